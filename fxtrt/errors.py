@@ -1,0 +1,70 @@
+"""The exceptions that fxtrt raises.
+
+FxtrtError
+  SettingsError       an option that does not exist, or a value that it does not take
+  RegistrationError   a converter that does not fit its operator's schema
+  CaptureError        a model or graph that could not become functional ATen
+  PassError           a pass that failed or left a broken graph
+  ConversionError     a node that could not become TensorRT layers
+  EngineError         an engine that could not be used
+    BuildError          TensorRT built no plan
+    EngineUnavailable   no such engine on this machine
+  CacheError          a cache file that is damaged or is not ours
+
+A `Rejection` (fxtrt.registry) says why a node stays in PyTorch; it is a value, never an exception.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BuildError",
+    "CacheError",
+    "CaptureError",
+    "ConversionError",
+    "EngineError",
+    "EngineUnavailable",
+    "FxtrtError",
+    "PassError",
+    "RegistrationError",
+    "SettingsError",
+]
+
+
+class FxtrtError(Exception):
+    """Base of every error that fxtrt raises on purpose."""
+
+
+class SettingsError(FxtrtError, ValueError):
+    """An option that does not exist, or a value that it does not take."""
+
+
+class RegistrationError(FxtrtError):
+    """A converter that does not fit its operator's schema."""
+
+
+class CaptureError(FxtrtError):
+    """A model or graph that could not become functional ATen."""
+
+
+class PassError(FxtrtError):
+    """A pass that failed, or that left a graph which does not lint."""
+
+
+class ConversionError(FxtrtError):
+    """A node that could not become TensorRT layers."""
+
+
+class EngineError(FxtrtError):
+    """An engine that could not be used."""
+
+
+class BuildError(EngineError):
+    """TensorRT built no plan for a network."""
+
+
+class EngineUnavailable(EngineError):
+    """The engine asked for does not exist on this machine, or refuses its GPU."""
+
+
+class CacheError(FxtrtError):
+    """A cache file that is damaged, or that fxtrt did not write."""

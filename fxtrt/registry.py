@@ -1,0 +1,163 @@
+"""The table of converters: which ATen overloads have one, checked against their schemas."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import Any
+
+from torch._ops import OpOverload
+
+from .errors import RegistrationError
+
+__all__ = ["Converter", "Rejection", "bind", "converts", "is_view", "registered"]
+
+Check = Callable[..., "str | None"]
+
+_CONTEXT_PARAMETERS = frozenset({"node", "features"})
+"""What a check may name besides the operator's own arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a node stays in PyTorch.
+
+    code:   a short stable word, e.g. "no_converter", "check", "dtype", "too_small".
+    detail: one sentence for people, with the value that decided.
+    """
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Converter:
+    """How one ATen overload becomes TensorRT layers.
+
+    constants: arguments that arrive as torch.Tensor when they are weights of the model;
+               every other tensor argument always arrives as an ITensor.
+    computes:  whether the operator does work; views, casts and copies do not, and do not count
+               towards a cluster's minimum size.
+    """
+
+    target: OpOverload
+    build: Callable[..., Any]
+    checks: tuple[Check, ...] = ()
+    constants: frozenset[str] = frozenset()
+    computes: bool = True
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    def check(self, arguments: Mapping[str, Any], **context: Any) -> str | None:
+        """The reason to decline these arguments (FakeTensors for tensors), or None."""
+        available = {self.parameters[name]: value for name, value in arguments.items()} | context
+        for check in self.checks:
+            reason = check(**{name: available[name] for name in _names(check)})
+            if reason is not None:
+                return reason
+        return None
+
+
+_CONVERTERS: dict[OpOverload, Converter] = {}
+
+
+def converts(
+    *targets: OpOverload,
+    check: Check | Iterable[Check] = (),
+    constants: Iterable[str] = (),
+    computes: bool = True,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated function as the converter of `targets`.
+
+    The function takes the conversion context, then schema arguments by name (`self` is `x`).
+    `check` is one function or several; each names the arguments that it looks at, and may name
+    `node` (the fx node) and `features` (what the engine's TensorRT has). It returns the reason
+    for declining, or None. Together they must name every argument of the schema.
+    `constants` and `computes` are as in `Converter`; views are recognised by their schema.
+
+    Raises:
+        RegistrationError: an argument is missing or unknown, or the target is taken.
+    """
+    checks = (check,) if callable(check) else tuple(check)
+
+    def register(build: Callable[..., Any]) -> Callable[..., Any]:
+        for target in targets:
+            if target in _CONVERTERS:
+                raise RegistrationError(
+                    f"{target} already has a converter, {_CONVERTERS[target].build.__qualname__}"
+                )
+            converter = Converter(
+                target,
+                build,
+                checks,
+                frozenset(constants),
+                computes and not is_view(target),
+                _parameters_of(target),
+            )
+            _check_schema(converter)
+            _CONVERTERS[target] = converter
+        return build
+
+    return register
+
+
+def registered() -> Mapping[OpOverload, Converter]:
+    """Every converter by its target, those of installed third-party packages included."""
+    _load_families()
+    return MappingProxyType(_CONVERTERS)
+
+
+def bind(target: OpOverload, args: Iterable[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The call's arguments by schema name, with the schema's defaults filled in."""
+    values = list(args)
+    bound: dict[str, Any] = {}
+    for position, argument in enumerate(target._schema.arguments):
+        if argument.kwarg_only or position >= len(values):
+            bound[argument.name] = kwargs.get(argument.name, argument.default_value)
+        else:
+            bound[argument.name] = values[position]
+    return bound
+
+
+@cache
+def _load_families() -> None:
+    package = importlib.import_module("fxtrt.converters")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"fxtrt.converters.{module.name}")
+    for entry_point in entry_points(group="fxtrt.converters"):
+        entry_point.load()
+
+
+def is_view(target: OpOverload) -> bool:
+    """Whether the schema says that the result shares memory with an argument."""
+    return any(result.alias_info is not None for result in target._schema.returns)
+
+
+def _parameters_of(target: OpOverload) -> dict[str, str]:
+    """Schema argument name -> parameter name."""
+    return {a.name: "x" if a.name == "self" else a.name for a in target._schema.arguments}
+
+
+@cache
+def _names(function: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)
+
+
+def _check_schema(converter: Converter) -> None:
+    schema = set(converter.parameters.values())
+    taken = set(_names(converter.build)[1:])
+    looked_at = {name for check in converter.checks for name in _names(check)}
+    if unknown := (taken | looked_at - _CONTEXT_PARAMETERS | converter.constants) - schema:
+        raise RegistrationError(f"{converter.target} has no argument {sorted(unknown)}")
+    if ignored := schema - taken - looked_at:
+        raise RegistrationError(
+            f"the converter of {converter.target} ignores {sorted(ignored)}: "
+            f"name them in the converter or in a check"
+        )
+
+

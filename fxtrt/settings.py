@@ -1,0 +1,145 @@
+"""The options of a compilation: one frozen value, validated when it is made."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from .errors import SettingsError
+
+__all__ = ["Settings"]
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "engine": ("auto", "tensorrt", "tensorrt_rtx", "reference"),
+    "precision": ("model", "float16", "bfloat16"),
+    "on_build_failure": ("fallback", "raise"),
+}
+_BUILD_FIELDS = (
+    "precision",
+    "tf32",
+    "optimization_level",
+    "workspace_bytes",
+    "tactic_sources",
+    "compute_capabilities",
+)
+
+
+def _default_cache_dir() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "fxtrt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to compile.
+
+    engine:               "auto" takes tensorrt, then tensorrt_rtx where the GPU is one that it
+                          supports, then reference (which is for checking, not for speed).
+    precision:            "model" keeps the model's own dtypes; "float16" and "bfloat16" run
+                          convolutions, matrix products and what lies between them in that type
+                          inside engines, and leave everything else as it is.
+    tf32:                 let float32 products round their inputs to TF32.
+    min_cluster_size:     the fewest compute nodes that are worth an engine. Weights, views and
+                          casts do not count.
+    whitelist, blacklist: patterns (with * and ?) of op, overload, node name or module path. What
+                          `blacklist` names stays in PyTorch; what `whitelist` names is exempt from
+                          `min_cluster_size`.
+    on_build_failure:     "fallback" runs the failing cluster in PyTorch and reports it; "raise".
+    cache_dir:            where plans are kept between runs; None keeps none.
+    optimization_level:   TensorRT's builder effort, 0 to 5.
+    workspace_bytes:      scratch memory that TensorRT may use; None leaves it the GPU's.
+    tactic_sources:       names of `trt.TacticSource`; None leaves TensorRT's own choice.
+    compute_capabilities: GPUs to build for, as ("sm86", "sm120"); tensorrt_rtx only. Empty builds
+                          for all that it supports.
+    """
+
+    engine: str = "auto"
+    precision: str = "model"
+    tf32: bool = False
+    min_cluster_size: int = 3
+    whitelist: tuple[str, ...] = ()
+    blacklist: tuple[str, ...] = ()
+    on_build_failure: str = "fallback"
+    cache_dir: Path | None = field(default_factory=_default_cache_dir)
+    optimization_level: int = 3
+    workspace_bytes: int | None = None
+    tactic_sources: tuple[str, ...] | None = None
+    compute_capabilities: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            _require_choice(name, getattr(self, name), choices)
+        for name in ("whitelist", "blacklist", "compute_capabilities", "tactic_sources"):
+            object.__setattr__(self, name, _strings(name, getattr(self, name)))
+        _require_int("min_cluster_size", self.min_cluster_size, 1, None)
+        _require_int("optimization_level", self.optimization_level, 0, 5)
+        if self.workspace_bytes is not None:
+            _require_int("workspace_bytes", self.workspace_bytes, 1, None)
+        if not isinstance(self.tf32, bool):
+            raise SettingsError(f"tf32 must be True or False, not {self.tf32!r}")
+        if self.cache_dir is not None:
+            object.__setattr__(self, "cache_dir", Path(self.cache_dir).expanduser())
+
+    @classmethod
+    def of(cls, settings: Settings | None = None, overrides: Mapping[str, Any] = {}) -> Settings:  # noqa: B006  # never mutated
+        """`settings` (or the environment's) with `overrides` by field name.
+
+        Raises:
+            SettingsError: a name that does not exist (with the nearest one), or a bad value.
+        """
+        known = [f.name for f in fields(cls)]
+        for name in overrides:
+            if name not in known:
+                raise SettingsError(f"there is no option {name!r}{_nearest(name, known)}")
+        return replace(settings or cls.from_env(), **overrides)
+
+    @classmethod
+    def from_env(cls) -> Settings:
+        """The defaults, with FXTRT_ENGINE, FXTRT_PRECISION and FXTRT_CACHE_DIR where set."""
+        overrides = {
+            name: os.environ[f"FXTRT_{name.upper()}"]
+            for name in ("engine", "precision", "cache_dir")
+            if f"FXTRT_{name.upper()}" in os.environ
+        }
+        return cls(**overrides)  # type: ignore[arg-type]  # validated in __post_init__
+
+    def build_digest(self) -> str:
+        """A digest of the settings that change what TensorRT builds."""
+        values = {name: getattr(self, name) for name in _BUILD_FIELDS}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise SettingsError(
+            f"{name} must be one of {', '.join(choices)}, not {value!r}"
+            f"{_nearest(str(value), choices)}"
+        )
+
+
+def _require_int(name: str, value: object, low: int, high: int | None) -> None:
+    fits = isinstance(value, int) and not isinstance(value, bool) and value >= low
+    if not fits or (high is not None and int(value) > high):  # type: ignore[call-overload]
+        bounds = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise SettingsError(f"{name} must be a whole number {bounds}, not {value!r}")
+
+
+def _strings(name: str, value: object) -> tuple[str, ...] | None:
+    if value is None and name == "tactic_sources":
+        return None
+    if isinstance(value, str) or not isinstance(value, (tuple, list, set, frozenset)):
+        raise SettingsError(f"{name} must be a sequence of strings, not {value!r}")
+    if wrong := [entry for entry in value if not isinstance(entry, str)]:
+        raise SettingsError(f"{name} must hold strings only, not {wrong[0]!r}")
+    return tuple(value)
+
+
+def _nearest(name: str, known: tuple[str, ...] | list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f": did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"

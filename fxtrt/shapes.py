@@ -1,0 +1,45 @@
+"""Symbolic sizes: the ranges that they may take, and the layers that compute them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sympy
+import torch
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+from torch.utils._sympy.numbers import int_oo
+from torch.utils._sympy.value_ranges import bound_sympy
+
+__all__ = ["Size", "hint", "is_static", "is_unbacked", "size_range"]
+
+Size = int | torch.SymInt
+
+
+def is_static(size: Size) -> bool:
+    """Whether a size is one number, known now."""
+    return isinstance(size, int) or bool(size.node.expr.is_number)
+
+
+def is_unbacked(size: Size) -> bool:
+    """Whether a size depends on data (the count of a nonzero, say)."""
+    return not is_static(size) and bool(free_unbacked_symbols(size))
+
+
+def hint(size: Size) -> int:
+    """The size that the example inputs had."""
+    return int(size) if is_static(size) else int(size.node.hint)  # type: ignore[union-attr]
+
+
+def size_range(size: Size) -> tuple[int, int | None]:
+    """The smallest and largest value; None where nothing bounds it from above."""
+    if is_static(size):
+        return int(size), int(size)
+    assert isinstance(size, torch.SymInt)
+    bounds = bound_sympy(size.node.expr, size.node.shape_env.var_to_range)
+    high = None if _is_infinite(bounds.upper) else int(bounds.upper)
+    return max(0, int(bounds.lower)), high
+
+
+def _is_infinite(bound: Any) -> bool:
+    # torch takes sys.maxsize - 1 and its neighbours for "no bound" in several places.
+    return bool(bound in (int_oo, sympy.oo)) or int(bound) >= 2**62

@@ -1,0 +1,48 @@
+"""Where a node comes from: the user's source line and the module path."""
+
+from __future__ import annotations
+
+import re
+
+from torch.fx import GraphModule, Node
+
+__all__ = ["module_path", "set_module_prefix", "source_line"]
+
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
+
+
+def source_line(node: Node) -> str | None:
+    """The innermost frame of the user's code that made `node`: "model.py:12 in forward"."""
+    frames = list(_FRAME.finditer(node.meta.get("stack_trace") or ""))
+    if not frames:
+        return None
+    last = frames[-1]
+    return f"{last['file'].rsplit('/', 1)[-1]}:{last['line']} in {last['function']}"
+
+
+def module_path(node: Node) -> str:
+    """The path of the innermost module that made `node` ("backbone.body.conv1"), or ""."""
+    stack = node.meta.get("nn_module_stack")
+    if not stack:
+        return ""
+    path, _ = list(stack.values())[-1]
+    return _plain(path)
+
+
+def set_module_prefix(gm: GraphModule, prefix: str) -> None:
+    """Make the module paths of a graph, captured from a part of a model, the whole model's."""
+    if not prefix:
+        return
+    for node in gm.graph.nodes:
+        if stack := node.meta.get("nn_module_stack"):
+            node.meta["nn_module_stack"] = {
+                key: (".".join(filter(None, (prefix, _plain(path)))), owner)
+                for key, (path, owner) in stack.items()
+            }
+
+
+def _plain(path: str) -> str:
+    """Dynamo writes L['self'].a._modules['b'], export L['self'].a.b: both become a.b."""
+    path = re.sub(r"^L\['\w+'\]\.?", "", path)
+    path = re.sub(r"(_modules)?\['?(\w+)'?\]", r".\2", path)
+    return ".".join(part for part in path.replace("..", ".").split(".") if part)

@@ -1,0 +1,243 @@
+"""Turns a Dynamo graph, a module or a function into a functional ATen GraphModule.
+
+Operators that have a converter stay whole, composite ones included (linear, layer_norm,
+scaled_dot_product_attention ...); other composites arrive as their parts. Weights are `get_attr`,
+every node has `meta["val"]`, and the output is a flat tuple or the module's own pytree.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch._dispatch.python import enable_python_dispatcher
+from torch._dynamo.backends.common import aot_autograd
+from torch._export.utils import _is_preservable_cia_op, _special_op_to_preserve_cia
+from torch._guards import TracingContext, detect_fake_mode
+from torch._ops import OpOverload
+from torch.export.exported_program import _override_composite_implicit_decomp
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import _disable_current_modes
+
+from .errors import CaptureError
+from .registry import registered
+from .source import set_module_prefix
+from .weights import FrozenGraph
+
+__all__ = ["capture_dynamo", "capture_module", "require_inference", "trace"]
+
+
+def capture_module(
+    model: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    path: str = "",
+) -> GraphModule:
+    """The graph of a whole module, through `torch.export`; it is called like the module.
+
+    Args:
+        args, kwargs: example arguments, any pytrees of tensors.
+        dynamic_shapes: as `torch.export.export` takes it; None makes every size static.
+        path: where the module sits in its model, for the report.
+
+    Raises:
+        CaptureError: the module is in training mode, an input requires grad, or export failed.
+    """
+    require_inference(model, (args, kwargs))
+    try:
+        with torch.no_grad():
+            program = torch.export.export(
+                model, tuple(args), dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False
+            )
+            program = program.run_decompositions(_composite_decompositions())
+            gm = program.module(check_guards=False)
+    except Exception as error:
+        raise CaptureError(
+            f"torch.export could not capture {type(model).__name__}: {_first_line(error)}"
+        ) from error
+    assert isinstance(gm, GraphModule)
+    _restore_ranges(gm, program.range_constraints)
+    set_module_prefix(gm, path)
+    return gm
+
+
+def capture_dynamo(
+    gm: GraphModule,
+    example_inputs: Sequence[Any],
+    compile_aten: Callable[[GraphModule], Callable[..., Any]],
+) -> Callable[..., Any]:
+    """Lower the graph that Dynamo hands to a backend, and compile it with `compile_aten`.
+
+    AOTAutograd stands around the compiled graph: it replays input mutations and output aliases,
+    which is why compilation is a callback here and not the next stage.
+
+    Args:
+        gm, example_inputs: as Dynamo passes them; parameters and buffers are among the inputs.
+        compile_aten: gets the functional ATen graph, weights as `get_attr`, and gives a callable
+            of the remaining inputs that returns a tuple.
+
+    Raises:
+        CaptureError: AOTAutograd could not lower the graph.
+    """
+    inner = [*gm.parameters(), *gm.buffers()]
+    values = [*inner, *example_inputs]
+    static = {*range(len(inner)), *(len(inner) + i for i in _static_inputs(gm, example_inputs))}
+    wants_gradients = torch.is_grad_enabled() and any(
+        isinstance(value, torch.Tensor) and value.requires_grad for value in values
+    )
+
+    def compile_lowered(aten_gm: GraphModule, lowered_inputs: Sequence[Any]) -> Any:
+        if len(lowered_inputs) != len(values):
+            raise CaptureError(
+                f"AOTAutograd changed the inputs from {len(values)} to {len(lowered_inputs)}"
+            )
+        written, returned = _written_and_returned()
+        if wants_gradients:
+            _require_no_training(aten_gm, bool(static & written))
+        indices = sorted(static - written - returned)
+        # Weights are real tensors: nothing of the tracing may still be switched on.
+        with _disable_current_modes():
+            return FrozenGraph(aten_gm, {i: values[i] for i in indices}, compile_aten)
+
+    lower = aot_autograd(
+        fw_compiler=compile_lowered, inference_compiler=compile_lowered, decompositions={}
+    )
+    try:
+        with torch.no_grad(), _composites_whole():
+            return lower(gm, list(example_inputs))  # type: ignore[no-any-return]  # untyped torch API
+    except CaptureError:
+        raise
+    except Exception as error:
+        raise CaptureError(f"AOTAutograd could not lower the graph: {_first_line(error)}") from error
+
+
+def trace(
+    function: Callable[..., Any], inputs: Sequence[torch.Tensor], *, dynamic: bool = False
+) -> GraphModule:
+    """The graph of `function(*inputs)`; tensors that it closes over become weights.
+
+    Args:
+        dynamic: make every input dimension larger than 1 symbolic.
+    """
+    mode = "symbolic" if dynamic else "fake"
+    with torch.no_grad(), _composites_whole():
+        gm = make_fx(function, tracing_mode=mode, _allow_non_fake_inputs=True)(*inputs)
+    _value_attributes(gm)
+    output = gm.graph.output_node()
+    if isinstance(output.args[0], Node):
+        output.args = ((output.args[0],),)
+    gm.graph.eliminate_dead_code()
+    gm.recompile()
+    return gm
+
+
+def _restore_ranges(gm: GraphModule, ranges: Mapping[Any, Any]) -> None:
+    """Give the symbols the ranges that the user asked for.
+
+    While tracing, torch takes a dynamic size for at least 2; export promises more afterwards.
+    """
+    fake_mode = detect_fake_mode([n.meta["val"] for n in gm.graph.nodes if "val" in n.meta])
+    if fake_mode is not None and fake_mode.shape_env is not None:
+        fake_mode.shape_env.var_to_range.update(ranges)
+
+
+def require_inference(model: torch.nn.Module, inputs: Any) -> None:
+    """Refuse a model in training mode, and inputs that require grad.
+
+    Raises:
+        CaptureError: with the way out.
+    """
+    training = next((name for name, m in model.named_modules() if m.training), None)
+    if training is not None:
+        raise CaptureError(
+            f"{training or type(model).__name__} is in training mode: call model.eval() first"
+        )
+    for leaf in torch.utils._pytree.tree_leaves(inputs):
+        if isinstance(leaf, torch.Tensor) and leaf.requires_grad:
+            raise CaptureError(
+                f"an input of shape {tuple(leaf.shape)} requires grad: fxtrt compiles for "
+                f"inference; pass input.detach()"
+            )
+
+
+def _static_inputs(gm: GraphModule, example_inputs: Sequence[Any]) -> list[int]:
+    """The positions of parameters and buffers among a Dynamo graph's inputs."""
+    placeholders = gm.graph.find_nodes(op="placeholder")
+    return [
+        i
+        for i, (node, value) in enumerate(zip(placeholders, example_inputs, strict=True))
+        if isinstance(value, torch.nn.Parameter)
+        or node.meta.get("tensor_dict", {}).get("_dynamo_static_input_type")
+    ]
+
+
+def _require_no_training(aten_gm: GraphModule, writes_buffers: bool) -> None:
+    """Refuse a graph that is being trained; say that others answer without gradients.
+
+    Whether a graph trains is not written in it. Statistics that it updates, or random numbers that
+    it draws, while gradients are wanted, are the signs.
+    """
+    draws = any(
+        isinstance(node.target, OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
+        for node in aten_gm.graph.nodes
+    )
+    if writes_buffers or draws:
+        raise CaptureError("the graph is being trained: call model.eval() for inference")
+    warnings.warn(
+        "fxtrt compiles for inference: the outputs carry no gradients. Call the model under "
+        "torch.no_grad() or torch.inference_mode().",
+        stacklevel=2,
+    )
+
+
+def _written_and_returned() -> tuple[set[int], set[int]]:
+    """Inputs that the graph writes to, and those whose storage it returns."""
+    metadata = TracingContext.get().fw_metadata
+    assert metadata is not None
+    written = {i for i, info in enumerate(metadata.input_info) if info.mutates_data}
+    returned = {info.base_idx for info in metadata.output_info if info.base_idx is not None}
+    return written, returned
+
+
+def _registered_composites() -> list[OpOverload]:
+    return [target for target in registered() if _is_preservable_cia_op(target)]
+
+
+@contextmanager
+def _composites_whole() -> Iterator[None]:
+    """Keep composite operators that have a converter whole while tracing."""
+    kept = dict.fromkeys(_registered_composites(), _special_op_to_preserve_cia)
+    # The overrides are Python kernels, which static tracing does not look at by itself.
+    with _override_composite_implicit_decomp(kept), enable_python_dispatcher():
+        yield
+
+
+def _composite_decompositions() -> dict[Any, Callable[..., Any]]:
+    """Decompositions of the composite operators that have no converter."""
+    table = torch.export.default_decompositions()
+    return {
+        target: table[target]
+        for target in list(table.keys())
+        if isinstance(target, OpOverload)
+        and target not in registered()
+        and _is_preservable_cia_op(target)
+    }
+
+
+def _value_attributes(gm: GraphModule) -> None:
+    """Give every `get_attr` its `meta["val"]`, which `make_fx` leaves out."""
+    nodes = list(gm.graph.nodes)
+    fake_mode = detect_fake_mode([n.meta["val"] for n in nodes if "val" in n.meta])
+    for node in nodes:
+        if node.op == "get_attr" and "val" not in node.meta:
+            value = getattr(gm, str(node.target))
+            node.meta["val"] = fake_mode.from_tensor(value, static_shapes=True)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,1 @@
+"""The engines: ways to run the one network that the converters build."""

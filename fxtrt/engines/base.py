@@ -1,0 +1,69 @@
+"""The seam between the pipeline and the engines: what every engine backend can do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from ..settings import Settings
+from .features import Features
+from .network import Network, TensorSpec
+
+__all__ = ["Engine", "EngineBackend"]
+
+
+class Engine(Protocol):
+    """A loaded engine. `run` may be called from several threads at once."""
+
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+
+    def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """The outputs for `tensors`, which match `inputs` and lie on the engine's device.
+
+        GPU engines work on the caller's current stream and return without waiting.
+        """
+        ...
+
+
+class EngineBackend(Protocol):
+    """One way to run networks.
+
+    name:        as in `Settings.engine`.
+    features:    of the TensorRT module that its networks come from.
+    fingerprint: all that a plan depends on besides network and settings (versions, GPU).
+    plans:       whether it serialises plans; if not, `build` is never called and `load` gets
+                 the network itself.
+    runnable:    whether engines can run on this machine; if not, clusters run in PyTorch.
+    bounded:     whether every dynamic dimension needs an upper bound.
+    """
+
+    name: str
+    features: Features
+    fingerprint: str
+    plans: bool
+    runnable: bool
+    bounded: bool
+
+    def build(self, network: Network, settings: Settings) -> bytes:
+        """The plan of `network`.
+
+        Raises:
+            BuildError: with TensorRT's own message.
+        """
+        ...
+
+    def load(
+        self,
+        plan: bytes | Network,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+    ) -> Engine:
+        """The engine of a plan (of a network, where the backend makes no plans)."""
+        ...
+
+    def supports(self, device: torch.device) -> str | None:
+        """Why engines cannot take tensors on `device`, or None."""
+        ...

@@ -1,0 +1,90 @@
+"""What one TensorRT module has, asked by feature and never by version number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from types import ModuleType
+from typing import Any
+
+import torch
+
+__all__ = ["Features"]
+
+_DTYPE_NAMES = {
+    torch.float32: "FLOAT",
+    torch.float16: "HALF",
+    torch.bfloat16: "BF16",
+    torch.int64: "INT64",
+    torch.int32: "INT32",
+    torch.int8: "INT8",
+    torch.uint8: "UINT8",
+    torch.bool: "BOOL",
+}
+_COMPUTE_DTYPES = (
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.bool,
+)
+
+
+@dataclass(frozen=True)
+class Features:
+    """The differences between TensorRT 8.6, 10, 11 and TensorRT-RTX that the rest asks for."""
+
+    trt: ModuleType
+
+    @cached_property
+    def version(self) -> str:
+        return f"{self.trt.__name__} {self.trt.__version__}"
+
+    @cached_property
+    def weakly_typed(self) -> bool:
+        """Networks are typed by builder flags and layer precisions (8.6; 10 can do both)."""
+        return not hasattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+    @cached_property
+    def dtypes(self) -> frozenset[torch.dtype]:
+        """The dtypes that a cluster's tensors may have."""
+        known = self.trt.DataType.__members__
+        return frozenset(d for d in _COMPUTE_DTYPES if _DTYPE_NAMES[d] in known)
+
+    @cached_property
+    def shape_dtype(self) -> torch.dtype:
+        """The dtype of shape tensors: int64, or int32 where TensorRT has no INT64 (8.6)."""
+        return torch.int64 if torch.int64 in self.dtypes else torch.int32
+
+    @cached_property
+    def plugins(self) -> bool:
+        """Whether a network can hold plugin layers (not on TensorRT-RTX)."""
+        return hasattr(self.trt.INetworkDefinition, "add_plugin_v2") or self.has("add_plugin_v3")
+
+    def has(self, method: str) -> bool:
+        """Whether networks have `method`, e.g. "add_normalization_v2"."""
+        return hasattr(self.trt.INetworkDefinition, method)
+
+    def member(self, enum: str, name: str) -> bool:
+        """Whether enum `enum` has a member `name`, e.g. ("ActivationType", "GELU_ERF")."""
+        return name in getattr(getattr(self.trt, enum, None), "__members__", ())
+
+    def to_trt(self, dtype: torch.dtype) -> Any:
+        """The `trt.DataType` of a torch dtype.
+
+        Raises:
+            ValueError: this TensorRT has no such type.
+        """
+        name = _DTYPE_NAMES.get(dtype)
+        member = self.trt.DataType.__members__.get(name) if name else None
+        if member is None:
+            raise ValueError(f"{self.version} has no data type for {dtype}")
+        return member
+
+    def to_torch(self, dtype: Any) -> torch.dtype:
+        """The torch dtype of a `trt.DataType`."""
+        for torch_dtype, name in _DTYPE_NAMES.items():
+            if self.trt.DataType.__members__.get(name) == dtype:
+                return torch_dtype
+        raise ValueError(f"torch has no dtype for {dtype}")

@@ -1,0 +1,208 @@
+"""TensorRT and TensorRT-RTX: build plans from networks, and run them on NVIDIA GPUs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from ..errors import BuildError, EngineError, EngineUnavailable, SettingsError
+from ..settings import Settings
+from .discover import TENSORRT, TENSORRT_RTX, available
+from .features import Features
+from .network import Network, TensorSpec, collect_errors, logger_for
+from .precision import set_layer_precisions
+
+__all__ = ["TensorRTBackend", "TensorRTEngine"]
+
+class TensorRTBackend:
+    """The `tensorrt` and `tensorrt_rtx` engines; see `EngineBackend`.
+
+    Without a GPU, `tensorrt_rtx` still builds plans; the clusters then run in PyTorch.
+    """
+
+    plans = True
+    bounded = True
+
+    def __init__(self, name: str) -> None:
+        """Import the module.
+
+        Raises:
+            EngineUnavailable: it is not installed, or it does not support the GPU.
+        """
+        self.name = name
+        self.features = Features(_import(name))
+        _require_supported_gpu(self.features.trt)
+        self.runnable = torch.cuda.is_available()
+        self.fingerprint = f"{self.features.version} for {_gpu()}"
+
+    def supports(self, device: torch.device) -> str | None:
+        if self.runnable and device.type != "cuda":
+            return f"the tensor is on {device}, the engine on the GPU"
+        return None
+
+    def build(self, network: Network, settings: Settings) -> bytes:
+        with collect_errors() as messages:
+            config = self.config(network, settings)
+            plan = network.builder.build_serialized_network(network.definition, config)
+        if plan is None:
+            reason = "; ".join(messages) or "TensorRT gave no message"
+            raise BuildError(f"{self.features.version} built no plan: {reason}")
+        return bytes(plan)
+
+    def load(
+        self, plan: bytes | Network, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    ) -> TensorRTEngine:
+        assert isinstance(plan, bytes)
+        return TensorRTEngine(self.features.trt, plan, inputs, outputs)
+
+    def config(self, network: Network, settings: Settings) -> Any:
+        """The IBuilderConfig that `build` uses."""
+        trt, features = self.features.trt, self.features
+        config = network.builder.create_builder_config()
+        config.builder_optimization_level = settings.optimization_level
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+        if settings.workspace_bytes is not None:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
+        if not settings.tf32:
+            config.clear_flag(trt.BuilderFlag.TF32)
+        if settings.tactic_sources is not None:
+            config.set_tactic_sources(_tactic_sources(trt, settings.tactic_sources))
+        if features.member("PreviewFeature", "PROFILE_SHARING_0806"):
+            config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
+        if features.weakly_typed:
+            set_layer_precisions(network, config)
+        _target_capabilities(trt, config, settings)
+        _add_profile(network, config)
+        return config
+
+
+class TensorRTEngine:
+    """A deserialised plan on the current GPU, with one execution context for each CUDA stream.
+
+    A context owns scratch memory, so it must not work on two streams at once; on one stream the
+    GPU itself keeps the order, and the lock only guards setting its addresses.
+    """
+
+    def __init__(
+        self,
+        trt: ModuleType,
+        plan: bytes,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+    ) -> None:
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        with collect_errors() as messages:
+            self._runtime = trt.Runtime(logger_for(trt))
+            self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise EngineError(f"TensorRT could not load the plan: {'; '.join(messages)}")
+        self._contexts: dict[int, tuple[Any, threading.Lock]] = {}
+        self._lock = threading.Lock()
+
+    def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        device = tensors[0].device if tensors else torch.device("cuda")
+        stream = torch.cuda.current_stream(device).cuda_stream
+        context, lock = self._context(stream)
+        tensors = [tensor.contiguous() for tensor in tensors]
+        with lock:
+            for spec, tensor in zip(self.inputs, tensors, strict=True):
+                if not spec.is_static:
+                    context.set_input_shape(spec.name, tuple(tensor.shape))
+                context.set_tensor_address(spec.name, tensor.data_ptr())
+            results = tuple(
+                torch.empty(self._shape(context, spec), dtype=spec.dtype, device=device)
+                for spec in self.outputs
+            )
+            for spec, result in zip(self.outputs, results, strict=True):
+                context.set_tensor_address(spec.name, result.data_ptr())
+            if not context.execute_async_v3(stream):
+                raise EngineError("TensorRT could not enqueue the engine; its log says why")
+        return results
+
+    def _shape(self, context: Any, spec: TensorSpec) -> tuple[int, ...]:
+        return spec.low if spec.is_static else tuple(context.get_tensor_shape(spec.name))
+
+    def _context(self, stream: int) -> tuple[Any, threading.Lock]:
+        with self._lock:
+            if stream not in self._contexts:
+                context = self._engine.create_execution_context()
+                if context is None:
+                    raise EngineError("TensorRT could not create an execution context: the GPU "
+                                      "memory is full; use fewer CUDA streams")
+                self._contexts[stream] = context, threading.Lock()
+            return self._contexts[stream]
+
+
+def _import(name: str) -> ModuleType:
+    module = available(TENSORRT if name == "tensorrt" else TENSORRT_RTX)
+    if module is not None:
+        return module
+    if name == "tensorrt" and not torch.cuda.is_available():
+        raise EngineUnavailable(
+            "engine='tensorrt' needs an NVIDIA GPU and its driver, and torch finds none: "
+            "engine='tensorrt_rtx' builds plans on any machine, engine='reference' runs on any"
+        )
+    package = name.replace("_", "-")
+    raise EngineUnavailable(f"engine={name!r} needs its package: pip install {package}")
+
+
+def _require_supported_gpu(trt: ModuleType) -> None:
+    """TensorRT-RTX lists the GPUs that it supports; full TensorRT decides when it builds."""
+    if not torch.cuda.is_available() or not hasattr(trt, "ComputeCapability"):
+        return
+    major, minor = torch.cuda.get_device_capability()
+    supported = [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
+    if f"SM{major}{minor}" not in supported:
+        raise EngineUnavailable(
+            f"TensorRT-RTX does not support {_gpu()}: it runs on {', '.join(supported)}. "
+            f"Use engine='tensorrt' (pip install tensorrt) or engine='reference'"
+        )
+
+
+def _gpu() -> str:
+    if not torch.cuda.is_available():
+        return "no GPU"
+    major, minor = torch.cuda.get_device_capability()
+    return f"{torch.cuda.get_device_name()} (sm{major}{minor})"
+
+
+def _tactic_sources(trt: ModuleType, names: Sequence[str]) -> int:
+    members = trt.TacticSource.__members__
+    for name in names:
+        if name not in members:
+            raise SettingsError(
+                f"tactic_sources: there is no {name!r}, there are {', '.join(members)}"
+            )
+    return sum(1 << int(members[name]) for name in names)
+
+
+def _target_capabilities(trt: ModuleType, config: Any, settings: Settings) -> None:
+    if not settings.compute_capabilities:
+        return
+    if not hasattr(config, "set_compute_capability"):
+        raise SettingsError("compute_capabilities: only tensorrt_rtx builds for other GPUs")
+    members = trt.ComputeCapability.__members__
+    config.num_compute_capabilities = len(settings.compute_capabilities)
+    for index, name in enumerate(settings.compute_capabilities):
+        if name.upper() not in members:
+            known = ", ".join(m.lower() for m in members if m.startswith("SM"))
+            raise SettingsError(f"compute_capabilities: there is no {name!r}, there are {known}")
+        config.set_compute_capability(members[name.upper()], index)
+
+
+def _add_profile(network: Network, config: Any) -> None:
+    if all(spec.is_static for spec in network.inputs):
+        return
+    profile = network.builder.create_optimization_profile()
+    for spec in network.inputs:
+        if not spec.is_static:
+            low = tuple(max(1, size) for size in spec.low)
+            profile.set_shape(spec.name, low, spec.optimum, spec.high)
+    if config.add_optimization_profile(profile) < 0:
+        shapes = ", ".join(f"{spec.name} {spec.describe()}" for spec in network.inputs)
+        raise BuildError(f"TensorRT refused the ranges of the inputs: {shapes}")

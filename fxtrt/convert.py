@@ -1,0 +1,195 @@
+"""Turns a cluster, a GraphModule of converted targets, into a TensorRT network."""
+
+from __future__ import annotations
+
+import logging
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from .context import Context
+from .engines.features import Features
+from .engines.network import Network, TensorSpec, collect_errors, create_network
+from .errors import ConversionError
+from .registry import Converter, bind, registered
+from .shapes import hint, is_static, size_range
+from .source import source_line
+
+__all__ = ["convert", "input_specs", "output_specs"]
+
+log = logging.getLogger(__name__)
+
+
+def convert(cluster: GraphModule, features: Features) -> Network:
+    """The network of `cluster`, with its inputs and outputs named x0, x1, ... and y0, y1, ...
+
+    Args:
+        cluster: placeholders for tensors (and for ints, which the network does without: it reads
+            sizes off its tensor inputs), `get_attr` for weights, ATen overloads with a converter,
+            and one tuple of tensors as the output; `meta["val"]` on every node.
+
+    Raises:
+        ConversionError: a node did not become layers; names the node, its shapes, and TensorRT's
+            own message.
+    """
+    network = create_network(features)
+    network.inputs = input_specs(cluster)
+    network.outputs = output_specs(cluster)
+    ctx = Context(network)
+    values: dict[Node, Any] = {}
+    specs = iter(network.inputs)
+    for node in cluster.graph.nodes:
+        if node.op == "placeholder":
+            if isinstance(node.meta["val"], torch.Tensor):
+                values[node] = _add_input(ctx, node, next(specs))
+        elif node.op == "get_attr":
+            values[node] = _attribute(cluster, str(node.target))
+        elif node.op == "output":
+            _mark_outputs(ctx, [values[n] for n in node.args[0]])
+        elif isinstance(node.meta["val"], (torch.SymInt, int)):
+            continue
+        elif node.target is operator.getitem:
+            values[node] = values[node.args[0]][node.args[1]]
+        else:
+            values[node] = _convert_node(ctx, node, values)
+    return network
+
+
+def input_specs(cluster: GraphModule) -> list[TensorSpec]:
+    """What the tensor placeholders of `cluster` accept."""
+    tensors = [
+        node.meta["val"]
+        for node in cluster.graph.find_nodes(op="placeholder")
+        if isinstance(node.meta["val"], torch.Tensor)
+    ]
+    return [_spec(f"x{i}", tensor) for i, tensor in enumerate(tensors)]
+
+
+def output_specs(cluster: GraphModule) -> list[TensorSpec]:
+    """What `cluster` gives."""
+    (results,) = cluster.graph.output_node().args
+    assert isinstance(results, (tuple, list))
+    return [_spec(f"y{i}", node.meta["val"]) for i, node in enumerate(results)]  # type: ignore[union-attr]
+
+
+def _spec(name: str, fake: torch.Tensor) -> TensorSpec:
+    ranges = [size_range(size) for size in fake.shape]
+    return TensorSpec(
+        name,
+        fake.dtype,
+        tuple(low for low, _ in ranges),
+        tuple(hint(size) for size in fake.shape),
+        tuple(high for _, high in ranges),
+    )
+
+
+def _add_input(ctx: Context, node: Node, spec: TensorSpec) -> Any:
+    tensor = ctx.net.add_input(spec.name, ctx.features.to_trt(spec.dtype), spec.shape)
+    if tensor is None:
+        raise ConversionError(f"TensorRT took no input {spec.describe()} of {spec.dtype}")
+    ctx.shapes.add_source(tensor, node.meta["val"].shape)
+    return tensor
+
+
+def _convert_node(ctx: Context, node: Node, values: dict[Node, Any]) -> Any:
+    converter = registered()[node.target]  # type: ignore[index]
+    first_layer = ctx.net.num_layers
+    with collect_errors() as messages:
+        try:
+            ctx.enter(node)
+            result = converter.build(ctx, **_arguments(ctx, converter, node, values))
+            _check_layers(ctx, node, first_layer)
+            _check_result(ctx, node, result)
+        except Exception as error:
+            raise ConversionError(_explain(node, error, messages)) from error
+    return result
+
+
+def _arguments(
+    ctx: Context, converter: Converter, node: Node, values: dict[Node, Any]
+) -> dict[str, Any]:
+    """The converter's keyword arguments: ITensors for nodes, weights as it asked for them."""
+    names = converter.build.__code__.co_varnames[1 : converter.build.__code__.co_argcount]
+    arguments: dict[str, Any] = {}
+    for schema_name, value in bind(converter.target, node.args, node.kwargs).items():
+        name = converter.parameters[schema_name]
+        if name not in names:
+            continue
+
+        def resolve(argument: Node, name: str = name) -> Any:
+            fake = argument.meta["val"]
+            if isinstance(fake, (torch.SymInt, int, float)):
+                return fake
+            known = values[argument]
+            return known if name in converter.constants else ctx.tensor(known)
+
+        arguments[name] = torch.fx.node.map_arg(value, resolve)
+    return arguments
+
+
+def _check_layers(ctx: Context, node: Node, first: int) -> None:
+    """Most of TensorRT's errors only surface when a shape is read: read them all, now."""
+    for index in range(first, ctx.net.num_layers):
+        layer = ctx.net.get_layer(index)
+        if not layer.name.startswith("bfloat16 constant"):
+            layer.name = f"{node.name}.{index - first}"
+        for output in range(layer.num_outputs):
+            _ = layer.get_output(output).shape
+
+
+def _check_result(ctx: Context, node: Node, result: Any) -> None:
+    """The layers must give what torch gives: the shape as far as it is known, and the dtype."""
+    fakes = node.meta["val"]
+    single = isinstance(fakes, torch.Tensor)
+    pairs = [(fakes, result)] if single else list(zip(fakes, result, strict=False))
+    for fake, tensor in pairs:
+        if tensor is None or fake is None:
+            continue
+        shape = tuple(tensor.shape)
+        known = [int(size) if is_static(size) else -1 for size in fake.shape]
+        agrees = len(shape) == len(known) and all(
+            a == b or -1 in (a, b) for a, b in zip(shape, known, strict=True)
+        )
+        if not agrees:
+            raise ConversionError(f"the layers give shape {shape}, torch {tuple(fake.shape)}")
+        if ctx.dtype(tensor) != fake.dtype:
+            raise ConversionError(f"the layers give {ctx.dtype(tensor)}, torch {fake.dtype}")
+
+
+def _explain(node: Node, error: Exception, messages: Sequence[str]) -> str:
+    operands = ", ".join(
+        f"{n.name}: {tuple(n.meta['val'].shape)} {n.meta['val'].dtype}"
+        for n in node.all_input_nodes
+        if isinstance(n.meta.get("val"), torch.Tensor)
+    )
+    reason = "; ".join(message.strip() for message in messages) or str(error)
+    where = source_line(node)
+    return (
+        f"{node.name} = {node.target}({operands}) did not convert: {reason}"
+        + (f" [{where}]" if where else "")
+        + f". Put {node.name!r} in `blacklist` to keep it in PyTorch."
+    )
+
+
+def _attribute(module: torch.nn.Module, path: str) -> torch.Tensor:
+    value: Any = module
+    for name in path.split("."):
+        value = getattr(value, name)
+    assert isinstance(value, torch.Tensor)
+    return value
+
+
+def _mark_outputs(ctx: Context, results: Sequence[Any]) -> None:
+    """Name and mark the outputs; one that is an input, a constant or a repeat is copied first."""
+    net = ctx.net
+    seen = {net.get_input(i).name for i in range(net.num_inputs)}
+    for index, result in enumerate(results):
+        tensor = ctx.tensor(result)
+        if tensor.name in seen or isinstance(result, torch.Tensor):
+            tensor = net.add_identity(tensor).get_output(0)
+        tensor.name = f"y{index}"
+        seen.add(tensor.name)
+        net.mark_output(tensor)

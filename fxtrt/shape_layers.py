@@ -1,0 +1,143 @@
+"""Symbolic sizes inside a network: a SymInt becomes the layers that compute it from the inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
+import sympy
+import torch
+from torch.utils._sympy.functions import (
+    CeilToInt,
+    CleanDiv,
+    FloorDiv,
+    Identity,
+    IntTrueDiv,
+    Max,
+    Min,
+    Mod,
+    PythonMod,
+    TruncToInt,
+)
+
+from .engines.network import Network
+from .errors import ConversionError
+from .shapes import Size, is_static
+
+__all__ = ["ShapeLayers"]
+
+_FOLDS: dict[type, str] = {
+    sympy.Add: "SUM",
+    sympy.Mul: "PROD",
+    Max: "MAX",
+    Min: "MIN",
+    sympy.Max: "MAX",
+    sympy.Min: "MIN",
+}
+_WRAPPERS = (Identity, TruncToInt, CeilToInt)
+
+
+class ShapeLayers:
+    """The sizes of one network's inputs, and arithmetic on them, as layers of that network."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._sources: list[tuple[sympy.Expr, Any, int]] = []
+        self._values: dict[sympy.Expr, Any] = {}
+
+    def add_source(self, tensor: Any, shape: Sequence[Size]) -> None:
+        """Let the sizes in `shape` be read off `tensor`, an input of the network."""
+        for axis, size in enumerate(shape):
+            if not is_static(size):
+                assert isinstance(size, torch.SymInt)
+                self._sources.append((size.node.expr, tensor, axis))
+
+    def size(self, size: Size) -> Any:
+        """A shape tensor of shape (1,) that holds `size`.
+
+        Raises:
+            ConversionError: no input of the network has a dimension that determines it.
+        """
+        expr = sympy.Integer(int(size)) if is_static(size) else size.node.expr  # type: ignore[union-attr]
+        return self._evaluate(expr)
+
+    def sizes(self, sizes: Sequence[Size]) -> Any:
+        """A one-dimensional shape tensor of all `sizes`; runs of known ones are one constant."""
+        parts: list[Any] = []
+        known: list[int] = []
+        for size in sizes:
+            if is_static(size):
+                known.append(int(size))
+                continue
+            if known:
+                parts.append(self._constant(known))
+                known = []
+            parts.append(self.size(size))
+        if known:
+            parts.append(self._constant(known))
+        if len(parts) == 1:
+            return parts[0]
+        layer = self._network.definition.add_concatenation(parts)
+        layer.axis = 0
+        return layer.get_output(0)
+
+    def _evaluate(self, expr: sympy.Expr) -> Any:
+        if expr not in self._values:
+            self._values[expr] = self._emit(expr)
+        return self._values[expr]
+
+    def _emit(self, expr: sympy.Expr) -> Any:
+        for source, tensor, axis in self._sources:
+            if source == expr:
+                return self._read(tensor, axis)
+        if expr.is_Integer:
+            return self._constant([int(expr)])
+        if expr.is_Symbol:
+            return self._solve(expr)
+        if isinstance(expr, _WRAPPERS):
+            return self._evaluate(expr.args[0])
+        operands = [self._evaluate(arg) for arg in expr.args]
+        if fold := _FOLDS.get(expr.func):
+            return reduce(lambda a, b: self._elementwise(fold, a, b), operands)
+        if isinstance(expr, (FloorDiv, CleanDiv, IntTrueDiv)):
+            return self._elementwise("FLOOR_DIV", *operands)
+        if isinstance(expr, (Mod, PythonMod)):
+            quotient = self._elementwise("FLOOR_DIV", *operands)
+            whole = self._elementwise("PROD", quotient, operands[1])
+            return self._elementwise("SUB", operands[0], whole)
+        if isinstance(expr, sympy.Pow) and expr.exp.is_Integer and int(expr.exp) > 0:
+            return reduce(
+                lambda a, b: self._elementwise("PROD", a, b), operands[:1] * int(expr.exp)
+            )
+        raise ConversionError(f"no layers for the size {expr} ({expr.func.__name__})")
+
+    def _solve(self, symbol: sympy.Expr) -> Any:
+        """Find `symbol` in an input whose size is a multiple of it plus a constant (32*s0)."""
+        for source, tensor, axis in self._sources:
+            if source.free_symbols != {symbol}:
+                continue
+            factor, offset = source.coeff(symbol, 1), source.coeff(symbol, 0)
+            if sympy.expand(factor * symbol + offset) != source:
+                continue
+            if not (factor.is_Integer and offset.is_Integer):
+                continue
+            shifted = self._elementwise(
+                "SUB", self._read(tensor, axis), self._constant([int(offset)])
+            )
+            return self._elementwise("FLOOR_DIV", shifted, self._constant([int(factor)]))
+        raise ConversionError(f"the size {symbol} is not the size of any input of the cluster")
+
+    def _read(self, tensor: Any, axis: int) -> Any:
+        net = self._network.definition
+        shape = net.add_shape(tensor).get_output(0)
+        return net.add_slice(shape, (axis,), (1,), (1,)).get_output(0)
+
+    def _constant(self, values: list[int]) -> Any:
+        dtype = self._network.features.shape_dtype
+        array = torch.tensor(values, dtype=dtype).numpy()
+        return self._network.definition.add_constant(array.shape, array).get_output(0)
+
+    def _elementwise(self, operation: str, a: Any, b: Any) -> Any:
+        op = getattr(self._network.trt.ElementWiseOperation, operation)
+        return self._network.definition.add_elementwise(a, b, op).get_output(0)

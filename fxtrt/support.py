@@ -1,0 +1,82 @@
+"""Decides for each node whether an engine could run it, and says why not."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+from torch.fx import Node
+
+from .engines.base import EngineBackend
+from .registry import Rejection, bind, registered
+from .shapes import is_static, is_unbacked, size_range
+
+__all__ = ["is_size", "support"]
+
+_MAX_RANK = 8
+
+
+def support(node: Node, backend: EngineBackend) -> Rejection | None:
+    """Why `node`, a call, stays in PyTorch whatever surrounds it, or None.
+
+    The node and its arguments have `meta["val"]`; nothing is built.
+    """
+    if node.target is operator.getitem:
+        producer = node.args[0]
+        assert isinstance(producer, Node)
+        return support(producer, backend)
+    if not isinstance(node.target, OpOverload) or node.target not in registered():
+        return Rejection("no_converter", f"{node.target} has no converter")
+    for value in _tensors(node):
+        if rejection := _tensor_limits(value, backend):
+            return rejection
+    converter = registered()[node.target]
+    arguments = {
+        name: torch.fx.node.map_arg(value, lambda n: n.meta["val"])
+        for name, value in bind(node.target, node.args, node.kwargs).items()
+    }
+    if any(isinstance(v, torch.SymFloat) for v in torch.utils._pytree.tree_leaves(arguments)):
+        return Rejection("check", f"{node.target}: an argument is a float computed from sizes")
+    reason = converter.check(arguments, node=node, features=backend.features)
+    return None if reason is None else Rejection("check", f"{node.target}: {reason}")
+
+
+def is_size(node: Node) -> bool:
+    """Whether the node computes a size (a SymInt or a plain number) and not a tensor."""
+    return node.op != "output" and isinstance(node.meta.get("val"), (torch.SymInt, int, float))
+
+
+def _tensors(node: Node) -> list[torch.Tensor]:
+    """Every tensor that the node takes or gives (outputs that nobody reads left out)."""
+    values: list[Any] = [n.meta.get("val") for n in node.all_input_nodes]
+    output = node.meta.get("val")
+    if isinstance(output, (tuple, list)):
+        read = {user.args[1] for user in node.users if user.target is operator.getitem}
+        values += [value for i, value in enumerate(output) if i in read]
+    else:
+        values.append(output)
+    flat = torch.utils._pytree.tree_leaves(values)
+    return [value for value in flat if isinstance(value, torch.Tensor)]
+
+
+def _tensor_limits(tensor: torch.Tensor, backend: EngineBackend) -> Rejection | None:
+    if tensor.dtype not in backend.features.dtypes:
+        return Rejection("dtype", f"{backend.features.version} has no {tensor.dtype}")
+    if reason := backend.supports(tensor.device):
+        return Rejection("device", reason)
+    if tensor.dim() > _MAX_RANK:
+        return Rejection("shape", f"rank {tensor.dim()} is more than TensorRT's {_MAX_RANK}")
+    for size in tensor.shape:
+        if is_unbacked(size):
+            return Rejection("shape", f"the size {size} depends on data")
+        if is_static(size) and int(size) == 0:
+            return Rejection("shape", f"the tensor {tuple(tensor.shape)} is empty")
+        if backend.bounded and size_range(size)[1] is None:
+            return Rejection(
+                "unbounded",
+                f"the size {size} has no upper bound: give one with torch._dynamo.mark_dynamic("
+                f"tensor, dim, min=..., max=...) or torch.export.Dim(..., max=...)",
+            )
+    return None

@@ -1,0 +1,68 @@
+"""A stitched graph gives what the whole graph gave, whatever the clusters were."""
+
+from __future__ import annotations
+
+import torch
+from graphs import random_dag, rejects
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fxtrt.capture import trace
+from fxtrt.partition import partition
+from fxtrt.settings import Settings
+from fxtrt.stitch import cut, stitch
+
+aten = torch.ops.aten
+
+
+def stitched(gm: torch.fx.GraphModule, minimum: int = 1) -> int:
+    """Stitch every cluster back as its own PyTorch module; the number of clusters."""
+    plan = partition(gm, rejects(aten.sigmoid.default), Settings(min_cluster_size=minimum))
+    cuttings = [cut(gm, cluster) for cluster in plan.clusters]
+    stitch(gm, cuttings, [cutting.module for cutting in cuttings])
+    return len(cuttings)
+
+
+@given(seed=st.integers(0, 10_000), size=st.integers(1, 40))
+@settings(max_examples=40, deadline=None)
+def test_stitching_changes_nothing(seed: int, size: int) -> None:
+    gm = random_dag(seed, size)
+    x = torch.randn(2, 3)
+    expected = gm(x)
+    stitched(gm)
+    torch.testing.assert_close(gm(x), expected, atol=0, rtol=0)
+
+
+def test_weights_are_shared_and_named_in_the_cluster() -> None:
+    weight = torch.randn(3)
+    gm = trace(lambda x: torch.relu(x * weight) + weight, (torch.randn(2, 3),))
+    plan = partition(gm, rejects(), Settings())
+    cutting = cut(gm, plan.clusters[0])
+    (buffer,) = cutting.module.buffers()
+    assert buffer.data_ptr() == weight.data_ptr()
+    assert len(cutting.inputs) == 1
+
+
+def test_sizes_of_inner_tensors_are_computed_inside() -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        y = torch.cat([x, x]).relu()
+        z = y.view(y.shape[0] * y.shape[1])
+        return torch.sigmoid(z * 2).view(y.shape[0], -1)
+
+    gm = trace(function, (torch.randn(2, 3),), dynamic=True)
+    x = torch.randn(5, 4)
+    expected = gm(x)
+    assert stitched(gm) >= 1
+    torch.testing.assert_close(gm(x), expected)
+
+
+def test_several_outputs_and_multi_output_operators() -> None:
+    def function(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        values, indices = torch.topk(torch.relu(x), 2)
+        return torch.sigmoid(values), indices + 1, values * 2
+
+    gm = trace(function, (torch.randn(4, 5),))
+    x = torch.randn(4, 5)
+    expected = gm(x)
+    assert stitched(gm) == 1
+    torch.testing.assert_close(gm(x), expected)

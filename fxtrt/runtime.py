@@ -1,0 +1,63 @@
+"""Runs a cluster: through its engine, or in PyTorch where the engine cannot take the inputs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+
+import torch
+from torch.fx import GraphModule
+
+from .engines.base import Engine
+
+__all__ = ["EngineModule"]
+
+log = logging.getLogger(__name__)
+
+
+class EngineModule(torch.nn.Module):
+    """One cluster of a stitched graph; any number of threads may call it.
+
+    It takes the cluster's inputs (tensors, and ints for sizes, which the engine reads off the
+    tensors) and gives the tuple of its outputs. Inputs that the engine was not built for (an empty
+    tensor, a size outside its range, another device) run in PyTorch: the same numbers, slower.
+    The first time is logged, and `fallbacks` counts them.
+
+    engine:   None where the plan cannot run on this machine.
+    fallback: the cluster in PyTorch.
+    """
+
+    def __init__(self, name: str, engine: Engine | None, fallback: GraphModule) -> None:
+        super().__init__()
+        self.name = name
+        self.engine = engine
+        self.fallback = fallback
+        self.fallbacks: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def forward(self, *inputs: torch.Tensor | int) -> Sequence[torch.Tensor]:
+        tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
+        reason = self._unfit(tensors)
+        if reason is None:
+            assert self.engine is not None
+            return self.engine.run(tensors)
+        self._record(reason)
+        return self.fallback(*inputs)  # type: ignore[no-any-return]  # a GraphModule's call
+
+    def _unfit(self, tensors: Sequence[torch.Tensor]) -> str | None:
+        if self.engine is None:
+            return "the plan was built for another machine"
+        for spec, tensor in zip(self.engine.inputs, tensors, strict=True):
+            if tensor.numel() == 0:
+                return f"{spec.name} is empty"
+            if reason := spec.mismatch(tensor):
+                return reason
+        return None
+
+    def _record(self, reason: str) -> None:
+        with self._lock:
+            self.fallbacks[reason] = self.fallbacks.get(reason, 0) + 1
+            first = self.fallbacks[reason] == 1
+        if first:
+            log.warning("%s runs in PyTorch: %s", self.name, reason)

@@ -1,0 +1,21 @@
+"""fxtrt: a graph-partitioning compiler backend that makes detectors fast on NVIDIA GPUs."""
+
+from . import errors
+from .ahead_of_time import compile, report
+from .registry import Rejection, converts, registered
+from .report import Coverage
+from .settings import Settings
+
+__all__ = [
+    # compile
+    "Settings",
+    "compile",
+    # look
+    "Coverage",
+    "Rejection",
+    "report",
+    # extend
+    "converts",
+    "errors",
+    "registered",
+]

@@ -1,0 +1,212 @@
+"""Compiles a model ahead of time: the whole where it exports, else each part that does."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.export import Dim
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
+
+from .backend import lower, report_graph
+from .capture import capture_module, require_inference
+from .convert import input_specs
+from .engines.network import TensorSpec
+from .engines.select import select
+from .errors import CaptureError, FxtrtError
+from .calls import Call, record_calls
+from .guarded import GuardedForward
+from .lists import require_matches
+from .pass_manager import run_passes
+from .records import recorded_coverage
+from .report import Coverage, RejectionRow
+from .settings import Settings
+
+__all__ = ["compile", "report"]
+
+_COVERAGE = "_fxtrt_coverage"
+
+_MOST_IMAGES = 16
+_MOST_ROWS = 1024
+"""In a part of a model, a leading size above _MOST_IMAGES counts regions of interest: it depends
+on the picture, so the part is compiled for up to _MOST_ROWS of them."""
+
+
+def compile(
+    model: torch.nn.Module,
+    inputs: tuple[Any, ...],
+    *,
+    settings: Settings | None = None,
+    dynamic_shapes: Any = None,
+    **overrides: Any,
+) -> torch.nn.Module:
+    """A copy of `model` that runs what it can in engines; it shares its weights with `model`.
+
+    The whole model is captured through `torch.export`; where that fails, every largest submodule
+    that exports is compiled in its place. The copy has the type, the attributes and the
+    `state_dict` keys of `model`. Calls that differ from the example (other shapes, training mode,
+    changed weights) run in PyTorch.
+
+    Args:
+        model: in eval mode.
+        inputs: example positional arguments.
+        dynamic_shapes: which sizes of the inputs vary, as `torch.export.export` takes it.
+        overrides: fields of `Settings`.
+
+    Raises:
+        SettingsError, CaptureError, EngineUnavailable: with the way out.
+    """
+    settings = Settings.of(settings, overrides)
+    backend = select(settings.engine)
+    captured = _capture(model, inputs, dynamic_shapes, settings)
+    coverages = []
+    for part in captured.parts:
+        graph, coverage = lower(part.graph, backend, settings)
+        coverages.append(coverage)
+        if coverage.clusters:
+            part.module.forward = GuardedForward(part.module, graph, part.specs, part.call)
+    compiled = captured.model
+    object.__setattr__(compiled, _COVERAGE, captured.total(coverages))
+    return compiled
+
+
+def report(
+    model: torch.nn.Module, inputs: tuple[Any, ...] | None = None, **overrides: Any
+) -> Coverage:
+    """What of `model` runs, or would run, where, and why.
+
+    Args:
+        model: what `fxtrt.compile` or `torch.compile` returned (inputs may be left out), or a
+            plain model with `inputs`: then nothing is built and no GPU is needed.
+        overrides: fields of `Settings`, for a plain model.
+
+    Raises:
+        FxtrtError: there is nothing to report on yet; says what to do.
+    """
+    if isinstance(model, torch._dynamo.OptimizedModule):
+        if recorded := recorded_coverage(model):
+            return recorded
+        raise FxtrtError("nothing is compiled yet: call the model once, then ask for the report")
+    if (coverage := model.__dict__.get(_COVERAGE)) is not None:
+        return coverage  # type: ignore[no-any-return]  # an attribute that `compile` set
+    if inputs is None:
+        raise FxtrtError("a model that is not compiled needs example inputs: report(model, inputs)")
+    settings = Settings.of(None, overrides)
+    backend = select(settings.engine)
+    captured = _capture(model, inputs, None, settings)
+    return captured.total([report_graph(part.graph, backend, settings) for part in captured.parts])
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A module that was captured whole, ready to lower."""
+
+    module: torch.nn.Module
+    graph: GraphModule
+    call: Call
+    specs: Sequence[TensorSpec]
+
+
+@dataclass(frozen=True, slots=True)
+class _Captured:
+    """A copy of a model, its parts, and the modules that belong to none.
+
+    flops: of one run of the model; None where the whole model is one part.
+    """
+
+    model: torch.nn.Module
+    parts: Sequence[_Part]
+    missed: Sequence[RejectionRow]
+    flops: int | None
+
+    def total(self, coverages: Sequence[Coverage]) -> Coverage:
+        """The coverage of the whole model, with the work that no part captured."""
+        total = Coverage.total(coverages)
+        if self.flops is None:
+            return total
+        seen = sum(row.flops for row in (*total.clusters, *total.rejections))
+        missed = list(self.missed)
+        if missed:
+            missed[0] = missed[0].with_flops(max(0, self.flops - seen))
+        return Coverage(total.clusters, (*missed, *total.rejections))
+
+
+def _capture(
+    model: torch.nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any, settings: Settings
+) -> _Captured:
+    if not isinstance(inputs, tuple):
+        raise CaptureError(f"inputs must be a tuple of arguments, not {type(inputs).__name__}")
+    require_inference(model, inputs)
+    twin = _twin(model)
+    call = Call(inputs, {})
+    missed: list[RejectionRow] = []
+    flops = None
+    try:
+        parts = [_part(twin, call, dynamic_shapes, "")]
+    except CaptureError as error:
+        missed.append(_missed(twin, "", error))
+        calls, flops = record_calls(twin, call)
+        parts = _parts_below(twin, "", calls, missed)
+    for part in parts:
+        run_passes(part.graph)
+    nodes = [node for part in parts for node in part.graph.graph.nodes]
+    require_matches((*settings.whitelist, *settings.blacklist), nodes)
+    return _Captured(twin, parts, missed, flops)
+
+
+def _parts_below(
+    module: torch.nn.Module, path: str, calls: Mapping[str, Call], missed: list[RejectionRow]
+) -> list[_Part]:
+    """The largest submodules that can be captured; what cannot is added to `missed`."""
+    parts: list[_Part] = []
+    for name, child in module.named_children():
+        child_path = f"{path}.{name}" if path else name
+        call = calls.get(child_path)
+        if call is None:
+            parts += _parts_below(child, child_path, calls, missed)
+            continue
+        try:
+            parts.append(_part(child, call, _region_counts(call), child_path))
+        except CaptureError as error:
+            missed.append(_missed(child, child_path, error))
+            parts += _parts_below(child, child_path, calls, missed)
+    return parts
+
+
+def _part(module: torch.nn.Module, call: Call, dynamic_shapes: Any, path: str) -> _Part:
+    graph = capture_module(module, call.args, call.kwargs, dynamic_shapes, path)
+    return _Part(module, graph, call, input_specs(graph))
+
+
+def _region_counts(call: Call) -> Any:
+    """The dynamic shapes of a call of a submodule: leading sizes that count regions vary."""
+
+    def spec(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.dim() and value.shape[0] > _MOST_IMAGES:
+            return {0: Dim.AUTO(max=max(_MOST_ROWS, value.shape[0]))}  # type: ignore[operator]  # torch's stub has no __call__
+        return None
+
+    return pytree.tree_map(spec, (*call.args, *call.kwargs.values()))
+
+
+def _missed(module: torch.nn.Module, path: str, error: CaptureError) -> RejectionRow:
+    return RejectionRow(
+        node=path or type(module).__name__,
+        target=type(module).__name__,
+        code="capture",
+        detail=str(error),
+        module=path,
+        source="",
+        flops=0,
+        computes=False,
+    )
+
+
+def _twin(model: torch.nn.Module) -> torch.nn.Module:
+    """A deep copy of the modules that shares every tensor with `model`."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})

@@ -1,0 +1,98 @@
+"""A compiled call that stands in for a module's `forward` wherever it is sure to give the same."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
+
+from .engines.network import TensorSpec
+from .calls import Call
+
+__all__ = ["GuardedForward"]
+
+log = logging.getLogger(__name__)
+
+
+class GuardedForward:
+    """Replaces `module.forward`: runs the compiled graph for inputs like the example's.
+
+    Anything else runs the original `forward`: training mode, other shapes than the graph was
+    captured for, other constants, weights that were changed since. The first time is logged, and
+    `fallbacks` counts them.
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        graph: GraphModule,
+        specs: Sequence[TensorSpec],
+        example: Call,
+    ) -> None:
+        """Guard `graph`, which was captured from `module` with `example`.
+
+        Args:
+            specs: of the tensors among the flattened example, in order.
+        """
+        self.graph = graph
+        self.fallbacks: dict[str, int] = {}
+        self._original: Callable[..., Any] = module.forward
+        self._module = module
+        self._specs = tuple(specs)
+        leaves, self._tree = pytree.tree_flatten((tuple(example.args), dict(example.kwargs)))
+        self._constants = tuple(
+            None if isinstance(leaf, torch.Tensor) else (type(leaf), leaf) for leaf in leaves
+        )
+        self._weights = tuple(_watched(module))
+        self._lock = threading.Lock()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        reason = self._unfit(args, kwargs)
+        if reason is None:
+            return self.graph(*args, **kwargs)
+        self._record(reason)
+        return self._original(*args, **kwargs)
+
+    def _unfit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        if self._module.training:
+            return "the module is in training mode"
+        leaves, tree = pytree.tree_flatten((args, kwargs))
+        if tree != self._tree:
+            return "the arguments have another structure than the example's"
+        specs = iter(self._specs)
+        for leaf, constant in zip(leaves, self._constants, strict=True):
+            if constant is None:
+                if not isinstance(leaf, torch.Tensor):
+                    return f"an argument is {type(leaf).__name__}, in the example it was a tensor"
+                if reason := next(specs).mismatch(leaf):
+                    return reason
+                if leaf.requires_grad and torch.is_grad_enabled():
+                    return "an input requires grad"
+            elif (type(leaf), leaf) != constant:
+                return f"an argument is {leaf!r}, in the example it was {constant[1]!r}"
+        for owner, name, tensor, version in self._weights:
+            if owner[name] is not tensor or tensor._version != version:
+                return f"the weight {name!r} was changed after compiling: compile again"
+        return None
+
+    def _record(self, reason: str) -> None:
+        with self._lock:
+            self.fallbacks[reason] = self.fallbacks.get(reason, 0) + 1
+            first = self.fallbacks[reason] == 1
+        if first:
+            log.warning("%s runs in PyTorch: %s", type(self._module).__name__, reason)
+
+
+def _watched(module: torch.nn.Module) -> list[tuple[dict[str, Any], str, torch.Tensor, int]]:
+    return [
+        (owner, name, tensor, tensor._version)
+        for child in module.modules()
+        for owner in (child._parameters, child._buffers)
+        for name, tensor in owner.items()
+        if tensor is not None and not tensor.is_inference()
+    ]

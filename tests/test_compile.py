@@ -1,0 +1,230 @@
+"""fxtrt.compile: a copy of the model that gives the same, ahead of time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import fxtrt
+from fxtrt.errors import CaptureError, ConversionError, FxtrtError, SettingsError
+from fxtrt.registry import Converter, registered
+
+aten = torch.ops.aten
+X = torch.randn(2, 3, 16, 16)
+
+
+class Features(nn.Module):
+    """A backbone: two levels in a dict."""
+
+    size_divisibility = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 1))
+        self.high = nn.Sequential(nn.Conv2d(4, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 1))
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        low = self.low(x)
+        return {"low": low, "high": self.high(low)}
+
+
+class Detector(nn.Module):
+    """A model that does not export: its second half depends on data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = Features()
+        self.head = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 5), nn.ReLU())
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        features = self.backbone(x)
+        regions = features["low"].permute(0, 2, 3, 1).reshape(-1, 4)
+        kept = regions[regions[:, 0] > 0]
+        if kept.sum() > 1e9:
+            raise ValueError("unreachable, and enough to stop an export")
+        return [self.head(kept), features["high"]]
+
+
+def make(kind: type[nn.Module]) -> nn.Module:
+    torch.manual_seed(0)
+    return kind().eval()
+
+
+def compiled(model: nn.Module, *inputs: Any, **options: Any) -> nn.Module:
+    return fxtrt.compile(model, inputs, engine="reference", **options)
+
+
+def test_the_whole_model_where_it_exports() -> None:
+    model = make(Features)
+    fast = compiled(model, X)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(X), model(X))
+    coverage = fxtrt.report(fast)
+    assert coverage.flops_share == 1.0
+    assert len(coverage.clusters) == 1
+
+
+def test_the_copy_is_the_model_in_all_but_speed() -> None:
+    model = make(Features)
+    fast = compiled(model, X)
+    assert isinstance(fast, Features)
+    assert fast.size_divisibility == 4
+    assert list(fast.state_dict()) == list(model.state_dict())
+    assert "forward" not in model.__dict__
+
+
+def test_each_part_where_the_whole_does_not_export() -> None:
+    model = make(Detector)
+    fast = compiled(model, X)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(X), model(X))
+    coverage = fxtrt.report(fast)
+    assert {row.modules.split(".")[0] for row in coverage.clusters} == {"backbone", "head"}
+    assert [row.code for row in coverage.rejections] == ["capture"]
+    assert coverage.flops_share == 1.0
+
+
+def test_region_counts_may_vary() -> None:
+    model = make(Detector)
+    fast = compiled(model, X)
+    with torch.no_grad():
+        for _ in range(3):
+            x = torch.randn_like(X)
+            torch.testing.assert_close(fast(x), model(x))
+    assert fast.head.forward.fallbacks == {}  # type: ignore[union-attr]  # a GuardedForward
+
+
+def test_dynamic_batch_and_size() -> None:
+    model = make(Features)
+    spec = {0: torch.export.Dim("b", min=1, max=8), 2: torch.export.Dim("h", min=4, max=64)}
+    fast = compiled(model, X, dynamic_shapes=(spec,))
+    with torch.no_grad():
+        for shape in ((1, 3, 5, 16), (4, 3, 64, 16)):
+            x = torch.randn(shape)
+            torch.testing.assert_close(fast(x), model(x))
+    assert fast.forward.fallbacks == {}  # type: ignore[attr-defined]  # a GuardedForward
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(lambda m: (X[:1], {}), "expected 2x3x16x16", id="shape"),
+        pytest.param(lambda m: (X.double(), {}), "float64", id="dtype"),
+        pytest.param(lambda m: (m.train() and X, {}), "training mode", id="training"),
+    ],
+)
+def test_other_calls_run_in_pytorch(
+    change: Any, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = make(Features)
+    fast = compiled(model, X)
+    args, kwargs = change(fast)
+    reference = make(Features).to(args.dtype)
+    fast.to(args.dtype)
+    reference.train(fast.training)
+    with torch.no_grad(), caplog.at_level(logging.WARNING):
+        torch.testing.assert_close(fast(args, **kwargs), reference(args))
+    assert message in caplog.text or "changed after compiling" in caplog.text
+
+
+def test_changed_weights_run_in_pytorch(caplog: pytest.LogCaptureFixture) -> None:
+    model = make(Features)
+    fast = compiled(model, X)
+    with torch.no_grad(), caplog.at_level(logging.WARNING):
+        model.low[0].weight.mul_(2)  # type: ignore[index, union-attr, operator]  # a convolution
+        torch.testing.assert_close(fast(X), model(X))
+    assert "changed after compiling" in caplog.text
+
+
+def test_training_mode_is_refused() -> None:
+    with pytest.raises(CaptureError, match=r"call model.eval\(\)"):
+        compiled(make(Features).train(), X)
+
+
+def test_inputs_that_require_grad_are_refused() -> None:
+    with pytest.raises(CaptureError, match="requires grad"):
+        compiled(make(Features), X.clone().requires_grad_())
+
+
+def test_inputs_must_be_a_tuple() -> None:
+    with pytest.raises(CaptureError, match="must be a tuple"):
+        fxtrt.compile(make(Features), X)  # type: ignore[arg-type]  # the mistake
+
+
+def test_a_list_entry_that_matches_nothing_is_an_error() -> None:
+    with pytest.raises(SettingsError, match=r"matches no node: did you mean 'aten.relu"):
+        compiled(make(Features), X, blacklist=("aten.rellu",))
+
+
+def test_a_module_in_the_blacklist_stays_in_pytorch() -> None:
+    model = make(Features)
+    fast = compiled(model, X, blacklist=("high",))
+    with torch.no_grad():
+        torch.testing.assert_close(fast(X), model(X))
+    coverage = fxtrt.report(fast)
+    assert {row.module.split(".")[0] for row in coverage.rejections} == {"high"}
+    assert {row.modules for row in coverage.clusters} == {"low"}
+
+
+class BrokenRelu:
+    """Makes the converter of relu fail, as a bug in it would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(ctx: Any, x: Any) -> Any:
+            raise ValueError("broken on purpose")
+
+        broken = Converter(aten.relu.default, fail, parameters={"self": "x"})
+        monkeypatch.setitem(registered().copy(), aten.relu.default, broken)
+        monkeypatch.setattr("fxtrt.registry._CONVERTERS", {**registered(), broken.target: broken})
+
+
+def test_a_cluster_that_does_not_build_falls_back_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make(Detector)
+    BrokenRelu(monkeypatch)
+    fast = compiled(model, X, blacklist=("head.1", "head.3"), min_cluster_size=1)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(X), model(X))
+    coverage = fxtrt.report(fast)
+    failed = [row for row in coverage.rejections if row.code == "build_failed"]
+    assert {row.module.split(".")[0] for row in failed} == {"backbone"}
+    assert "broken on purpose" in failed[0].detail
+    assert {row.modules.split(".")[0] for row in coverage.clusters} == {"head"}
+
+
+def test_a_failing_build_can_be_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    BrokenRelu(monkeypatch)
+    with pytest.raises(ConversionError, match=r"relu.*broken on purpose.*blacklist"):
+        compiled(make(Features), X, on_build_failure="raise")
+
+
+def test_a_report_builds_nothing() -> None:
+    coverage = fxtrt.report(make(Detector), (X,), engine="reference")
+    assert coverage.flops_share == 1.0
+    assert all(row.build is None for row in coverage.clusters)
+    with pytest.raises(FxtrtError, match="needs example inputs"):
+        fxtrt.report(make(Detector))
+
+
+def test_threads_share_a_compiled_model() -> None:
+    model = make(Features)
+    fast = compiled(model, X)
+    inputs = [torch.randn_like(X) for _ in range(8)]
+    results: dict[int, Any] = {}
+
+    def run(index: int) -> None:
+        with torch.no_grad():
+            results[index] = fast(inputs[index])
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with torch.no_grad():
+        for index, x in enumerate(inputs):
+            torch.testing.assert_close(results[index], model(x))

@@ -1,0 +1,108 @@
+"""Division in all its roundings: true, floored, truncated, and their remainders."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from ..context import Context
+from ..registry import converts
+from .elementwise import arithmetic
+from .unary import truncated
+
+aten = torch.ops.aten
+
+_LARGEST_WHOLE = 2**24
+
+
+def _whole_quotients(x: Any, other: Any, node: torch.fx.Node) -> str | None:
+    """Why floor(a / b) might differ from torch's quotient by one, or None.
+
+    torch goes through fmod, which is exact; a quotient is rounded first, and 1.0 / 0.1 reaches 10.
+    It cannot reach the next whole number where the multiples of b are floats themselves.
+    """
+    dtype = node.meta["val"].dtype
+    if not dtype.is_floating_point:
+        return None
+    if isinstance(x, torch.Tensor) and isinstance(other, (int, float, torch.SymInt)):
+        if isinstance(other, torch.SymInt) or math.frexp(other)[0] in (0.5, -0.5):
+            return None
+        if float(other).is_integer() and abs(other) <= _LARGEST_WHOLE:
+            return None
+    by = other if isinstance(other, float) else "a tensor"
+    return f"the floored quotient of {dtype} by {by} needs fmod, which TensorRT does not have"
+
+
+def _modes(x: Any, other: Any, rounding_mode: str | None, node: torch.fx.Node) -> str | None:
+    return _whole_quotients(x, other, node) if rounding_mode == "floor" else None
+
+
+@converts(aten.div.Tensor, aten.div.Scalar, constants=("x", "other"))
+def div(ctx: Context, x: Any, other: Any) -> Any:
+    """div(Tensor self, Tensor other) -> Tensor"""
+    return arithmetic(ctx, "DIV", x, other)
+
+
+@converts(aten.div.Tensor_mode, aten.div.Scalar_mode, check=_modes, constants=("x", "other"))
+def div_rounded(ctx: Context, x: Any, other: Any, rounding_mode: str | None) -> Any:
+    """div(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor"""
+    if rounding_mode is None:
+        return div(ctx, x, other)
+    quotient = _floored if rounding_mode == "floor" else _truncated
+    a, b = _operands(ctx, x, other)
+    return ctx.cast(quotient(ctx, a, b), ctx.output.dtype)
+
+
+@converts(
+    aten.floor_divide.default,
+    aten.floor_divide.Scalar,
+    check=_whole_quotients,
+    constants=("x", "other"),
+)
+def floor_divide(ctx: Context, x: Any, other: Any) -> Any:
+    """floor_divide(Tensor self, Tensor other) -> Tensor"""
+    return div_rounded(ctx, x, other, "floor")
+
+
+@converts(
+    aten.remainder.Tensor,
+    aten.remainder.Scalar,
+    aten.remainder.Scalar_Tensor,
+    check=_whole_quotients,
+    constants=("x", "other"),
+)
+def remainder(ctx: Context, x: Any, other: Any) -> Any:
+    """remainder(Tensor self, Tensor other) -> Tensor, with the divisor's sign"""
+    a, b = _operands(ctx, x, other)
+    return _rest(ctx, a, b, _floored(ctx, a, b))
+
+
+@converts(aten.fmod.Tensor, aten.fmod.Scalar, check=_whole_quotients, constants=("x", "other"))
+def fmod(ctx: Context, x: Any, other: Any) -> Any:
+    """fmod(Tensor self, Tensor other) -> Tensor, with the dividend's sign"""
+    a, b = _operands(ctx, x, other)
+    return _rest(ctx, a, b, _truncated(ctx, a, b))
+
+
+def _operands(ctx: Context, x: Any, other: Any) -> list[Any]:
+    """Half precision becomes float32: a rounded quotient has another whole part."""
+    dtype = ctx.output.dtype
+    if dtype.is_floating_point:
+        dtype = torch.float32
+    return ctx.operands(x, other, dtype=dtype, rank=ctx.output.dim())
+
+
+def _floored(ctx: Context, a: Any, b: Any) -> Any:
+    return ctx.elementwise("FLOOR_DIV", a, b)
+
+
+def _truncated(ctx: Context, a: Any, b: Any) -> Any:
+    quotient = ctx.elementwise("DIV", a, b)
+    return truncated(ctx, quotient) if ctx.dtype(a).is_floating_point else quotient
+
+
+def _rest(ctx: Context, a: Any, b: Any, quotient: Any) -> Any:
+    whole = ctx.elementwise("PROD", quotient, b)
+    return ctx.cast(ctx.elementwise("SUB", a, whole), ctx.output.dtype)

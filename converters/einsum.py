@@ -1,0 +1,54 @@
+"""Einstein sums: one EINSUM layer, its equation written as TensorRT wants it."""
+
+from __future__ import annotations
+
+import string
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..context import Context
+from ..registry import converts
+from .matmul import floats_only
+
+aten = torch.ops.aten
+
+_MAX_OPERANDS = 2
+
+
+def _within_einsum(equation: str, tensors: Sequence[torch.Tensor], path: Any) -> str | None:
+    """What EINSUM cannot do; `path`, an order for many operands, means nothing for two."""
+    if len(tensors) > _MAX_OPERANDS:
+        return f"{len(tensors)} operands, EINSUM takes {_MAX_OPERANDS}"
+    if "." in equation:
+        return f"EINSUM has no ellipsis: {equation!r}"
+    terms, _ = _parse(equation)
+    if repeated := [term for term in terms if len(set(term)) < len(term)]:
+        return f"EINSUM takes no repeated subscript: {repeated[0]!r}"
+    sizes: dict[str, Any] = {}
+    for term, tensor in zip(terms, tensors, strict=True):
+        for subscript, size in zip(term, tensor.shape, strict=True):
+            if sizes.setdefault(subscript, size) != size:
+                return f"EINSUM broadcasts nothing: {subscript!r} is {sizes[subscript]} and {size}"
+    return None
+
+
+def _parse(equation: str) -> tuple[list[str], str]:
+    """The subscripts of the operands and of the result, which may be implicit."""
+    inputs, arrow, result = equation.replace(" ", "").partition("->")
+    if not arrow:
+        counts = Counter(inputs.replace(",", ""))
+        result = "".join(sorted(s for s, count in counts.items() if count == 1))
+    return inputs.split(","), result
+
+
+@converts(aten.einsum.default, check=(floats_only, _within_einsum))
+def einsum(ctx: Context, equation: str, tensors: Sequence[Any]) -> Any:
+    """einsum(str equation, Tensor[] tensors, *, int[]? path=None) -> Tensor"""
+    terms, result = _parse(equation)
+    used = sorted(set("".join(terms)))
+    to_lower = str.maketrans(dict(zip(used, string.ascii_lowercase, strict=False)))
+    written = f"{','.join(terms)}->{result}".translate(to_lower)
+    return ctx.net.add_einsum(list(tensors), written).get_output(0)

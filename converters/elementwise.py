@@ -1,0 +1,136 @@
+"""Arithmetic of two or three operands, in the dtype that torch promotes them to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..context import Context
+from ..registry import converts
+
+__all__ = ["arithmetic", "scaled"]
+
+aten = torch.ops.aten
+
+_ON_BOOLS = {"SUM": "OR", "PROD": "AND", "MAX": "OR", "MIN": "AND"}
+
+
+def arithmetic(ctx: Context, operation: str, a: Any, b: Any) -> Any:
+    """ELEMENTWISE of tensors and numbers, in the dtype and the rank of the node's output."""
+    dtype = _compute_dtype(ctx.output.dtype, a, b)
+    if dtype == torch.bool:
+        operation = _ON_BOOLS[operation]
+    a, b = ctx.operands(a, b, dtype=dtype, rank=ctx.output.dim())
+    return ctx.cast(ctx.elementwise(operation, a, b), ctx.output.dtype)
+
+
+def scaled(ctx: Context, value: Any, factor: Any) -> Any:
+    """`value * factor`, where `factor` is the alpha or beta of an operator."""
+    if isinstance(factor, (int, float)):
+        if factor == 1:
+            return value
+        if isinstance(value, (int, float)):
+            return value * factor
+    return arithmetic(ctx, "PROD", value, factor)
+
+
+def _compute_dtype(dtype: torch.dtype, *values: Any) -> torch.dtype:
+    """float32 where a number is too large or too small to be a float16 of full precision."""
+    if dtype == torch.float16 and any(_leaves_half(value) for value in values):
+        return torch.float32
+    return dtype
+
+
+def _leaves_half(value: Any) -> bool:
+    if isinstance(value, torch.SymInt):
+        return True
+    if not isinstance(value, (int, float)) or value in (0, float("inf"), float("-inf")):
+        return False
+    limits = torch.finfo(torch.float16)
+    return not limits.tiny <= abs(value) <= limits.max and value == value
+
+
+def _bools_unscaled(alpha: Any, node: torch.fx.Node) -> str | None:
+    if node.meta["val"].dtype == torch.bool and alpha != 1:
+        return f"alpha={alpha} scales a sum of bools"
+    return None
+
+
+@converts(aten.add.Tensor, aten.add.Scalar, check=_bools_unscaled, constants=("x", "other"))
+def add(ctx: Context, x: Any, other: Any, alpha: Any) -> Any:
+    """add(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
+    return arithmetic(ctx, "SUM", x, scaled(ctx, other, alpha))
+
+
+@converts(aten.sub.Tensor, aten.sub.Scalar, constants=("x", "other"))
+def sub(ctx: Context, x: Any, other: Any, alpha: Any) -> Any:
+    """sub(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
+    return arithmetic(ctx, "SUB", x, scaled(ctx, other, alpha))
+
+
+@converts(aten.rsub.Tensor, aten.rsub.Scalar, constants=("x", "other"))
+def rsub(ctx: Context, x: Any, other: Any, alpha: Any) -> Any:
+    """rsub(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor: other - alpha * self"""
+    return arithmetic(ctx, "SUB", other, scaled(ctx, x, alpha))
+
+
+@converts(aten.mul.Tensor, aten.mul.Scalar, constants=("x", "other"))
+def mul(ctx: Context, x: Any, other: Any) -> Any:
+    """mul(Tensor self, Tensor other) -> Tensor"""
+    return arithmetic(ctx, "PROD", x, other)
+
+
+@converts(aten.maximum.default, constants=("x", "other"))
+def maximum(ctx: Context, x: Any, other: Any) -> Any:
+    """maximum(Tensor self, Tensor other) -> Tensor"""
+    return arithmetic(ctx, "MAX", x, other)
+
+
+@converts(aten.minimum.default, constants=("x", "other"))
+def minimum(ctx: Context, x: Any, other: Any) -> Any:
+    """minimum(Tensor self, Tensor other) -> Tensor"""
+    return arithmetic(ctx, "MIN", x, other)
+
+
+@converts(aten.square.default)
+def square(ctx: Context, x: Any) -> Any:
+    """square(Tensor self) -> Tensor"""
+    return arithmetic(ctx, "PROD", x, x)
+
+
+@converts(aten.lerp.Scalar, constants=("x", "end"))
+def lerp(ctx: Context, x: Any, end: Any, weight: float) -> Any:
+    """lerp(Tensor self, Tensor end, Scalar weight) -> Tensor, from the nearer end as torch does"""
+    difference = arithmetic(ctx, "SUB", end, x)
+    if abs(weight) < 0.5:
+        return arithmetic(ctx, "SUM", x, scaled(ctx, difference, weight))
+    return arithmetic(ctx, "SUB", end, scaled(ctx, difference, 1 - weight))
+
+
+@converts(aten.lerp.Tensor, constants=("x", "end", "weight"))
+def lerp_by_tensor(ctx: Context, x: Any, end: Any, weight: Any) -> Any:
+    """lerp(Tensor self, Tensor end, Tensor weight) -> Tensor, from the nearer end as torch does"""
+    dtype, rank = ctx.output.dtype, ctx.output.dim()
+    x, end, weight = ctx.operands(x, end, weight, dtype=dtype, rank=rank)
+    half, one = ctx.scalar(0.5, dtype, rank), ctx.scalar(1, dtype, rank)
+    near = ctx.elementwise("LESS", ctx.unary("ABS", weight), half)
+    base = ctx.net.add_select(near, x, end).get_output(0)
+    shifted = ctx.elementwise("SUB", weight, one)
+    factor = ctx.net.add_select(near, weight, shifted).get_output(0)
+    step = ctx.elementwise("PROD", factor, ctx.elementwise("SUB", end, x))
+    return ctx.elementwise("SUM", base, step)
+
+
+@converts(aten.addcmul.default, constants=("x", "tensor1", "tensor2"))
+def addcmul(ctx: Context, x: Any, tensor1: Any, tensor2: Any, value: Any) -> Any:
+    """addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
+    product = arithmetic(ctx, "PROD", scaled(ctx, tensor1, value), tensor2)
+    return arithmetic(ctx, "SUM", x, product)
+
+
+@converts(aten.addcdiv.default, constants=("x", "tensor1", "tensor2"))
+def addcdiv(ctx: Context, x: Any, tensor1: Any, tensor2: Any, value: Any) -> Any:
+    """addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
+    quotient = arithmetic(ctx, "DIV", scaled(ctx, tensor1, value), tensor2)
+    return arithmetic(ctx, "SUM", x, quotient)

@@ -1,0 +1,60 @@
+"""Choosing between two tensors element by element: one SELECT."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from ..context import Context
+from ..registry import converts
+from .unary import is_nan
+
+__all__ = ["select"]
+
+aten = torch.ops.aten
+
+
+def select(ctx: Context, condition: Any, x: Any, other: Any) -> Any:
+    """SELECT in the dtype and the rank of the node's output."""
+    rank = ctx.output.dim()
+    (condition,) = ctx.operands(condition, dtype=torch.bool, rank=rank)
+    x, other = ctx.operands(x, other, dtype=ctx.output.dtype, rank=rank)
+    return ctx.net.add_select(condition, x, other).get_output(0)
+
+
+@converts(
+    aten.where.self,
+    aten.where.ScalarSelf,
+    aten.where.ScalarOther,
+    aten.where.Scalar,
+    constants=("condition", "x", "other"),
+)
+def where(ctx: Context, condition: Any, x: Any, other: Any) -> Any:
+    """where(Tensor condition, Tensor self, Tensor other) -> Tensor"""
+    return select(ctx, condition, x, other)
+
+
+@converts(aten.masked_fill.Scalar, aten.masked_fill.Tensor, constants=("x", "mask", "value"))
+def masked_fill(ctx: Context, x: Any, mask: Any, value: Any) -> Any:
+    """masked_fill(Tensor self, Tensor mask, Scalar value) -> Tensor"""
+    return select(ctx, mask, value, x)
+
+
+@converts(aten.nan_to_num.default)
+def nan_to_num(
+    ctx: Context, x: Any, nan: float | None, posinf: float | None, neginf: float | None
+) -> Any:
+    """nan_to_num(Tensor self, float? nan, float? posinf, float? neginf) -> Tensor"""
+    dtype = ctx.output.dtype
+    if not dtype.is_floating_point:
+        return x
+    limits = torch.finfo(dtype)
+    high = limits.max if posinf is None else posinf
+    low = limits.min if neginf is None else neginf
+    filled = select(ctx, is_nan(ctx, x), 0.0 if nan is None else nan, x)
+    for infinity, value in ((math.inf, high), (-math.inf, low)):
+        bound = ctx.scalar(infinity, dtype, ctx.output.dim())
+        filled = select(ctx, ctx.elementwise("EQUAL", x, bound), value, filled)
+    return filled

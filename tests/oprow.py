@@ -1,0 +1,117 @@
+"""One row of the operator table, and how a row runs: trace, check, convert, execute, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+from torch.fx import GraphModule
+
+from fxtrt.capture import trace
+from fxtrt.engines.base import EngineBackend
+from fxtrt.registry import Rejection
+from fxtrt.support import is_size, support
+
+
+@dataclass(frozen=True)
+class T:
+    """A random tensor: normal floats, small ints, or bools; `low` and `high` make it uniform."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+    low: float | None = None
+    high: float | None = None
+    weight: bool = False
+    """Whether it is a weight of the model (get_attr) and not an input."""
+    values: tuple[Any, ...] | None = None
+    """These values, and no random ones."""
+
+    def make(self, generator: torch.Generator) -> torch.Tensor:
+        if self.values is not None:
+            return torch.tensor(self.values, dtype=self.dtype).reshape(self.shape)
+        if self.dtype == torch.bool:
+            return torch.rand(self.shape, generator=generator) > 0.5
+        if not self.dtype.is_floating_point:
+            low = -5 if self.low is None else int(self.low)
+            high = 6 if self.high is None else int(self.high)
+            return torch.randint(low, high, self.shape, generator=generator, dtype=self.dtype)
+        if self.low is None:
+            return torch.randn(self.shape, generator=generator).to(self.dtype)
+        value = torch.rand(self.shape, generator=generator)
+        return (value * ((self.high or 1.0) - self.low) + self.low).to(self.dtype)
+
+
+def V(*values: Any, dtype: torch.dtype = torch.float32) -> T:
+    """A one-dimensional input of these values: NaN, infinities, ties."""
+    return T((len(values),), dtype, values=values)
+
+
+def W(*shape: int, low: float | None = None, high: float | None = None) -> T:
+    """A float32 weight."""
+    return T(shape, low=low, high=high, weight=True)
+
+
+@dataclass(frozen=True)
+class OpRow:
+    """A call of `target` that must convert and equal eager, or be declined with `rejected`.
+
+    args, kwargs: the call; each `T` becomes a tensor.
+    dynamic:      also run with every dimension larger than 1 of every input symbolic.
+    call:         how to call, where sizes must follow the inputs: `lambda x: x.view(x.shape[0], -1)`
+                  (it must lead to `target` alone).
+    rejected:     a part of the reason that `check` must give.
+    """
+
+    target: OpOverload
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    dynamic: bool = False
+    call: Callable[..., Any] | None = None
+    rejected: str | None = None
+    tolerance: float = 1e-5
+    name: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"{str(self.target).removeprefix('aten.')}{'-' + self.name if self.name else ''}"
+
+
+@dataclass(frozen=True)
+class TracedRow:
+    """A row as a graph: `gm(*inputs)` is the call."""
+
+    gm: GraphModule
+    inputs: tuple[torch.Tensor, ...]
+
+
+def trace_row(row: OpRow, *, dynamic: bool = False, device: str = "cpu") -> TracedRow:
+    """The graph of the row's call, with its random inputs (the same ones every time)."""
+    generator = torch.Generator().manual_seed(0)
+    leaves, spec = torch.utils._pytree.tree_flatten(
+        (row.args, row.kwargs), is_leaf=lambda value: isinstance(value, T)
+    )
+    made = [leaf.make(generator).to(device) if isinstance(leaf, T) else leaf for leaf in leaves]
+    slots = [i for i, leaf in enumerate(leaves) if isinstance(leaf, T) and not leaf.weight]
+
+    def function(*tensors: torch.Tensor) -> Any:
+        values = list(made)
+        for slot, tensor in zip(slots, tensors, strict=True):
+            values[slot] = tensor
+        args, kwargs = torch.utils._pytree.tree_unflatten(values, spec)
+        return (row.call or row.target)(*args, **kwargs)
+
+    inputs = tuple(made[slot] for slot in slots)
+    return TracedRow(trace(function, inputs, dynamic=dynamic), inputs)
+
+
+def rejection_of(traced: TracedRow, backend: EngineBackend) -> Rejection | None:
+    """The first rejection among the row's nodes."""
+    for node in traced.gm.graph.nodes:
+        if node.op != "call_function" or is_size(node):
+            continue
+        if found := support(node, backend):
+            return found
+    return None

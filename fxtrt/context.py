@@ -95,9 +95,7 @@ class Context:
         """A one-element constant of shape (1,) * rank, shared between its users."""
         key = (repr(value), dtype, rank)
         if key not in self._constants:
-            self._constants[key] = self._add_constant(
-                torch.full((1,) * rank, value, dtype=dtype)
-            )
+            self._constants[key] = self._add_constant(torch.full((1,) * rank, value, dtype=dtype))
         return self._constants[key]
 
     def weights(self, value: torch.Tensor) -> Any:
@@ -167,9 +165,7 @@ class Context:
 
     # Shapes
 
-    def reshape(
-        self, x: Any, sizes: Sequence[Size], transpose: Sequence[int] | None = None
-    ) -> Any:
+    def reshape(self, x: Any, sizes: Sequence[Size], transpose: Sequence[int] | None = None) -> Any:
         """`x`, transposed first if `transpose` is given, then reshaped to `sizes`.
 
         There is no -1 among the sizes, or one; they are computed in Python where known.

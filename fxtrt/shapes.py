@@ -37,7 +37,8 @@ def size_range(size: Size) -> tuple[int, int | None]:
     assert isinstance(size, torch.SymInt)
     bounds = bound_sympy(size.node.expr, size.node.shape_env.var_to_range)
     high = None if _is_infinite(bounds.upper) else int(bounds.upper)
-    return max(0, int(bounds.lower)), high
+    low = 0 if bounds.lower in (-int_oo, -sympy.oo) else int(bounds.lower)
+    return max(0, low), high
 
 
 def _is_infinite(bound: Any) -> bool:

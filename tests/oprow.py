@@ -59,7 +59,8 @@ class OpRow:
     """A call of `target` that must convert and equal eager, or be declined with `rejected`.
 
     args, kwargs: the call; each `T` becomes a tensor.
-    dynamic:      also run with every dimension larger than 1 of every input symbolic.
+    dynamic:      also run with every dimension larger than 1 of every input symbolic
+                  (a row that is declined: only so).
     call:         how to call, where sizes must follow the inputs: `lambda x: x.view(x.shape[0], -1)`
                   (it must lead to `target` alone).
     rejected:     a part of the reason that `check` must give.

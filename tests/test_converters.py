@@ -40,7 +40,7 @@ def test_equals_eager_with_dynamic_shapes(row: OpRow, reference: EngineBackend) 
 
 @pytest.mark.parametrize("row", DECLINED, ids=lambda row: row.id)
 def test_is_declined_with_its_reason(row: OpRow, reference: EngineBackend) -> None:
-    rejection = rejection_of(trace_row(row), reference)
+    rejection = rejection_of(trace_row(row, dynamic=row.dynamic), reference)
     assert rejection is not None
     assert row.rejected in rejection.detail
 

@@ -1,0 +1,72 @@
+"""Copies and changes of dtype: CAST, or nothing where an engine needs no copy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..context import Context
+from ..registry import converts
+from .shape import expand_to
+
+__all__ = ["convert_dtype"]
+
+aten = torch.ops.aten
+
+
+def _same_device(
+    x: torch.Tensor,
+    device: torch.device | None,
+    layout: torch.layout | None,
+    pin_memory: bool | None,
+) -> str | None:
+    if layout not in (None, torch.strided):
+        return f"layout={layout} is not dense"
+    if pin_memory:
+        return "pin_memory=True is memory of the host"
+    target = None if device is None else torch.device(device)
+    if target is None or (target.type == x.device.type and target.index in (None, x.device.index)):
+        return None
+    return f"device={target} is not {x.device}, where the tensor lies"
+
+
+def convert_dtype(ctx: Context, x: Any, dtype: torch.dtype) -> Any:
+    """`x` as `dtype`: floats lose their fraction as integers, and all but zero is True."""
+    if dtype != torch.bool or ctx.dtype(x) == torch.bool:
+        return ctx.cast(x, dtype)
+    # What CAST makes of 0.5 or of NaN is left open.
+    zero = ctx.elementwise("EQUAL", *ctx.operands(x, 0, dtype=ctx.dtype(x)))
+    return ctx.unary("NOT", zero)
+
+
+@converts(aten._to_copy.default, check=_same_device)
+def to_copy(
+    ctx: Context,
+    x: Any,
+    dtype: torch.dtype | None,
+    non_blocking: bool,
+    memory_format: torch.memory_format | None,
+) -> Any:
+    """_to_copy(Tensor self, *, ScalarType? dtype=None, ...) -> Tensor"""
+    # An engine's tensors are contiguous and its copies are in order, whatever was asked for.
+    return x if dtype is None else convert_dtype(ctx, x, dtype)
+
+
+@converts(aten.clone.default)
+def clone(ctx: Context, x: Any, memory_format: torch.memory_format | None) -> Any:
+    """clone(Tensor self, *, MemoryFormat? memory_format=None) -> Tensor"""
+    return x
+
+
+@converts(aten.alias.default, aten.detach.default, aten.lift_fresh_copy.default)
+def alias(ctx: Context, x: Any) -> Any:
+    """alias(Tensor(a) self) -> Tensor(a)"""
+    return x
+
+
+@converts(aten.copy.default)
+def copy(ctx: Context, x: Any, src: Any, non_blocking: bool) -> Any:
+    """copy(Tensor self, Tensor src, bool non_blocking=False) -> Tensor"""
+    src = convert_dtype(ctx, src, ctx.output.dtype)
+    return expand_to(ctx, src, ctx.fake("src").shape, ctx.output.shape)

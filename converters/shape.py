@@ -1,0 +1,132 @@
+"""Views of the same elements in another shape: SHUFFLE, and a SLICE of stride 0 for expand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..context import Context
+from ..registry import converts
+from ..shapes import Size, is_static
+
+__all__ = ["expand_to", "reshape", "same_size", "unsqueeze_at"]
+
+aten = torch.ops.aten
+
+
+def same_size(a: Size, b: Size) -> bool:
+    """Whether two sizes are known to be equal; unlike `==`, this never adds a guard."""
+    if is_static(a) or is_static(b):
+        return is_static(a) and is_static(b) and int(a) == int(b)
+    return bool(a.node.expr == b.node.expr)  # type: ignore[union-attr]
+
+
+def reshape(ctx: Context, x: Any, old: Sequence[Size], new: Sequence[Size]) -> Any:
+    """`x`, whose shape is `old`, in the shape `new`; `x` itself if they are the same.
+
+    A dynamic dimension that keeps its place and one more need no shape tensor.
+    """
+    if len(old) == len(new) and all(map(same_size, old, new)):
+        return x
+    sizes = [
+        int(b) if is_static(b) else 0 if i < len(old) and same_size(old[i], b) else -1
+        for i, b in enumerate(new)
+    ]
+    if sizes.count(-1) > 1:
+        return ctx.reshape(x, new)
+    layer = ctx.net.add_shuffle(x)
+    layer.reshape_dims = tuple(sizes)
+    return layer.get_output(0)
+
+
+def unsqueeze_at(ctx: Context, x: Any, shape: Sequence[Size], dim: int) -> Any:
+    """`x`, whose shape is `shape`, with a new dimension of size 1 at `dim` >= 0."""
+    dynamic = sum(not is_static(size) for size in shape[dim:])
+    if dynamic > 1 and ctx.features.has("add_unsqueeze"):
+        axes = ctx.constant([dim], ctx.features.shape_dtype)
+        return ctx.net.add_unsqueeze(x, axes).get_output(0)
+    return reshape(ctx, x, shape, [*shape[:dim], 1, *shape[dim:]])
+
+
+def expand_to(ctx: Context, x: Any, old: Sequence[Size], new: Sequence[Size]) -> Any:
+    """`x`, whose shape is `old`, broadcast to the shape `new`."""
+    missing = len(new) - len(old)
+    x = ctx.raise_rank(x, len(new))
+    old = [1] * missing + list(old)
+    grown = [not same_size(a, b) for a, b in zip(old, new, strict=True)]
+    if not any(grown):
+        return x
+    return ctx.slice(x, [0] * len(new), new, [0 if grows else 1 for grows in grown])
+
+
+@converts(aten.view.default, aten._unsafe_view.default)
+def view(ctx: Context, x: Any, size: Sequence[Size]) -> Any:
+    """view(Tensor(a) self, SymInt[] size) -> Tensor(a)"""
+    # `size` may hold a -1; the output's shape has it worked out.
+    return reshape(ctx, x, ctx.fake("x").shape, ctx.output.shape)
+
+
+@converts(aten.squeeze.default)
+def squeeze(ctx: Context, x: Any) -> Any:
+    """squeeze(Tensor(a) self) -> Tensor(a)"""
+    return _squeeze(ctx, x, list(range(len(x.shape))))
+
+
+@converts(aten.squeeze.dim, aten.squeeze.dims)
+def squeeze_dims(ctx: Context, x: Any, dim: int | Sequence[int]) -> Any:
+    """squeeze.dims(Tensor(a) self, int[] dim) -> Tensor(a)"""
+    dims = [dim] if isinstance(dim, int) else list(dim)
+    return _squeeze(ctx, x, dims)
+
+
+def _squeeze(ctx: Context, x: Any, dims: Sequence[int]) -> Any:
+    """`x` without those of `dims` that have size 1; torch guards that a dynamic one has not."""
+    shape = ctx.fake("x").shape
+    removed = sorted({d % len(shape) for d in dims if shape and same_size(shape[d], 1)})
+    if not removed:
+        return x
+    dynamic = sum(not is_static(size) for size in shape[removed[0] :])
+    if dynamic > 1 and ctx.features.has("add_squeeze"):
+        axes = ctx.constant(removed, ctx.features.shape_dtype)
+        return ctx.net.add_squeeze(x, axes).get_output(0)
+    return reshape(ctx, x, shape, ctx.output.shape)
+
+
+@converts(aten.unsqueeze.default)
+def unsqueeze(ctx: Context, x: Any, dim: int) -> Any:
+    """unsqueeze(Tensor(a) self, int dim) -> Tensor(a)"""
+    return unsqueeze_at(ctx, x, ctx.fake("x").shape, dim % ctx.output.dim())
+
+
+@converts(aten.permute.default)
+def permute(ctx: Context, x: Any, dims: Sequence[int]) -> Any:
+    """permute(Tensor(a) self, int[] dims) -> Tensor(a)"""
+    return _permute(ctx, x, [dim % len(dims) for dim in dims])
+
+
+@converts(aten.transpose.int)
+def transpose(ctx: Context, x: Any, dim0: int, dim1: int) -> Any:
+    """transpose.int(Tensor(a) self, int dim0, int dim1) -> Tensor(a)"""
+    order = list(range(len(x.shape)))
+    if order:
+        order[dim0], order[dim1] = order[dim1], order[dim0]
+    return _permute(ctx, x, order)
+
+
+@converts(aten.t.default)
+def t(ctx: Context, x: Any) -> Any:
+    """t(Tensor(a) self) -> Tensor(a)"""
+    return _permute(ctx, x, list(reversed(range(len(x.shape)))))
+
+
+def _permute(ctx: Context, x: Any, order: Sequence[int]) -> Any:
+    return x if list(order) == sorted(order) else ctx.permute(x, order)
+
+
+@converts(aten.expand.default)
+def expand(ctx: Context, x: Any, size: Sequence[Size], implicit: bool) -> Any:
+    """expand(Tensor(a) self, SymInt[] size, *, bool implicit=False) -> Tensor(a)"""
+    # `size` may hold a -1; `implicit` only says who asked for it.
+    return expand_to(ctx, x, ctx.fake("x").shape, ctx.output.shape)

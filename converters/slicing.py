@@ -1,0 +1,174 @@
+"""Parts of a tensor along one dimension: SLICE, or GATHER for one element of a dynamic tensor."""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..context import Context
+from ..registry import converts
+from ..shapes import Size, hint, is_static, is_unbacked
+from .shape import same_size, unsqueeze_at
+
+aten = torch.ops.aten
+
+
+def _bound(index: Size | None, size: Size, default: Size) -> Size:
+    """A bound of a slice, counted from the front and clamped to the dimension's `size`.
+
+    Which way it is clamped follows the example's sizes: torch has guarded on that while tracing.
+    """
+    if index is None:
+        return default
+    if is_static(index) and int(index) >= sys.maxsize:
+        return size
+    if hint(index) < 0:
+        index = index + size
+    if hint(index) < 0:
+        return 0
+    return size if hint(index) > hint(size) else index
+
+
+def _window(ctx: Context, x: Any, shape: Sequence[Size], dim: int, part: slice) -> Any:
+    """`x[..., part, ...]` at `dim`; the part's `stop` is its size, not its end."""
+    start: list[Size] = [0] * len(shape)
+    sizes, stride = list(shape), [1] * len(shape)
+    start[dim], sizes[dim], stride[dim] = part.start, part.stop, part.step or 1
+    if same_size(part.start, 0) and same_size(part.stop, shape[dim]):
+        return x
+    return ctx.slice(x, start, sizes, stride)
+
+
+def _bounds_known(start: Size | None, end: Size | None) -> str | None:
+    for name, bound in (("start", start), ("end", end)):
+        if bound is not None and is_unbacked(bound):
+            return f"{name}={bound} depends on data"
+    return None
+
+
+def _step_known(step: Size) -> str | None:
+    return None if is_static(step) else f"step={step} is not known"
+
+
+@converts(aten.slice.Tensor, check=(_bounds_known, _step_known))
+def slice_(ctx: Context, x: Any, dim: int, start: Size | None, end: Size | None, step: int) -> Any:
+    """slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None,
+    SymInt step=1) -> Tensor(a)"""
+    shape = ctx.fake("x").shape
+    first = _bound(start, shape[dim], 0)
+    # The output's shape has `end` worked out.
+    part = slice(first, ctx.output.shape[dim], int(step))
+    return _window(ctx, x, shape, dim % len(shape), part)
+
+
+def _index_known(index: Size) -> str | None:
+    return f"index={index} depends on data" if is_unbacked(index) else None
+
+
+@converts(aten.select.int, check=_index_known)
+def select(ctx: Context, x: Any, dim: int, index: Size) -> Any:
+    """select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)"""
+    return _select(ctx, x, dim, index)
+
+
+def _select(ctx: Context, x: Any, dim: int, index: Size) -> Any:
+    """One element along `dim`, which goes: a GATHER asks for no sizes, a SLICE fuses better."""
+    shape = ctx.fake("x").shape
+    dim %= len(shape)
+    index = index + shape[dim] if hint(index) < 0 else index
+    if all(map(is_static, [*shape, index])):
+        part = _window(ctx, x, shape, dim, slice(index, 1))
+        return ctx.reshape(part, [*shape[:dim], *shape[dim + 1 :]])
+    (position,) = ctx.operands(index, dtype=ctx.features.shape_dtype, rank=0)
+    return ctx.net.add_gather(x, position, dim).get_output(0)
+
+
+def _read(ctx: Context) -> set[int]:
+    """Which of the node's results are used; the others need no layers."""
+    users = [user for user in ctx.node.users if user.target is operator.getitem]
+    if len(users) < len(ctx.node.users):
+        return set(range(len(ctx.output)))
+    return {int(user.args[1]) for user in users}  # type: ignore[arg-type]  # an index, not a node
+
+
+def _parts(ctx: Context, x: Any, dim: int) -> tuple[Any, ...]:
+    """The node's results, which follow one another along `dim`."""
+    shape = ctx.fake("x").shape
+    read = _read(ctx)
+    results: list[Any] = []
+    start: Size = 0
+    for i, fake in enumerate(ctx.output):
+        size = fake.shape[dim]
+        part = slice(start, size)
+        results.append(_window(ctx, x, shape, dim % len(shape), part) if i in read else None)
+        start = start + size
+    return tuple(results)
+
+
+@converts(aten.split.Tensor)
+def split(ctx: Context, x: Any, split_size: Size, dim: int) -> tuple[Any, ...]:
+    """split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]"""
+    return _parts(ctx, x, dim)
+
+
+@converts(aten.split_with_sizes.default)
+def split_with_sizes(
+    ctx: Context, x: Any, split_sizes: Sequence[Size], dim: int
+) -> tuple[Any, ...]:
+    """split_with_sizes(Tensor(a -> *) self, SymInt[] split_sizes, int dim=0) -> Tensor(a)[]"""
+    return _parts(ctx, x, dim)
+
+
+@converts(aten.unbind.int)
+def unbind(ctx: Context, x: Any, dim: int) -> tuple[Any, ...]:
+    """unbind.int(Tensor(a -> *) self, int dim=0) -> Tensor(a)[]"""
+    read = _read(ctx)
+    return tuple(
+        _select(ctx, x, dim, index) if index in read else None for index in range(len(ctx.output))
+    )
+
+
+def _unit_step(step: Size) -> str | None:
+    return None if is_static(step) and int(step) == 1 else f"step={step} is not 1"
+
+
+@converts(aten.slice_scatter.default, check=(_bounds_known, _unit_step))
+def slice_scatter(
+    ctx: Context, x: Any, src: Any, dim: int, start: Size | None, end: Size | None
+) -> Any:
+    """slice_scatter(Tensor self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None,
+    SymInt step=1) -> Tensor"""
+    return _replace(ctx, x, src, dim, _bound(start, ctx.output.shape[dim], 0))
+
+
+@converts(aten.select_scatter.default, check=_index_known)
+def select_scatter(ctx: Context, x: Any, src: Any, dim: int, index: Size) -> Any:
+    """select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor"""
+    shape = ctx.output.shape
+    dim %= len(shape)
+    index = index + shape[dim] if hint(index) < 0 else index
+    return _replace(ctx, x, unsqueeze_at(ctx, src, ctx.fake("src").shape, dim), dim, index, 1)
+
+
+def _replace(
+    ctx: Context, x: Any, src: Any, dim: int, start: Size, size: Size | None = None
+) -> Any:
+    """`x` with `src` from `start` on along `dim`: what is before, `src`, what is after."""
+    shape = ctx.output.shape
+    dim %= len(shape)
+    size = ctx.fake("src").shape[dim] if size is None else size
+    src = ctx.cast(src, ctx.output.dtype)
+    pieces = [] if same_size(start, 0) else [_window(ctx, x, shape, dim, slice(0, start))]
+    pieces.append(src)
+    after = shape[dim] - start - size
+    if not same_size(after, 0):
+        pieces.append(_window(ctx, x, shape, dim, slice(start + size, after)))
+    if len(pieces) == 1:
+        return src
+    layer = ctx.net.add_concatenation(pieces)
+    layer.axis = dim
+    return layer.get_output(0)

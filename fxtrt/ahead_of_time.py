@@ -54,7 +54,8 @@ def compile(
     Args:
         model: in eval mode.
         inputs: example positional arguments.
-        dynamic_shapes: which sizes of the inputs vary, as `torch.export.export` takes it.
+        dynamic_shapes: which sizes of the inputs vary, as `torch.export.export` takes it; the
+            whole model must export then.
         overrides: fields of `Settings`.
 
     Raises:
@@ -148,6 +149,8 @@ def _capture(
     try:
         parts = [_part(twin, call, dynamic_shapes, "")]
     except CaptureError as error:
+        if dynamic_shapes is not None:
+            raise
         missed.append(_missed(twin, "", error))
         calls, flops = record_calls(twin, call)
         parts = _parts_below(twin, "", calls, missed)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.exc import RestartAnalysis
 from torch._export.utils import _is_preservable_cia_op, _special_op_to_preserve_cia
 from torch._guards import TracingContext, detect_fake_mode
 from torch._ops import OpOverload
@@ -110,7 +111,8 @@ def capture_dynamo(
     try:
         with torch.no_grad(), _composites_whole():
             return lower(gm, list(example_inputs))  # type: ignore[no-any-return]  # untyped torch API
-    except CaptureError:
+    except (CaptureError, RestartAnalysis):
+        # Dynamo raises RestartAnalysis to trace the function again, knowing more.
         raise
     except Exception as error:
         raise CaptureError(f"AOTAutograd could not lower the graph: {_first_line(error)}") from error

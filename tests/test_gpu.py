@@ -1,0 +1,141 @@
+"""The operator table, a backbone and the demo on a real TensorRT and a real GPU (`-m gpu`)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from opinfos import ROWS
+from oprow import OpRow, rejection_of, trace_row
+
+import fxtrt
+from fxtrt.convert import convert
+from fxtrt.engines.tensorrt import TensorRTBackend
+from fxtrt.errors import EngineUnavailable
+
+pytestmark = pytest.mark.gpu
+
+ACCEPTED = [row for row in ROWS if row.rejected is None]
+TACTICS = ("JIT_CONVOLUTIONS", "EDGE_MASK_CONVOLUTIONS")
+"""Tactics that need neither cuBLAS nor cuDNN, so that the tests run wherever TensorRT does."""
+
+
+@pytest.fixture(scope="module")
+def tensorrt() -> TensorRTBackend:
+    if not torch.cuda.is_available():
+        pytest.skip("torch finds no GPU")
+    try:
+        return TensorRTBackend("tensorrt")
+    except EngineUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(autouse=True)
+def ieee_float32() -> Iterator[None]:
+    """Eager convolutions in full float32, as the engines are asked to do them."""
+    before = torch.backends.cudnn.conv.fp32_precision
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    yield
+    torch.backends.cudnn.conv.fp32_precision = before
+
+
+@pytest.mark.parametrize("row", ACCEPTED, ids=lambda row: row.id)
+def test_row_equals_eager(row: OpRow, tensorrt: TensorRTBackend) -> None:
+    traced = trace_row(row, device="cuda")
+    if rejection := rejection_of(traced, tensorrt):
+        pytest.skip(f"{tensorrt.features.version} declines: {rejection.detail}")
+    network = convert(traced.gm, tensorrt.features)
+    settings = fxtrt.Settings(optimization_level=0, tactic_sources=TACTICS)
+    engine = tensorrt.load(tensorrt.build(network, settings), network.inputs, network.outputs)
+    actual = engine.run(traced.inputs)
+    # The reference values come from the CPU: the GPU's own eager kernels round in their own ways.
+    expected = traced.gm.cpu()(*(tensor.cpu() for tensor in traced.inputs))
+    for a, e in zip(actual, expected, strict=True):
+        tolerance = 10 * row.tolerance if e.dtype == torch.float32 else row.tolerance
+        torch.testing.assert_close(a.cpu(), e, atol=tolerance, rtol=tolerance, equal_nan=True)
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("model", 1e-3), ("float16", 1e-2)])
+def test_backbone_against_float64(
+    precision: str, bound: float, tensorrt: TensorRTBackend, tmp_path: Path
+) -> None:
+    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+    from fxtrt.examples import calibrate
+
+    torch.manual_seed(0)
+    model = resnet_fpn_backbone(backbone_name="resnet50", weights=None).eval().cuda()
+    x = torch.rand(1, 3, 480, 640, device="cuda")
+    with torch.no_grad():
+        calibrate(model, (x,))
+        expected = copy.deepcopy(model).double()(x.double())
+        compiled = fxtrt.compile(
+            model,
+            (x,),
+            engine="tensorrt",
+            precision=precision,
+            optimization_level=1,
+            tactic_sources=TACTICS,
+            cache_dir=tmp_path,
+        )
+        actual = compiled(x)
+    assert fxtrt.report(compiled).flops_share == 1.0
+    for name, value in expected.items():
+        error = torch.linalg.vector_norm(actual[name].double() - value)
+        assert error / torch.linalg.vector_norm(value) < bound, name
+
+
+def test_streams_and_threads_share_an_engine(tensorrt: TensorRTBackend, tmp_path: Path) -> None:
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3), torch.nn.ReLU()
+    )
+    model = model.eval().cuda()
+    inputs = [torch.randn(1, 3, 64, 64, device="cuda") for _ in range(16)]
+    compiled = fxtrt.compile(
+        model, (inputs[0],), engine="tensorrt", tactic_sources=TACTICS, cache_dir=tmp_path
+    )
+    streams = [torch.cuda.Stream() for _ in range(4)]
+    torch.cuda.synchronize()
+    with torch.no_grad():
+        results = []
+        for index, x in enumerate(inputs):
+            with torch.cuda.stream(streams[index % 4]):
+                results.append(compiled(x))
+        torch.cuda.synchronize()
+        for x, result in zip(inputs, results, strict=True):
+            torch.testing.assert_close(result, model(x), atol=1e-4, rtol=1e-4)
+
+
+def test_a_cuda_graph_holds_an_engine(tensorrt: TensorRTBackend, tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3))
+    model = model.eval().cuda()
+    x = torch.randn(1, 3, 64, 64, device="cuda")
+    compiled = fxtrt.compile(
+        model, (x,), engine="tensorrt", tactic_sources=TACTICS, cache_dir=tmp_path
+    )
+    stream = torch.cuda.Stream()
+    with torch.no_grad(), torch.cuda.stream(stream):
+        compiled(x)
+        stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            result = compiled(x)
+        x.copy_(torch.randn_like(x))
+        graph.replay()
+        stream.synchronize()
+        torch.testing.assert_close(result, model(x), atol=1e-4, rtol=1e-4)
+
+
+def test_the_demo(tensorrt: TensorRTBackend, tmp_path: Path) -> None:
+    from fxtrt.demo import run
+
+    options = {
+        "engine": "tensorrt",
+        "optimization_level": 1,
+        "tactic_sources": TACTICS,
+        "cache_dir": tmp_path,
+    }
+    assert run("fasterrcnn_resnet50_fpn", None, options)

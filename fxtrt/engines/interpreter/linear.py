@@ -1,0 +1,33 @@
+"""Layers of matrix algebra: MATRIX_MULTIPLY, EINSUM, attention."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .layers import Compute, Layer, layer
+
+
+@layer("MATRIX_MULTIPLY", "IMatrixMultiplyLayer")
+def matrix_multiply(layer: Layer) -> Compute:
+    op0, op1 = layer.raw.op0.name, layer.raw.op1.name
+
+    def compute(a: Tensor, b: Tensor) -> Tensor:
+        a = a.mT if op0 == "TRANSPOSE" else a
+        b = b.mT if op1 == "TRANSPOSE" else b
+        # Vectors are collections along the leading axes, never broadcast like torch's.
+        a = a.unsqueeze(-2) if op0 == "VECTOR" else a
+        b = b.unsqueeze(-1) if op1 == "VECTOR" else b
+        product = torch.matmul(a, b)
+        product = product.squeeze(-1) if op1 == "VECTOR" else product
+        if op0 == "VECTOR":
+            product = product.squeeze(-1 if op1 == "VECTOR" else -2)
+        return product
+
+    return compute
+
+
+@layer("EINSUM", "IEinsumLayer")
+def einsum(layer: Layer) -> Compute:
+    equation = layer.raw.equation
+    return lambda *tensors: torch.einsum(equation, *tensors)

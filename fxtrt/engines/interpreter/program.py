@@ -1,0 +1,121 @@
+"""A network as a list of PyTorch steps, and their execution with every result checked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ...errors import EngineError
+from .layers import Compute
+
+__all__ = ["Program", "Result", "Step"]
+
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What TensorRT infers for one tensor; -1 stands for any size.
+
+    loose: the builder chooses the floating point type (weakly typed networks).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    loose: bool = False
+
+    def mismatch(self, value: torch.Tensor) -> str | None:
+        """How `value` disagrees, or None."""
+        agrees = value.dim() == len(self.shape) and all(
+            expected in (-1, size) for expected, size in zip(self.shape, value.shape, strict=True)
+        )
+        if not agrees:
+            return f"has shape {tuple(value.shape)}, TensorRT infers {self.shape}"
+        floating = value.is_floating_point() and self.dtype.is_floating_point
+        if value.dtype != self.dtype and not (self.loose and floating):
+            return f"is {value.dtype}, TensorRT infers {self.dtype}"
+        return None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer: a function, the values that it takes and gives, and those that die after it."""
+
+    layer: str
+    kind: str
+    compute: Compute
+    operands: tuple[str | None, ...]
+    results: tuple[Result, ...]
+    dead: tuple[str, ...] = ()
+
+    def run(self, values: dict[str, torch.Tensor]) -> None:
+        """Compute the step's results into `values`.
+
+        Raises:
+            EngineError: the layer failed, or disagrees with what TensorRT infers.
+        """
+        operands = [None if name is None else values[name] for name in self.operands]
+        try:
+            results = self._compute(operands)
+        except EngineError:
+            raise
+        except Exception as error:
+            shapes = ", ".join(
+                "-" if t is None else f"{tuple(t.shape)} {t.dtype}" for t in operands
+            )
+            raise EngineError(f"layer {self.layer!r} ({self.kind}) of {shapes}: {error}") from error
+        for result, value in zip(self.results, results, strict=True):
+            if reason := result.mismatch(value):
+                raise EngineError(f"layer {self.layer!r} ({self.kind}): {result.name} {reason}")
+            values[result.name] = value
+        for name in self.dead:
+            del values[name]
+
+    def _compute(self, operands: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
+        try:
+            return _as_tuple(self.compute(*operands))
+        except RuntimeError as error:
+            halves = any(t is not None and t.dtype in _HALVES for t in operands)
+            if not halves or "not implemented for" not in str(error):
+                raise
+        wide = [t.float() if t is not None and t.dtype in _HALVES else t for t in operands]
+        results = _as_tuple(self.compute(*wide))
+        return tuple(
+            value.to(result.dtype) if value.dtype == torch.float32 else value
+            for result, value in zip(self.results, results, strict=True)
+        )
+
+
+@dataclass
+class Program:
+    """The steps of a network in an order in which they can run, and its weights."""
+
+    steps: Sequence[Step]
+    weights: Mapping[str, torch.Tensor]
+    _placed: dict[torch.device, Mapping[str, torch.Tensor]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @torch.no_grad()
+    def run(
+        self, inputs: Mapping[str, torch.Tensor], outputs: Sequence[str], device: torch.device
+    ) -> tuple[torch.Tensor, ...]:
+        """The values named `outputs`, in memory of their own."""
+        values = {**self._weights_on(device), **inputs}
+        for step in self.steps:
+            step.run(values)
+        return tuple(values[name].clone(memory_format=torch.contiguous_format) for name in outputs)
+
+    def _weights_on(self, device: torch.device) -> Mapping[str, torch.Tensor]:
+        with self._lock:
+            if device not in self._placed:
+                self._placed[device] = {k: w.to(device) for k, w in self.weights.items()}
+            return self._placed[device]
+
+
+def _as_tuple(results: Any) -> tuple[torch.Tensor, ...]:
+    return results if isinstance(results, tuple) else (results,)

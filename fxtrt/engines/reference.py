@@ -1,0 +1,99 @@
+"""The engine that executes a network layer by layer with PyTorch, to check it without a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+
+import torch
+
+from ..errors import BuildError, EngineError
+from ..settings import Settings
+from .discover import import_tensorrt
+from .features import Features
+from .interpreter import read_program
+from .network import Network, TensorSpec
+
+__all__ = ["ReferenceBackend", "ReferenceEngine"]
+
+
+class ReferenceEngine:
+    """A network as PyTorch calls; each layer's result must have the shape and dtype that
+    TensorRT infers for it.
+
+    Raises:
+        EngineError: a layer has no PyTorch equivalent, or the names of `inputs` and `outputs`
+            are not the network's.
+    """
+
+    def __init__(
+        self, network: Network, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    ) -> None:
+        self.inputs: Sequence[TensorSpec] = tuple(inputs)
+        self.outputs: Sequence[TensorSpec] = tuple(outputs)
+        net = network.definition
+        _require_names("inputs", [net.get_input(i).name for i in range(net.num_inputs)], inputs)
+        _require_names("outputs", [net.get_output(i).name for i in range(net.num_outputs)], outputs)
+        self._program = read_program(network, [spec.name for spec in outputs])
+
+    def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """The outputs, computed on the device of `tensors`.
+
+        Raises:
+            EngineError: a tensor does not fit its input, or a layer disagrees with TensorRT.
+        """
+        if len(tensors) != len(self.inputs):
+            raise EngineError(f"got {len(tensors)} tensors for {len(self.inputs)} inputs")
+        for spec, tensor in zip(self.inputs, tensors, strict=True):
+            if reason := spec.mismatch(tensor):
+                raise EngineError(reason)
+        devices = {tensor.device for tensor in tensors} or {torch.device("cpu")}
+        if len(devices) > 1:
+            raise EngineError(f"the inputs lie on {sorted(map(str, devices))}: move them together")
+        named = {s.name: t.detach() for s, t in zip(self.inputs, tensors, strict=True)}
+        return self._program.run(named, [spec.name for spec in self.outputs], devices.pop())
+
+
+class ReferenceBackend:
+    """Networks run as they are; any TensorRT module that imports can hold them.
+
+    Args:
+        trt: the TensorRT module; None finds one.
+
+    Raises:
+        EngineUnavailable: there is no TensorRT module on this machine.
+    """
+
+    name = "reference"
+    plans = False
+    runnable = True
+    bounded = False
+
+    def __init__(self, trt: ModuleType | None = None) -> None:
+        self.features = Features(import_tensorrt() if trt is None else trt)
+        self.fingerprint = f"reference, torch {torch.__version__}, {self.features.version}"
+
+    def build(self, network: Network, settings: Settings) -> bytes:
+        """Never succeeds: the network itself is what `load` takes."""
+        raise BuildError("the reference engine makes no plans: pass the network to `load`")
+
+    def load(
+        self,
+        plan: bytes | Network,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+    ) -> ReferenceEngine:
+        """The engine of a network."""
+        if not isinstance(plan, Network):
+            raise EngineError("the reference engine runs networks and cannot load a plan")
+        return ReferenceEngine(plan, inputs, outputs)
+
+    def supports(self, device: torch.device) -> str | None:
+        """PyTorch runs everywhere, so None."""
+        return None
+
+
+def _require_names(what: str, names: Sequence[str], specs: Sequence[TensorSpec]) -> None:
+    expected = [spec.name for spec in specs]
+    if sorted(names) != sorted(expected):
+        raise EngineError(f"the network's {what} are {list(names)}, expected {expected}")

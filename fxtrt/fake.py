@@ -1,0 +1,113 @@
+"""Gives new nodes what every node of a graph has: a fake value, a source, a registered weight."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch._subclasses import FakeTensor, FakeTensorMode
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+from .shapes import Size
+
+__all__ = ["add_weight", "fake_mode_of", "infer", "known_equal", "same_metadata", "weight"]
+
+PROVENANCE = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
+"""The keys of `Node.meta` that say where in the user's model a node comes from."""
+
+
+def fake_mode_of(gm: GraphModule) -> FakeTensorMode:
+    """The mode that the graph's FakeTensors belong to; a new one where it has none."""
+    for node in gm.graph.nodes:
+        for value in torch.utils._pytree.tree_leaves(node.meta.get("val")):
+            if isinstance(value, FakeTensor):
+                return value.fake_mode
+    return FakeTensorMode()
+
+
+def infer(node: Node, like: Node) -> Node:
+    """Fill in `node.meta`: "val" by running the call on its arguments' values, and `like`'s source.
+
+    Args:
+        node: a `call_function` whose arguments all have `meta["val"]`.
+        like: the node that it stands in for.
+    """
+    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
+    fakes = (
+        v for v in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(v, FakeTensor)
+    )
+    mode = next((fake.fake_mode for fake in fakes), None) or fake_mode_of(_owner(node))
+    with mode, torch.no_grad():
+        value = node.target(*args, **kwargs)  # type: ignore[operator]  # a call_function
+    node.meta = {key: like.meta[key] for key in PROVENANCE if key in like.meta}
+    node.meta["val"] = value
+    return node
+
+
+def weight(gm: GraphModule, node: Node) -> torch.Tensor | None:
+    """The tensor that a `get_attr` holds; None for other nodes and for attributes of other types.
+
+    A tensor without ordinary storage of its own (meta, sparse, a wrapper subclass) gives None:
+    nothing can be computed from it.
+    """
+    if node.op != "get_attr":
+        return None
+    value: Any = functools.reduce(getattr, str(node.target).split("."), gm)
+    ordinary = type(value) in (torch.Tensor, torch.nn.Parameter)
+    if not ordinary or value.layout != torch.strided or value.is_meta or value.is_quantized:
+        return None
+    return value  # type: ignore[no-any-return]
+
+
+def add_weight(
+    gm: GraphModule, value: torch.Tensor, name: str, mode: FakeTensorMode | None = None
+) -> Node:
+    """Register `value` as a buffer and read it with a `get_attr` at the insertion point.
+
+    Args:
+        name: of the buffer; a number is added where the module already has that attribute.
+        mode: as `fake_mode_of` gives it; found when left out.
+    """
+    unique, count = name, 0
+    while hasattr(gm, unique):
+        count += 1
+        unique = f"{name}_{count}"
+    gm.register_buffer(unique, value.detach(), persistent=False)
+    node = gm.graph.get_attr(unique)
+    mode = mode or fake_mode_of(gm)
+    node.meta["val"] = mode.from_tensor(value.detach(), static_shapes=True)
+    return node
+
+
+def known_equal(a: Size, b: Size) -> bool:
+    """Whether two sizes are equal whatever the inputs' sizes are; adds no guard."""
+    return statically_known_true(a == b)
+
+
+def same_metadata(a: Any, b: Any, *, offset: bool = False) -> bool:
+    """Whether two values are dense tensors of one dtype, device, shape and strides.
+
+    Args:
+        offset: whether they must also start at the same element of their storages.
+    """
+    if not (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)):
+        return False
+    if a.layout != torch.strided or b.layout != torch.strided:
+        return False
+    if (a.dtype, a.device, a.dim()) != (b.dtype, b.device, b.dim()):
+        return False
+    if (a.is_conj(), a.is_neg()) != (b.is_conj(), b.is_neg()):
+        return False
+    sizes: list[tuple[Size, Size]]
+    sizes = [*zip(a.shape, b.shape, strict=True), *zip(a.stride(), b.stride(), strict=True)]
+    if offset:
+        sizes.append((a.storage_offset(), b.storage_offset()))
+    return all(known_equal(x, y) for x, y in sizes)
+
+
+def _owner(node: Node) -> GraphModule:
+    owner = node.graph.owning_module
+    assert isinstance(owner, GraphModule)
+    return owner

@@ -1,0 +1,75 @@
+"""Runs passes over a graph in order, each one checked, timed and logged."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch.fx import GraphModule, Node
+
+from .errors import PassError
+from .passes import DEFAULT_PASSES
+from .passes.drop_dead_code import drop_dead_code
+
+__all__ = ["Pass", "PassTiming", "run_passes"]
+
+log = logging.getLogger(__name__)
+
+Pass = Callable[[GraphModule], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class PassTiming:
+    """One pass as it ran; `seconds` covers the pass and the checks after it."""
+
+    name: str
+    changed: bool
+    seconds: float
+
+
+def run_passes(gm: GraphModule, passes: Sequence[Pass] = DEFAULT_PASSES) -> tuple[PassTiming, ...]:
+    """Run `passes` on `gm`, in place; after each that changed it, the graph is whole again.
+
+    Whole: no dead code, `lint()` clean, recompiled, and `meta["val"]` on every node that is new.
+
+    Raises:
+        PassError: a pass raised, or left a graph that is not whole.
+    """
+    timings: list[PassTiming] = []
+    for run in passes:
+        start = time.perf_counter()
+        try:
+            changed = _run(run, gm)
+        except Exception as error:
+            ran = ", ".join(timing.name for timing in timings) or "none"
+            raise PassError(
+                f"pass {_name(run)} failed: {type(error).__name__}: {error} "
+                f"(passes before it: {ran}). Leave it out of `passes` to compile without it."
+            ) from error
+        timings.append(PassTiming(_name(run), changed, time.perf_counter() - start))
+        log.debug("%s", timings[-1])
+    return tuple(timings)
+
+
+def _run(run: Pass, gm: GraphModule) -> bool:
+    # Nodes that give nothing have no value: sub-graphs, and the calls that capture left bare.
+    bare = {node for node in gm.graph.nodes if "val" not in node.meta}
+    if not run(gm):
+        return False
+    drop_dead_code(gm)
+    gm.graph.lint()
+    gm.recompile()
+    for node in gm.graph.nodes:
+        if "val" not in node.meta and node not in bare:
+            raise ValueError(f'{_describe(node)} has no meta["val"]')
+    return True
+
+
+def _name(run: Pass) -> str:
+    return getattr(run, "__name__", None) or type(run).__name__
+
+
+def _describe(node: Node) -> str:
+    return f"{node.name} ({node.op} {node.target})"

@@ -1,0 +1,43 @@
+"""The catalogue of passes, one per file, and the order in which they run.
+
+`drop_assertions`        first: a check reads values in the middle of the graph, and would keep
+                         alive, or keep shared, what the later passes could remove.
+`drop_identities`        brings a convolution next to its batch norm, and weights next to their use.
+`fold_constants`         reduces a frozen batch norm to a product and a sum with weights.
+`fold_batch_norm`        needs batch norms whole, and constants as weights.
+`decompose_unconverted`  after the folds, which want operators whole and leave fewer to take apart.
+`drop_identities`,       again, for what the decompositions brought in: casts to the same dtype,
+`fold_constants`         aranges and index tables.
+`drop_dead_code`         last: nothing else erases weights that were never read.
+"""
+
+if __name__ != "fxtrt.passes":
+    raise ImportError("this package is fxtrt.passes: import it by that name")
+
+from .decompose_unconverted import decompose_unconverted
+from .drop_assertions import drop_assertions
+from .drop_dead_code import drop_dead_code
+from .drop_identities import drop_identities
+from .fold_batch_norm import fold_batch_norm
+from .fold_constants import fold_constants
+
+__all__ = [
+    "DEFAULT_PASSES",
+    "decompose_unconverted",
+    "drop_assertions",
+    "drop_dead_code",
+    "drop_identities",
+    "fold_batch_norm",
+    "fold_constants",
+]
+
+DEFAULT_PASSES = (
+    drop_assertions,
+    drop_identities,
+    fold_constants,
+    fold_batch_norm,
+    decompose_unconverted,
+    drop_identities,
+    fold_constants,
+    drop_dead_code,
+)

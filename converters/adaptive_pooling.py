@@ -1,0 +1,151 @@
+"""Pooling to a given size: REDUCE, POOLING, or a product with averaging matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..context import Context
+from ..fake import known_equal
+from ..registry import converts
+from ..shapes import Size, is_static
+from .convolution import per_dimension
+from .normalization import first_output_only
+from .pooling import Windows, add_pooling, spatial_sizes
+
+aten = torch.ops.aten
+
+
+def _floating(x: torch.Tensor) -> str | None:
+    if x.dtype.is_floating_point:
+        return None
+    return f"{x.dtype} is not a floating-point type"
+
+
+def _outputs(output_size: Sequence[Size], count: int) -> tuple[Size, ...]:
+    return per_dimension(output_size, count)  # type: ignore[arg-type]  # SymInts stand for ints
+
+
+def _reduces(sizes: Sequence[Size], outputs: Sequence[Size]) -> bool:
+    """Whether each dimension is averaged whole or left alone, so that no size need be known."""
+    return all(
+        known_equal(size, output) or (is_static(output) and int(output) == 1)
+        for size, output in zip(sizes, outputs, strict=True)
+    )
+
+
+def _divides(sizes: Sequence[Size], outputs: Sequence[Size]) -> bool:
+    pairs = list(zip(sizes, outputs, strict=True))
+    return all(is_static(a) and is_static(b) and int(a) % int(b) == 0 for a, b in pairs)
+
+
+def _average_sizes(count: int) -> Any:
+    def check(x: torch.Tensor, output_size: Sequence[Size]) -> str | None:
+        sizes, outputs = spatial_sizes(x, count), _outputs(output_size, count)
+        if _reduces(sizes, outputs) or _divides(sizes, outputs):
+            return None
+        if not all(is_static(size) for size in (*sizes, *outputs)):
+            return f"windows from {tuple(sizes)} to {tuple(outputs)} depend on dynamic sizes"
+        if count == 3:
+            return f"{tuple(sizes)} is not a multiple of {tuple(outputs)}"
+        return None
+
+    return check
+
+
+def _average(ctx: Context, x: Any, output_size: Sequence[Size], count: int) -> Any:
+    sizes, outputs = spatial_sizes(ctx.fake("x"), count), _outputs(output_size, count)
+    if _reduces(sizes, outputs):
+        return _whole(ctx, x, "AVG", sizes, outputs)
+    if _divides(sizes, outputs):
+        return add_pooling(ctx, x, "AVERAGE", _equal_windows(sizes, outputs))
+    return _average_by_matrices(ctx, x, sizes, outputs)
+
+
+def _whole(
+    ctx: Context, x: Any, operation: str, sizes: Sequence[Size], outputs: Sequence[Size]
+) -> Any:
+    first = len(x.shape) - len(sizes)
+    pairs = zip(sizes, outputs, strict=True)
+    axes = sum(1 << (first + i) for i, (a, b) in enumerate(pairs) if not known_equal(a, b))
+    if axes == 0:
+        return x
+    reduction = getattr(ctx.trt.ReduceOperation, operation)
+    return ctx.net.add_reduce(x, reduction, axes, True).get_output(0)
+
+
+def _equal_windows(sizes: Sequence[Size], outputs: Sequence[Size]) -> Windows:
+    kernel = tuple(int(a) // int(b) for a, b in zip(sizes, outputs, strict=True))
+    nothing = (0,) * len(kernel)
+    return Windows(kernel, kernel, nothing, nothing)
+
+
+def _average_by_matrices(
+    ctx: Context, x: Any, sizes: Sequence[Size], outputs: Sequence[Size]
+) -> Any:
+    """(rows, H) @ x @ (W, columns), in float32 since 1 / 3 is no half."""
+    rank = len(x.shape)
+    multiply, plain = ctx.net.add_matrix_multiply, ctx.trt.MatrixOperation.NONE
+    y = ctx.cast(x, torch.float32)
+    if not known_equal(sizes[-1], outputs[-1]):
+        columns = _averaging_matrix(int(sizes[-1]), int(outputs[-1])).mT.contiguous()
+        (right,) = ctx.operands(columns, dtype=torch.float32, rank=rank)
+        y = multiply(y, plain, right, plain).get_output(0)
+    if len(sizes) == 2 and not known_equal(sizes[0], outputs[0]):
+        rows = _averaging_matrix(int(sizes[0]), int(outputs[0]))
+        (left,) = ctx.operands(rows, dtype=torch.float32, rank=rank)
+        y = multiply(left, plain, y, plain).get_output(0)
+    return ctx.cast(y, ctx.dtype(x))
+
+
+def _averaging_matrix(size: int, output: int) -> torch.Tensor:
+    """Row i averages from floor(i * size / output) to ceil((i + 1) * size / output)."""
+    matrix = torch.zeros(output, size)
+    for i in range(output):
+        start, end = i * size // output, -(-(i + 1) * size // output)
+        matrix[i, start:end] = 1 / (end - start)
+    return matrix
+
+
+@converts(aten.adaptive_avg_pool1d.default, check=(_floating, _average_sizes(1)))
+def adaptive_avg_pool1d(ctx: Context, x: Any, output_size: Sequence[Size]) -> Any:
+    """adaptive_avg_pool1d(Tensor self, int[1] output_size) -> Tensor"""
+    return _average(ctx, x, output_size, 1)
+
+
+@converts(
+    aten.adaptive_avg_pool2d.default,
+    aten._adaptive_avg_pool2d.default,
+    check=(_floating, _average_sizes(2)),
+)
+def adaptive_avg_pool2d(ctx: Context, x: Any, output_size: Sequence[Size]) -> Any:
+    """adaptive_avg_pool2d(Tensor self, SymInt[2] output_size) -> Tensor"""
+    return _average(ctx, x, output_size, 2)
+
+
+@converts(
+    aten.adaptive_avg_pool3d.default,
+    aten._adaptive_avg_pool3d.default,
+    check=(_floating, _average_sizes(3)),
+)
+def adaptive_avg_pool3d(ctx: Context, x: Any, output_size: Sequence[Size]) -> Any:
+    """adaptive_avg_pool3d(Tensor self, SymInt[3] output_size) -> Tensor"""
+    return _average(ctx, x, output_size, 3)
+
+
+def _maximum_sizes(x: torch.Tensor, output_size: Sequence[Size]) -> str | None:
+    sizes, outputs = spatial_sizes(x, 2), _outputs(output_size, 2)
+    if _divides(sizes, outputs) or _reduces(sizes, outputs):
+        return None
+    return f"{tuple(sizes)} is not known to be a multiple of {tuple(outputs)}"
+
+
+@converts(aten.adaptive_max_pool2d.default, check=(_floating, _maximum_sizes, first_output_only))
+def adaptive_max_pool2d(ctx: Context, x: Any, output_size: Sequence[Size]) -> tuple[Any, None]:
+    """adaptive_max_pool2d(Tensor self, int[2] output_size) -> (Tensor, Tensor)"""
+    sizes, outputs = spatial_sizes(ctx.fake("x"), 2), _outputs(output_size, 2)
+    if _reduces(sizes, outputs):
+        return _whole(ctx, x, "MAX", sizes, outputs), None
+    return add_pooling(ctx, x, "MAX", _equal_windows(sizes, outputs)), None

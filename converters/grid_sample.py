@@ -1,0 +1,44 @@
+"""Sampling at given points: one GRID_SAMPLE layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..context import Context
+from ..engines.features import Features
+from ..registry import converts
+
+aten = torch.ops.aten
+
+_INTERPOLATIONS = ("LINEAR", "NEAREST", "CUBIC")
+_PADDINGS = ("FILL", "CLAMP", "REFLECT")
+
+
+def _supported(input: torch.Tensor, grid: torch.Tensor, features: Features) -> str | None:
+    if not features.has("add_grid_sample"):
+        return f"{features.version} has no GRID_SAMPLE layer"
+    if input.dim() != 4:
+        return f"rank {input.dim()} is not 4"
+    if input.dtype.is_floating_point and input.dtype == grid.dtype:
+        return None
+    return f"input is {input.dtype}, grid {grid.dtype}: one floating-point type is needed"
+
+
+@converts(aten.grid_sampler.default, aten.grid_sampler_2d.default, check=_supported)
+def grid_sampler(
+    ctx: Context,
+    input: Any,
+    grid: Any,
+    interpolation_mode: int,
+    padding_mode: int,
+    align_corners: bool,
+) -> Any:
+    """grid_sampler(Tensor input, Tensor grid, int interpolation_mode, int padding_mode, ...)"""
+    layer = ctx.net.add_grid_sample(input, grid)
+    interpolation = _INTERPOLATIONS[interpolation_mode]
+    layer.interpolation_mode = getattr(ctx.trt.InterpolationMode, interpolation)
+    layer.sample_mode = getattr(ctx.trt.SampleMode, _PADDINGS[padding_mode])
+    layer.align_corners = align_corners
+    return layer.get_output(0)

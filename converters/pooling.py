@@ -1,0 +1,349 @@
+"""Pooling with fixed windows: one POOLING layer, its windows exactly torch's at every border."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..context import Context
+from ..registry import converts
+from ..shapes import Size, is_static
+from .convolution import insert_height, per_dimension, remove_height
+from .normalization import first_output_only
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of a pooling: kernel, stride and padding of each spatial dimension.
+
+    after: the padding behind the input that gives torch's number of windows with rounding down;
+           None where that needs a size that is dynamic, and rounding up gives it.
+    """
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    after: tuple[int, ...] | None
+
+    @property
+    def overshoots(self) -> bool:
+        """Whether a window may reach behind the padding, as it may with `ceil_mode`."""
+        return self.after is None or any(
+            after > pad for after, pad in zip(self.after, self.padding, strict=True)
+        )
+
+
+def _windows(
+    sizes: Sequence[Size],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+) -> Windows:
+    count = len(sizes)
+    kernel = per_dimension(kernel_size, count)
+    step = per_dimension(stride, count) if stride else kernel
+    pad = per_dimension(padding, count)
+    if not ceil_mode:
+        return Windows(kernel, step, pad, pad)
+    if not all(is_static(size) for size in sizes):
+        return Windows(kernel, step, pad, None)
+    known = [int(size) for size in sizes]
+    after = tuple(map(_padding_behind, known, kernel, step, pad))
+    return Windows(kernel, step, pad, after)
+
+
+def _padding_behind(size: int, kernel: int, stride: int, padding: int) -> int:
+    """The padding that makes room for the last window of `ceil_mode`."""
+    last = -(-(size + 2 * padding - kernel) // stride)
+    # torch leaves out a window that starts behind the input.
+    if last * stride >= size + padding:
+        last -= 1
+    return max(padding, last * stride + kernel - size - padding)
+
+
+def spatial_sizes(x: torch.Tensor, count: int) -> list[Size]:
+    """The last `count` sizes."""
+    return list(x.shape[x.dim() - count :])
+
+
+def _floating(x: torch.Tensor) -> str | None:
+    if x.dtype.is_floating_point:
+        return None
+    return f"{x.dtype} is not a floating-point type"
+
+
+def _undilated(dilation: Sequence[int]) -> str | None:
+    return f"dilation is {tuple(dilation)}" if any(step != 1 for step in dilation) else None
+
+
+def _dynamic_ceil(
+    x: torch.Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+    count: int,
+) -> str | None:
+    """torch may drop a last window that rounding up keeps, unless its start is in the input."""
+    windows = _windows(spatial_sizes(x, count), kernel_size, stride, padding, ceil_mode)
+    if windows.after is not None:
+        return None
+    dimensions = zip(windows.kernel, windows.stride, windows.padding, strict=True)
+    if all(pad + stride <= kernel for kernel, stride, pad in dimensions):
+        return None
+    return (
+        f"ceil_mode=True with kernel {windows.kernel}, stride {windows.stride} and padding "
+        f"{windows.padding} drops windows at some of the dynamic sizes"
+    )
+
+
+def _max_ceil(count: int) -> Any:
+    def check(
+        x: torch.Tensor,
+        kernel_size: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        ceil_mode: bool,
+    ) -> str | None:
+        return _dynamic_ceil(x, kernel_size, stride, padding, ceil_mode, count)
+
+    return check
+
+
+def _max_checks(count: int) -> tuple[Any, ...]:
+    return (_floating, _undilated, _max_ceil(count))
+
+
+def add_pooling(
+    ctx: Context,
+    x: Any,
+    kind: str,
+    windows: Windows,
+    count_padding: bool = False,
+) -> Any:
+    """POOLING over the last dimensions of `x`, which may lack a batch."""
+    count = len(windows.kernel)
+    batched = len(x.shape) == count + 2
+    flat = count == 1
+    x = x if batched else _insert_batch(ctx, x)
+    x = insert_height(ctx, x) if flat else x
+    pooling = getattr(ctx.trt.PoolingType, kind)
+    layer = ctx.net.add_pooling_nd(x, pooling, _with_height(windows.kernel, flat, 1))
+    layer.stride_nd = _with_height(windows.stride, flat, 1)
+    layer.pre_padding = _with_height(windows.padding, flat, 0)
+    layer.post_padding = _with_height(windows.after or windows.padding, flat, 0)
+    if windows.after is None:
+        layer.padding_mode = ctx.trt.PaddingMode.EXPLICIT_ROUND_UP
+    if kind == "AVERAGE":
+        layer.average_count_excludes_padding = not count_padding
+    y = layer.get_output(0)
+    y = remove_height(ctx, y) if flat else y
+    return y if batched else _remove_batch(ctx, y)
+
+
+def _with_height(values: tuple[int, ...], flat: bool, neutral: int) -> tuple[int, ...]:
+    return (neutral, *values) if flat else values
+
+
+def _insert_batch(ctx: Context, x: Any) -> Any:
+    """(C, *sizes) as (1, C, *sizes), whichever are dynamic: a zero copies the input's size."""
+    rank = len(x.shape)
+    layer = ctx.net.add_shuffle(x)
+    layer.reshape_dims = (*(0,) * (rank - 1), -1, 1)
+    layer.second_transpose = (rank, *range(rank))
+    return layer.get_output(0)
+
+
+def _remove_batch(ctx: Context, x: Any) -> Any:
+    """(1, C, *sizes) as (C, *sizes)."""
+    rank = len(x.shape) - 1
+    layer = ctx.net.add_shuffle(x)
+    layer.first_transpose = (*range(1, rank + 1), 0)
+    layer.reshape_dims = (*(0,) * (rank - 1), -1)
+    return layer.get_output(0)
+
+
+def _max_pool(
+    ctx: Context,
+    x: Any,
+    count: int,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+) -> Any:
+    sizes = spatial_sizes(ctx.fake("x"), count)
+    return add_pooling(ctx, x, "MAX", _windows(sizes, kernel_size, stride, padding, ceil_mode))
+
+
+@converts(aten.max_pool1d.default, check=_max_checks(1))
+def max_pool1d(
+    ctx: Context,
+    x: Any,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+) -> Any:
+    """max_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], ...) -> Tensor"""
+    return _max_pool(ctx, x, 1, kernel_size, stride, padding, ceil_mode)
+
+
+@converts(aten.max_pool2d.default, check=_max_checks(2))
+def max_pool2d(
+    ctx: Context,
+    x: Any,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+) -> Any:
+    """max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], ...) -> Tensor"""
+    return _max_pool(ctx, x, 2, kernel_size, stride, padding, ceil_mode)
+
+
+@converts(aten.max_pool3d.default, check=_max_checks(3))
+def max_pool3d(
+    ctx: Context,
+    x: Any,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+) -> Any:
+    """max_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], ...) -> Tensor"""
+    return _max_pool(ctx, x, 3, kernel_size, stride, padding, ceil_mode)
+
+
+@converts(aten.max_pool2d_with_indices.default, check=(*_max_checks(2), first_output_only))
+def max_pool2d_with_indices(
+    ctx: Context,
+    x: Any,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+) -> tuple[Any, None]:
+    """max_pool2d_with_indices(Tensor self, int[2] kernel_size, ...) -> (Tensor, Tensor)"""
+    return _max_pool(ctx, x, 2, kernel_size, stride, padding, ceil_mode), None
+
+
+@converts(aten.max_pool3d_with_indices.default, check=(*_max_checks(3), first_output_only))
+def max_pool3d_with_indices(
+    ctx: Context,
+    x: Any,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+) -> tuple[Any, None]:
+    """max_pool3d_with_indices(Tensor self, int[3] kernel_size, ...) -> (Tensor, Tensor)"""
+    return _max_pool(ctx, x, 3, kernel_size, stride, padding, ceil_mode), None
+
+
+def _average_ceil(count: int) -> Any:
+    def check(
+        x: torch.Tensor,
+        kernel_size: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        ceil_mode: bool,
+        count_include_pad: bool,
+    ) -> str | None:
+        if reason := _dynamic_ceil(x, kernel_size, stride, padding, ceil_mode, count):
+            return reason
+        windows = _windows(spatial_sizes(x, count), kernel_size, stride, padding, ceil_mode)
+        if count_include_pad and any(windows.padding) and windows.overshoots:
+            return (
+                f"count_include_pad=True with ceil_mode=True counts the padding {windows.padding} "
+                f"but not what a window has behind it"
+            )
+        return None
+
+    return check
+
+
+def _known_divisor(count: int) -> Any:
+    def check(x: torch.Tensor, ceil_mode: bool, divisor_override: int | None) -> str | None:
+        known = all(is_static(size) for size in spatial_sizes(x, count))
+        if divisor_override is None or not ceil_mode or known:
+            return None
+        return f"divisor_override={divisor_override} with ceil_mode=True and dynamic sizes"
+
+    return check
+
+
+def _average_pool(
+    ctx: Context,
+    x: Any,
+    windows: Windows,
+    count_include_pad: bool,
+    divisor_override: int | None = None,
+) -> Any:
+    if divisor_override is None:
+        # Without padding both counts agree, but for what a window has behind the input.
+        counted = count_include_pad and any(windows.padding)
+        return add_pooling(ctx, x, "AVERAGE", windows, counted)
+    dtype = ctx.dtype(x)
+    wide = ctx.cast(x, torch.float32)
+    mean = add_pooling(ctx, wide, "AVERAGE", windows, count_padding=True)
+    factor = math.prod(windows.kernel) / divisor_override
+    y = ctx.elementwise("PROD", *ctx.operands(mean, factor, dtype=torch.float32))
+    return ctx.cast(y, dtype)
+
+
+@converts(aten.avg_pool1d.default, check=(_floating, _average_ceil(1)))
+def avg_pool1d(
+    ctx: Context,
+    x: Any,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+) -> Any:
+    """avg_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], ...) -> Tensor"""
+    sizes = spatial_sizes(ctx.fake("x"), 1)
+    windows = _windows(sizes, kernel_size, stride, padding, ceil_mode)
+    return _average_pool(ctx, x, windows, count_include_pad)
+
+
+@converts(aten.avg_pool2d.default, check=(_floating, _average_ceil(2), _known_divisor(2)))
+def avg_pool2d(
+    ctx: Context,
+    x: Any,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> Any:
+    """avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], ...) -> Tensor"""
+    sizes = spatial_sizes(ctx.fake("x"), 2)
+    windows = _windows(sizes, kernel_size, stride, padding, ceil_mode)
+    return _average_pool(ctx, x, windows, count_include_pad, divisor_override)
+
+
+@converts(aten.avg_pool3d.default, check=(_floating, _average_ceil(3), _known_divisor(3)))
+def avg_pool3d(
+    ctx: Context,
+    x: Any,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> Any:
+    """avg_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], ...) -> Tensor"""
+    sizes = spatial_sizes(ctx.fake("x"), 3)
+    windows = _windows(sizes, kernel_size, stride, padding, ceil_mode)
+    return _average_pool(ctx, x, windows, count_include_pad, divisor_override)

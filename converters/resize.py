@@ -1,0 +1,260 @@
+"""Interpolation to another size: RESIZE layers that sample where torch samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import sympy
+import torch
+from torch.fx import Node
+
+from ..context import Context
+from ..registry import bind, converts
+from ..shapes import Size, is_static
+
+aten = torch.ops.aten
+
+_GRAIN = 256
+"""Multiples of 1 / 256 up to 256 are exact in float32, and so are their products with sizes."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One resized dimension. scale: torch's factor, where it samples by that and not by sizes."""
+
+    size: Size
+    output: Size
+    scale: float | None
+
+    @property
+    def is_static(self) -> bool:
+        return is_static(self.size) and is_static(self.output)
+
+    @property
+    def by_size(self) -> bool:
+        """Whether output / size is the factor that torch samples by."""
+        if self.scale is None:
+            return True
+        exact = int(self.size) * self.scale if self.is_static else math.nan
+        return self.is_static and math.isclose(exact, int(self.output), rel_tol=1e-9)
+
+    @property
+    def ratio(self) -> float | None:
+        """The factor between the sizes, where it is known and float32 holds it."""
+        quotient = _expression(self.output) / _expression(self.size)
+        if not quotient.is_Rational:
+            return None
+        ratio = Fraction(int(quotient.p), int(quotient.q))
+        return float(ratio) if _is_grained(ratio) else None
+
+    def mismatch(self) -> str | None:
+        """Why TensorRT, given `scale`, might not give torch's output size."""
+        if self.scale is None:
+            return f"the size {self.output} is given for one dimension, a scale for another"
+        if not self.is_static:
+            exact = _is_grained(Fraction(self.scale))
+            return None if exact else f"scale {self.scale} of the dynamic size {self.size}"
+        product = torch.tensor(float(self.size)) * torch.tensor(self.scale)
+        if int(product) == int(self.output):
+            return None
+        return f"scale {self.scale} makes {int(product)} of {self.size}, not {self.output}"
+
+    def nearest_mismatch(self, offset: float) -> str | None:
+        """Where torch's float32 arithmetic picks another element than the exact factor does."""
+        if not self.is_static:
+            return None
+        size, output = int(self.size), int(self.output)
+        one = torch.tensor(1.0)
+        step = one * size / output if self.scale is None else (one.double() / self.scale).float()
+        picked = torch.floor((torch.arange(output) + offset) * step).int().clamp(max=size - 1)
+        exact = Fraction(size, output) if self.by_size else 1 / Fraction(float(self.scale or 1))
+        for i, index in enumerate(picked.tolist()):
+            if index != min(math.floor((i + Fraction(offset)) * exact), size - 1):
+                return f"torch rounds the index of element {i} of {output} from {size} to {index}"
+        return None
+
+
+def _expression(size: Size) -> Any:
+    return sympy.Integer(int(size)) if is_static(size) else size.node.expr  # type: ignore[union-attr]
+
+
+def _is_grained(ratio: Fraction) -> bool:
+    return (ratio * _GRAIN).denominator == 1 and 0 < ratio <= _GRAIN
+
+
+def _axes(node: Node) -> list[Axis]:
+    """The resized dimensions of a call to any of the overloads of this file."""
+    values = bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
+    x = values["input"] if "input" in values else values["self"]
+    sizes, outputs = x.meta["val"].shape[2:], node.meta["val"].shape[2:]
+    if "scale_factors" in values:
+        scales = values["scale_factors"] or [None] * len(sizes)
+    else:
+        scales = [value for name, value in values.items() if name.startswith("scales")]
+    axes = [Axis(*axis) for axis in zip(sizes, outputs, scales, strict=True)]
+    if values.get("align_corners"):
+        # The corners fix the factor; a scale only decided on the sizes.
+        axes = [replace(axis, scale=None) if axis.is_static else axis for axis in axes]
+    return axes
+
+
+def _floating(node: Node) -> str | None:
+    dtype: torch.dtype = node.meta["val"].dtype
+    return None if dtype.is_floating_point else f"{dtype} is not a floating-point type"
+
+
+def _sampled_alike(node: Node) -> str | None:
+    """Declines scales that TensorRT would turn into other sizes than torch does."""
+    axes = _axes(node)
+    if all(axis.by_size for axis in axes):
+        return None
+    return _first_reason(axis.mismatch() for axis in axes)
+
+
+def _picked_alike(node: Node) -> str | None:
+    offset = 0.5 if "exact" in str(node.target) else 0.0
+    return _first_reason(axis.nearest_mismatch(offset) for axis in _axes(node))
+
+
+def _first_reason(reasons: Iterable[str | None]) -> str | None:
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+_INTERPOLATED = (_floating, _sampled_alike)
+_NEAREST = (_floating, _sampled_alike, _picked_alike)
+
+
+def _factors(axes: Sequence[Axis], output: Sequence[Size]) -> list[float] | None:
+    """The scales to resize by; None where the sizes of the output are to be given."""
+    if not all(axis.by_size for axis in axes):
+        return [float(axis.scale or 1.0) for axis in axes]
+    if all(is_static(size) for size in output):
+        return None
+    # A dynamic size with a known factor needs no layers that compute it.
+    ratios = [axis.ratio for axis in axes]
+    known = [ratio for ratio in ratios if ratio is not None]
+    return known if len(known) == len(ratios) else None
+
+
+def _add_resize(ctx: Context, x: Any, mode: str, transformation: str) -> Any:
+    layer = ctx.net.add_resize(x)
+    layer.resize_mode = getattr(ctx.trt.InterpolationMode, mode)
+    layer.coordinate_transformation = getattr(
+        ctx.trt.ResizeCoordinateTransformation, transformation
+    )
+    shape = ctx.output.shape
+    factors = _factors(_axes(ctx.node), shape)
+    if factors is not None:
+        layer.scales = [1.0, 1.0, *factors]
+    elif all(is_static(size) for size in shape):
+        layer.shape = tuple(int(size) for size in shape)
+    else:
+        layer.set_input(1, ctx.shapes.sizes(shape))
+    return layer
+
+
+def _nearest(ctx: Context, x: Any) -> Any:
+    exact = "exact" in str(ctx.node.target)
+    layer = _add_resize(ctx, x, "NEAREST", "HALF_PIXEL" if exact else "ASYMMETRIC")
+    # floor((i + 0.5) * step) is ((i + 0.5) * step - 0.5), the half-pixel coordinate, rounded.
+    rounding = "HALF_UP" if exact else "FLOOR"
+    layer.nearest_rounding = getattr(ctx.trt.ResizeRoundMode, rounding)
+    return layer.get_output(0)
+
+
+def _interpolate(ctx: Context, x: Any, mode: str, align_corners: bool) -> Any:
+    layer = _add_resize(ctx, x, mode, "ALIGN_CORNERS" if align_corners else "HALF_PIXEL")
+    if align_corners:
+        layer.selector_for_single_pixel = ctx.trt.ResizeSelector.UPPER
+    if mode == "CUBIC":
+        layer.cubic_coeff = -0.75
+    return layer.get_output(0)
+
+
+@converts(
+    aten.upsample_nearest1d.vec,
+    aten.upsample_nearest2d.vec,
+    aten.upsample_nearest3d.vec,
+    aten._upsample_nearest_exact1d.vec,
+    aten._upsample_nearest_exact2d.vec,
+    aten._upsample_nearest_exact3d.vec,
+    check=_NEAREST,
+)
+def upsample_nearest_vec(ctx: Context, input: Any, output_size: Any, scale_factors: Any) -> Any:
+    """upsample_nearest2d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors)"""
+    del output_size, scale_factors
+    return _nearest(ctx, input)
+
+
+@converts(aten.upsample_nearest1d.default, aten._upsample_nearest_exact1d.default, check=_NEAREST)
+def upsample_nearest1d(ctx: Context, x: Any, output_size: Any, scales: Any) -> Any:
+    """upsample_nearest1d(Tensor self, SymInt[1] output_size, float? scales=None)"""
+    del output_size, scales
+    return _nearest(ctx, x)
+
+
+@converts(aten.upsample_nearest2d.default, aten._upsample_nearest_exact2d.default, check=_NEAREST)
+def upsample_nearest2d(ctx: Context, x: Any, output_size: Any, scales_h: Any, scales_w: Any) -> Any:
+    """upsample_nearest2d(Tensor self, SymInt[2] output_size, float? scales_h=None, ...)"""
+    del output_size, scales_h, scales_w
+    return _nearest(ctx, x)
+
+
+@converts(aten.upsample_nearest3d.default, aten._upsample_nearest_exact3d.default, check=_NEAREST)
+def upsample_nearest3d(
+    ctx: Context, x: Any, output_size: Any, scales_d: Any, scales_h: Any, scales_w: Any
+) -> Any:
+    """upsample_nearest3d(Tensor self, SymInt[3] output_size, float? scales_d=None, ...)"""
+    del output_size, scales_d, scales_h, scales_w
+    return _nearest(ctx, x)
+
+
+@converts(
+    aten.upsample_linear1d.vec,
+    aten.upsample_bilinear2d.vec,
+    aten.upsample_trilinear3d.vec,
+    check=_INTERPOLATED,
+)
+def upsample_linear_vec(
+    ctx: Context, input: Any, output_size: Any, align_corners: bool, scale_factors: Any
+) -> Any:
+    """upsample_bilinear2d.vec(Tensor input, SymInt[]? output_size, bool align_corners, ...)"""
+    del output_size, scale_factors
+    return _interpolate(ctx, input, "LINEAR", align_corners)
+
+
+@converts(aten.upsample_linear1d.default, check=_INTERPOLATED)
+def upsample_linear1d(
+    ctx: Context, x: Any, output_size: Any, align_corners: bool, scales: Any
+) -> Any:
+    """upsample_linear1d(Tensor self, SymInt[1] output_size, bool align_corners, ...)"""
+    del output_size, scales
+    return _interpolate(ctx, x, "LINEAR", align_corners)
+
+
+@converts(aten.upsample_trilinear3d.default, check=_INTERPOLATED)
+def upsample_trilinear3d(
+    ctx: Context,
+    x: Any,
+    output_size: Any,
+    align_corners: bool,
+    scales_d: Any,
+    scales_h: Any,
+    scales_w: Any,
+) -> Any:
+    """upsample_trilinear3d(Tensor self, SymInt[3] output_size, bool align_corners, ...)"""
+    del output_size, scales_d, scales_h, scales_w
+    return _interpolate(ctx, x, "LINEAR", align_corners)
+
+
+@converts(aten.upsample_bicubic2d.vec, check=_INTERPOLATED)
+def upsample_bicubic2d_vec(
+    ctx: Context, input: Any, output_size: Any, align_corners: bool, scale_factors: Any
+) -> Any:
+    """upsample_bicubic2d.vec(Tensor input, SymInt[]? output_size, bool align_corners, ...)"""
+    del output_size, scale_factors
+    return _interpolate(ctx, input, "CUBIC", align_corners)

@@ -129,7 +129,7 @@ class _Captured:
         total = Coverage.total(coverages)
         if self.flops is None:
             return total
-        seen = sum(row.flops for row in (*total.clusters, *total.rejections))
+        seen = sum(row.flops for row in total.clusters) + sum(row.flops for row in total.rejections)
         missed = list(self.missed)
         if missed:
             missed[0] = missed[0].with_flops(max(0, self.flops - seen))
@@ -190,7 +190,7 @@ def _region_counts(call: Call) -> Any:
 
     def spec(value: Any) -> Any:
         if isinstance(value, torch.Tensor) and value.dim() and value.shape[0] > _MOST_IMAGES:
-            return {0: Dim.AUTO(max=max(_MOST_ROWS, value.shape[0]))}  # type: ignore[operator]  # torch's stub has no __call__
+            return {0: Dim.AUTO(max=max(_MOST_ROWS, value.shape[0]))}
         return None
 
     return pytree.tree_map(spec, (*call.args, *call.kwargs.values()))

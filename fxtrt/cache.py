@@ -153,7 +153,9 @@ def _symbols(cluster: GraphModule) -> list[str]:
 def _weight_digest(tensor: torch.Tensor) -> bytes:
     flat = tensor.detach().cpu().contiguous().flatten()
     header = f"{tensor.dtype} {tuple(tensor.shape)}".encode()
-    data = flat.view(torch.uint8).numpy() if flat.numel() else b""
-    return hashlib.sha256(header + b"\0").digest() + hashlib.sha256(data).digest()
+    digest = hashlib.sha256(header + b"\0")
+    if flat.numel():
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.digest()
 
 

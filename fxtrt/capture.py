@@ -110,7 +110,8 @@ def capture_dynamo(
     )
     try:
         with torch.no_grad(), _composites_whole():
-            return lower(gm, list(example_inputs))  # type: ignore[no-any-return]  # untyped torch API
+            compiled: Callable[..., Any] = lower(gm, list(example_inputs))
+            return compiled
     except (CaptureError, RestartAnalysis):
         # Dynamo raises RestartAnalysis to trace the function again, knowing more.
         raise
@@ -126,9 +127,12 @@ def trace(
     Args:
         dynamic: make every input dimension larger than 1 symbolic.
     """
-    mode = "symbolic" if dynamic else "fake"
     with torch.no_grad(), _composites_whole():
-        gm = make_fx(function, tracing_mode=mode, _allow_non_fake_inputs=True)(*inputs)
+        gm = make_fx(
+            function,
+            tracing_mode="symbolic" if dynamic else "fake",
+            _allow_non_fake_inputs=True,
+        )(*inputs)
     _value_attributes(gm)
     output = gm.graph.output_node()
     if isinstance(output.args[0], Node):
@@ -224,7 +228,7 @@ def _composite_decompositions() -> dict[Any, Callable[..., Any]]:
     table = torch.export.default_decompositions()
     return {
         target: table[target]
-        for target in list(table.keys())
+        for target in list(table)
         if isinstance(target, OpOverload)
         and target not in registered()
         and _is_preservable_cia_op(target)
@@ -238,6 +242,7 @@ def _value_attributes(gm: GraphModule) -> None:
     for node in nodes:
         if node.op == "get_attr" and "val" not in node.meta:
             value = getattr(gm, str(node.target))
+            assert fake_mode is not None
             node.meta["val"] = fake_mode.from_tensor(value, static_shapes=True)
 
 

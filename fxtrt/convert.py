@@ -72,7 +72,7 @@ def output_specs(cluster: GraphModule) -> list[TensorSpec]:
     """What `cluster` gives."""
     (results,) = cluster.graph.output_node().args
     assert isinstance(results, (tuple, list))
-    return [_spec(f"y{i}", node.meta["val"]) for i, node in enumerate(results)]  # type: ignore[union-attr]
+    return [_spec(f"y{i}", node.meta["val"]) for i, node in enumerate(results)]
 
 
 def _spec(name: str, fake: torch.Tensor) -> TensorSpec:

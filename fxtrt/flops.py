@@ -42,7 +42,8 @@ def _composite_flops(node: Node) -> int:
 
 def _is_composite(target: OpOverload) -> bool:
     key = torch._C.DispatchKey.CompositeImplicitAutograd
-    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(target.name(), key))
+    name = target._schema.name + (f".{target._schema.overload_name}" if target._schema.overload_name else "")
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(name, key))
 
 
 def _concrete(node: Node) -> Any:

@@ -18,6 +18,6 @@ def with_precision(cluster: GraphModule, precision: str) -> GraphModule:
     """`cluster`, or a copy that computes as `Settings.precision` says; same inputs and outputs."""
     if precision == "model":
         return cluster
-    narrowed = GraphModule(cluster, copy.deepcopy(cluster.graph), class_name=cluster._get_name())
+    narrowed = GraphModule(cluster, copy.deepcopy(cluster.graph), class_name=type(cluster).__name__)
     insert_casts(narrowed, _DTYPES[precision])
     return narrowed

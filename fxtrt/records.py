@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import torch
@@ -54,12 +55,12 @@ def _current_compile_call() -> Any:
 
     torch passes a backend the graph and nothing about whose graph it is; the caller's frame has it.
     """
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         owner = frame.f_locals.get("self")
         if isinstance(owner, torch._TorchCompileWrapper):
             return owner
-        frame = frame.f_back  # type: ignore[assignment]  # None ends the loop
+        frame = frame.f_back
     return None
 
 
@@ -68,7 +69,7 @@ def _graph_break(gm: GraphModule) -> str | None:
     reason = getattr(gm, "compile_subgraph_reason", None)
     if reason is None or not reason.graph_break:
         return None
-    text = next(line for line in [*reason.reason.splitlines(), reason.reason] if line.strip())
+    text: str = next(line for line in [*reason.reason.splitlines(), reason.reason] if line.strip())
     frames = reason.user_stack
     where = f" ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno})" if frames else ""
     return text.strip() + where

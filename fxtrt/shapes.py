@@ -27,7 +27,11 @@ def is_unbacked(size: Size) -> bool:
 
 def hint(size: Size) -> int:
     """The size that the example inputs had."""
-    return int(size) if is_static(size) else int(size.node.hint)  # type: ignore[union-attr]
+    if is_static(size):
+        return int(size)
+    assert isinstance(size, torch.SymInt)
+    assert isinstance(size.node.hint, int)
+    return size.node.hint
 
 
 def size_range(size: Size) -> tuple[int, int | None]:
@@ -35,7 +39,9 @@ def size_range(size: Size) -> tuple[int, int | None]:
     if is_static(size):
         return int(size), int(size)
     assert isinstance(size, torch.SymInt)
-    bounds = bound_sympy(size.node.expr, size.node.shape_env.var_to_range)
+    environment = size.node.shape_env
+    assert environment is not None
+    bounds = bound_sympy(size.node.expr, environment.var_to_range)
     high = None if _is_infinite(bounds.upper) else int(bounds.upper)
     low = 0 if bounds.lower in (-int_oo, -sympy.oo) else int(bounds.lower)
     return max(0, low), high

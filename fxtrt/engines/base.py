@@ -17,8 +17,11 @@ __all__ = ["Engine", "EngineBackend"]
 class Engine(Protocol):
     """A loaded engine. `run` may be called from several threads at once."""
 
-    inputs: Sequence[TensorSpec]
-    outputs: Sequence[TensorSpec]
+    @property
+    def inputs(self) -> Sequence[TensorSpec]: ...
+
+    @property
+    def outputs(self) -> Sequence[TensorSpec]: ...
 
     def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """The outputs for `tensors`, which match `inputs` and lie on the engine's device.

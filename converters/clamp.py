@@ -24,6 +24,12 @@ def clamp(ctx: Context, x: Any, min: Any, max: Any) -> Any:
     return _between(ctx, x, min, max)
 
 
+@converts(aten.hardtanh.default)
+def hardtanh(ctx: Context, x: Any, min_val: Any, max_val: Any) -> Any:
+    """hardtanh(Tensor self, Scalar min_val=-1, Scalar max_val=1) -> Tensor"""
+    return clamp(ctx, x, min_val, max_val)
+
+
 @converts(aten.clamp.Tensor, constants=("min", "max"))
 def clamp_tensor(ctx: Context, x: Any, min: Any, max: Any) -> Any:
     """clamp(Tensor self, Tensor? min=None, Tensor? max=None) -> Tensor"""

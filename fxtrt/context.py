@@ -11,6 +11,7 @@ from torch.fx import Node
 
 from .engines.features import Features
 from .engines.network import Network
+from .engines.precision import settle_types
 from .registry import bind
 from .shape_layers import ShapeLayers
 from .shapes import Size, is_static
@@ -29,6 +30,7 @@ class Context:
         self.network = network
         self.shapes = ShapeLayers(network)
         self.node: Node
+        self._settled = 0
         self._fakes: Mapping[str, Any] = {}
         self._constants: dict[tuple[Any, ...], Any] = {}
 
@@ -75,7 +77,14 @@ class Context:
 
     def dtype(self, x: Any) -> torch.dtype:
         """The torch dtype of an ITensor."""
+        self.settle()
         return self.features.to_torch(x.dtype)
+
+    def settle(self) -> None:
+        """Make the types of all layers so far true, where TensorRT leaves them open (8.6)."""
+        if self.features.weakly_typed:
+            settle_types(self.network, self._settled)
+            self._settled = self.net.num_layers
 
     def tensor(self, value: TensorLike) -> Any:
         """The ITensor of `value`: a weight becomes a constant layer, once."""

@@ -193,3 +193,6 @@ def _mark_outputs(ctx: Context, results: Sequence[Any]) -> None:
         tensor.name = f"y{index}"
         seen.add(tensor.name)
         net.mark_output(tensor)
+        if ctx.features.weakly_typed:
+            ctx.settle()
+            tensor.dtype = ctx.features.to_trt(ctx.network.outputs[index].dtype)

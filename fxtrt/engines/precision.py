@@ -1,4 +1,4 @@
-"""Types a weakly typed network (TensorRT 8.6) the way a strongly typed one is typed by itself."""
+"""Types a weakly typed network (TensorRT 8.6) as a strongly typed one is typed by itself."""
 
 from __future__ import annotations
 
@@ -8,32 +8,54 @@ import torch
 
 from .network import Network
 
-__all__ = ["set_layer_precisions"]
-
-_FLOATS = (torch.float32, torch.float16)
+__all__ = ["constrain_precision", "settle_types"]
 
 
-def set_layer_precisions(network: Network, config: Any) -> None:
-    """Let every layer compute and answer in the types that the graph gives its tensors.
+def settle_types(network: Network, first: int) -> None:
+    """Make the layers from number `first` on answer in float16 where they read float16.
 
-    A weakly typed builder may otherwise choose float32 or float16 for each layer as it likes.
+    To a weakly typed network float32 and float16 are one type until it is built, and a layer's
+    output reads as float32. What `tensor.dtype` says is only true once it is settled here.
     """
+    trt, half = network.trt, network.features.to_trt(torch.float16)
+    for index in range(first, network.definition.num_layers):
+        layer = network.definition.get_layer(index)
+        if layer.type not in (trt.LayerType.CAST, trt.LayerType.CONSTANT):
+            if _float_type(network, layer) == half:
+                _constrain(network, layer, half)
+
+
+def constrain_precision(network: Network, config: Any) -> None:
+    """Let the builder choose no other precision than the graph's; after `settle_types`."""
     trt, features = network.trt, network.features
-    half = features.to_trt(torch.float16)
-    floats = [features.to_trt(dtype) for dtype in _FLOATS]
+    half, single = features.to_trt(torch.float16), features.to_trt(torch.float32)
     layers = [network.definition.get_layer(i) for i in range(network.definition.num_layers)]
-    if not any(layer.get_output(i).dtype == half for layer in layers for i in range(layer.num_outputs)):
+    if not any(half in _output_types(layer) for layer in layers):
         return
     config.set_flag(trt.BuilderFlag.FP16)
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-    fixed = (trt.LayerType.CONSTANT, trt.LayerType.SHAPE, trt.LayerType.CAST)
     for layer in layers:
-        if layer.type in fixed:
-            continue
-        sources = [layer.get_input(i) for i in range(layer.num_inputs)]
-        dtypes = [source.dtype for source in sources if source is not None]
-        if dtypes and dtypes[0] in floats:
-            layer.precision = dtypes[0]
-            for i in range(layer.num_outputs):
-                if layer.get_output(i).dtype in floats:
-                    layer.set_output_type(i, layer.get_output(i).dtype)
+        if layer.type not in (trt.LayerType.CAST, trt.LayerType.CONSTANT):
+            if _float_type(network, layer) == single:
+                _constrain(network, layer, single)
+
+
+def _float_type(network: Network, layer: Any) -> Any:
+    """The type of the first float that the layer reads; None where it reads none."""
+    floats = [network.features.to_trt(dtype) for dtype in (torch.float32, torch.float16)]
+    inputs = [layer.get_input(i) for i in range(layer.num_inputs)]
+    types = [tensor.dtype for tensor in inputs if tensor is not None and tensor.dtype in floats]
+    return types[0] if types else None
+
+
+def _constrain(network: Network, layer: Any, dtype: Any) -> None:
+    """Compute in `dtype`; the outputs that are floats (no indices, no masks) are of it too."""
+    layer.precision = dtype
+    floats = [network.features.to_trt(t) for t in (torch.float32, torch.float16)]
+    for index, current in enumerate(_output_types(layer)):
+        if current in floats:
+            layer.set_output_type(index, dtype)
+
+
+def _output_types(layer: Any) -> list[Any]:
+    return [layer.get_output(i).dtype for i in range(layer.num_outputs)]

@@ -14,7 +14,7 @@ from ..settings import Settings
 from .discover import TENSORRT, TENSORRT_RTX, available
 from .features import Features
 from .network import Network, TensorSpec, collect_errors, logger_for
-from .precision import set_layer_precisions
+from .precision import constrain_precision
 
 __all__ = ["TensorRTBackend", "TensorRTEngine"]
 
@@ -74,7 +74,7 @@ class TensorRTBackend:
         if features.member("PreviewFeature", "PROFILE_SHARING_0806"):
             config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
         if features.weakly_typed:
-            set_layer_precisions(network, config)
+            constrain_precision(network, config)
         _target_capabilities(trt, config, settings)
         _add_profile(network, config)
         return config
@@ -101,6 +101,11 @@ class TensorRTEngine:
             self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise EngineError(f"TensorRT could not load the plan: {'; '.join(messages)}")
+        features = Features(trt)
+        for spec in (*self.inputs, *self.outputs):
+            dtype = features.to_torch(self._engine.get_tensor_dtype(spec.name))
+            if dtype != spec.dtype:
+                raise EngineError(f"the plan has {spec.name} as {dtype}, expected {spec.dtype}")
         self._contexts: dict[int, tuple[Any, threading.Lock]] = {}
         self._lock = threading.Lock()
 

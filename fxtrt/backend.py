@@ -60,7 +60,7 @@ def lower(
             rejections |= dict.fromkeys(cluster.nodes, Rejection("build_failed", str(error)))
         else:
             built.append((cutting, module, info))
-    clusters = [cluster_row(cutting.cluster, backend.name, info) for cutting, _, info in built]
+    clusters = [cluster_row(cutting.cluster, backend, info) for cutting, _, info in built]
     coverage = _coverage(gm, clusters, rejections)
     stitch(gm, [cutting for cutting, _, _ in built], [module for _, module, _ in built])
     return gm, coverage
@@ -74,7 +74,7 @@ def plan(gm: GraphModule, backend: EngineBackend, settings: Settings) -> Partiti
 def report_graph(gm: GraphModule, backend: EngineBackend, settings: Settings) -> Coverage:
     """What `lower` would do with `gm`, without building."""
     settled = plan(gm, backend, settings)
-    clusters = [cluster_row(cluster, backend.name, None) for cluster in settled.clusters]
+    clusters = [cluster_row(cluster, backend, None) for cluster in settled.clusters]
     return _coverage(gm, clusters, settled.rejections)
 
 

@@ -22,11 +22,11 @@ from torch._ops import OpOverload
 from torch.export.exported_program import _override_composite_implicit_decomp
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._python_dispatch import _disable_current_modes
 
 from .errors import CaptureError
 from .registry import registered
 from .source import set_module_prefix
+from .stderr import silent_if_it_fails
 from .weights import FrozenGraph
 
 __all__ = ["capture_dynamo", "capture_module", "require_inference", "trace"]
@@ -51,7 +51,7 @@ def capture_module(
     """
     require_inference(model, (args, kwargs))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), silent_if_it_fails():
             program = torch.export.export(
                 model, tuple(args), dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False
             )
@@ -92,6 +92,8 @@ def capture_dynamo(
         isinstance(value, torch.Tensor) and value.requires_grad for value in values
     )
 
+    frozen: list[FrozenGraph] = []
+
     def compile_lowered(aten_gm: GraphModule, lowered_inputs: Sequence[Any]) -> Any:
         if len(lowered_inputs) != len(values):
             raise CaptureError(
@@ -101,9 +103,8 @@ def capture_dynamo(
         if wants_gradients:
             _require_no_training(aten_gm, bool(static & written))
         indices = sorted(static - written - returned)
-        # Weights are real tensors: nothing of the tracing may still be switched on.
-        with _disable_current_modes():
-            return FrozenGraph(aten_gm, {i: values[i] for i in indices}, compile_aten)
+        frozen.append(FrozenGraph(aten_gm, {i: values[i] for i in indices}, compile_aten))
+        return frozen[-1]
 
     lower = aot_autograd(
         fw_compiler=compile_lowered, inference_compiler=compile_lowered, decompositions={}
@@ -111,12 +112,14 @@ def capture_dynamo(
     try:
         with torch.no_grad(), _composites_whole():
             compiled: Callable[..., Any] = lower(gm, list(example_inputs))
-            return compiled
     except (CaptureError, RestartAnalysis):
         # Dynamo raises RestartAnalysis to trace the function again, knowing more.
         raise
     except Exception as error:
         raise CaptureError(f"AOTAutograd could not lower the graph: {_first_line(error)}") from error
+    for graph in frozen:
+        graph.compile()
+    return compiled
 
 
 def trace(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tabulate import tabulate
 from torch.fx import GraphModule, Node
 
 from .build import BuildInfo
+from .engines.base import EngineBackend
 from .flops import flops
 from .partition import Cluster, computes
 from .registry import Rejection
@@ -25,7 +26,8 @@ _MOST_REASONS = 20
 class ClusterRow:
     """One cluster.
 
-    modules: the path that all its nodes lie under, "" for the whole model.
+    modules: the path that all its nodes lie under, or the top modules that they come from.
+    engine:  the name of its backend; `runs_on` says what that is on this machine.
     build:   None where nothing was built (a report before compiling).
     """
 
@@ -34,6 +36,7 @@ class ClusterRow:
     nodes: int
     flops: int
     engine: str
+    runs_on: str
     build: BuildInfo | None
 
 
@@ -101,7 +104,8 @@ class Coverage:
             f"{self.flops_share:.1%} of the FLOPs, {self.converted} of {self.nodes} compute nodes"
         ]
         if self.clusters:
-            lines += ["", _clusters_table(self.clusters)]
+            engines = dict.fromkeys(f"{row.engine}: {row.runs_on}" for row in self.clusters)
+            lines += ["", _clusters_table(self.clusters), "", *engines]
         if self.rejections:
             lines += ["", "In PyTorch:", _rejections_table(self.rejections)]
         if self.graph_breaks:
@@ -109,14 +113,15 @@ class Coverage:
         return "\n".join(lines)
 
 
-def cluster_row(cluster: Cluster, engine: str, build: BuildInfo | None) -> ClusterRow:
+def cluster_row(cluster: Cluster, backend: EngineBackend, build: BuildInfo | None) -> ClusterRow:
     """The row of a cluster that an engine runs."""
     return ClusterRow(
         name=cluster.name,
-        modules=_common_path(module_path(node) for node in cluster.nodes),
+        modules=_modules(cluster.nodes),
         nodes=sum(map(computes, cluster.nodes)),
         flops=sum(map(flops, cluster.nodes)),
-        engine=engine,
+        engine=backend.name,
+        runs_on=backend.fingerprint,
         build=build,
     )
 
@@ -155,14 +160,15 @@ def graph_rejection(gm: GraphModule, rejection: Rejection) -> Coverage:
     )
 
 
-def _common_path(paths: Iterable[str]) -> str:
-    split = [path.split(".") for path in paths if path]
+def _modules(nodes: Sequence[Node]) -> str:
+    """The path that all nodes lie under, or else the top modules that they come from."""
+    paths = [path.split(".") for path in map(module_path, nodes) if path]
     common: list[str] = []
-    for names in zip(*split, strict=False):
+    for names in zip(*paths, strict=False):
         if len(set(names)) > 1:
             break
         common.append(names[0])
-    return ".".join(common)
+    return ".".join(common) or ", ".join(dict.fromkeys(path[0] for path in paths))
 
 
 def _clusters_table(rows: Sequence[ClusterRow]) -> str:

@@ -30,7 +30,7 @@ class FrozenGraph:
         weights: Mapping[int, torch.Tensor],
         compile_frozen: Callable[[GraphModule], Callable[..., Any]],
     ) -> None:
-        """Compile now.
+        """Keep all that `compile` needs.
 
         Args:
             weights: input position -> the tensor that is passed there.
@@ -42,7 +42,12 @@ class FrozenGraph:
         count = len(gm.graph.find_nodes(op="placeholder"))
         self._positions = tuple(weights)
         self._rest = tuple(i for i in range(count) if i not in weights)
-        self._freeze(weights)
+        self._weights = dict(weights)
+
+    def compile(self) -> None:
+        """Compile for the weights that the graph was made with; before the first call."""
+        self._freeze(self._weights)
+        self._weights.clear()
 
     def __call__(self, *args: Any) -> Any:
         if self._is_stale(args):

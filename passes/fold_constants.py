@@ -31,6 +31,7 @@ _UNINITIALISED = frozenset(
 )
 
 _FILLS: dict[OpOverload, int | None] = {
+    aten.fill.Scalar: None,
     aten.full_like.default: None,
     aten.new_full.default: None,
     aten.new_ones.default: 1,
@@ -39,7 +40,7 @@ _FILLS: dict[OpOverload, int | None] = {
     aten.zeros_like.default: 0,
 }
 """What takes the dtype and device of its input, not its values, and what it fills with (None: its
-`fill_value`)."""
+own argument)."""
 
 
 def fold_constants(gm: GraphModule) -> bool:
@@ -115,7 +116,8 @@ def _fill_value(node: Node) -> bool | int | float | None:
     assert isinstance(node.target, OpOverload)
     value = _FILLS[node.target]
     if value is None:
-        value = bind(node.target, node.args, node.kwargs)["fill_value"]
+        bound = bind(node.target, node.args, node.kwargs)
+        value = bound.get("fill_value", bound.get("value"))
     return value if isinstance(value, (bool, int, float)) else None
 
 

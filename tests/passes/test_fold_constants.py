@@ -19,6 +19,7 @@ W = torch.randn(3, 3)
 S = torch.tensor(2.0)
 
 FOLDED: dict[str, Callable[[torch.Tensor], Any]] = {
+    "filled memory": lambda x: x + aten.fill.Scalar(torch.empty(3), 2),
     "arithmetic": lambda x: x + (W * W + 1).rsqrt()[1],
     "view": lambda x: x @ W.t(),
     "several outputs": lambda x: x + torch.split(W, 2)[1],

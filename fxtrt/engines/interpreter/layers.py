@@ -13,7 +13,7 @@ import torch
 from ...errors import EngineError
 from ..network import Network
 
-__all__ = ["HANDLERS", "Compute", "Handler", "Layer", "layer"]
+__all__ = ["Compute", "HANDLERS", "Handler", "Layer", "dims", "layer"]
 
 Compute = Callable[..., Any]
 """Takes the layer's operands in slot order (None in gaps), gives a tensor or a tuple of them."""
@@ -101,3 +101,14 @@ def layer(kind: str, class_name: str) -> Callable[[Handler], Handler]:
         return handler
 
     return register
+
+
+def dims(value: Any) -> tuple[int, ...] | None:
+    """The numbers of a `Dims` attribute, or None where it was never set.
+
+    Until TensorRT 10 unset Dims count -1 numbers, which Python's `len` refuses; later they are None.
+    """
+    try:
+        return None if value is None else tuple(value)
+    except ValueError:
+        return None

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .layers import Compute, Layer, layer
+from .layers import Compute, Layer, dims, layer
 
 
 @layer("SHUFFLE", "IShuffleLayer")
@@ -34,10 +34,8 @@ def shuffle(layer: Layer) -> Compute:
 
 def _static_sizes(layer: Layer) -> tuple[int, ...] | None:
     """The sizes to reshape to, or None where the layer only transposes."""
-    sizes = layer.raw.reshape_dims
-    if sizes is None or (len(sizes) == 0 and layer.output_rank > 0):
-        return None
-    return tuple(sizes)
+    sizes = dims(layer.raw.reshape_dims)
+    return None if sizes == () and layer.output_rank > 0 else sizes
 
 
 @layer("SQUEEZE", "ISqueezeLayer")

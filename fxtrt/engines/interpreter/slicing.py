@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .layers import Compute, Layer, layer
+from .layers import Compute, Layer, dims, layer
 
 _START, _SIZE, _STRIDE, _FILL, _AXES = 1, 2, 3, 4, 5
 
@@ -17,12 +17,11 @@ def slice_(layer: Layer) -> Compute:
     raw, rank = layer.raw, layer.rank()
     mode = raw.mode.name
     static: dict[int, Sequence[int] | None] = {
-        _START: None if layer.has(_START) else raw.start,
-        _SIZE: None if layer.has(_SIZE) else raw.shape,
-        _STRIDE: None if layer.has(_STRIDE) else raw.stride,
-        _AXES: None if layer.has(_AXES) else getattr(raw, "axes", None),
+        _START: None if layer.has(_START) else dims(raw.start),
+        _SIZE: None if layer.has(_SIZE) else dims(raw.shape),
+        _STRIDE: None if layer.has(_STRIDE) else dims(raw.stride),
+        _AXES: None if layer.has(_AXES) else dims(getattr(raw, "axes", None)),
     }
-    static = {slot: None if v is None else tuple(v) for slot, v in static.items()}
 
     def compute(x: Tensor, *others: Tensor | None) -> Tensor:
         slots = dict(enumerate(others, start=1))

@@ -25,7 +25,7 @@ import fxtrt
 from fxtrt.engines.network import TensorSpec, create_network, logger_for
 from fxtrt.engines.select import select
 from fxtrt.engines.tensorrt import TensorRTBackend, TensorRTEngine
-from fxtrt.examples import calibrate
+from fxtrt.examples import calibrate, load_photograph
 
 Call = Callable[[], tuple[torch.Tensor, ...]]
 
@@ -35,7 +35,9 @@ def main() -> None:
     torch.backends.cudnn.conv.fp32_precision = "ieee"
     torch.manual_seed(0)
     model = resnet_fpn_backbone(backbone_name="resnet50", weights=None).eval().cuda()
-    x = torch.rand(arguments.shape, device="cuda")
+    batch, _, *size = arguments.shape
+    x = torch.nn.functional.interpolate(load_photograph()[None], size).expand(batch, -1, -1, -1)
+    x = x.contiguous().cuda()
     stream = torch.cuda.Stream()
     with torch.no_grad(), torch.cuda.stream(stream):
         calibrate(model, (x,))

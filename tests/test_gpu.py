@@ -64,11 +64,11 @@ def test_backbone_against_float64(
 ) -> None:
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
-    from fxtrt.examples import calibrate
+    from fxtrt.examples import calibrate, load_photograph
 
     torch.manual_seed(0)
     model = resnet_fpn_backbone(backbone_name="resnet50", weights=None).eval().cuda()
-    x = torch.rand(1, 3, 480, 640, device="cuda")
+    x = torch.nn.functional.interpolate(load_photograph()[None], (480, 640)).cuda()
     with torch.no_grad():
         calibrate(model, (x,))
         expected = copy.deepcopy(model).double()(x.double())

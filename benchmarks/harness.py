@@ -1,4 +1,4 @@
-"""Times several ways to run one thing, side by side in one process, after checking their outputs."""
+"""Times several ways to run one thing side by side, after checking their outputs."""
 
 from __future__ import annotations
 

@@ -7,15 +7,12 @@ from .report import Coverage
 from .settings import Settings
 
 __all__ = [
-    # compile
-    "Settings",
-    "compile",
-    # look
     "Coverage",
     "Rejection",
-    "report",
-    # extend
+    "Settings",
+    "compile",
     "converts",
     "errors",
     "registered",
+    "report",
 ]

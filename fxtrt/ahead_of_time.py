@@ -13,12 +13,12 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from .backend import lower, report_graph
+from .calls import Call, record_calls
 from .capture import capture_module, require_inference
 from .convert import input_specs
 from .engines.network import TensorSpec
 from .engines.select import select
 from .errors import CaptureError, FxtrtError
-from .calls import Call, record_calls
 from .guarded import GuardedForward
 from .lists import require_matches
 from .pass_manager import run_passes

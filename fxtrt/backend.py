@@ -130,7 +130,9 @@ def _build(
 def _coverage(
     gm: GraphModule, clusters: Sequence[ClusterRow], rejections: Mapping[Node, Rejection]
 ) -> Coverage:
-    rows = tuple(rejection_row(node, rejections[node]) for node in gm.graph.nodes if node in rejections)
+    rows = tuple(
+        rejection_row(node, rejections[node]) for node in gm.graph.nodes if node in rejections
+    )
     return Coverage(tuple(clusters), rows)
 
 

@@ -41,7 +41,12 @@ class EngineKey:
         ranges and dtypes of what it takes and gives, the settings, the engine and the GPU.
         """
         digest = hashlib.sha256()
-        for part in (*_structure(cluster), backend.name, backend.fingerprint, settings.build_digest()):
+        for part in (
+            *_structure(cluster),
+            backend.name,
+            backend.fingerprint,
+            settings.build_digest(),
+        ):
             digest.update(part.encode() + b"\0")
         for node in cluster.graph.find_nodes(op="get_attr"):
             digest.update(_weight_digest(getattr(cluster, str(node.target))))
@@ -126,8 +131,12 @@ def _structure(cluster: GraphModule) -> list[str]:
 
     lines = [
         json.dumps(
-            [node.op, "" if node.op in ("placeholder", "get_attr") else str(node.target),
-             plain(node.args) if node.op != "placeholder" else [], plain(node.kwargs)]
+            [
+                node.op,
+                "" if node.op in ("placeholder", "get_attr") else str(node.target),
+                plain(node.args) if node.op != "placeholder" else [],
+                plain(node.kwargs),
+            ]
         )
         for node in cluster.graph.nodes
     ]
@@ -157,5 +166,3 @@ def _weight_digest(tensor: torch.Tensor) -> bytes:
     if flat.numel():
         digest.update(flat.view(torch.uint8).numpy().data)
     return digest.digest()
-
-

@@ -116,7 +116,9 @@ def capture_dynamo(
         # Dynamo raises RestartAnalysis to trace the function again, knowing more.
         raise
     except Exception as error:
-        raise CaptureError(f"AOTAutograd could not lower the graph: {_first_line(error)}") from error
+        raise CaptureError(
+            f"AOTAutograd could not lower the graph: {_first_line(error)}"
+        ) from error
     for graph in frozen:
         graph.compile()
     return compiled
@@ -192,7 +194,8 @@ def _require_no_training(aten_gm: GraphModule, writes_buffers: bool) -> None:
     it draws, while gradients are wanted, are the signs.
     """
     draws = any(
-        isinstance(node.target, OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
+        isinstance(node.target, OpOverload)
+        and torch.Tag.nondeterministic_seeded in node.target.tags
         for node in aten_gm.graph.nodes
     )
     if writes_buffers or draws:

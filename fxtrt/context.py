@@ -1,4 +1,4 @@
-"""What a converter works with: the network, the node, and the few moves that every family shares."""
+"""What a converter works with: the network, the node, and the moves that all families share."""
 
 from __future__ import annotations
 

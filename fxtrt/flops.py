@@ -42,7 +42,9 @@ def _composite_flops(node: Node) -> int:
 
 def _is_composite(target: OpOverload) -> bool:
     key = torch._C.DispatchKey.CompositeImplicitAutograd
-    name = target._schema.name + (f".{target._schema.overload_name}" if target._schema.overload_name else "")
+    name = target._schema.name + (
+        f".{target._schema.overload_name}" if target._schema.overload_name else ""
+    )
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key(name, key))
 
 

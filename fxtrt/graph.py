@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections import defaultdict
 from collections.abc import Mapping
 
@@ -58,5 +59,5 @@ def sort_topologically(graph: Graph, needed: Mapping[Node, list[Node]]) -> None:
                 heapq.heappush(ready, (position[user], user.name))
     if len(order) != len(position):
         raise ValueError(f"the graph has a cycle through {len(position) - len(order)} nodes")
-    for previous, node in zip(order, order[1:], strict=False):
+    for previous, node in itertools.pairwise(order):
         previous.append(node)

@@ -11,8 +11,8 @@ import torch
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from .engines.network import TensorSpec
 from .calls import Call
+from .engines.network import TensorSpec
 
 __all__ = ["GuardedForward"]
 

@@ -1,4 +1,4 @@
-"""Groups the nodes that engines can run into few, convex clusters, and says why the rest stay out."""
+"""Groups the nodes that engines can run into few convex clusters; says why the rest stay out."""
 
 from __future__ import annotations
 

@@ -159,5 +159,3 @@ def _check_schema(converter: Converter) -> None:
             f"the converter of {converter.target} ignores {sorted(ignored)}: "
             f"name them in the converter or in a check"
         )
-
-

@@ -16,7 +16,14 @@ from .partition import Cluster, computes
 from .registry import Rejection
 from .source import module_path, source_line
 
-__all__ = ["ClusterRow", "Coverage", "RejectionRow", "cluster_row", "graph_rejection", "rejection_row"]
+__all__ = [
+    "ClusterRow",
+    "Coverage",
+    "RejectionRow",
+    "cluster_row",
+    "graph_rejection",
+    "rejection_row",
+]
 
 _WIDTH = 60
 _MOST_REASONS = 20
@@ -185,7 +192,17 @@ def _clusters_table(rows: Sequence[ClusterRow]) -> str:
         ]
         for row in rows
     ]
-    headers = ["cluster", "module", "nodes", "GFLOPs", "share", "engine", "layers", "plan", "built in"]
+    headers = [
+        "cluster",
+        "module",
+        "nodes",
+        "GFLOPs",
+        "share",
+        "engine",
+        "layers",
+        "plan",
+        "built in",
+    ]
     return tabulate(table, headers=headers, disable_numparse=True)
 
 
@@ -207,7 +224,8 @@ def _rejections_table(rows: Sequence[RejectionRow]) -> str:
     ordered = sorted(counted, key=lambda key: (-weight[key], -counted[key], key))
     shown = ordered[:_MOST_REASONS]
     table = [
-        [counted[key], key[0], _shorten(key[1], _WIDTH), f"{weight[key] / 1e9:.2f}"] for key in shown
+        [counted[key], key[0], _shorten(key[1], _WIDTH), f"{weight[key] / 1e9:.2f}"]
+        for key in shown
     ]
     text = tabulate(table, headers=["nodes", "code", "reason", "GFLOPs"], disable_numparse=True)
     hidden = sum(counted[key] for key in ordered[_MOST_REASONS:])

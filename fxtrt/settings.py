@@ -87,13 +87,16 @@ class Settings:
             object.__setattr__(self, "cache_dir", Path(self.cache_dir).expanduser())
 
     @classmethod
-    def of(cls, settings: Settings | None = None, overrides: Mapping[str, Any] = {}) -> Settings:  # noqa: B006  # never mutated
+    def of(
+        cls, settings: Settings | None = None, overrides: Mapping[str, Any] | None = None
+    ) -> Settings:
         """`settings` (or the environment's) with `overrides` by field name.
 
         Raises:
             SettingsError: a name that does not exist (with the nearest one), or a bad value.
         """
         known = [f.name for f in fields(cls)]
+        overrides = overrides or {}
         for name in overrides:
             if name not in known:
                 raise SettingsError(f"there is no option {name!r}{_nearest(name, known)}")

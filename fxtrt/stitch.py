@@ -48,7 +48,9 @@ def cut(gm: GraphModule, cluster: Cluster) -> Cutting:
     return Cutting(cluster, module, inputs, outputs)
 
 
-def stitch(gm: GraphModule, cuttings: Sequence[Cutting], modules: Sequence[torch.nn.Module]) -> None:
+def stitch(
+    gm: GraphModule, cuttings: Sequence[Cutting], modules: Sequence[torch.nn.Module]
+) -> None:
     """Replace each cluster in `gm` by a call of its module, which takes the cutting's inputs and
     gives a tuple of its outputs. The rest of the graph keeps its nodes and its signature.
     """

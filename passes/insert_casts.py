@@ -22,7 +22,7 @@ _NARROW = {
     aten.einsum.default,
     aten.scaled_dot_product_attention.default,
 }
-"""Products: most of the work, and accurate in a narrow type because they accumulate in a wide one."""
+"""Products: most of the work, and accurate in a narrow type: they accumulate in a wide one."""
 
 _FOLLOW = {
     aten.relu,

@@ -61,8 +61,8 @@ class OpRow:
     args, kwargs: the call; each `T` becomes a tensor.
     dynamic:      also run with every dimension larger than 1 of every input symbolic
                   (a row that is declined: only so).
-    call:         how to call, where sizes must follow the inputs: `lambda x: x.view(x.shape[0], -1)`
-                  (it must lead to `target` alone).
+    call:         how to call, where sizes must follow the inputs:
+                  `lambda x: x.view(x.shape[0], -1)` (it must lead to `target` alone).
     rejected:     a part of the reason that `check` must give.
     """
 

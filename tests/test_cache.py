@@ -36,9 +36,7 @@ def key(function: Callable[..., Any], backend: EngineBackend, **options: Any) ->
         pytest.param(lambda x, y: x.clamp(0, 1), lambda x, y: x.clamp(0, 6), id="bounds"),
         pytest.param(lambda x, y: x * 2, lambda x, y: x * 2.0, id="scalar type"),
         pytest.param(lambda x, y: x.flatten(1) @ W.new_ones(144), lambda x, y: x * 3, id="target"),
-        pytest.param(
-            lambda x, y: x[..., :4] * W, lambda x, y: x[..., :4] * V, id="weights"
-        ),
+        pytest.param(lambda x, y: x[..., :4] * W, lambda x, y: x[..., :4] * V, id="weights"),
         pytest.param(lambda x, y: (x * 2, x + y), lambda x, y: (x + y, x * 2), id="output order"),
     ],
 )

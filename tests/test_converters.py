@@ -19,9 +19,7 @@ DYNAMIC = [row for row in ACCEPTED if row.dynamic]
 def run_row(traced: TracedRow, row: OpRow, backend: EngineBackend) -> None:
     assert rejection_of(traced, backend) is None
     network = convert(traced.gm, backend.features)
-    engine = backend.load(
-        network if not backend.plans else b"", network.inputs, network.outputs
-    )
+    engine = backend.load(network if not backend.plans else b"", network.inputs, network.outputs)
     expected = traced.gm(*traced.inputs)
     actual = engine.run(traced.inputs)
     for a, e in zip(actual, expected, strict=True):
@@ -42,6 +40,7 @@ def test_equals_eager_with_dynamic_shapes(row: OpRow, reference: EngineBackend) 
 def test_is_declined_with_its_reason(row: OpRow, reference: EngineBackend) -> None:
     rejection = rejection_of(trace_row(row, dynamic=row.dynamic), reference)
     assert rejection is not None
+    assert row.rejected is not None
     assert row.rejected in rejection.detail
 
 

@@ -54,7 +54,7 @@ def no_grad() -> Iterator[None]:
 
 
 def tensors(value: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in torch.utils._pytree.tree_leaves(value)]
+    return list(torch.utils._pytree.tree_leaves(value))
 
 
 @pytest.mark.parametrize(("name", "path"), NAMED)

@@ -36,6 +36,7 @@ def detector(config: str) -> tuple[torch.nn.Module, dict[str, Call]]:
     """A detector with random weights and calibrated norms, and how its parts were called."""
     model_zoo = pytest.importorskip("detectron2.model_zoo", reason="detectron2 is not on the path")
     from detectron2.modeling import build_model
+
     from fxtrt.examples import calibrate, load_photograph
 
     cfg = model_zoo.get_config(config)

@@ -36,10 +36,10 @@ def tensorrt() -> TensorRTBackend:
 @pytest.fixture(autouse=True)
 def ieee_float32() -> Iterator[None]:
     """Eager convolutions in full float32, as the engines are asked to do them."""
-    before = torch.backends.cudnn.conv.fp32_precision
-    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
     yield
-    torch.backends.cudnn.conv.fp32_precision = before
+    torch.backends.cudnn.allow_tf32 = before
 
 
 @pytest.mark.parametrize("row", ACCEPTED, ids=lambda row: row.id)
@@ -97,7 +97,7 @@ def test_streams_and_threads_share_an_engine(tensorrt: TensorRTBackend, tmp_path
     compiled = fxtrt.compile(
         model, (inputs[0],), engine="tensorrt", tactic_sources=TACTICS, cache_dir=tmp_path
     )
-    streams = [torch.cuda.Stream() for _ in range(4)]
+    streams = [torch.cuda.Stream() for _ in range(4)]  # type: ignore[no-untyped-call]  # torch's
     torch.cuda.synchronize()
     with torch.no_grad():
         results = []
@@ -116,7 +116,7 @@ def test_a_cuda_graph_holds_an_engine(tensorrt: TensorRTBackend, tmp_path: Path)
     compiled = fxtrt.compile(
         model, (x,), engine="tensorrt", tactic_sources=TACTICS, cache_dir=tmp_path
     )
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's
     with torch.no_grad(), torch.cuda.stream(stream):
         compiled(x)
         stream.synchronize()

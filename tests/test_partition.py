@@ -21,10 +21,10 @@ SUPPORT = rejects(aten.sigmoid.default)
 ANY_SIZE = Settings(min_cluster_size=1)
 
 
-def quotient(gm: GraphModule, plan: PartitionPlan) -> nx.DiGraph:
+def quotient(gm: GraphModule, plan: PartitionPlan) -> nx.DiGraph[str]:
     """The graph with each cluster as one node."""
     home = {node: cluster.name for cluster in plan.clusters for node in cluster.nodes}
-    graph = nx.DiGraph()
+    graph: nx.DiGraph[str] = nx.DiGraph()
     for node in gm.graph.nodes:
         graph.add_node(home.get(node, node.name))
         for source in node.all_input_nodes:

@@ -55,4 +55,5 @@ def test_bind_fills_in_the_defaults_of_the_schema() -> None:
     bound = bind(aten.add.Tensor, (1, 2), {})
     assert bound == {"self": 1, "other": 2, "alpha": 1}
     bound = bind(aten.max_pool2d.default, (0, [3, 3]), {"ceil_mode": True})
-    assert bound["stride"] == [] and bound["ceil_mode"] is True
+    assert bound["stride"] == []
+    assert bound["ceil_mode"] is True

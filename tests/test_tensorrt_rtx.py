@@ -1,4 +1,4 @@
-"""TensorRT-RTX builds real plans on any machine; the pipeline around it is the one of production."""
+"""TensorRT-RTX builds real plans on any machine, through the pipeline of production."""
 
 from __future__ import annotations
 
@@ -39,9 +39,7 @@ def model() -> torch.nn.Module:
 @pytest.mark.parametrize("capabilities", [(), ("sm80",), ("sm86", "sm89", "sm120")])
 def test_builds_for_chosen_gpus(rtx: TensorRTBackend, capabilities: tuple[str, ...]) -> None:
     gm = trace(model(), (torch.randn(1, 3, 16, 16),))
-    plan = rtx.build(
-        convert(gm, rtx.features), fxtrt.Settings(compute_capabilities=capabilities)
-    )
+    plan = rtx.build(convert(gm, rtx.features), fxtrt.Settings(compute_capabilities=capabilities))
     assert len(plan) > 1000
 
 
@@ -67,7 +65,8 @@ def test_without_a_gpu_plans_are_built_and_clusters_run_in_pytorch(
     assert "another machine" in caplog.text
     (row,) = fxtrt.report(compiled).clusters
     assert row.build is not None
-    assert row.build.plan_bytes and not row.build.cached
+    assert row.build.plan_bytes
+    assert not row.build.cached
 
 
 def test_the_second_compilation_takes_the_plan_from_the_cache(tmp_path: Path) -> None:
@@ -77,7 +76,8 @@ def test_the_second_compilation_takes_the_plan_from_the_cache(tmp_path: Path) ->
         compiled = fxtrt.compile(net, (x,), engine="tensorrt_rtx", cache_dir=tmp_path)
         builds.append(fxtrt.report(compiled).clusters[0].build)
     first, second = builds
-    assert first is not None and second is not None
+    assert first is not None
+    assert second is not None
     assert (first.cached, second.cached) == (False, True)
     assert first.plan_bytes == second.plan_bytes
 

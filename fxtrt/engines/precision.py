@@ -18,11 +18,11 @@ def settle_types(network: Network, first: int) -> None:
     output reads as float32. What `tensor.dtype` says is only true once it is settled here.
     """
     trt, half = network.trt, network.features.to_trt(torch.float16)
+    fixed = (trt.LayerType.CAST, trt.LayerType.CONSTANT)
     for index in range(first, network.definition.num_layers):
         layer = network.definition.get_layer(index)
-        if layer.type not in (trt.LayerType.CAST, trt.LayerType.CONSTANT):
-            if _float_type(network, layer) == half:
-                _constrain(network, layer, half)
+        if layer.type not in fixed and _float_type(network, layer) == half:
+            _constrain(network, layer, half)
 
 
 def constrain_precision(network: Network, config: Any) -> None:
@@ -34,10 +34,10 @@ def constrain_precision(network: Network, config: Any) -> None:
         return
     config.set_flag(trt.BuilderFlag.FP16)
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+    fixed = (trt.LayerType.CAST, trt.LayerType.CONSTANT)
     for layer in layers:
-        if layer.type not in (trt.LayerType.CAST, trt.LayerType.CONSTANT):
-            if _float_type(network, layer) == single:
-                _constrain(network, layer, single)
+        if layer.type not in fixed and _float_type(network, layer) == single:
+            _constrain(network, layer, single)
 
 
 def _float_type(network: Network, layer: Any) -> Any:

@@ -18,6 +18,7 @@ from .precision import constrain_precision
 
 __all__ = ["TensorRTBackend", "TensorRTEngine"]
 
+
 class TensorRTBackend:
     """The `tensorrt` and `tensorrt_rtx` engines; see `EngineBackend`.
 
@@ -137,8 +138,10 @@ class TensorRTEngine:
             if stream not in self._contexts:
                 context = self._engine.create_execution_context()
                 if context is None:
-                    raise EngineError("TensorRT could not create an execution context: the GPU "
-                                      "memory is full; use fewer CUDA streams")
+                    raise EngineError(
+                        "TensorRT could not create an execution context: the GPU "
+                        "memory is full; use fewer CUDA streams"
+                    )
                 self._contexts[stream] = context, threading.Lock()
             return self._contexts[stream]
 

@@ -13,7 +13,7 @@ import torch
 from ...errors import EngineError
 from ..network import Network
 
-__all__ = ["Compute", "HANDLERS", "Handler", "Layer", "dims", "layer"]
+__all__ = ["HANDLERS", "Compute", "Handler", "Layer", "dims", "layer"]
 
 Compute = Callable[..., Any]
 """Takes the layer's operands in slot order (None in gaps), gives a tensor or a tuple of them."""
@@ -106,7 +106,7 @@ def layer(kind: str, class_name: str) -> Callable[[Handler], Handler]:
 def dims(value: Any) -> tuple[int, ...] | None:
     """The numbers of a `Dims` attribute, or None where it was never set.
 
-    Until TensorRT 10 unset Dims count -1 numbers, which Python's `len` refuses; later they are None.
+    Until TensorRT 10 unset Dims hold -1 numbers, which Python refuses; later they read as None.
     """
     try:
         return None if value is None else tuple(value)

@@ -88,13 +88,13 @@ def capture_dynamo(
     inner = [*gm.parameters(), *gm.buffers()]
     values = [*inner, *example_inputs]
     static = {*range(len(inner)), *(len(inner) + i for i in _static_inputs(gm, example_inputs))}
+    # Asked now: gradients are off while lowering.
     wants_gradients = torch.is_grad_enabled() and any(
         isinstance(value, torch.Tensor) and value.requires_grad for value in values
     )
-
     frozen: list[FrozenGraph] = []
 
-    def compile_lowered(aten_gm: GraphModule, lowered_inputs: Sequence[Any]) -> Any:
+    def keep(aten_gm: GraphModule, lowered_inputs: Sequence[Any]) -> FrozenGraph:
         if len(lowered_inputs) != len(values):
             raise CaptureError(
                 f"AOTAutograd changed the inputs from {len(values)} to {len(lowered_inputs)}"
@@ -102,13 +102,21 @@ def capture_dynamo(
         written, returned = _written_and_returned()
         if wants_gradients:
             _require_no_training(aten_gm, bool(static & written))
-        indices = sorted(static - written - returned)
-        frozen.append(FrozenGraph(aten_gm, {i: values[i] for i in indices}, compile_aten))
+        weights = {i: values[i] for i in sorted(static - written - returned)}
+        frozen.append(FrozenGraph(aten_gm, weights, compile_aten))
         return frozen[-1]
 
-    lower = aot_autograd(
-        fw_compiler=compile_lowered, inference_compiler=compile_lowered, decompositions={}
-    )
+    compiled = _lower(gm, example_inputs, keep)
+    for graph in frozen:
+        graph.compile()
+    return compiled
+
+
+def _lower(
+    gm: GraphModule, example_inputs: Sequence[Any], compiler: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Run AOTAutograd for inference, with `compiler` for the graph that it makes."""
+    lower = aot_autograd(fw_compiler=compiler, inference_compiler=compiler, decompositions={})
     try:
         with torch.no_grad(), _composites_whole():
             compiled: Callable[..., Any] = lower(gm, list(example_inputs))
@@ -119,8 +127,6 @@ def capture_dynamo(
         raise CaptureError(
             f"AOTAutograd could not lower the graph: {_first_line(error)}"
         ) from error
-    for graph in frozen:
-        graph.compile()
     return compiled
 
 

@@ -1,0 +1,122 @@
+"""Compares two answers of a model: the largest difference of every output, detections matched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch import Tensor
+
+__all__ = ["Difference", "compare", "table"]
+
+_DETECTION = ("boxes", "labels", "scores")
+_ABSOLUTE = {"boxes": 1e-3, "scores": 1e-4, "labels": 0.0}
+"""Tolerances in pixels, as probabilities, and none."""
+_RELATIVE = 1e-4
+"""Tolerance of any other output, as a share of its largest magnitude."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One output against what was expected.
+
+    count:     "100 of 100": rows that were compared, of those expected.
+    largest:   the largest absolute difference; infinite where shapes or NaNs do not agree.
+    tolerance: the largest difference that still counts as the same.
+    """
+
+    output: str
+    count: str
+    largest: float
+    tolerance: float
+    same_count: bool = True
+
+    @property
+    def agrees(self) -> bool:
+        return self.same_count and self.largest <= self.tolerance
+
+
+def compare(actual: Any, expected: Any) -> tuple[Difference, ...]:
+    """The difference of every output; the two are tensors, or mappings and sequences of them.
+
+    Detections (a mapping with boxes, labels and scores) are paired first, nearest with nearest:
+    two of almost equal score may come in either order.
+    """
+    return tuple(_compare(actual, expected, ""))
+
+
+def table(differences: Sequence[Difference]) -> str:
+    """The differences as text."""
+    rows = [
+        [d.output, d.count, f"{d.largest:.2e}", f"{d.tolerance:.0e}", "yes" if d.agrees else "NO"]
+        for d in differences
+    ]
+    headers = ["output", "compared", "largest difference", "tolerance", "same"]
+    return tabulate(rows, headers=headers, disable_numparse=True)
+
+
+def _compare(actual: Any, expected: Any, name: str) -> list[Difference]:
+    if isinstance(expected, Tensor):
+        return [_difference(name or "output", actual, expected)]
+    if isinstance(expected, Mapping):
+        if set(actual) != set(expected):
+            raise ValueError(f"the outputs are {sorted(actual)}, expected {sorted(expected)}")
+        if set(_DETECTION) <= set(expected):
+            return _compare_detections(actual, expected, name)
+        return [d for key in expected for d in _compare(actual[key], expected[key], name + key)]
+    if len(actual) != len(expected):
+        raise ValueError(f"there are {len(actual)} outputs, expected {len(expected)}")
+    single = len(expected) == 1
+    pairs = enumerate(zip(actual, expected, strict=True))
+    return [d for i, (a, e) in pairs for d in _compare(a, e, name if single else f"{name}{i}.")]
+
+
+def _compare_detections(
+    actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str
+) -> list[Difference]:
+    a, e = pair(actual, expected)
+    count = f"{len(e)} of {len(expected['boxes'])}"
+    extra = len(actual["boxes"]) - len(expected["boxes"])
+    if extra > 0:
+        count += f", {extra} more"
+    return [
+        _difference(name + key, actual[key][a], expected[key][e], count, same_count=extra == 0)
+        for key in expected
+    ]
+
+
+def pair(
+    actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> tuple[list[int], list[int]]:
+    """Indices into both such that each detection stands beside the nearest one left."""
+    boxes = torch.cdist(actual["boxes"].double(), expected["boxes"].double(), p=torch.inf)
+    scores = (actual["scores"].double()[:, None] - expected["scores"].double()).abs()
+    other = actual["labels"][:, None] != expected["labels"]
+    distance = boxes + scores + other * 1e6
+    pairs: list[tuple[int, int]] = []
+    for _ in range(min(distance.shape)):
+        i, j = divmod(int(distance.argmin()), distance.shape[1])
+        pairs.append((i, j))
+        distance[i], distance[:, j] = torch.inf, torch.inf
+    pairs.sort(key=lambda indices: indices[1])
+    return [i for i, _ in pairs], [j for _, j in pairs]
+
+
+def _difference(
+    name: str, actual: Tensor, expected: Tensor, count: str = "", same_count: bool = True
+) -> Difference:
+    count = count or "x".join(map(str, expected.shape)) or "scalar"
+    relative = _RELATIVE * max(1.0, _largest(expected))
+    tolerance = _ABSOLUTE.get(name.rpartition(".")[2], relative)
+    if actual.shape != expected.shape or actual.dtype != expected.dtype:
+        return Difference(name, count, torch.inf, tolerance, same_count)
+    gap = (actual.double() - expected.double()).abs()
+    gap[(actual == expected) | (actual.isnan() & expected.isnan())] = 0
+    return Difference(name, count, _largest(gap.nan_to_num(torch.inf)), tolerance, same_count)
+
+
+def _largest(value: Tensor) -> float:
+    return float(value.double().abs().max()) if value.numel() else 0.0

@@ -1,0 +1,138 @@
+"""Turns a torchvision model's name and a photograph into a model and its inputs, offline.
+
+Plain random weights make a poor test: from layer to layer activations grow or vanish and rounding
+errors grow, and class scores lie so close together that rounding decides which detections stay.
+`calibrate` gives them the proportions of trained ones with one forward pass.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.cbook
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from torchvision import models
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.transforms.functional import normalize, pil_to_tensor, resize
+
+from .errors import SettingsError
+
+__all__ = ["calibrate", "load_example", "load_photograph"]
+
+_CROP = [224, 224]
+_MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+_RESIDUAL_SCALE = 0.3
+_SPREADS = {
+    "rpn.head.bbox_pred": (0.05, 0.0),
+    "box_predictor.bbox_pred": (0.25, 0.0),
+    "box_predictor.cls_score": (1.5, 0.0),
+    "classification_head.cls_logits": (1.0, -4.5),
+}
+"""What a detector predicts, by the end of the layer's path: standard deviation and mean."""
+
+
+def load_example(
+    name: str, image: Path | None = None, **options: Any
+) -> tuple[nn.Module, tuple[Any, ...]]:
+    """A torchvision model in eval mode with calibrated random weights, and its inputs.
+
+    The weights are the same each time. A detector gets the photograph whole, as a list of one
+    3xHxW tensor in 0..1; any other model a normalised 1x3x224x224 tensor.
+
+    Args:
+        image: a file; matplotlib's photograph of Grace Hopper if None.
+        options: for torchvision's builder, e.g. min_size=256 for a small detector.
+
+    Raises:
+        SettingsError: torchvision has no such model, or the file is no image.
+    """
+    detectors = models.list_models(module=models.detection)
+    names = [*models.list_models(module=models), *detectors]
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+        raise SettingsError(f"torchvision has no model {name!r}: did you mean {close[0]!r}?")
+    photograph = load_photograph(image)
+    inputs: tuple[Any, ...] = ([photograph],)
+    if name in detectors:
+        options["weights_backbone"] = None
+    else:
+        inputs = (normalize(resize(photograph, _CROP), _MEAN, _STD)[None],)
+    torch.manual_seed(0)
+    model = models.get_model(name, weights=None, **options).eval()
+    calibrate(model, inputs)
+    return model, inputs
+
+
+def load_photograph(image: Path | None = None) -> Tensor:
+    """An image file as a 3xHxW float32 tensor in 0..1.
+
+    Raises:
+        SettingsError: the file is no image.
+    """
+    file = image or matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
+    try:
+        with Image.open(file) as opened:
+            pixels: Tensor = pil_to_tensor(opened.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise SettingsError(f"{file} is not an image that Pillow can read") from error
+    return pixels.float() / 255
+
+
+def calibrate(model: nn.Module, inputs: Sequence[Any]) -> None:
+    """Fit the weights to `inputs`, in place.
+
+    Each batch norm gets the statistics of its own input, residual branches are scaled down, and a
+    detector's predictions get the spread of `_SPREADS`: detections are many, their scores far
+    apart, and float32 good for the third decimal of a pixel.
+    """
+    handles: list[RemovableHandle] = []
+    for path, module in model.named_modules():
+        if hasattr(module, "running_mean") and hasattr(module, "running_var"):
+            handles.append(_at_first_call(module.register_forward_pre_hook, _set_statistics))
+        for end, (std, mean) in _SPREADS.items():
+            if path.endswith(end):
+                hook = _spread_hook(std, mean)
+                handles.append(_at_first_call(module.register_forward_hook, hook))
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, (BasicBlock, Bottleneck)):
+                last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
+                last.weight.fill_(_RESIDUAL_SCALE)
+        model(*inputs)
+    for handle in handles:
+        handle.remove()
+
+
+def _at_first_call(
+    register: Callable[[Callable[..., Any]], RemovableHandle], hook: Callable[..., Any]
+) -> RemovableHandle:
+    def first(*args: Any) -> Any:
+        handle.remove()
+        return hook(*args)
+
+    handle = register(first)
+    return handle
+
+
+def _set_statistics(module: Any, args: tuple[Tensor]) -> None:
+    values = args[0].transpose(0, 1).flatten(1)
+    if values.shape[1] > 1:
+        module.running_mean.copy_(values.mean(1))
+        # The floor keeps channels that hardly vary from becoming amplified rounding errors.
+        module.running_var.copy_(values.var(1).clamp(min=1e-3))
+
+
+def _spread_hook(std: float, mean: float) -> Callable[..., Tensor]:
+    def hook(module: Any, args: tuple[Tensor], output: Tensor) -> Tensor:
+        scale = std / output.std()
+        module.weight.mul_(scale)
+        module.bias.mul_(scale).add_(mean - output.mean() * scale)
+        return (output - output.mean()) * scale + mean
+
+    return hook

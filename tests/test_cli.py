@@ -1,0 +1,129 @@
+"""The command line: what it prints, how it ends, and what it says to bad input."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+import fxtrt
+from fxtrt.cli import main
+
+pytest.importorskip("torchvision")
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_dynamo() -> Iterator[None]:
+    """Dynamo shares compiled code between models of one type, as a new process would not."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit status of `fxtrt arguments`."""
+    monkeypatch.setattr(sys, "argv", ["fxtrt", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_report_prints_coverage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "report", "--model", "resnet18", "--engine", "reference") == 0
+    printed = capsys.readouterr().out
+    assert "1 engine: 100.0% of the FLOPs" in printed
+    assert "not built" in printed
+
+
+def test_run_compares_both_ways_with_eager(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "run", "--model", "resnet18", "--engine", "reference") == 0
+    printed = capsys.readouterr().out
+    assert printed.count("Against eager:") == 2
+    assert printed.count("1x1000") == 2
+    assert "NO" not in printed
+
+
+@pytest.mark.slow
+def test_run_takes_a_detector(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "fasterrcnn_mobilenet_v3_large_320_fpn"
+    assert run(monkeypatch, "run", "--model", name, "--engine", "reference") == 0
+    printed = capsys.readouterr().out
+    for output in ("boxes", "labels", "scores"):
+        assert printed.count(f"\n{output}") == 2
+    assert printed.count("100 of 100") == 6
+
+
+class OffByOne(torch.nn.Module):
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.model(x) + 1
+
+
+def test_run_fails_where_outputs_differ(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compile_right, report_right = fxtrt.compile, fxtrt.report
+
+    def compile_wrong(model: torch.nn.Module, inputs: Any, **options: Any) -> torch.nn.Module:
+        return OffByOne(compile_right(model, inputs, **options))
+
+    def report_inside(model: torch.nn.Module) -> fxtrt.Coverage:
+        return report_right(model.model if isinstance(model, OffByOne) else model)
+
+    monkeypatch.setattr(fxtrt, "compile", compile_wrong)
+    monkeypatch.setattr(fxtrt, "report", report_inside)
+    assert run(monkeypatch, "run", "--model", "resnet18", "--engine", "reference") == 1
+    assert "NO" in capsys.readouterr().out
+
+
+def test_run_fails_where_nothing_runs_in_an_engine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fxtrt, "report", lambda m: fxtrt.Coverage())
+    assert run(monkeypatch, "run", "--model", "resnet18", "--engine", "reference") == 1
+    assert "Nothing ran in an engine" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "resnet_18"], "did you mean 'resnet18'?"),
+        (["--model", "resnet18", "--engine", "tensort"], "did you mean 'tensorrt'?"),
+        (["--model", "resnet18", "--precision", "fp16"], "did you mean 'float16'?"),
+        (["--image", __file__], "is not an image"),
+        (["--image", "nowhere.jpg"], "does not exist"),
+    ],
+)
+def test_bad_input_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    assert run(monkeypatch, "report", *arguments) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in last
+
+
+def test_missing_extras_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("fxtrt.demo", "fxtrt.examples"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.delattr(fxtrt, "demo", raising=False)
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    assert run(monkeypatch, "report") == 1
+    assert "pip install 'fxtrt[vision]'" in capsys.readouterr().err

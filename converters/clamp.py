@@ -9,6 +9,7 @@ import torch
 
 from ..context import Context
 from ..registry import converts
+from .elementwise import arithmetic
 
 aten = torch.ops.aten
 
@@ -57,8 +58,7 @@ def _between(ctx: Context, x: Any, low: Any, high: Any) -> Any:
 
 
 def _bounded(ctx: Context, operation: str, x: Any, bound: Any) -> Any:
-    x, bound = ctx.operands(x, bound, dtype=ctx.output.dtype, rank=ctx.output.dim())
-    return ctx.elementwise(operation, x, bound)
+    return arithmetic(ctx, operation, x, bound)
 
 
 def _is_finite(bound: Any) -> bool:

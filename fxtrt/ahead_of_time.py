@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,8 +183,23 @@ def _parts_below(
 
 
 def _part(module: torch.nn.Module, call: Call, dynamic_shapes: Any, path: str) -> _Part:
-    graph = capture_module(module, call.args, call.kwargs, dynamic_shapes, path)
+    with _without_hooks(module):
+        graph = capture_module(module, call.args, call.kwargs, dynamic_shapes, path)
+    # GuardedForward asks first, and what does not fit runs in PyTorch.
+    graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
     return _Part(module, graph, call, input_specs(graph))
+
+
+@contextmanager
+def _without_hooks(module: torch.nn.Module) -> Iterator[None]:
+    """Only `forward` is replaced: the module's own hooks go on being called around it."""
+    names = ("_forward_hooks", "_forward_pre_hooks")
+    hooks = {name: module.__dict__[name] for name in names}
+    module.__dict__.update({name: OrderedDict() for name in names})
+    try:
+        yield
+    finally:
+        module.__dict__.update(hooks)
 
 
 def _region_counts(call: Call) -> Any:

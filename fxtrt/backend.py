@@ -13,7 +13,7 @@ from .build import BuildInfo, build
 from .capture import capture_dynamo
 from .engines.base import EngineBackend
 from .engines.select import select
-from .errors import BuildError, CaptureError, ConversionError, SettingsError
+from .errors import CaptureError, ConversionError, EngineError, SettingsError
 from .partition import PartitionPlan, partition
 from .pass_manager import run_passes
 from .precision import with_precision
@@ -44,7 +44,7 @@ def lower(
     A cluster that does not build stays in PyTorch, alone.
 
     Raises:
-        BuildError, ConversionError: with `on_build_failure="raise"` only.
+        EngineError, ConversionError: with `on_build_failure="raise"` only.
     """
     settled = plan(gm, backend, settings)
     rejections = dict(settled.rejections)
@@ -53,7 +53,7 @@ def lower(
         cutting = cut(gm, cluster)
         try:
             module, info = _build(cutting, backend, settings)
-        except (BuildError, ConversionError) as error:
+        except (EngineError, ConversionError) as error:
             if settings.on_build_failure == "raise":
                 raise
             log.warning("%s stays in PyTorch: %s", cluster.name, error)

@@ -57,12 +57,14 @@ def _plan(
     cluster: GraphModule, backend: EngineBackend, settings: Settings
 ) -> tuple[bytes, Network | None]:
     """The plan, and the network that it was built from, if it was not cached."""
-    cache = PlanCache(settings.cache_dir) if settings.cache_dir is not None else None
+    if settings.cache_dir is None:
+        network = convert(cluster, backend.features)
+        return backend.build(network, settings), network
+    cache = PlanCache(settings.cache_dir)
     key = EngineKey.of(cluster, backend, settings)
-    if cache is not None and (plan := cache.get(key)) is not None:
+    if (plan := cache.get(key)) is not None:
         return plan, None
     network = convert(cluster, backend.features)
     plan = backend.build(network, settings)
-    if cache is not None:
-        cache.put(key, plan)
+    cache.put(key, plan)
     return plan, network

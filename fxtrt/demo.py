@@ -15,6 +15,7 @@ from rich.console import Console
 import fxtrt
 
 from .comparison import compare, table
+from .engines.select import select
 from .examples import load_example
 from .report import Coverage
 
@@ -34,6 +35,8 @@ def run(name: str, image: Path | None, options: Mapping[str, Any]) -> bool:
         Whether something ran in an engine and, on `reference` with the model's own precision,
         every output equals eager; other engines round differently, which is printed only.
     """
+    # First, because through torch.compile a wrong option comes wrapped in Dynamo's own errors.
+    select(fxtrt.Settings.of(None, options).engine)
     # torchvision calls functions of torch by names that torch has since changed.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torchvision")
     with _step(f"{name} with random weights"):

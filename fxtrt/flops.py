@@ -9,17 +9,18 @@ from torch._ops import OpOverload
 from torch.fx import Node
 from torch.utils.flop_counter import flop_registry
 
-from .shapes import hint
+from .shapes import hint, is_unbacked
 
 __all__ = ["flops"]
 
 
 def flops(node: Node) -> int:
-    """The operations of one call at the sizes of the example inputs; 0 for what torch counts as 0.
+    """The operations of one call at the sizes of the example inputs; 0 for what torch counts as 0,
+    and where a size depends on data.
 
     Products count two operations (multiply and add) for each element, as in torch's counter.
     """
-    if not isinstance(node.target, OpOverload):
+    if not isinstance(node.target, OpOverload) or _depends_on_data(node):
         return 0
     count = flop_registry.get(node.target.overloadpacket)
     if count is None:
@@ -46,6 +47,13 @@ def _is_composite(target: OpOverload) -> bool:
         f".{target._schema.overload_name}" if target._schema.overload_name else ""
     )
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key(name, key))
+
+
+def _depends_on_data(node: Node) -> bool:
+    values = [n.meta.get("val") for n in (node, *node.all_input_nodes)]
+    leaves = torch.utils._pytree.tree_leaves(values)
+    sizes = [s for v in leaves for s in (v.shape if isinstance(v, torch.Tensor) else (v,))]
+    return any(isinstance(size, torch.SymInt) and is_unbacked(size) for size in sizes)
 
 
 def _concrete(node: Node) -> Any:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from types import CodeType
+from typing import Any, NoReturn
 
 import torch
+from torch._dynamo.source import LocalSource
+from torch._guards import detect_fake_mode
 from torch.fx import GraphModule
+from torch.fx.experimental.symbolic_shapes import SYMPY_INTERP
 from torch.utils import _pytree as pytree
 
 from .calls import Call
 from .engines.network import TensorSpec
+from .errors import FxtrtError
+from .weights import states
 
 __all__ = ["GuardedForward"]
 
@@ -22,9 +28,9 @@ log = logging.getLogger(__name__)
 class GuardedForward:
     """Replaces `module.forward`: runs the compiled graph for inputs like the example's.
 
-    Anything else runs the original `forward`: training mode, other shapes than the graph was
-    captured for, other constants, weights that were changed since. The first time is logged, and
-    `fallbacks` counts them.
+    Anything else runs the original `forward`: training mode, also of one submodule; other shapes
+    than the graph was captured for; other constants; weights that were changed since. The first
+    time is logged, and `fallbacks` counts them.
     """
 
     def __init__(
@@ -48,7 +54,10 @@ class GuardedForward:
         self._constants = tuple(
             None if isinstance(leaf, torch.Tensor) else (type(leaf), leaf) for leaf in leaves
         )
-        self._weights = tuple(_watched(module))
+        self._weights = tuple(_weights(module))
+        self._states = states([tensor for _, _, tensor in self._weights])
+        self._modules = tuple(child.__dict__ for child in module.modules())
+        self._relations = _size_relations(graph)
         self._lock = threading.Lock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -59,26 +68,43 @@ class GuardedForward:
         return self._original(*args, **kwargs)
 
     def _unfit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        if self._module.training:
+        if any(attributes["training"] for attributes in self._modules):
             return "the module is in training mode"
         leaves, tree = pytree.tree_flatten((args, kwargs))
         if tree != self._tree:
             return "the arguments have another structure than the example's"
         specs = iter(self._specs)
+        tensors: list[torch.Tensor] = []
         for leaf, constant in zip(leaves, self._constants, strict=True):
             if constant is None:
                 if not isinstance(leaf, torch.Tensor):
                     return f"an argument is {type(leaf).__name__}, in the example it was a tensor"
                 if reason := next(specs).mismatch(leaf):
                     return reason
+                tensors.append(leaf)
                 if leaf.requires_grad and torch.is_grad_enabled():
                     return "an input requires grad"
             elif (type(leaf), leaf) != constant:
                 return f"an argument is {leaf!r}, in the example it was {constant[1]!r}"
-        for owner, name, tensor, version in self._weights:
-            if owner[name] is not tensor or tensor._version != version:
-                return f"the weight {name!r} was changed after compiling: compile again"
+        if self._relations is not None and not _holds(self._relations, tensors):
+            return "the graph was captured for other relations between the inputs' sizes"
+        current = [owner[name] for owner, name, _ in self._weights]
+        for (_, name, tensor), now in zip(self._weights, current, strict=True):
+            if tensor is not now:
+                return f"the weight {name!r} was replaced after compiling: compile again"
+        if states(current) != self._states:
+            return f"the weight {self._changed()!r} was changed after compiling: compile again"
         return None
+
+    def _changed(self) -> str:
+        pairs = zip(self._weights, self._states, strict=True)
+        return next((name for (_, name, tensor), at in pairs if states([tensor]) != [at]), "")
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise FxtrtError(
+            "a compiled model cannot be copied, pickled or compiled again: do that with the model "
+            "that it was compiled from"
+        )
 
     def _record(self, reason: str) -> None:
         with self._lock:
@@ -88,11 +114,34 @@ class GuardedForward:
             log.warning("%s runs in PyTorch: %s", type(self._module).__name__, reason)
 
 
-def _watched(module: torch.nn.Module) -> list[tuple[dict[str, Any], str, torch.Tensor, int]]:
+def _weights(module: torch.nn.Module) -> list[tuple[dict[str, Any], str, torch.Tensor]]:
     return [
-        (owner, name, tensor, tensor._version)
+        (owner, name, tensor)
         for child in module.modules()
         for owner in (child._parameters, child._buffers)
         for name, tensor in owner.items()
-        if tensor is not None and not tensor.is_inference()
+        if tensor is not None
     ]
+
+
+def _size_relations(graph: GraphModule) -> CodeType | None:
+    """What the graph takes for granted of its inputs' sizes: "t0.size()[0] % 2 == 0", ready to run.
+
+    Tracing asks such questions where the model branches on a size. A range alone does not say it.
+    """
+    fakes = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
+    fakes = [fake for fake in fakes if isinstance(fake, torch.Tensor)]
+    mode = detect_fake_mode(fakes)
+    if mode is None or mode.shape_env is None:
+        return None
+    sources = [LocalSource(f"t{i}") for i in range(len(fakes))]
+    guards = mode.shape_env.produce_guards(fakes, sources, ignore_static=True)
+    # Engines take any strides.
+    relations = [g for g in guards if ".stride()" not in g and ".storage_offset()" not in g]
+    text = " and ".join(f"({relation})" for relation in relations)
+    return compile(text, "<size relations>", "eval") if text else None
+
+
+def _holds(relations: CodeType, tensors: Sequence[torch.Tensor]) -> bool:
+    named = {f"t{i}": tensor for i, tensor in enumerate(tensors)}
+    return bool(eval(relations, SYMPY_INTERP, {"L": named}))

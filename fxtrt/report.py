@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,8 @@ __all__ = [
     "rejection_row",
 ]
 
-_WIDTH = 60
+_WIDTH, _LINES = 64, 3
+"""Of a reason: longer ones are folded, then cut."""
 _MOST_REASONS = 20
 
 
@@ -223,10 +225,7 @@ def _rejections_table(rows: Sequence[RejectionRow]) -> str:
         weight[row.code, row.detail] += row.flops
     ordered = sorted(counted, key=lambda key: (-weight[key], -counted[key], key))
     shown = ordered[:_MOST_REASONS]
-    table = [
-        [counted[key], key[0], _shorten(key[1], _WIDTH), f"{weight[key] / 1e9:.2f}"]
-        for key in shown
-    ]
+    table = [[counted[key], key[0], _folded(key[1]), f"{weight[key] / 1e9:.2f}"] for key in shown]
     text = tabulate(table, headers=["nodes", "code", "reason", "GFLOPs"], disable_numparse=True)
     hidden = sum(counted[key] for key in ordered[_MOST_REASONS:])
     return text + (f"\n... and {hidden} nodes for other reasons" if hidden else "")
@@ -236,6 +235,10 @@ def _breaks_table(reasons: Sequence[str]) -> str:
     counted = Counter(reasons)
     table = [[count, _shorten(reason, _WIDTH + 20)] for reason, count in counted.most_common()]
     return tabulate(table, headers=["times", "reason"], disable_numparse=True)
+
+
+def _folded(text: str) -> str:
+    return "\n".join(textwrap.wrap(_shorten(text, _LINES * _WIDTH), _WIDTH))
 
 
 def _shorten(text: str, width: int) -> str:

@@ -58,7 +58,8 @@ def stitch(
     for cutting, module in zip(cuttings, modules, strict=True):
         _replace(gm, cutting, module, replaced)
     for node in reversed(gm.graph.nodes):
-        if is_size(node) and node.op == "call_function" and not node.users:
+        is_free = node.op == "get_attr" or (is_size(node) and node.op == "call_function")
+        if is_free and not node.users:
             gm.graph.erase_node(node)
     sort_topologically(gm.graph, dependencies(gm.graph))
     gm.graph.lint()

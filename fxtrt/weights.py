@@ -5,23 +5,27 @@ from __future__ import annotations
 import copy
 import logging
 import threading
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.fx import GraphModule
 
-__all__ = ["FrozenGraph", "freeze"]
+__all__ = ["FrozenGraph", "State", "freeze", "states"]
 
 log = logging.getLogger(__name__)
+
+State = tuple[int, int]
 
 
 class FrozenGraph:
     """A callable with a graph's own signature that runs it compiled with its weights frozen.
 
-    Dynamo passes weights at every call. When one is another tensor, or has been written to (an
-    optimizer step, `load_state_dict`), the graph is compiled again: engines never answer with old
-    weights.
+    Dynamo passes weights at every call. Modules of one class share their graph, so it is compiled
+    once for each set of weights; and when one has been written to since (an optimizer step,
+    `load_state_dict`), it is compiled again: engines never answer with old weights.
     """
 
     def __init__(
@@ -43,27 +47,60 @@ class FrozenGraph:
         self._positions = tuple(weights)
         self._rest = tuple(i for i in range(count) if i not in weights)
         self._weights = dict(weights)
+        self._latest: _Frozen | None = None
+        self._known: dict[tuple[int, ...], _Frozen] = {}
 
     def compile(self) -> None:
         """Compile for the weights that the graph was made with; before the first call."""
-        self._freeze(self._weights)
+        self._latest = self._freeze(list(self._weights.values()))
         self._weights.clear()
 
     def __call__(self, *args: Any) -> Any:
-        if self._is_stale(args):
-            with self._lock:
-                if self._is_stale(args):
-                    log.warning("weights changed since the engines were built: building them again")
-                    self._freeze({i: args[i] for i in self._positions})
-        return self._compiled(*(args[i] for i in self._rest))
+        weights = [args[i] for i in self._positions]
+        frozen = self._latest
+        if frozen is None or not frozen.fits(weights):
+            frozen = self._latest = self._find(weights)
+        return frozen.compiled(*(args[i] for i in self._rest))
 
-    def _freeze(self, weights: Mapping[int, torch.Tensor]) -> None:
-        compiled = self._compile(freeze(self._gm, weights))
-        self._seen = tuple((i, weights[i], _version(weights[i])) for i in self._positions)
-        self._compiled = compiled
+    def _find(self, weights: Sequence[torch.Tensor]) -> _Frozen:
+        with self._lock:
+            frozen = self._known.get(tuple(map(id, weights)))
+            if frozen is not None and frozen.fits(weights):
+                return frozen
+            if frozen is not None:
+                log.warning("weights changed since the engines were built: building them again")
+            return self._freeze(weights)
 
-    def _is_stale(self, args: tuple[Any, ...]) -> bool:
-        return any(args[i] is not seen or _version(seen) != v for i, seen, v in self._seen)
+    def _freeze(self, weights: Sequence[torch.Tensor]) -> _Frozen:
+        # The states are read first: a write during the compilation makes its result stale.
+        seen, at = tuple(weakref.ref(t, self._forget) for t in weights), states(weights)
+        named = dict(zip(self._positions, weights, strict=True))
+        frozen = _Frozen(seen, at, self._compile(freeze(self._gm, named)))
+        self._known[tuple(map(id, weights))] = frozen
+        return frozen
+
+    def _forget(self, _: weakref.ref[torch.Tensor]) -> None:
+        """Let go of the engines of a model that is gone; Dynamo itself keeps them for long."""
+        # No lock: the garbage collector may call this while it is held.
+        self._known = {key: frozen for key, frozen in self._known.items() if frozen.is_alive()}
+        if self._latest is not None and not self._latest.is_alive():
+            self._latest = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Frozen:
+    """A compiled graph, and the weights that are in it, which it does not keep alive."""
+
+    seen: tuple[weakref.ref[torch.Tensor], ...]
+    states: list[State]
+    compiled: Callable[..., Any]
+
+    def fits(self, weights: Sequence[torch.Tensor]) -> bool:
+        same = all(seen() is tensor for seen, tensor in zip(self.seen, weights, strict=True))
+        return same and states(weights) == self.states
+
+    def is_alive(self) -> bool:
+        return all(seen() is not None for seen in self.seen)
 
 
 def freeze(gm: GraphModule, weights: Mapping[int, torch.Tensor]) -> GraphModule:
@@ -83,6 +120,9 @@ def freeze(gm: GraphModule, weights: Mapping[int, torch.Tensor]) -> GraphModule:
     return frozen
 
 
-def _version(tensor: torch.Tensor) -> int | None:
-    # Tensors made under inference_mode keep no version: they cannot be watched, only compared.
-    return None if tensor.is_inference() else tensor._version
+def states(tensors: Sequence[torch.Tensor]) -> list[State]:
+    """What changes when a tensor is written to, or is given other memory (`tensor.data = ...`).
+
+    Writes through `tensor.data`, and to tensors made under `inference_mode`, leave no trace.
+    """
+    return [(t.data_ptr(), -1 if t.is_inference() else t._version) for t in tensors]

@@ -71,7 +71,9 @@ class ReferenceBackend:
 
     def __init__(self, trt: ModuleType | None = None) -> None:
         self.features = Features(import_tensorrt() if trt is None else trt)
-        self.fingerprint = f"reference, torch {torch.__version__}, {self.features.version}"
+        self.fingerprint = (
+            f"networks of {self.features.version}, executed by torch {torch.__version__}"
+        )
 
     def build(self, network: Network, settings: Settings) -> bytes:
         """Never succeeds: the network itself is what `load` takes."""

@@ -32,7 +32,7 @@ Call = Callable[[], tuple[torch.Tensor, ...]]
 
 def main() -> None:
     arguments = parse()
-    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    torch.backends.cudnn.allow_tf32 = False
     torch.manual_seed(0)
     model = resnet_fpn_backbone(backbone_name="resnet50", weights=None).eval().cuda()
     batch, _, *size = arguments.shape

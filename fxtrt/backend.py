@@ -13,7 +13,7 @@ from .build import BuildInfo, build
 from .capture import capture_dynamo
 from .engines.base import EngineBackend
 from .engines.select import select
-from .errors import CaptureError, ConversionError, EngineError, SettingsError
+from .errors import CaptureError, ConversionError, EngineError, PassError, SettingsError
 from .partition import PartitionPlan, partition
 from .pass_manager import run_passes
 from .precision import with_precision
@@ -115,6 +115,11 @@ def compile_graph(
         except CaptureError as error:
             log.warning("a graph stays in PyTorch: %s", error)
             parts = [graph_rejection(gm, Rejection("capture", str(error)))]
+        except PassError as error:
+            if settings.on_build_failure == "raise":
+                raise
+            log.warning("a graph stays in PyTorch: %s", error)
+            parts = [graph_rejection(gm, Rejection("pass", str(error)))]
     record_graph(gm, parts)
     return compiled
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
 import os
 import struct
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import sympy
 import torch
 from torch.fx import GraphModule, Node
 
 from .convert import input_specs, output_specs
 from .engines.base import EngineBackend
 from .errors import CacheError
+from .registry import registered
 from .settings import Settings
 
 __all__ = ["EngineKey", "PlanCache"]
@@ -38,7 +42,8 @@ class EngineKey:
     @classmethod
     def of(cls, cluster: GraphModule, backend: EngineBackend, settings: Settings) -> EngineKey:
         """The key of `cluster`: its calls with every argument, its weights' bytes, the shapes,
-        ranges and dtypes of what it takes and gives, the settings, the engine and the GPU.
+        ranges and dtypes of what it takes and gives, the settings, the engine, the GPU, and the
+        code that makes networks: a plan from before a converter was corrected is not found again.
         """
         digest = hashlib.sha256()
         for part in (
@@ -46,6 +51,7 @@ class EngineKey:
             backend.name,
             backend.fingerprint,
             settings.build_digest(),
+            _code_digest(),
         ):
             digest.update(part.encode() + b"\0")
         for node in cluster.graph.find_nodes(op="get_attr"):
@@ -115,6 +121,22 @@ def _unpack(data: bytes, path: Path) -> bytes:
     return plan
 
 
+@functools.cache
+def _code_digest() -> str:
+    """A digest of the source files that networks are made by, third-party converters included."""
+    here = Path(__file__).parent
+    files = {*here.glob("*.py"), *(here / "engines").glob("*.py")}
+    for module in {converter.build.__module__ for converter in registered().values()}:
+        if file := getattr(sys.modules.get(module), "__file__", None):
+            files |= {*Path(file).parent.glob("*.py")} if _is_family(module) else {Path(file)}
+    contents = sorted(hashlib.sha256(file.read_bytes()).digest() for file in files)
+    return hashlib.sha256(b"".join(contents)).hexdigest()
+
+
+def _is_family(module: str) -> bool:
+    return module.startswith("fxtrt.converters.")
+
+
 def _structure(cluster: GraphModule) -> list[str]:
     """The graph in a form that depends on nothing but what it computes."""
     names = {node: f"%{i}" for i, node in enumerate(cluster.graph.nodes)}
@@ -145,7 +167,7 @@ def _structure(cluster: GraphModule) -> list[str]:
 
 def _symbols(cluster: GraphModule) -> list[str]:
     """Which dynamic sizes are equal or derived from each other, independent of symbols' names."""
-    renamed: dict[str, str] = {}
+    renamed: dict[sympy.Symbol, sympy.Symbol] = {}
     lines = []
     for node in cluster.graph.nodes:
         for leaf in torch.utils._pytree.tree_leaves(node.meta.get("val")):
@@ -154,8 +176,8 @@ def _symbols(cluster: GraphModule) -> list[str]:
                 if isinstance(size, torch.SymInt):
                     expr = size.node.expr
                     for symbol in sorted(expr.free_symbols, key=str):
-                        renamed.setdefault(str(symbol), f"s{len(renamed)}")
-                    lines.append(str(expr.subs({s: renamed[str(s)] for s in expr.free_symbols})))
+                        renamed.setdefault(symbol, sympy.Symbol(f"s{len(renamed)}"))
+                    lines.append(str(expr.xreplace(renamed)))
     return lines
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
 __all__ = ["Call", "record_calls"]
@@ -22,7 +23,13 @@ class Call:
 
 
 def record_calls(model: torch.nn.Module, call: Call) -> tuple[dict[str, Call], int]:
-    """The first call of each submodule, by its path, and the FLOPs of the whole run."""
+    """The first call of each submodule, by its path, and the FLOPs of the whole run.
+
+    The run leaves nothing behind: it gets copies of the inputs, and buffers that the model updates
+    are as they were.
+    """
+    args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (call.args, call.kwargs))
+    buffers = [(buffer, buffer._version, buffer.clone()) for buffer in _watchable(model)]
     calls: dict[str, Call] = {}
 
     def note(path: str) -> Any:
@@ -38,5 +45,16 @@ def record_calls(model: torch.nn.Module, call: Call) -> tuple[dict[str, Call], i
             stack.callback(handle.remove)
         stack.enter_context(torch.no_grad())
         stack.enter_context(counter)
-        model(*call.args, **call.kwargs)
+        stack.callback(_restore, buffers)
+        model(*args, **kwargs)
     return calls, int(counter.get_total_flops())
+
+
+def _watchable(model: torch.nn.Module) -> list[torch.Tensor]:
+    return [buffer for buffer in model.buffers() if not buffer.is_inference()]
+
+
+def _restore(buffers: Sequence[tuple[torch.Tensor, int, torch.Tensor]]) -> None:
+    for buffer, version, before in buffers:
+        if buffer._version != version:
+            buffer.copy_(before)

@@ -84,6 +84,8 @@ class Settings:
         if not isinstance(self.tf32, bool):
             raise SettingsError(f"tf32 must be True or False, not {self.tf32!r}")
         if self.cache_dir is not None:
+            if not isinstance(self.cache_dir, (str, os.PathLike)):
+                raise SettingsError(f"cache_dir must be a path or None, not {self.cache_dir!r}")
             object.__setattr__(self, "cache_dir", Path(self.cache_dir).expanduser())
 
     @classmethod

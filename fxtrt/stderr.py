@@ -13,7 +13,7 @@ __all__ = ["silent_if_it_fails"]
 
 log = logging.getLogger(__name__)
 
-_one_at_a_time = threading.Lock()  # sys.stderr belongs to the process
+_one_at_a_time = threading.RLock()  # sys.stderr belongs to the process
 
 
 @contextmanager

@@ -30,7 +30,8 @@ def cut(gm: GraphModule, cluster: Cluster) -> Cutting:
     """Copy a cluster out of `gm`: weights come along, shared; sizes of its own tensors too."""
     members = set(cluster.nodes)
     inputs = _inputs(cluster, members)
-    outputs = tuple(node for node in cluster.nodes if _is_read_outside(node, members))
+    read: dict[Node, bool] = {}
+    outputs = tuple(node for node in cluster.nodes if _is_read_outside(node, members, read))
     root, graph = torch.nn.Module(), Graph()
     copies: dict[Node, Node] = {}
     for node in inputs:
@@ -84,7 +85,8 @@ def _replace(
         node.replace_all_uses_with(item, delete_user_cb=lambda user: user not in members)
     for node in reversed(cutting.cluster.nodes):
         for user in list(node.users):
-            if user not in members:
+            # It may have gone with another one.
+            if user not in members and user in node.users:
                 _erase_dead_size(gm.graph, user)
         gm.graph.erase_node(node)
 
@@ -92,12 +94,15 @@ def _replace(
 def _inputs(cluster: Cluster, members: set[Node]) -> tuple[Node, ...]:
     """The values that come from outside, in order of first use; tensors and sizes, no weights."""
     found: dict[Node, None] = {}
+    seen: set[Node] = set()
+    inner: dict[Node, bool] = {}
 
     def visit(node: Node) -> None:
         for source in node.all_input_nodes:
-            if source in members or source.op == "get_attr":
+            if source in members or source.op == "get_attr" or source in seen:
                 continue
-            if _is_size_of(source, members):
+            seen.add(source)
+            if _is_size_of(source, members, inner):
                 visit(source)
             else:
                 found[source] = None
@@ -121,19 +126,31 @@ def _sizes_first(node: Node, copies: dict[Node, Node]) -> list[Node]:
     return list(order)
 
 
-def _is_size_of(node: Node, members: set[Node]) -> bool:
-    """Whether a size depends on a tensor of the cluster, so that it must be computed inside."""
-    return is_size(node) and any(
-        source in members or _is_size_of(source, members) for source in node.all_input_nodes
-    )
+def _is_size_of(node: Node, members: set[Node], known: dict[Node, bool]) -> bool:
+    """Whether a size depends on a tensor of the cluster, so that it must be computed inside.
+
+    known: the answers so far; without it, sizes that share their parts take forever.
+    """
+    if node not in known:
+        known[node] = is_size(node) and any(
+            source in members or _is_size_of(source, members, known)
+            for source in node.all_input_nodes
+        )
+    return known[node]
 
 
-def _is_read_outside(node: Node, members: set[Node]) -> bool:
-    """Whether a tensor is needed outside; sizes that only the cluster reads do not count."""
-    return any(
-        user not in members and not (is_size(user) and not _is_read_outside(user, members))
-        for user in node.users
-    )
+def _is_read_outside(node: Node, members: set[Node], known: dict[Node, bool]) -> bool:
+    """Whether a tensor is needed outside; sizes that only the cluster reads do not count.
+
+    known: the answers so far.
+    """
+    if node not in known:
+        known[node] = any(
+            user not in members
+            and not (is_size(user) and not _is_read_outside(user, members, known))
+            for user in node.users
+        )
+    return known[node]
 
 
 def _copy_weight(gm: GraphModule, node: Node, root: torch.nn.Module, graph: Graph) -> Node:
@@ -147,6 +164,6 @@ def _copy_weight(gm: GraphModule, node: Node, root: torch.nn.Module, graph: Grap
 
 
 def _erase_dead_size(graph: Graph, node: Node) -> None:
-    for user in list(node.users):
-        _erase_dead_size(graph, user)
+    while node.users:
+        _erase_dead_size(graph, next(iter(node.users)))
     graph.erase_node(node)

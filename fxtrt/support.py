@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.fx import Node
 
 from .engines.base import EngineBackend
 from .registry import Rejection, bind, registered
-from .shapes import is_static, is_unbacked, size_range
+from .shapes import Size, is_static, is_unbacked, size_range
 
 __all__ = ["is_size", "support"]
 
@@ -37,8 +38,13 @@ def support(node: Node, backend: EngineBackend) -> Rejection | None:
         name: torch.fx.node.map_arg(value, lambda n: n.meta["val"])
         for name, value in bind(node.target, node.args, node.kwargs).items()
     }
-    if any(isinstance(v, torch.SymFloat) for v in torch.utils._pytree.tree_leaves(arguments)):
+    leaves = torch.utils._pytree.tree_leaves(arguments)
+    if any(isinstance(value, torch.SymFloat) for value in leaves):
         return Rejection("check", f"{node.target}: an argument is a float computed from sizes")
+    for value in leaves:
+        if isinstance(value, torch.SymInt) and not _is_of_sizes(value, node):
+            detail = f"{node.target}: the number {value} is no size of an input tensor"
+            return Rejection("check", detail)
     reason = converter.check(arguments, node=node, features=backend.features)
     return None if reason is None else Rejection("check", f"{node.target}: {reason}")
 
@@ -46,6 +52,18 @@ def support(node: Node, backend: EngineBackend) -> Rejection | None:
 def is_size(node: Node) -> bool:
     """Whether the node computes a size (a SymInt or a plain number) and not a tensor."""
     return node.op != "output" and isinstance(node.meta.get("val"), (torch.SymInt, int, float))
+
+
+def _is_of_sizes(value: torch.SymInt, node: Node) -> bool:
+    """Whether a number can be computed from sizes; an engine takes tensors, and no other number."""
+    symbols = set(value.node.expr.free_symbols)
+    for placeholder in node.graph.find_nodes(op="placeholder") if symbols else ():
+        fake = placeholder.meta.get("val")
+        sizes: Sequence[Size] = fake.shape if isinstance(fake, torch.Tensor) else ()
+        for size in sizes:
+            if isinstance(size, torch.SymInt):
+                symbols -= size.node.expr.free_symbols
+    return not symbols
 
 
 def _tensors(node: Node) -> list[torch.Tensor]:

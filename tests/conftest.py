@@ -8,6 +8,14 @@ from fxtrt.engines.base import EngineBackend
 from fxtrt.engines.reference import ReferenceBackend
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all-samples",
+        action="store_true",
+        help="run every sample of PyTorch's operator database, and not a few of each operator",
+    )
+
+
 @pytest.fixture(scope="session")
 def reference() -> EngineBackend:
     """The engine that executes networks with PyTorch."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sympy
 import torch
 import torch.nn.functional as F
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from fxtrt.cache import EngineKey, PlanCache
+from fxtrt.cache import EngineKey, PlanCache, _code_digest, _symbols
 from fxtrt.capture import trace
 from fxtrt.engines.base import EngineBackend
+from fxtrt.registry import Converter, registered
 from fxtrt.settings import Settings
 
 X, Y = torch.randn(1, 4, 6, 6), torch.randn(1, 4, 6, 6)
@@ -109,3 +113,37 @@ def test_a_directory_that_cannot_be_written_is_no_error(
     with caplog.at_level(logging.WARNING):
         PlanCache(blocked).put(KEY, b"plan")
     assert "could not be written" in caplog.text
+
+
+def test_the_key_covers_the_code_that_makes_networks(
+    reference: EngineBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def function(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x + y
+
+    def of_source(source: str) -> EngineKey:
+        (tmp_path / "fxtrt_third_party.py").write_text(source)
+        _code_digest.cache_clear()
+        return key(function, reference)
+
+    monkeypatch.syspath_prepend(tmp_path)
+    first = of_source("def build(ctx, x):\n    return x\n")
+    module = importlib.import_module("fxtrt_third_party")
+    erfinv = torch.ops.aten.erfinv.default
+    extra = Converter(erfinv, module.build, parameters={"self": "x"})
+    monkeypatch.setattr("fxtrt.registry._CONVERTERS", {**registered(), erfinv: extra})
+    second = of_source("def build(ctx, x):\n    return x\n")
+    assert first != second == of_source("def build(ctx, x):\n    return x\n")
+    assert second != of_source("def build(ctx, x):\n    return ctx.unary('SIN', x)\n")
+    monkeypatch.undo()
+    _code_digest.cache_clear()
+
+
+def test_symbols_may_swap_their_names() -> None:
+    s0, s1 = (sympy.Symbol(name, integer=True, positive=True) for name in ("s0", "s1"))
+    graph, environment = torch.fx.Graph(), ShapeEnv()
+    for number, size in enumerate((s1, s0, s1 + 2 * s0)):
+        value = environment.create_symintnode(size, hint=number)
+        graph.placeholder(f"x{number}").meta["val"] = value
+    graph.output(())
+    assert _symbols(torch.fx.GraphModule({}, graph)) == ["s0", "s1", "s0 + 2*s1"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import pickle
 import threading
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from torch import nn
 
 import fxtrt
-from fxtrt.errors import CaptureError, ConversionError, FxtrtError, SettingsError
+from fxtrt.errors import CaptureError, ConversionError, EngineError, FxtrtError, SettingsError
 from fxtrt.registry import Converter, registered
 
 aten = torch.ops.aten
@@ -227,3 +229,94 @@ def test_threads_share_a_compiled_model() -> None:
     with torch.no_grad():
         for index, x in enumerate(inputs):
             torch.testing.assert_close(results[index], model(x))
+
+
+def test_hooks_are_called_once() -> None:
+    model = make(Detector)
+    for module in (model.backbone, model.backbone.low[0]):  # type: ignore[union-attr, index]
+        module.register_forward_pre_hook(lambda _, args: (args[0] + 1,))  # type: ignore[union-attr]
+    model.head.register_forward_hook(lambda _, args, output: output * 2)  # type: ignore[union-attr]
+    fast = compiled(model, X)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(X), model(X))
+    assert fxtrt.report(fast).flops_share == 1.0
+
+
+class EvenOrOdd(nn.Module):
+    """Branches on a size, and takes two inputs of one size."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        factor = 2 if x.shape[0] % 2 == 0 else 3
+        return torch.relu(x * factor + y)
+
+
+@pytest.mark.parametrize(("rows", "others"), [(4, 4), (6, 6), (5, 5), (4, 1)])
+def test_sizes_that_the_graph_is_not_for_run_in_pytorch(rows: int, others: int) -> None:
+    model = make(EvenOrOdd)
+    auto = {0: torch.export.Dim.AUTO(max=8)}
+    fast = compiled(model, torch.ones(4, 3), torch.ones(4, 3), dynamic_shapes=(auto, auto))
+    x, y = torch.randn(rows, 3), torch.randn(others, 3)
+    torch.testing.assert_close(fast(x, y), model(x, y))
+    assert bool(fast.forward.fallbacks) == ((rows, others) not in ((4, 4), (6, 6)))  # type: ignore[attr-defined]
+
+
+def test_one_submodule_in_training_mode_is_enough() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 500), nn.ReLU(), nn.Sigmoid(), nn.Dropout(0.5)).eval()
+    fast = compiled(model, torch.randn(2, 4))
+    x = torch.randn(2, 4)
+    assert (fast(x) == 0).sum() == 0
+    fast[3].train()  # type: ignore[index]
+    assert (fast(x) == 0).sum() > 100
+
+
+def test_weights_with_other_memory_run_in_pytorch() -> None:
+    model = make(Features)
+    fast = compiled(model, X)
+    model.low[0].weight.data = torch.randn(4, 3, 3, 3)  # type: ignore[index, union-attr]
+    with torch.no_grad():
+        torch.testing.assert_close(fast(X), model(X))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps, lambda m: compiled(m, X)])
+def test_a_compiled_model_is_not_copied(copied: Any) -> None:
+    fast = compiled(make(Features), X)
+    with pytest.raises(FxtrtError, match="do that with the model that it was compiled from"):
+        copied(fast)
+
+
+def test_an_engine_that_does_not_load_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise EngineError("the plan is for another driver")
+
+    monkeypatch.setattr("fxtrt.engines.reference.ReferenceBackend.load", fail)
+    model = make(Features)
+    fast = compiled(model, X)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(X), model(X))
+    assert {row.detail for row in fxtrt.report(fast).rejections} == {
+        "the plan is for another driver"
+    }
+
+
+class Counting(nn.Module):
+    """Writes to its input and to a buffer, and does not export."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Sigmoid())
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.get_buffer("calls").add_(1)
+        if x.add_(1).sum().item() > 1e9:
+            return x
+        return self.body(x)  # type: ignore[no-any-return]  # a module's call
+
+
+def test_compiling_leaves_inputs_and_buffers_alone() -> None:
+    model, x = make(Counting), torch.zeros(2, 4)
+    fast = compiled(model, x)
+    assert fxtrt.report(fast).clusters
+    assert x.sum() == 0
+    assert model.get_buffer("calls") == 0

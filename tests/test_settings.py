@@ -25,6 +25,7 @@ from fxtrt.errors import SettingsError
         ({"workspace_bytes": -1}, "at least 1"),
         ({"tf32": 1}, "True or False"),
         ({"on_build_failure": "ignore"}, "fallback, raise"),
+        ({"cache_dir": 5}, "a path or None"),
     ],
 )
 def test_a_wrong_option_names_the_way_out(options: dict[str, Any], message: str) -> None:

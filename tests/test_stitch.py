@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 from graphs import random_dag, rejects
 from hypothesis import given, settings
@@ -66,3 +68,29 @@ def test_several_outputs_and_multi_output_operators() -> None:
     expected = gm(x)
     assert stitched(gm) == 1
     torch.testing.assert_close(gm(x), expected)
+
+
+def test_weights_that_only_clusters_read_leave_the_graph() -> None:
+    weight = torch.randn(3)
+    gm = trace(lambda x: torch.sigmoid(torch.relu(x * weight)) * weight, (torch.randn(2, 3),))
+    x = torch.randn(2, 3)
+    expected = gm(x)
+    assert stitched(gm) == 2
+    assert not gm.graph.find_nodes(op="get_attr")
+    torch.testing.assert_close(gm(x), expected)
+
+
+def test_sizes_that_share_their_parts_take_no_time() -> None:
+    """Each size is the sum of the two before it: 2**40 ways lead to the first ones."""
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        y = torch.cat([x, x]).relu()
+        a, b = y.shape[0], y.shape[1]
+        for _ in range(60):
+            a, b = b, a + b
+        return torch.relu(y + 1) * b
+
+    gm = trace(function, (torch.randn(2, 3),), dynamic=True)
+    start = time.perf_counter()
+    assert stitched(gm) == 1
+    assert time.perf_counter() - start < 10

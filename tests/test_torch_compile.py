@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 import fxtrt
+from fxtrt.backend import lower
+from fxtrt.errors import PassError
 
 OPTIONS = {"engine": "reference"}
 
@@ -214,3 +216,64 @@ def test_new_sizes_compile_again_and_stay_right(block: nn.Module) -> None:
         for size in (8, 9, 12, 8):
             x = torch.randn(2, 4, size, size)
             torch.testing.assert_close(model(x), block(x))
+
+
+class Stage(nn.Module):
+    """A block behind a graph break."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = Block()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch._dynamo.graph_break()
+        return self.block(x)  # type: ignore[no-any-return]  # a module's call
+
+
+def test_blocks_that_share_a_graph_keep_their_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    lowered = []
+
+    def counted(*args: Any) -> Any:
+        lowered.append(args)
+        return lower(*args)
+
+    monkeypatch.setattr("fxtrt.backend.lower", counted)
+    stages = nn.Sequential(Stage(), Stage(), Stage()).eval()
+    model = compiled(stages)
+    with torch.no_grad():
+        for _ in range(3):
+            torch.testing.assert_close(model(X), stages(X))
+    assert len(lowered) == 3
+
+
+def test_sizes_that_depend_on_data_are_reported() -> None:
+    model = compiled(lambda x: torch.relu(x[x[:, 0] > 0] @ torch.ones(4, 5)) + 1, blacklist=("mm",))
+    x = torch.randn(6, 4)
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        result = model(x)
+    torch.testing.assert_close(result, torch.relu(x[x[:, 0] > 0] @ torch.ones(4, 5)) + 1)
+
+
+def test_a_number_that_is_no_size_stays_out_alone() -> None:
+    layers = [nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU()]
+    body = nn.Sequential(*layers).eval()
+    model = compiled(lambda x, n: body(x) * n)
+    x = torch.randn(2, 4)
+    with torch.no_grad():
+        for n in (2, 3, 5):
+            torch.testing.assert_close(model(x, n), body(x) * n)
+
+
+def test_a_pass_that_fails_leaves_the_graph_in_pytorch(
+    block: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(gm: Any) -> Any:
+        raise PassError("broken on purpose")
+
+    monkeypatch.setattr("fxtrt.backend.run_passes", fail)
+    model = compiled(block)
+    with torch.no_grad():
+        torch.testing.assert_close(model(X), block(X))
+    assert codes(model) == {"pass"}
+    with pytest.raises(Exception, match="broken on purpose"), torch.no_grad():
+        compiled(block, on_build_failure="raise")(X)

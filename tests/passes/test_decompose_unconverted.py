@@ -174,4 +174,4 @@ def test_equal_calls_are_traced_once(convert: Convert, monkeypatch: pytest.Monke
     assert decompose_unconverted(gm)
     assert len(traced) == 2
     gm.recompile()
-    torch.testing.assert_close(gm(A, B, C)[0], chain(A, B, C))
+    torch.testing.assert_close(gm(A, B, C)[0], chain(A, B, C), atol=1e-4, rtol=1e-4)

@@ -23,7 +23,9 @@ from torch.export.exported_program import _override_composite_implicit_decomp
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from .calls import Call
 from .errors import CaptureError
+from .ranges import restore_ranges
 from .registry import registered
 from .source import set_module_prefix
 from .stderr import silent_if_it_fails
@@ -62,7 +64,7 @@ def capture_module(
             f"torch.export could not capture {type(model).__name__}: {_first_line(error)}"
         ) from error
     assert isinstance(gm, GraphModule)
-    _restore_ranges(gm, program.range_constraints)
+    restore_ranges(gm, model, Call(args, kwargs or {}), program.range_constraints)
     set_module_prefix(gm, path)
     return gm
 
@@ -151,16 +153,6 @@ def trace(
     gm.graph.eliminate_dead_code()
     gm.recompile()
     return gm
-
-
-def _restore_ranges(gm: GraphModule, ranges: Mapping[Any, Any]) -> None:
-    """Give the symbols the ranges that the user asked for.
-
-    While tracing, torch takes a dynamic size for at least 2; export promises more afterwards.
-    """
-    fake_mode = detect_fake_mode([n.meta["val"] for n in gm.graph.nodes if "val" in n.meta])
-    if fake_mode is not None and fake_mode.shape_env is not None:
-        fake_mode.shape_env.var_to_range.update(ranges)
 
 
 def require_inference(model: torch.nn.Module, inputs: Any) -> None:

@@ -83,6 +83,7 @@ def _spec(name: str, fake: torch.Tensor) -> TensorSpec:
         tuple(low for low, _ in ranges),
         tuple(hint(size) for size in fake.shape),
         tuple(high for _, high in ranges),
+        fake.device,
     )
 
 

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 import torch
 from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
 
 from .engines.base import Engine
+from .shapes import memory_order
 
 __all__ = ["EngineModule"]
 
@@ -22,7 +24,8 @@ class EngineModule(torch.nn.Module):
     It takes the cluster's inputs (tensors, and ints for sizes, which the engine reads off the
     tensors) and gives the tuple of its outputs. Inputs that the engine was not built for (an empty
     tensor, a size outside its range, another device) run in PyTorch: the same numbers, slower.
-    The first time is logged, and `fallbacks` counts them.
+    The first time is logged, and `fallbacks` counts them. Outputs have the strides that eager's
+    have: what comes after was traced with them.
 
     engine:   None where the plan cannot run on this machine.
     fallback: the cluster in PyTorch.
@@ -30,6 +33,8 @@ class EngineModule(torch.nn.Module):
 
     def __init__(self, name: str, engine: Engine | None, fallback: GraphModule) -> None:
         super().__init__()
+        outputs = pytree.tree_leaves(fallback.graph.output_node().args)
+        self._orders = tuple(memory_order(node.meta["val"]) for node in outputs)
         self.name = name
         self.engine = engine
         self.fallback = fallback
@@ -41,7 +46,7 @@ class EngineModule(torch.nn.Module):
         reason = self._unfit(tensors)
         if reason is None:
             assert self.engine is not None
-            return self.engine.run(tensors)
+            return tuple(map(_in_order, self.engine.run(tensors), self._orders))
         self._record(reason)
         return self.fallback(*inputs)  # type: ignore[no-any-return]  # a GraphModule's call
 
@@ -61,3 +66,10 @@ class EngineModule(torch.nn.Module):
             first = self.fallbacks[reason] == 1
         if first:
             log.warning("%s runs in PyTorch: %s", self.name, reason)
+
+
+def _in_order(tensor: torch.Tensor, order: tuple[int, ...] | None) -> torch.Tensor:
+    if order is None:
+        return tensor
+    permuted = torch.empty_permuted(tensor.shape, order, dtype=tensor.dtype, device=tensor.device)
+    return permuted.copy_(tensor)

@@ -10,7 +10,7 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import bound_sympy
 
-__all__ = ["Size", "hint", "is_static", "is_unbacked", "size_range"]
+__all__ = ["Size", "hint", "is_static", "is_unbacked", "memory_order", "size_range"]
 
 Size = int | torch.SymInt
 
@@ -45,6 +45,22 @@ def size_range(size: Size) -> tuple[int, int | None]:
     high = None if _is_infinite(bounds.upper) else int(bounds.upper)
     low = 0 if bounds.lower in (-int_oo, -sympy.oo) else int(bounds.lower)
     return max(0, low), high
+
+
+def memory_order(tensor: torch.Tensor) -> tuple[int, ...] | None:
+    """The dimensions from outermost to innermost in memory; None where they lie in order.
+
+    None also for what is not dense (an expanded tensor): no memory of its own can be like it.
+    """
+    sizes, strides = [hint(s) for s in tensor.shape], [hint(s) for s in tensor.stride()]
+    order = sorted(range(len(sizes)), key=lambda dim: (-strides[dim], dim))
+    expected = 1
+    for dim in reversed(order):
+        if sizes[dim] != 1 and strides[dim] != expected:
+            return None
+        expected *= max(1, sizes[dim])
+    wide = [dim for dim in order if sizes[dim] != 1]
+    return None if wide == sorted(wide) else tuple(order)
 
 
 def _is_infinite(bound: Any) -> bool:

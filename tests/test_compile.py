@@ -320,3 +320,35 @@ def test_compiling_leaves_inputs_and_buffers_alone() -> None:
     assert fxtrt.report(fast).clusters
     assert x.sum() == 0
     assert model.get_buffer("calls") == 0
+
+
+class Squeezing(nn.Module):
+    """Gives another rank at batch 1, which no trace at batch 2 can know."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x.squeeze() * 2) + 1
+
+
+def test_a_batch_of_one_is_never_guessed(caplog: pytest.LogCaptureFixture) -> None:
+    model = make(Squeezing)
+    batch = torch.export.Dim("b", min=1, max=8)
+    with caplog.at_level(logging.WARNING):
+        fast = compiled(model, torch.randn(2, 3), dynamic_shapes=({0: batch},))
+        for size in (1, 2, 5):
+            x = torch.randn(size, 3)
+            torch.testing.assert_close(fast(x), model(x))
+    assert "at a size of 1" in caplog.text
+
+
+def test_views_of_outputs_in_another_memory_order() -> None:
+    class Model(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            y = torch.relu(x.t() * 2 + 1)
+            return y, y.as_strided((4,), (1,))
+
+    x = torch.randn(3, 4)
+    for fast in (
+        compiled(Model().eval(), x),
+        torch.compile(Model(), backend="fxtrt", options={"engine": "reference"}),
+    ):
+        torch.testing.assert_close(fast(x), Model()(x))

@@ -57,3 +57,20 @@ def test_a_plan_for_another_machine_runs_in_pytorch() -> None:
     x = torch.randn(4, 3)
     torch.testing.assert_close(module(x)[0], torch.relu(x) * 2 + 1)
     assert list(module.fallbacks) == ["the plan was built for another machine"]
+
+
+def test_outputs_lie_in_memory_as_in_eager(reference: EngineBackend) -> None:
+    def function(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (
+            torch.relu(x.permute(0, 2, 3, 1)),
+            torch.relu(x),
+            torch.relu(x[:, :1]).expand(2, 3, 4, 5),
+        )
+
+    x = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    gm = trace(function, (x,))
+    network = convert(gm, reference.features)
+    module = EngineModule("c", reference.load(network, network.inputs, network.outputs), gm)
+    actual, expected = module(x), function(x)
+    torch.testing.assert_close(tuple(actual), expected)
+    assert [a.stride() for a in actual[:2]] == [e.stride() for e in expected[:2]]

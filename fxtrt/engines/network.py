@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 class TensorSpec:
     """One input or output of an engine; a dimension is static where low equals high.
 
-    A high of None means that the dimension has no upper bound.
+    A high of None means that the dimension has no upper bound, a device of None any device.
     """
 
     name: str
@@ -33,6 +33,7 @@ class TensorSpec:
     low: tuple[int, ...]
     optimum: tuple[int, ...]
     high: tuple[int | None, ...]
+    device: torch.device | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -47,6 +48,8 @@ class TensorSpec:
         """Why `tensor` cannot be bound here, or None."""
         if tensor.dtype != self.dtype:
             return f"{self.name} is {tensor.dtype}, expected {self.dtype}"
+        if self.device is not None and tensor.device != self.device:
+            return f"{self.name} is on {tensor.device}, expected {self.device}"
         fits = len(self.low) == tensor.dim() and all(
             low <= size and (high is None or size <= high)
             for low, size, high in zip(self.low, tensor.shape, self.high, strict=True)

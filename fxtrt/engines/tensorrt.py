@@ -43,6 +43,8 @@ class TensorRTBackend:
     def supports(self, device: torch.device) -> str | None:
         if self.runnable and device.type != "cuda":
             return f"the tensor is on {device}, the engine on the GPU"
+        if self.runnable and device.index not in (None, torch.cuda.current_device()):
+            return f"the tensor is on {device}, not on the current GPU"
         return None
 
     def build(self, network: Network, settings: Settings) -> bytes:

@@ -7,10 +7,10 @@ PYTHONS := python3.13 python3.12 python3.11 python3.10 python3
 FITS := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in $(PYTHONS); do $$p -c "$(FITS)" >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test test-ops lint format clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## a virtual environment in .venv; PYTHON=... picks the Python
 
@@ -19,6 +19,9 @@ demo: $(READY) ## a detector on a photograph, against eager; ARGS="--model ... -
 
 test: $(READY) ## the tests; ARGS="-m gpu", ARGS="-k relu" ...
 	$(BIN)/python -m pytest $(ARGS)
+
+test-ops: $(READY) ## every sample of PyTorch's own operator tests: tens of minutes
+	$(BIN)/python -m pytest -s --timeout=0 --all-samples tests/test_opdb.py $(ARGS)
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check

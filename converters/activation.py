@@ -71,8 +71,11 @@ def celu(ctx: Context, x: Any, alpha: float) -> Any:
 def _scaled_elu(ctx: Context, x: Any, alpha: float, scale: float, input_scale: float) -> Any:
     # SELU(y) is beta * y, or beta * alpha * (exp(y) - 1) for y <= 0.
     if input_scale != 1:
-        x = _times(ctx, x, input_scale)
-    return ctx.activation("SELU", x, alpha=alpha * input_scale, beta=scale / input_scale)
+        # Scaled up, a large float16 would leave its range.
+        wide = torch.float32 if input_scale > 1 else ctx.output.dtype
+        x = _times(ctx, ctx.cast(x, wide), input_scale)
+    y = ctx.activation("SELU", x, alpha=alpha * input_scale, beta=scale / input_scale)
+    return ctx.cast(y, ctx.output.dtype)
 
 
 @converts(aten.selu.default, check=_floating)

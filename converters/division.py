@@ -50,9 +50,12 @@ def div_rounded(ctx: Context, x: Any, other: Any, rounding_mode: str | None) -> 
     """div(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor"""
     if rounding_mode is None:
         return div(ctx, x, other)
-    quotient = _floored if rounding_mode == "floor" else _truncated
     a, b = _operands(ctx, x, other)
-    return ctx.cast(quotient(ctx, a, b), ctx.output.dtype)
+    quotient = _floored(ctx, a, b) if rounding_mode == "floor" else _truncated(ctx, a, b)
+    if rounding_mode == "floor" and ctx.output.dtype.is_floating_point:
+        # torch goes through fmod: the floored quotient of an infinity is NaN, and so is inf - inf.
+        quotient = ctx.elementwise("SUM", quotient, ctx.elementwise("SUB", a, a))
+    return ctx.cast(quotient, ctx.output.dtype)
 
 
 @converts(

@@ -51,7 +51,11 @@ def accumulated(
     keepdim: bool = False,
 ) -> Any:
     """`reduce` that accumulates as torch does and gives the dtype of the node's output."""
-    x = ctx.cast(x, wide(ctx.output.dtype))
+    if ctx.output.dtype == torch.bool:
+        # REDUCE takes no bools: 0 and 1 add up to a count, and multiply to 0 or 1.
+        x = ctx.cast(ctx.cast(x, torch.bool), torch.int32)
+    else:
+        x = ctx.cast(x, wide(ctx.output.dtype))
     return ctx.cast(reduce(ctx, operation, x, dim, keepdim), ctx.output.dtype)
 
 

@@ -71,6 +71,13 @@ ROWS = [
     row(aten.elu.default, X, 0.5, 2.0, 3, name="input_scale"),
     row(aten.elu.default, X, 1.0, 1.0, -1.0, name="negative", rejected="input_scale=-1.0"),
     row(aten.celu.default, X, 2.0, name="alpha"),
+    row(
+        aten.celu.default,
+        V(-9.0, -0.1, 1.0, 6e4, dtype=torch.float16),
+        0.1,
+        name="half",
+        tolerance=2e-3,
+    ),
     row(aten.celu.default, X, -2.0, name="negative", rejected="alpha=-2.0 is not positive"),
     row(aten.leaky_relu.default, X, -0.3, name="negative_slope"),
     row(aten.softplus.default, X, 2.0, 3.0, name="low_threshold"),

@@ -13,6 +13,7 @@ F16, I32, I64 = torch.float16, torch.int32, torch.int64
 X = T((2, 3, 4))
 IX = T((2, 3), I64)
 INFINITE = V(-math.inf, 0.0, math.inf, 4.0)
+FLAGS = T((2, 3, 4), torch.bool)
 
 ROWS = [
     OpRow(aten.clamp.default, (X, -0.5, 0.5), dynamic=True),
@@ -41,6 +42,8 @@ ROWS = [
     OpRow(aten.clamp_min.default, (T((2, 3), F16), 1e-8), name="float16-tiny"),
     OpRow(aten.clamp_min.default, (IX, 0.5), name="int-float"),
     OpRow(aten.clamp_min.Tensor, (T((4,)), INFINITE), dynamic=True),
+    OpRow(aten.clamp_min.Tensor, (FLAGS, T((3, 1), torch.bool)), name="bool"),
+    OpRow(aten.clamp_max.Tensor, (FLAGS, T((), torch.bool)), name="bool"),
     OpRow(aten.clamp_max.default, (X, 0.1), dynamic=True),
     OpRow(aten.clamp_max.default, (IX, 1), name="int"),
     OpRow(aten.clamp_max.Tensor, (X, T(())), dynamic=True),

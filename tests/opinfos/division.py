@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-from oprow import OpRow, T, W
+from oprow import OpRow, T, V, W
 
 aten = torch.ops.aten
 F16, I32, I64 = torch.float16, torch.int32, torch.int64
@@ -14,6 +16,7 @@ HALF = T((64,), F16, -300.0, 300.0)
 IX = T((5, 7), I64, -20, 21)
 IPOS = T((7,), I64, 1, 6)
 INEG = T((5, 7), I32, -6, -1)
+SPECIAL = V(math.inf, -math.inf, math.nan, 0.0, -0.5, 3e38)
 FLOOR = {"rounding_mode": "floor"}
 BY_TENSOR = "by a tensor needs fmod"
 
@@ -58,6 +61,8 @@ ROWS = [
     OpRow(aten.floor_divide.default, (IX, INEG), name="negative"),
     OpRow(aten.floor_divide.default, (IX, -3), name="negative-number"),
     OpRow(aten.floor_divide.default, (FAR, 3), name="float"),
+    OpRow(aten.floor_divide.default, (SPECIAL, 2), name="special"),
+    OpRow(aten.div.Tensor_mode, (SPECIAL, -4), FLOOR, name="floor-special"),
     OpRow(aten.floor_divide.default, (FAR, FAR), name="x", rejected=BY_TENSOR),
     OpRow(aten.floor_divide.Scalar, (HALF, 0.125), name="power-of-two"),
     OpRow(aten.remainder.Tensor, (IX, IPOS), dynamic=True),

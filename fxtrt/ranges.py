@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sympy
@@ -38,12 +38,19 @@ def restore_ranges(
     mode = detect_fake_mode(fakes)
     if mode is None or mode.shape_env is None:
         return
+    of_inputs = _symbols(fakes)
     for symbol, asked in ranges.items():
-        includes_one = isinstance(symbol, sympy.Symbol) and asked.lower < 2
+        includes_one = symbol in of_inputs and asked.lower < 2
         if includes_one and not _holds_at_one(gm, model, call, symbol):
             log.warning("at a size of 1 (%s) the model differs: it runs in PyTorch", symbol)
             asked = ValueRanges(2, asked.upper)
         mode.shape_env.var_to_range[symbol] = asked
+
+
+def _symbols(fakes: Sequence[Any]) -> set[sympy.Symbol]:
+    sizes = [size for fake in fakes if isinstance(fake, torch.Tensor) for size in fake.shape]
+    dynamic = [size.node.expr for size in sizes if isinstance(size, torch.SymInt)]
+    return {symbol for expr in dynamic for symbol in expr.free_symbols}
 
 
 def _holds_at_one(

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from .calls import Call
-from .shapes import hint
+from .shapes import Size, hint
 
 __all__ = ["restore_ranges"]
 
@@ -48,7 +48,10 @@ def restore_ranges(
 
 
 def _symbols(fakes: Sequence[Any]) -> set[sympy.Symbol]:
-    sizes = [size for fake in fakes if isinstance(fake, torch.Tensor) for size in fake.shape]
+    sizes: list[Size] = []
+    for fake in fakes:
+        if isinstance(fake, torch.Tensor):
+            sizes += fake.shape
     dynamic = [size.node.expr for size in sizes if isinstance(size, torch.SymInt)]
     return {symbol for expr in dynamic for symbol in expr.free_symbols}
 

@@ -93,7 +93,10 @@ def report(
     if isinstance(model, torch._dynamo.OptimizedModule):
         if recorded := recorded_coverage(model):
             return recorded
-        raise FxtrtError("nothing is compiled yet: call the model once, then ask for the report")
+        raise FxtrtError(
+            "nothing is compiled yet: call the model once, then ask for the report. (Of two models "
+            "of one class, Dynamo may give the second the graphs of the first, and their report.)"
+        )
     if (coverage := model.__dict__.get(_COVERAGE)) is not None:
         return coverage  # type: ignore[no-any-return]  # an attribute that `compile` set
     if inputs is None:

@@ -67,7 +67,6 @@ class TensorRTBackend:
         trt, features = self.features.trt, self.features
         config = network.builder.create_builder_config()
         config.builder_optimization_level = settings.optimization_level
-        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         if settings.workspace_bytes is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
         if not settings.tf32:

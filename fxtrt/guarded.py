@@ -5,19 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from types import CodeType
 from typing import Any, NoReturn
 
 import torch
-from torch._dynamo.source import LocalSource
-from torch._guards import detect_fake_mode
 from torch.fx import GraphModule
-from torch.fx.experimental.symbolic_shapes import SYMPY_INTERP
 from torch.utils import _pytree as pytree
 
 from .calls import Call
 from .engines.network import TensorSpec
 from .errors import FxtrtError
+from .relations import SizeRelations
 from .weights import states
 
 __all__ = ["GuardedForward"]
@@ -57,7 +54,7 @@ class GuardedForward:
         self._weights = tuple(_weights(module))
         self._states = states([tensor for _, _, tensor in self._weights])
         self._modules = tuple(child.__dict__ for child in module.modules())
-        self._relations = _size_relations(graph)
+        self._relations = SizeRelations.of(graph)
         self._lock = threading.Lock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -86,7 +83,7 @@ class GuardedForward:
                     return "an input requires grad"
             elif (type(leaf), leaf) != constant:
                 return f"an argument is {leaf!r}, in the example it was {constant[1]!r}"
-        if self._relations is not None and not _holds(self._relations, tensors):
+        if self._relations is not None and not self._relations.hold(tensors):
             return "the graph was captured for other relations between the inputs' sizes"
         current = [owner[name] for owner, name, _ in self._weights]
         for (_, name, tensor), now in zip(self._weights, current, strict=True):
@@ -122,26 +119,3 @@ def _weights(module: torch.nn.Module) -> list[tuple[dict[str, Any], str, torch.T
         for name, tensor in owner.items()
         if tensor is not None
     ]
-
-
-def _size_relations(graph: GraphModule) -> CodeType | None:
-    """What the graph takes for granted of its inputs' sizes: "t0.size()[0] % 2 == 0", ready to run.
-
-    Tracing asks such questions where the model branches on a size. A range alone does not say it.
-    """
-    fakes = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
-    fakes = [fake for fake in fakes if isinstance(fake, torch.Tensor)]
-    mode = detect_fake_mode(fakes)
-    if mode is None or mode.shape_env is None:
-        return None
-    sources = [LocalSource(f"t{i}") for i in range(len(fakes))]
-    guards = mode.shape_env.produce_guards(fakes, sources, ignore_static=True)
-    # Engines take any strides.
-    relations = [g for g in guards if ".stride()" not in g and ".storage_offset()" not in g]
-    text = " and ".join(f"({relation})" for relation in relations)
-    return compile(text, "<size relations>", "eval") if text else None
-
-
-def _holds(relations: CodeType, tensors: Sequence[torch.Tensor]) -> bool:
-    named = {f"t{i}": tensor for i, tensor in enumerate(tensors)}
-    return bool(eval(relations, SYMPY_INTERP, {"L": named}))

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from .calls import Call
+from .relations import linear
 from .shapes import Size, hint
 
 __all__ = ["restore_ranges"]
@@ -39,12 +40,24 @@ def restore_ranges(
     if mode is None or mode.shape_env is None:
         return
     of_inputs = _symbols(fakes)
-    for symbol, asked in ranges.items():
+    for symbol, asked in _by_symbol(ranges).items():
         includes_one = symbol in of_inputs and asked.lower < 2
         if includes_one and not _holds_at_one(gm, model, call, symbol):
             log.warning("at a size of 1 (%s) the model differs: it runs in PyTorch", symbol)
             asked = ValueRanges(2, asked.upper)
         mode.shape_env.var_to_range[symbol] = asked
+
+
+def _by_symbol(ranges: Mapping[Any, ValueRanges[Any]]) -> dict[sympy.Symbol, ValueRanges[Any]]:
+    """The ranges of the symbols themselves; export gives that of 32*s0 in full, of s0 in part."""
+    result = {symbol: asked for symbol, asked in ranges.items() if symbol.is_Symbol}
+    for expr, asked in ranges.items():
+        parts = None if expr.is_Symbol else linear(expr)
+        if parts is not None:
+            symbol, factor, offset = parts
+            low, high = (int(bound) - offset for bound in (asked.lower, asked.upper))
+            result[symbol] = ValueRanges(-(-low // factor), high // factor)
+    return result
 
 
 def _symbols(fakes: Sequence[Any]) -> set[sympy.Symbol]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.export import Dim
 
 pytest.importorskip("torchvision", reason="torchvision is not installed")
 
@@ -91,6 +92,23 @@ def test_a_plan_builds(name: str, path: str, precision: str) -> None:
     (row,) = fxtrt.report(compiled).clusters
     assert row.build is not None
     assert row.build.plan_bytes
+
+
+@pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn"])
+def test_a_backbone_with_dynamic_batch_height_and_width(name: str) -> None:
+    backbone = detector(name)[0].get_submodule("backbone")
+    batch, height, width = (Dim(n, min=1, max=8) for n in ("batch", "height", "width"))
+    shapes = {0: batch, 2: 32 * height, 3: 32 * width}
+    example = torch.rand(2, 3, 160, 192)
+    compiled = fxtrt.compile(backbone, (example,), engine="reference", dynamic_shapes=(shapes,))
+    assert fxtrt.report(compiled).flops_share == 1.0
+    for shape in ((2, 3, 160, 192), (1, 3, 256, 160), (3, 3, 160, 224)):
+        x = torch.rand(shape)
+        expected = backbone(x)
+        for level, actual in compiled(x).items():
+            limit = 1e-4 * expected[level].abs().max()
+            assert (actual - expected[level]).abs().max() <= limit
+    assert compiled.forward.fallbacks == {}  # type: ignore[attr-defined]  # a GuardedForward
 
 
 @pytest.mark.parametrize("way", ["torch.compile", "fxtrt.compile"])

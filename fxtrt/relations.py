@@ -1,0 +1,91 @@
+"""What a captured graph takes for granted of its inputs' sizes, as a test that is quick to run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any
+
+import sympy
+import torch
+from torch._guards import detect_fake_mode
+from torch.fx import GraphModule
+from torch.fx.experimental.symbolic_shapes import SYMPY_INTERP
+from torch.utils._sympy.printers import PythonPrinter
+
+__all__ = ["SizeRelations", "linear"]
+
+
+@dataclass(frozen=True, slots=True)
+class SizeRelations:
+    """Relations between the symbols of a graph, and where their values are read off.
+
+    Tracing asks such questions where a model branches on a size ("is it even?"), and where two
+    inputs share one. A range alone does not say it.
+
+    sources: symbol, input, dimension, factor and offset: the size is factor * symbol + offset.
+    test:    an expression of the symbols and of `sizes[input][dimension]`.
+    """
+
+    sources: tuple[tuple[str, int, int, int, int], ...]
+    test: CodeType
+
+    @classmethod
+    def of(cls, graph: GraphModule) -> SizeRelations | None:
+        """The relations of a captured graph; None where every size is static."""
+        fakes = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
+        fakes = [fake for fake in fakes if isinstance(fake, torch.Tensor)]
+        mode = detect_fake_mode(fakes)
+        sizes = [
+            (i, dim, size.node.expr)
+            for i, fake in enumerate(fakes)
+            for dim, size in enumerate(fake.shape)
+            if isinstance(size, torch.SymInt)
+        ]
+        if mode is None or mode.shape_env is None or not sizes:
+            return None
+        sources = _sources(sizes)
+        known = {name for name, *_ in sources}
+        printer = PythonPrinter()
+        tests = [f"sizes[{i}][{dim}] == {printer.doprint(expr)}" for i, dim, expr in sizes]
+        for guard in mode.shape_env.guards:
+            expr = mode.shape_env.replace(guard.expr)
+            if {str(symbol) for symbol in expr.free_symbols} <= known:
+                tests.append(printer.doprint(expr))
+        if any(str(symbol) not in known for _, _, expr in sizes for symbol in expr.free_symbols):
+            tests.append("False")  # A size that nothing determines: no call is sure to fit.
+        text = " and ".join(f"({test})" for test in dict.fromkeys(tests))
+        return cls(sources, compile(text, "<size relations>", "eval"))
+
+    def hold(self, tensors: Sequence[torch.Tensor]) -> bool:
+        """Whether tensors of these sizes may go through the graph."""
+        sizes = [tensor.shape for tensor in tensors]
+        values: dict[str, Any] = {
+            name: (sizes[i][dim] - offset) // factor
+            for name, i, dim, factor, offset in self.sources
+        }
+        return bool(eval(self.test, SYMPY_INTERP, values | {"sizes": sizes}))
+
+
+def linear(expr: sympy.Expr) -> tuple[sympy.Symbol, int, int] | None:
+    """Symbol, factor and offset of an expression like 32*s0 + 1; None for any other."""
+    if len(expr.free_symbols) != 1:
+        return None
+    (symbol,) = expr.free_symbols
+    factor, offset = expr.coeff(symbol, 1), expr.coeff(symbol, 0)
+    whole = factor.is_Integer and offset.is_Integer and factor > 0
+    if not whole or sympy.expand(factor * symbol + offset - expr) != 0:
+        return None
+    return symbol, int(factor), int(offset)
+
+
+def _sources(
+    sizes: Sequence[tuple[int, int, sympy.Expr]],
+) -> tuple[tuple[str, int, int, int, int], ...]:
+    found: dict[str, tuple[str, int, int, int, int]] = {}
+    for i, dim, expr in sizes:
+        if parts := linear(expr):
+            symbol, factor, offset = parts
+            found.setdefault(str(symbol), (str(symbol), i, dim, factor, offset))
+    return tuple(found.values())

@@ -11,7 +11,7 @@ import torch
 from torch.fx import Node
 
 from ..context import Context, TensorLike
-from ..registry import bind, converts
+from ..registry import arguments_of, converts
 from ..shapes import Size, is_static
 from .shape import expand_to, same_size, unsqueeze_at
 
@@ -148,7 +148,7 @@ def _counts_from_zero(value: Any) -> bool:
 
 
 def _index_node(ctx: Context, dim: int) -> Any:
-    indices = bind(ctx.node.target, ctx.node.args, ctx.node.kwargs)["indices"]  # type: ignore[arg-type]
+    indices = arguments_of(ctx.node)["indices"]
     return indices[dim]
 
 

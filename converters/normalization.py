@@ -12,7 +12,7 @@ from torch.fx import Node
 
 from ..context import Context
 from ..fake import known_equal
-from ..registry import bind, converts
+from ..registry import arguments_of, converts
 from ..shapes import Size, is_static
 
 aten = torch.ops.aten
@@ -38,7 +38,7 @@ def _floating(input: torch.Tensor) -> str | None:
 
 
 def _known_statistics(node: Node) -> str | None:
-    arguments = bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
+    arguments = arguments_of(node)
     for name in _STATISTICS:
         value = arguments[name]
         if isinstance(value, Node) and value.op != "get_attr":
@@ -288,7 +288,7 @@ def _affine(
 def _own_statistics(node: Node, input: torch.Tensor, use_input_stats: bool) -> str | None:
     if not use_input_stats:
         return _known_statistics(node)
-    arguments = bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
+    arguments = arguments_of(node)
     if arguments["running_mean"] is not None:
         return "use_input_stats=True updates running_mean"
     return None if input.dim() > 2 else f"rank {input.dim()} has nothing to average over"

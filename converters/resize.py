@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-import sympy
 import torch
 from torch.fx import Node
 
 from ..context import Context
-from ..registry import bind, converts
-from ..shapes import Size, is_static
+from ..registry import arguments_of, converts
+from ..shapes import Size, expression, is_static
 
 aten = torch.ops.aten
 
@@ -45,7 +44,7 @@ class Axis:
     @property
     def ratio(self) -> float | None:
         """The factor between the sizes, where it is known and float32 holds it."""
-        quotient = _expression(self.output) / _expression(self.size)
+        quotient = expression(self.output) / expression(self.size)
         if not quotient.is_Rational:
             return None
         ratio = Fraction(int(quotient.p), int(quotient.q))
@@ -78,17 +77,13 @@ class Axis:
         return None
 
 
-def _expression(size: Size) -> Any:
-    return sympy.Integer(int(size)) if is_static(size) else size.node.expr  # type: ignore[union-attr]
-
-
 def _is_grained(ratio: Fraction) -> bool:
     return (ratio * _GRAIN).denominator == 1 and 0 < ratio <= _GRAIN
 
 
 def _axes(node: Node) -> list[Axis]:
     """The resized dimensions of a call to any of the overloads of this file."""
-    values = bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
+    values = arguments_of(node)
     x = values["input"] if "input" in values else values["self"]
     sizes, outputs = x.meta["val"].shape[2:], node.meta["val"].shape[2:]
     if "scale_factors" in values:

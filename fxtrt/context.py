@@ -12,7 +12,7 @@ from torch.fx import Node
 from .engines.features import Features
 from .engines.network import Network
 from .engines.precision import settle_types
-from .registry import bind
+from .registry import arguments_of
 from .shape_layers import ShapeLayers
 from .shapes import Size, is_static
 
@@ -51,7 +51,7 @@ class Context:
     def enter(self, node: Node) -> None:
         """Make `node` the one that is being converted."""
         self.node = node
-        bound = bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
+        bound = arguments_of(node)
         self._fakes = {("x" if k == "self" else k): _fake(v) for k, v in bound.items()}
 
     # What is known of the node

@@ -14,7 +14,8 @@ from .context import Context
 from .engines.features import Features
 from .engines.network import Network, TensorSpec, collect_errors, create_network
 from .errors import ConversionError
-from .registry import Converter, bind, registered
+from .graph import attribute
+from .registry import Converter, arguments_of, parameter_names, registered
 from .shapes import hint, is_static, size_range
 from .source import source_line
 
@@ -46,7 +47,7 @@ def convert(cluster: GraphModule, features: Features) -> Network:
             if isinstance(node.meta["val"], torch.Tensor):
                 values[node] = _add_input(ctx, node, next(specs))
         elif node.op == "get_attr":
-            values[node] = _attribute(cluster, str(node.target))
+            values[node] = attribute(cluster, node)
         elif node.op == "output":
             _mark_outputs(ctx, [values[n] for n in node.args[0]])
         elif isinstance(node.meta["val"], (torch.SymInt, int)):
@@ -113,9 +114,9 @@ def _arguments(
     ctx: Context, converter: Converter, node: Node, values: dict[Node, Any]
 ) -> dict[str, Any]:
     """The converter's keyword arguments: ITensors for nodes, weights as it asked for them."""
-    names = converter.build.__code__.co_varnames[1 : converter.build.__code__.co_argcount]
+    names = parameter_names(converter.build)
     arguments: dict[str, Any] = {}
-    for schema_name, value in bind(converter.target, node.args, node.kwargs).items():
+    for schema_name, value in arguments_of(node).items():
         name = converter.parameters[schema_name]
         if name not in names:
             continue
@@ -173,14 +174,6 @@ def _explain(node: Node, error: Exception, messages: Sequence[str]) -> str:
         + (f" [{where}]" if where else "")
         + f". Put {node.name!r} in `blacklist` to keep it in PyTorch."
     )
-
-
-def _attribute(module: torch.nn.Module, path: str) -> torch.Tensor:
-    value: Any = module
-    for name in path.split("."):
-        value = getattr(value, name)
-    assert isinstance(value, torch.Tensor)
-    return value
 
 
 def _mark_outputs(ctx: Context, results: Sequence[Any]) -> None:

@@ -11,7 +11,7 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
 from .fake import weight
-from .registry import bind
+from .registry import arguments_of
 
 __all__ = ["Aliases", "erase_dead", "is_pure"]
 
@@ -124,7 +124,7 @@ def _written_inputs(node: Node) -> list[Node]:
         return node.all_input_nodes if node.is_impure() else []
     if not node.target._schema.is_mutable:
         return []
-    if bind(node.target, node.args, node.kwargs).get("training") is False:
+    if arguments_of(node).get("training") is False:
         # Batch norms declare their statistics written, and write them in training only.
         return []
     return _arguments(
@@ -136,6 +136,6 @@ def _written_inputs(node: Node) -> list[Node]:
 
 def _arguments(node: Node, target: OpOverload, wanted: Callable[[Any], bool]) -> list[Node]:
     """The nodes in the arguments whose schema entry is `wanted`."""
-    values = bind(target, node.args, node.kwargs)
+    values = arguments_of(node)
     chosen = [values[argument.name] for argument in target._schema.arguments if wanted(argument)]
     return [n for n in torch.utils._pytree.tree_leaves(chosen) if isinstance(n, Node)]

@@ -1,15 +1,24 @@
-"""What partition and stitch both need to know of a graph: its dependencies and a valid order."""
+"""What several stages need to know of a graph: its weights, dependencies and a valid order."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
+import operator
 from collections import defaultdict
 from collections.abc import Mapping
 
-from torch.fx import Graph, Node
+import torch
+from torch.fx import Graph, GraphModule, Node
 
-__all__ = ["dependencies", "sort_topologically"]
+__all__ = ["attribute", "dependencies", "sort_topologically"]
+
+
+def attribute(gm: GraphModule, node: Node) -> torch.Tensor:
+    """The tensor that a `get_attr` reads; its target may be a path through submodules."""
+    value = operator.attrgetter(str(node.target))(gm)
+    assert isinstance(value, torch.Tensor)
+    return value
 
 
 def dependencies(graph: Graph) -> dict[Node, list[Node]]:

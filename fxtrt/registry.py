@@ -13,10 +13,20 @@ from types import MappingProxyType
 from typing import Any
 
 from torch._ops import OpOverload
+from torch.fx import Node
 
 from .errors import RegistrationError
 
-__all__ = ["Converter", "Rejection", "bind", "converts", "is_view", "registered"]
+__all__ = [
+    "Converter",
+    "Rejection",
+    "arguments_of",
+    "bind",
+    "converts",
+    "is_view",
+    "parameter_names",
+    "registered",
+]
 
 Check = Callable[..., "str | None"]
 
@@ -57,7 +67,7 @@ class Converter:
         """The reason to decline these arguments (FakeTensors for tensors), or None."""
         available = {self.parameters[name]: value for name, value in arguments.items()} | context
         for check in self.checks:
-            reason = check(**{name: available[name] for name in _names(check)})
+            reason = check(**{name: available[name] for name in parameter_names(check)})
             if reason is not None:
                 return reason
         return None
@@ -124,6 +134,12 @@ def bind(target: OpOverload, args: Iterable[Any], kwargs: Mapping[str, Any]) -> 
     return bound
 
 
+def arguments_of(node: Node) -> dict[str, Any]:
+    """What the call that `node` makes of an operator passes, as `bind` gives it."""
+    assert isinstance(node.target, OpOverload)
+    return bind(node.target, node.args, node.kwargs)
+
+
 @cache
 def _load_families() -> None:
     package = importlib.import_module("fxtrt.converters")
@@ -144,14 +160,15 @@ def _parameters_of(target: OpOverload) -> dict[str, str]:
 
 
 @cache
-def _names(function: Callable[..., Any]) -> tuple[str, ...]:
+def parameter_names(function: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of a function's parameters, in order."""
     return tuple(inspect.signature(function).parameters)
 
 
 def _check_schema(converter: Converter) -> None:
     schema = set(converter.parameters.values())
-    taken = set(_names(converter.build)[1:])
-    looked_at = {name for check in converter.checks for name in _names(check)}
+    taken = set(parameter_names(converter.build)[1:])
+    looked_at = {name for check in converter.checks for name in parameter_names(check)}
     if unknown := (taken | looked_at - _CONTEXT_PARAMETERS | converter.constants) - schema:
         raise RegistrationError(f"{converter.target} has no argument {sorted(unknown)}")
     if ignored := schema - taken - looked_at:

@@ -23,7 +23,7 @@ from torch.utils._sympy.functions import (
 
 from .engines.network import Network
 from .errors import ConversionError
-from .shapes import Size, is_static
+from .shapes import Size, expression, is_static
 
 __all__ = ["ShapeLayers"]
 
@@ -59,8 +59,7 @@ class ShapeLayers:
         Raises:
             ConversionError: no input of the network has a dimension that determines it.
         """
-        expr = sympy.Integer(int(size)) if is_static(size) else size.node.expr  # type: ignore[union-attr]
-        return self._evaluate(expr)
+        return self._evaluate(expression(size))
 
     def sizes(self, sizes: Sequence[Size]) -> Any:
         """A one-dimensional shape tensor of all `sizes`; runs of known ones are one constant."""

@@ -10,7 +10,7 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import bound_sympy
 
-__all__ = ["Size", "hint", "is_static", "is_unbacked", "memory_order", "size_range"]
+__all__ = ["Size", "expression", "hint", "is_static", "is_unbacked", "memory_order", "size_range"]
 
 Size = int | torch.SymInt
 
@@ -18,6 +18,14 @@ Size = int | torch.SymInt
 def is_static(size: Size) -> bool:
     """Whether a size is one number, known now."""
     return isinstance(size, int) or bool(size.node.expr.is_number)
+
+
+def expression(size: Size) -> sympy.Expr:
+    """A size as an expression of the graph's symbols."""
+    if is_static(size):
+        return sympy.Integer(int(size))
+    assert isinstance(size, torch.SymInt)
+    return size.node.expr
 
 
 def is_unbacked(size: Size) -> bool:

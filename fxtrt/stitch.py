@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from .graph import dependencies, sort_topologically
+from .graph import attribute, dependencies, sort_topologically
 from .partition import Cluster
 from .support import is_size
 
@@ -155,9 +155,7 @@ def _is_read_outside(node: Node, members: set[Node], known: dict[Node, bool]) ->
 
 def _copy_weight(gm: GraphModule, node: Node, root: torch.nn.Module, graph: Graph) -> Node:
     name = str(node.target).replace(".", "_")
-    value = operator.attrgetter(str(node.target))(gm)
-    assert isinstance(value, torch.Tensor)
-    root.register_buffer(name, value.detach(), persistent=False)
+    root.register_buffer(name, attribute(gm, node).detach(), persistent=False)
     copy = graph.get_attr(name)
     copy.meta = dict(node.meta)
     return copy

@@ -11,7 +11,7 @@ from torch._ops import OpOverload
 from torch.fx import Node
 
 from .engines.base import EngineBackend
-from .registry import Rejection, bind, registered
+from .registry import Rejection, arguments_of, registered
 from .shapes import Size, is_static, is_unbacked, size_range
 
 __all__ = ["is_size", "support"]
@@ -36,7 +36,7 @@ def support(node: Node, backend: EngineBackend) -> Rejection | None:
     converter = registered()[node.target]
     arguments = {
         name: torch.fx.node.map_arg(value, lambda n: n.meta["val"])
-        for name, value in bind(node.target, node.args, node.kwargs).items()
+        for name, value in arguments_of(node).items()
     }
     leaves = torch.utils._pytree.tree_leaves(arguments)
     if any(isinstance(value, torch.SymFloat) for value in leaves):

@@ -13,7 +13,7 @@ from torch.fx import GraphModule, Node
 
 from ..effects import Aliases, is_pure
 from ..fake import same_metadata
-from ..registry import bind
+from ..registry import arguments_of
 
 aten = torch.ops.aten
 
@@ -95,7 +95,7 @@ def _undropped(node: Node) -> Node | None:
     assert isinstance(dropout.target, OpOverload)
     assert isinstance(source, Node)
     # native_dropout takes None for True.
-    return source if bind(dropout.target, dropout.args, dropout.kwargs)["train"] is False else None
+    return source if arguments_of(dropout)["train"] is False else None
 
 
 def _is_view(node: Node) -> bool:
@@ -110,7 +110,7 @@ def _is_view(node: Node) -> bool:
     first = target._schema.arguments[0]
     if first.alias_info is None or target._schema.returns[0].alias_info is None:
         return False
-    if bind(target, node.args, node.kwargs).get("copy"):
+    if arguments_of(node).get("copy"):
         return False
     return same_metadata(node.meta["val"], _value(node.args[0]), offset=True)
 

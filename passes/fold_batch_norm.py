@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from ..effects import Aliases, erase_dead
 from ..fake import add_weight, fake_mode_of, same_metadata, weight
-from ..registry import bind
+from ..registry import arguments_of
 
 aten = torch.ops.aten
 
@@ -141,7 +141,7 @@ def _convolution(node: Node, constant: _Constant) -> _Convolution | None:
     if node.op != "call_function" or node.target not in _CONVOLUTIONS | _TRANSPOSED:
         return None
     assert isinstance(node.target, OpOverload)
-    arguments = bind(node.target, node.args, node.kwargs)
+    arguments = arguments_of(node)
     weights, bias = constant(arguments["weight"]), constant(arguments["bias"])
     result = node.meta["val"]
     if weights is None or (bias is None and arguments["bias"] is not None):
@@ -183,7 +183,7 @@ def _first_output(norm: Node) -> Node | None:
 
 def _batch_norm(norm: Node, last: Node, channels: int, constant: _Constant) -> _Affine | None:
     assert isinstance(norm.target, OpOverload)
-    arguments = bind(norm.target, norm.args, norm.kwargs)
+    arguments = arguments_of(norm)
     if arguments["input"] is not last or arguments.get("training"):
         return None
     names = ("weight", "bias", "running_mean", "running_var")

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from ..effects import Aliases, erase_dead, is_pure
 from ..fake import add_weight, fake_mode_of, weight
-from ..registry import bind
+from ..registry import arguments_of
 
 aten = torch.ops.aten
 
@@ -116,7 +116,7 @@ def _fill_value(node: Node) -> bool | int | float | None:
     assert isinstance(node.target, OpOverload)
     value = _FILLS[node.target]
     if value is None:
-        bound = bind(node.target, node.args, node.kwargs)
+        bound = arguments_of(node)
         value = bound.get("fill_value", bound.get("value"))
     return value if isinstance(value, (bool, int, float)) else None
 

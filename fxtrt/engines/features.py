@@ -57,11 +57,6 @@ class Features:
         """The dtype of shape tensors: int64, or int32 where TensorRT has no INT64 (8.6)."""
         return torch.int64 if torch.int64 in self.dtypes else torch.int32
 
-    @cached_property
-    def plugins(self) -> bool:
-        """Whether a network can hold plugin layers (not on TensorRT-RTX)."""
-        return hasattr(self.trt.INetworkDefinition, "add_plugin_v2") or self.has("add_plugin_v3")
-
     def has(self, method: str) -> bool:
         """Whether networks have `method`, e.g. "add_normalization_v2"."""
         return hasattr(self.trt.INetworkDefinition, method)

@@ -96,7 +96,7 @@ def le(ctx: Context, x: Any, other: Any) -> Any:
 def logical(ctx: Context, x: Any, other: Any) -> Any:
     """logical_and, logical_or, logical_xor: what is not zero is true"""
     a, b = ctx.operands(x, other, dtype=torch.bool, rank=ctx.output.dim())
-    return ctx.elementwise(_LOGIC[ctx.node.target], a, b)  # type: ignore[index]
+    return ctx.elementwise(_LOGIC[ctx.node.target], a, b)  # type: ignore[index]  # its target is one of these
 
 
 @converts(aten.logical_not.default)
@@ -114,7 +114,7 @@ def _bools_only(node: torch.fx.Node) -> str | None:
 def bitwise(ctx: Context, x: Any, other: Any) -> Any:
     """bitwise_and, bitwise_or, bitwise_xor of bools"""
     a, b = ctx.operands(x, other, dtype=torch.bool, rank=ctx.output.dim())
-    return ctx.elementwise(_BITWISE[ctx.node.target], a, b)  # type: ignore[index]
+    return ctx.elementwise(_BITWISE[ctx.node.target], a, b)  # type: ignore[index]  # its target is one of these
 
 
 @converts(aten.bitwise_not.default, check=_bools_only)

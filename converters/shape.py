@@ -20,7 +20,7 @@ def same_size(a: Size, b: Size) -> bool:
     """Whether two sizes are known to be equal; unlike `==`, this never adds a guard."""
     if is_static(a) or is_static(b):
         return is_static(a) and is_static(b) and int(a) == int(b)
-    return bool(a.node.expr == b.node.expr)  # type: ignore[union-attr]
+    return bool(a.node.expr == b.node.expr)  # type: ignore[union-attr]  # neither is static
 
 
 def reshape(ctx: Context, x: Any, old: Sequence[Size], new: Sequence[Size]) -> Any:

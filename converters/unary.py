@@ -63,13 +63,13 @@ def _has_isinf(features: Features) -> str | None:
 @converts(*_OF_FLOATS)
 def unary(ctx: Context, x: Any) -> Any:
     """A function of floats; integers and bools are made floats first."""
-    return ctx.unary(_OF_FLOATS[ctx.node.target], ctx.cast(x, ctx.output.dtype))  # type: ignore[index]
+    return ctx.unary(_OF_FLOATS[ctx.node.target], ctx.cast(x, ctx.output.dtype))  # type: ignore[index]  # its target is one of these
 
 
 @converts(*_OF_NUMBERS, check=_numbers_only)
 def unary_of_numbers(ctx: Context, x: Any) -> Any:
     """A function of floats and of integers."""
-    return ctx.unary(_OF_NUMBERS[ctx.node.target], x)  # type: ignore[index]
+    return ctx.unary(_OF_NUMBERS[ctx.node.target], x)  # type: ignore[index]  # its target is one of these
 
 
 @converts(*_ROUNDINGS, check=_numbers_only)
@@ -77,7 +77,7 @@ def rounding(ctx: Context, x: Any) -> Any:
     """A rounding to whole numbers, of floats or (nothing to do) of integers."""
     if not ctx.dtype(x).is_floating_point:
         return x
-    return ctx.unary(_ROUNDINGS[ctx.node.target], x)  # type: ignore[index]
+    return ctx.unary(_ROUNDINGS[ctx.node.target], x)  # type: ignore[index]  # its target is one of these
 
 
 @converts(aten.trunc.default, check=_numbers_only)

@@ -130,7 +130,7 @@ def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 def _require_int(name: str, value: object, low: int, high: int | None) -> None:
     fits = isinstance(value, int) and not isinstance(value, bool) and value >= low
-    if not fits or (high is not None and int(value) > high):  # type: ignore[call-overload]
+    if not fits or (high is not None and int(value) > high):  # type: ignore[call-overload]  # it fits, so it is an int
         bounds = f"at least {low}" if high is None else f"from {low} to {high}"
         raise SettingsError(f"{name} must be a whole number {bounds}, not {value!r}")
 

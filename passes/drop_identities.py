@@ -86,7 +86,7 @@ def _undropped(node: Node) -> Node | None:
     if node.target in _DROPOUTS:
         dropout, source = node, node.args[0]
     elif node.target is operator.getitem and node.args[1] == 0:
-        dropout = node.args[0]  # type: ignore[assignment]
+        dropout = node.args[0]  # type: ignore[assignment]  # checked on the next line
         if not isinstance(dropout, Node) or dropout.target is not aten.native_dropout.default:
             return None
         source = dropout.args[0]

@@ -234,8 +234,8 @@ def test_threads_share_a_compiled_model() -> None:
 def test_hooks_are_called_once() -> None:
     model = make(Detector)
     for module in (model.backbone, model.backbone.low[0]):  # type: ignore[union-attr, index]
-        module.register_forward_pre_hook(lambda _, args: (args[0] + 1,))  # type: ignore[union-attr]
-    model.head.register_forward_hook(lambda _, args, output: output * 2)  # type: ignore[union-attr]
+        module.register_forward_pre_hook(lambda _, args: (args[0] + 1,))  # type: ignore[union-attr]  # a submodule
+    model.head.register_forward_hook(lambda _, args, output: output * 2)  # type: ignore[union-attr]  # a submodule
     fast = compiled(model, X)
     with torch.no_grad():
         torch.testing.assert_close(fast(X), model(X))
@@ -257,7 +257,7 @@ def test_sizes_that_the_graph_is_not_for_run_in_pytorch(rows: int, others: int) 
     fast = compiled(model, torch.ones(4, 3), torch.ones(4, 3), dynamic_shapes=(auto, auto))
     x, y = torch.randn(rows, 3), torch.randn(others, 3)
     torch.testing.assert_close(fast(x, y), model(x, y))
-    assert bool(fast.forward.fallbacks) == ((rows, others) not in ((4, 4), (6, 6)))  # type: ignore[attr-defined]
+    assert bool(fast.forward.fallbacks) == ((rows, others) not in ((4, 4), (6, 6)))  # type: ignore[attr-defined]  # a GuardedForward
 
 
 def test_one_submodule_in_training_mode_is_enough() -> None:
@@ -266,7 +266,7 @@ def test_one_submodule_in_training_mode_is_enough() -> None:
     fast = compiled(model, torch.randn(2, 4))
     x = torch.randn(2, 4)
     assert (fast(x) == 0).sum() == 0
-    fast[3].train()  # type: ignore[index]
+    fast[3].train()  # type: ignore[index]  # a Sequential
     assert (fast(x) == 0).sum() > 100
 
 

@@ -78,7 +78,7 @@ def test_each_pass_is_timed_and_the_graph_is_whole(caplog: pytest.LogCaptureFixt
 def test_a_failure_names_its_pass_and_those_before(broken: object, message: str) -> None:
     with pytest.raises(PassError, match=message) as raised:
         run_passes(graph(), (keep, broken))  # type: ignore[arg-type]  # each is a pass
-    assert broken.__name__ in str(raised.value)  # type: ignore[attr-defined]
+    assert broken.__name__ in str(raised.value)  # type: ignore[attr-defined]  # a function
     assert "passes before it: keep" in str(raised.value)
     assert raised.value.__cause__ is not None
 

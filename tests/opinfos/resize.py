@@ -24,7 +24,7 @@ def like(target: Any, *rest: Any, other: T, **options: Any) -> OpRow:
     """To the size of another tensor, as a feature pyramid does."""
 
     def call(x: torch.Tensor, y: torch.Tensor, *rest: Any) -> torch.Tensor:
-        return target(x, y.shape[2:], *rest)  # type: ignore[no-any-return]
+        return target(x, y.shape[2:], *rest)  # type: ignore[no-any-return]  # an overload's call
 
     return OpRow(target, (X, other, *rest), call=call, dynamic=True, **options)
 
@@ -33,7 +33,7 @@ def doubled(target: Any, x: T, *rest: Any, **options: Any) -> OpRow:
     """To twice the size, given as sizes."""
 
     def call(x: torch.Tensor, *rest: Any) -> torch.Tensor:
-        return target(x, [2 * size for size in x.shape[2:]], *rest)  # type: ignore[no-any-return]
+        return target(x, [2 * size for size in x.shape[2:]], *rest)  # type: ignore[no-any-return]  # an overload's call
 
     return OpRow(target, (x, *rest), call=call, dynamic=True, **options)
 

@@ -68,7 +68,11 @@ def lower(
 
 def plan(gm: GraphModule, backend: EngineBackend, settings: Settings) -> PartitionPlan:
     """Where each call of `gm` will run. Nothing is built."""
-    return partition(gm, lambda node: support(node, backend), settings)
+
+    def why_not(node: Node, whitelisted: bool) -> Rejection | None:
+        return support(node, backend, whitelisted=whitelisted)
+
+    return partition(gm, why_not, settings)
 
 
 def report_graph(gm: GraphModule, backend: EngineBackend, settings: Settings) -> Coverage:

@@ -36,7 +36,7 @@ class PartitionPlan:
 
 
 def partition(
-    gm: GraphModule, support: Callable[[Node], Rejection | None], settings: Settings
+    gm: GraphModule, support: Callable[[Node, bool], Rejection | None], settings: Settings
 ) -> PartitionPlan:
     """The plan for `gm`: rules in the order blacklist, support, cluster size.
 
@@ -44,7 +44,8 @@ def partition(
     convex (no path leaves it and comes back), so every cluster can run as one call.
 
     Args:
-        support: why an engine cannot run a node, or None; asked once for each call.
+        support: why an engine cannot run a node, or None; asked once for each call, with whether
+            the whitelist names it.
     """
     whitelist, blacklist = Patterns(settings.whitelist), Patterns(settings.blacklist)
     rejections: dict[Node, Rejection] = {}
@@ -53,7 +54,7 @@ def partition(
             continue
         if entry := blacklist.match(_producer(node)):
             rejections[node] = Rejection("blacklist", f"{entry!r} is in the blacklist")
-        elif rejection := support(node):
+        elif rejection := support(node, whitelist.match(_producer(node)) is not None):
             rejections[node] = rejection
     clusters: list[Cluster] = []
     for nodes in _convex_groups(gm, rejections):

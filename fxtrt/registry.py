@@ -54,6 +54,7 @@ class Converter:
                every other tensor argument always arrives as an ITensor.
     computes:  whether the operator does work; views, casts and copies do not, and do not count
                towards a cluster's minimum size.
+    opt_in:    why the operator stays in PyTorch unless `whitelist` names it; "" if it does not.
     """
 
     target: OpOverload
@@ -61,6 +62,7 @@ class Converter:
     checks: tuple[Check, ...] = ()
     constants: frozenset[str] = frozenset()
     computes: bool = True
+    opt_in: str = ""
     parameters: Mapping[str, str] = field(default_factory=dict)
 
     def check(self, arguments: Mapping[str, Any], **context: Any) -> str | None:
@@ -81,6 +83,7 @@ def converts(
     check: Check | Iterable[Check] = (),
     constants: Iterable[str] = (),
     computes: bool = True,
+    opt_in: str = "",
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as the converter of `targets`.
 
@@ -88,7 +91,8 @@ def converts(
     `check` is one function or several; each names the arguments that it looks at, and may name
     `node` (the fx node) and `features` (what the engine's TensorRT has). It returns the reason
     for declining, or None. Together they must name every argument of the schema.
-    `constants` and `computes` are as in `Converter`; views are recognised by their schema.
+    `constants`, `computes` and `opt_in` are as in `Converter`; views are recognised by their
+    schema.
 
     Raises:
         RegistrationError: an argument is missing or unknown, or the target is taken.
@@ -107,6 +111,7 @@ def converts(
                 checks,
                 frozenset(constants),
                 computes and not is_view(target),
+                opt_in,
                 _parameters_of(target),
             )
             _check_schema(converter)

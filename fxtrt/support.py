@@ -19,21 +19,27 @@ __all__ = ["is_size", "support"]
 _MAX_RANK = 8
 
 
-def support(node: Node, backend: EngineBackend) -> Rejection | None:
+def support(node: Node, backend: EngineBackend, *, whitelisted: bool = False) -> Rejection | None:
     """Why `node`, a call, stays in PyTorch whatever surrounds it, or None.
 
     The node and its arguments have `meta["val"]`; nothing is built.
+
+    Args:
+        whitelisted: whether `Settings.whitelist` names the node, as an opt-in converter asks for.
     """
     if node.target is operator.getitem:
         producer = node.args[0]
         assert isinstance(producer, Node)
-        return support(producer, backend)
+        return support(producer, backend, whitelisted=whitelisted)
     if not isinstance(node.target, OpOverload) or node.target not in registered():
         return Rejection("no_converter", f"{node.target} has no converter")
+    converter = registered()[node.target]
+    if converter.opt_in and not whitelisted:
+        detail = f"{node.target} converts only if `whitelist` names it: {converter.opt_in}"
+        return Rejection("opt_in", detail)
     for value in _tensors(node):
         if rejection := _tensor_limits(value, backend):
             return rejection
-    converter = registered()[node.target]
     arguments = {
         name: torch.fx.node.map_arg(value, lambda n: n.meta["val"])
         for name, value in arguments_of(node).items()

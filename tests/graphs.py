@@ -50,10 +50,10 @@ def _shuffled_order(inputs: list[list[int]], seed: int) -> list[int]:
     return order
 
 
-def rejects(*targets: object) -> Callable[[Node], Rejection | None]:
+def rejects(*targets: object) -> Callable[[Node, bool], Rejection | None]:
     """A support test that keeps these targets out of engines and takes the rest."""
 
-    def support(node: Node) -> Rejection | None:
+    def support(node: Node, whitelisted: bool) -> Rejection | None:
         return Rejection("test", str(node.target)) if node.target in targets else None
 
     return support

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -64,6 +64,8 @@ class OpRow:
     call:         how to call, where sizes must follow the inputs:
                   `lambda x: x.view(x.shape[0], -1)` (it must lead to `target` alone).
     rejected:     a part of the reason that `check` must give.
+    float16:      whether its float32 tensors may be float16 as well: rounding makes ties, and ties
+                  have no order.
     """
 
     target: OpOverload
@@ -73,11 +75,33 @@ class OpRow:
     call: Callable[..., Any] | None = None
     rejected: str | None = None
     tolerance: float = 1e-5
+    float16: bool = True
     name: str = ""
 
     @property
     def id(self) -> str:
         return f"{str(self.target).removeprefix('aten.')}{'-' + self.name if self.name else ''}"
+
+
+def in_float16(row: OpRow) -> OpRow | None:
+    """The row with its float32 tensors in float16; None where that is not the same test."""
+    leaves, spec = torch.utils._pytree.tree_flatten((row.args, row.kwargs), is_leaf=_is_tensor)
+    floats = {leaf.dtype for leaf in leaves if isinstance(leaf, T) and leaf.dtype.is_floating_point}
+    fixed = any(isinstance(leaf, (torch.dtype, torch.Tensor)) for leaf in leaves)
+    if floats != {torch.float32} or fixed or not row.float16:
+        return None
+    narrow = [
+        replace(leaf, dtype=torch.float16)
+        if isinstance(leaf, T) and leaf.dtype == torch.float32
+        else leaf
+        for leaf in leaves
+    ]
+    args, kwargs = torch.utils._pytree.tree_unflatten(narrow, spec)
+    return replace(row, args=args, kwargs=kwargs, tolerance=max(row.tolerance, 1e-2))
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, T)
 
 
 @dataclass(frozen=True)
@@ -91,9 +115,7 @@ class TracedRow:
 def trace_row(row: OpRow, *, dynamic: bool = False, device: str = "cpu") -> TracedRow:
     """The graph of the row's call, with its random inputs (the same ones every time)."""
     generator = torch.Generator().manual_seed(0)
-    leaves, spec = torch.utils._pytree.tree_flatten(
-        (row.args, row.kwargs), is_leaf=lambda value: isinstance(value, T)
-    )
+    leaves, spec = torch.utils._pytree.tree_flatten((row.args, row.kwargs), is_leaf=_is_tensor)
     made = [leaf.make(generator).to(device) if isinstance(leaf, T) else leaf for leaf in leaves]
     slots = [i for i, leaf in enumerate(leaves) if isinstance(leaf, T) and not leaf.weight]
 
@@ -113,6 +135,6 @@ def rejection_of(traced: TracedRow, backend: EngineBackend) -> Rejection | None:
     for node in traced.gm.graph.nodes:
         if node.op != "call_function" or is_size(node):
             continue
-        if found := support(node, backend):
+        if found := support(node, backend, whitelisted=True):
             return found
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from opinfos import ROWS
-from oprow import OpRow, TracedRow, rejection_of, trace_row
+from oprow import OpRow, TracedRow, in_float16, rejection_of, trace_row
 
 from fxtrt.convert import convert
 from fxtrt.engines.base import EngineBackend
@@ -13,6 +13,7 @@ from fxtrt.registry import registered
 
 ACCEPTED = [row for row in ROWS if row.rejected is None]
 DECLINED = [row for row in ROWS if row.rejected is not None]
+HALVES = [half for row in ACCEPTED if (half := in_float16(row)) is not None]
 DYNAMIC = [row for row in ACCEPTED if row.dynamic]
 
 
@@ -29,6 +30,17 @@ def run_row(traced: TracedRow, row: OpRow, backend: EngineBackend) -> None:
 @pytest.mark.parametrize("row", ACCEPTED, ids=lambda row: row.id)
 def test_equals_eager(row: OpRow, reference: EngineBackend) -> None:
     run_row(trace_row(row), row, reference)
+
+
+@pytest.mark.parametrize("row", HALVES, ids=lambda row: row.id)
+def test_equals_eager_in_float16(row: OpRow, reference: EngineBackend) -> None:
+    traced = trace_row(row)
+    if rejection := rejection_of(traced, reference):
+        pytest.skip(rejection.detail)
+    try:
+        run_row(traced, row, reference)
+    except NotImplementedError as error:
+        pytest.skip(f"PyTorch has no CPU kernel: {error}")
 
 
 @pytest.mark.parametrize("row", DYNAMIC, ids=lambda row: row.id)

@@ -61,7 +61,7 @@ def test_never_more_clusters_than_torch_makes(seed: int, size: int) -> None:
 
     class Support(OperatorSupport):
         def is_node_supported(self, submodules: object, node: Node) -> bool:
-            return node.op == "call_function" and SUPPORT(node) is None
+            return node.op == "call_function" and SUPPORT(node, False) is None
 
     theirs = CapabilityBasedPartitioner(
         gm, Support(), allows_single_node_partition=True

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
+from .cuts import crossings
 from .graph import dependencies
 from .lists import Patterns
 from .registry import Rejection, is_view, registered
@@ -29,10 +30,21 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class PartitionPlan:
-    """Where every call runs: in a cluster, or in PyTorch for a reason."""
+    """Where every call runs: in a cluster, or in PyTorch for a reason.
+
+    A cut is one tensor that passes between a cluster and PyTorch or another cluster, counted once
+    for each side that reads it (PyTorch as a whole is one side). The graph's own inputs, weights
+    and results are no cuts, and neither are sizes; but a tensor of which only a size is read
+    outside of its cluster is one.
+
+    cuts:               in this plan.
+    cuts_before_repair: in the plan as it was before its boundaries were repaired.
+    """
 
     clusters: tuple[Cluster, ...]
     rejections: Mapping[Node, Rejection]
+    cuts: int
+    cuts_before_repair: int
 
 
 def partition(
@@ -64,7 +76,9 @@ def partition(
             continue
         detail = f"{size} compute nodes in the cluster, the minimum is {settings.min_cluster_size}"
         rejections |= dict.fromkeys(nodes, Rejection("too_small", detail))
-    return PartitionPlan(tuple(clusters), rejections)
+    sides = {node: i for i, cluster in enumerate(clusters) for node in cluster.nodes}
+    cuts = sum(map(len, crossings(gm, sides).values()))
+    return PartitionPlan(tuple(clusters), rejections, cuts, cuts)
 
 
 def computes(node: Node) -> bool:

@@ -117,3 +117,26 @@ def test_a_size_never_splits_a_cluster() -> None:
     gm = trace(function, (torch.randn(2, 3),), dynamic=True)
     plan = partition(gm, SUPPORT, ANY_SIZE)
     assert len(plan.clusters) == 1
+
+
+def test_a_cut_is_counted_once_for_each_side_that_reads_it() -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        a = torch.relu(x)  # read by PyTorch (twice) and by the second cluster: two cuts
+        b = torch.sigmoid(a) + torch.sigmoid(a).sin()  # two values into the second cluster
+        return torch.relu(a + b)  # a result is no cut
+
+    gm = trace(function, (torch.randn(2),))
+    plan = partition(gm, SUPPORT, ANY_SIZE)
+    assert len(plan.clusters) == 2
+    assert plan.cuts == 4
+
+
+def test_a_size_read_outside_costs_the_tensor() -> None:
+    def function(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = torch.cat([x, x])
+        return torch.sigmoid(x).view(y.shape[0] // 2, -1), torch.relu(y) + y.shape[0]
+
+    gm = trace(function, (torch.randn(2, 3),), dynamic=True)
+    plan = partition(gm, rejects(aten.sigmoid.default, aten.view.default), ANY_SIZE)
+    assert [len(cluster.nodes) for cluster in plan.clusters] == [3]
+    assert plan.cuts == 1

@@ -19,7 +19,7 @@ from .repair import recompute
 from .settings import Settings
 from .support import computes, is_size
 
-__all__ = ["Cluster", "PartitionPlan", "computes", "partition"]
+__all__ = ["Cluster", "PartitionPlan", "computes", "partition", "without"]
 
 _ROUNDS = 8
 """Putting small parts out can join what they kept apart, so the rest is grouped again."""
@@ -89,6 +89,17 @@ def partition(
     sides |= _recompute(gm, sides, rejections)
     kept = {node: rejections[node] for node in gm.graph.nodes if node in rejections}
     return PartitionPlan(_clusters(gm, sides), kept, _count_cuts(gm, sides), cuts_before)
+
+
+def without(
+    gm: GraphModule, plan: PartitionPlan, rejections: Mapping[Node, Rejection]
+) -> PartitionPlan:
+    """`plan` with those clusters in PyTorch whose nodes `rejections` names."""
+    clusters = tuple(c for c in plan.clusters if c.nodes[0] not in rejections)
+    sides = {node: i for i, cluster in enumerate(clusters) for node in cluster.nodes}
+    merged = {**plan.rejections, **rejections}
+    ordered = {node: merged[node] for node in gm.graph.nodes if node in merged}
+    return PartitionPlan(clusters, ordered, _count_cuts(gm, sides), plan.cuts_before_repair)
 
 
 def _not_convertible(

@@ -5,13 +5,17 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import networkx as nx
+import pytest
 import torch
+from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
 from fxtrt.capture import trace
-from fxtrt.registry import Rejection
+from fxtrt.registry import Rejection, registered
 
 aten = torch.ops.aten
 UNARY = (torch.relu, torch.neg, torch.sigmoid, torch.sigmoid, lambda x: x.view(-1).view(2, 3))
@@ -53,3 +57,11 @@ def rejects(*targets: object) -> Callable[[Node, bool], Rejection | None]:
         return Rejection("test", str(node.target)) if node.target in targets else None
 
     return support
+
+
+def replace_converter(
+    monkeypatch: pytest.MonkeyPatch, target: OpOverload, build: Callable[..., Any]
+) -> None:
+    """Convert `target` with `build` during a test."""
+    changed = replace(registered()[target], build=build)
+    monkeypatch.setattr("fxtrt.registry._CONVERTERS", {**registered(), target: changed})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -11,7 +12,7 @@ from torch.fx import Node
 
 from .engines.features import Features
 from .engines.network import Network
-from .engines.precision import settle_types
+from .engines.precision import settle_types, type_of
 from .registry import arguments_of
 from .shape_layers import ShapeLayers
 from .shapes import Size, is_static
@@ -78,7 +79,7 @@ class Context:
     def dtype(self, x: Any) -> torch.dtype:
         """The torch dtype of an ITensor."""
         self.settle()
-        return self.features.to_torch(x.dtype)
+        return self.features.to_torch(type_of(self.network, x))
 
     def settle(self) -> None:
         """Make the types of all layers so far true, where TensorRT leaves them open (8.6)."""
@@ -117,11 +118,7 @@ class Context:
         """`x` as `dtype`; `x` itself where it already is."""
         if self.dtype(x) == dtype:
             return x
-        if self.features.has("add_cast"):
-            return self.net.add_cast(x, self.features.to_trt(dtype)).get_output(0)
-        layer = self.net.add_identity(x)
-        layer.set_output_type(0, self.features.to_trt(dtype))
-        return layer.get_output(0)
+        return self.net.add_cast(x, self.features.to_trt(dtype)).get_output(0)
 
     def operands(self, *values: Any, dtype: torch.dtype, rank: int | None = None) -> list[Any]:
         """ITensors of one dtype and one rank (the largest among `values`, or `rank`).
@@ -252,11 +249,19 @@ class Context:
             value = value.float()
         if value.dtype not in self.features.dtypes and value.dtype == torch.int64:
             value = value.int()
+        if not self.features.infinite_constants and _has_infinity(value):
+            return self._add_infinite(value)
         if value.dtype == torch.bfloat16:
             return self._add_bfloat16(value)
         array = value.numpy()
         self.network.kept.append(array)
         return self.net.add_constant(tuple(value.shape), array).get_output(0)
+
+    def _add_infinite(self, value: torch.Tensor) -> Any:
+        """Twice the largest number is an infinity, computed where constants cannot hold one."""
+        finite = value.nan_to_num(nan=math.nan)
+        factor = torch.where(value.isinf(), 2.0, 1.0).to(value.dtype)
+        return self.elementwise("PROD", self._add_constant(finite), self._add_constant(factor))
 
     def _add_bfloat16(self, value: torch.Tensor) -> Any:
         """numpy has no bfloat16: pass the pointer, and keep the tensor for who reads it back."""
@@ -266,6 +271,10 @@ class Context:
         layer.name = f"bfloat16 constant {len(self.network.weights)}"
         self.network.weights[layer.name] = value
         return layer.get_output(0)
+
+
+def _has_infinity(value: torch.Tensor) -> bool:
+    return value.is_floating_point() and bool(value.isinf().any())
 
 
 def _is_number(value: Any) -> bool:

@@ -116,7 +116,8 @@ def trace_row(row: OpRow, *, dynamic: bool = False, device: str = "cpu") -> Trac
     """The graph of the row's call, with its random inputs (the same ones every time)."""
     generator = torch.Generator().manual_seed(0)
     leaves, spec = torch.utils._pytree.tree_flatten((row.args, row.kwargs), is_leaf=_is_tensor)
-    made = [leaf.make(generator).to(device) if isinstance(leaf, T) else leaf for leaf in leaves]
+    made = [leaf.make(generator) if isinstance(leaf, T) else leaf for leaf in leaves]
+    made = [leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf for leaf in made]
     slots = [i for i, leaf in enumerate(leaves) if isinstance(leaf, T) and not leaf.weight]
 
     def function(*tensors: torch.Tensor) -> Any:
@@ -124,6 +125,8 @@ def trace_row(row: OpRow, *, dynamic: bool = False, device: str = "cpu") -> Trac
         for slot, tensor in zip(slots, tensors, strict=True):
             values[slot] = tensor
         args, kwargs = torch.utils._pytree.tree_unflatten(values, spec)
+        if row.call is None and any(a.name == "device" for a in row.target._schema.arguments):
+            kwargs = {"device": torch.device(device)} | kwargs
         return (row.call or row.target)(*args, **kwargs)
 
     inputs = tuple(made[slot] for slot in slots)

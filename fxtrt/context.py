@@ -16,6 +16,7 @@ from .engines.precision import settle_types, type_of
 from .registry import arguments_of
 from .shape_layers import ShapeLayers
 from .shapes import Size, is_static
+from .shuffles import Shuffles
 
 __all__ = ["Context", "Scalar", "TensorLike"]
 
@@ -30,6 +31,7 @@ class Context:
     def __init__(self, network: Network) -> None:
         self.network = network
         self.shapes = ShapeLayers(network)
+        self.views = Shuffles(network)
         self.node: Node
         self._settled = 0
         self._fakes: Mapping[str, Any] = {}

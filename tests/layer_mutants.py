@@ -157,11 +157,6 @@ def has_a_rest(layer: Any) -> bool:
     return any((n + before + after - k) % step for n, before, after, k, step in each_axis)
 
 
-def to_one_pixel(layer: Any) -> bool:
-    sizes = zip(layer.get_input(0).shape, layer.get_output(0).shape, strict=True)
-    return any(before > 1 and after == 1 for before, after in sizes)
-
-
 _ALPHA = of("type", "LEAKY_RELU", "ELU", "SELU", "SOFTPLUS", "CLIP", "HARD_SIGMOID")
 _BETA = of("type", "SELU", "SOFTPLUS", "CLIP", "HARD_SIGMOID")
 _PICKS = of("resize_mode", "NEAREST")
@@ -231,7 +226,6 @@ _ROUNDINGS = member(FLOOR="CEIL", HALF_UP="FLOOR", HALF_DOWN="FLOOR")
 _CEILING = member(EXPLICIT_ROUND_DOWN="EXPLICIT_ROUND_UP")
 _CENTRES = member(HALF_PIXEL="ASYMMETRIC", ALIGN_CORNERS="ASYMMETRIC", ASYMMETRIC="HALF_PIXEL")
 _CORNERS = member(ALIGN_CORNERS="HALF_PIXEL", HALF_PIXEL="ALIGN_CORNERS")
-_SELECTORS = member(UPPER="FORMULA")
 _TYPES = member(FLOAT="INT32", HALF="FLOAT", BF16="FLOAT", INT64="INT32", INT32="INT64")
 
 
@@ -297,7 +291,6 @@ LAYER_MUTANTS = [
     LayerMutant("centres", "RESIZE", "coordinate_transformation", _CENTRES),
     LayerMutant("corners", "RESIZE", "coordinate_transformation", _CORNERS),
     LayerMutant("rounding", "RESIZE", "nearest_rounding", _ROUNDINGS, _PICKS),
-    LayerMutant("one pixel", "RESIZE", "selector_for_single_pixel", _SELECTORS, to_one_pixel),
     LayerMutant("cubic coefficient", "RESIZE", "cubic_coeff", to(-0.5), _CUBIC),
     LayerMutant("shift dropped", "SCALE", "shift", np.zeros_like),
     LayerMutant("scale dropped", "SCALE", "scale", np.ones_like),

@@ -277,3 +277,16 @@ def test_a_pass_that_fails_leaves_the_graph_in_pytorch(
     assert codes(model) == {"pass"}
     with pytest.raises(Exception, match="broken on purpose"), torch.no_grad():
         compiled(block, on_build_failure="raise")(X)
+
+
+def test_a_list_entry_may_be_for_another_graph(
+    block: nn.Module, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = compiled(block, blacklist=("aten.rleu", "aten.relu"))
+    with caplog.at_level("INFO", logger="fxtrt"), torch.no_grad():
+        torch.testing.assert_close(model(X), block(X))
+    (message,) = [r.getMessage() for r in caplog.records if "matches no node" in r.getMessage()]
+    assert message == (
+        "in this graph the list entry 'aten.rleu' matches no node: did you mean 'aten.relu'?"
+    )
+    assert "blacklist" in codes(model)

@@ -14,18 +14,14 @@ from .capture import capture_dynamo
 from .engines.base import EngineBackend
 from .engines.select import select
 from .errors import CaptureError, ConversionError, EngineError, PassError, SettingsError
+from .outside import as_graph
 from .partition import PartitionPlan, partition
 from .pass_manager import run_passes
 from .precision import with_precision
 from .records import record_graph
 from .registry import Rejection
-from .report import (
-    ClusterRow,
-    Coverage,
-    cluster_row,
-    graph_rejection,
-    rejection_row,
-)
+from .report import Coverage, cluster_row, graph_coverage, graph_rejection
+from .report.measure import Lowered
 from .runtime import EngineModule
 from .settings import Settings
 from .stitch import Cutting, cut, stitch
@@ -60,9 +56,10 @@ def lower(
             rejections |= dict.fromkeys(cluster.nodes, Rejection("build_failed", str(error)))
         else:
             built.append((cutting, module, info))
-    clusters = [cluster_row(cutting.cluster, backend, info) for cutting, _, info in built]
-    coverage = _coverage(gm, clusters, rejections)
-    stitch(gm, [cutting for cutting, _, _ in built], [module for _, module, _ in built])
+    cuttings = [cutting for cutting, _, _ in built]
+    rows = [cluster_row(cutting, backend, settings, info) for cutting, _, info in built]
+    coverage = graph_coverage(gm, settled, cuttings, rows, rejections)
+    stitch(gm, cuttings, [module for _, module, _ in built])
     return gm, coverage
 
 
@@ -78,8 +75,9 @@ def plan(gm: GraphModule, backend: EngineBackend, settings: Settings) -> Partiti
 def report_graph(gm: GraphModule, backend: EngineBackend, settings: Settings) -> Coverage:
     """What `lower` would do with `gm`, without building."""
     settled = plan(gm, backend, settings)
-    clusters = [cluster_row(cluster, backend, None) for cluster in settled.clusters]
-    return _coverage(gm, clusters, settled.rejections)
+    cuttings = [cut(gm, cluster) for cluster in settled.clusters]
+    rows = [cluster_row(cutting, backend, settings, None) for cutting in cuttings]
+    return graph_coverage(gm, settled, cuttings, rows, settled.rejections)
 
 
 def compile_graph(
@@ -102,30 +100,30 @@ def compile_graph(
         raise SettingsError(f"backend 'fxtrt' takes no mode, but got {mode!r}: use options={{...}}")
     settings = Settings.of(None, options or {})
     backend = select(settings.engine)
-    parts: list[Coverage] = []
+    parts: list[Lowered] = []
 
     def compile_aten(aten_gm: GraphModule) -> Callable[..., Any]:
         run_passes(aten_gm)
         lowered, coverage = lower(aten_gm, backend, settings)
-        parts[:] = [coverage]
+        parts[:] = [Lowered(coverage, lowered)]
         return lowered
 
     compiled: Callable[..., Any] = gm.forward
     if reason := _nothing_to_gain(gm, example_inputs, settings):
-        parts = [graph_rejection(gm, reason)]
+        parts = [Lowered(graph_rejection(gm, reason), None)]
     else:
         try:
             compiled = capture_dynamo(gm, example_inputs, compile_aten)
         except CaptureError as error:
             log.warning("a graph stays in PyTorch: %s", error)
-            parts = [graph_rejection(gm, Rejection("capture", str(error)))]
+            parts = [Lowered(graph_rejection(gm, Rejection("capture", str(error))), None)]
         except PassError as error:
             if settings.on_build_failure == "raise":
                 raise
             log.warning("a graph stays in PyTorch: %s", error)
-            parts = [graph_rejection(gm, Rejection("pass", str(error)))]
+            parts = [Lowered(graph_rejection(gm, Rejection("pass", str(error))), None)]
     record_graph(gm, parts)
-    return compiled
+    return as_graph(compiled)
 
 
 def _build(
@@ -134,15 +132,6 @@ def _build(
     source = with_precision(cutting.module, settings.precision)
     engine, info = build(source, backend, settings)
     return EngineModule(cutting.cluster.name, engine, cutting.module), info
-
-
-def _coverage(
-    gm: GraphModule, clusters: Sequence[ClusterRow], rejections: Mapping[Node, Rejection]
-) -> Coverage:
-    rows = tuple(
-        rejection_row(node, rejections[node]) for node in gm.graph.nodes if node in rejections
-    )
-    return Coverage(tuple(clusters), rows)
 
 
 def _nothing_to_gain(

@@ -57,10 +57,15 @@ def support(node: Node, backend: EngineBackend, *, whitelisted: bool = False) ->
 
 def computes(node: Node) -> bool:
     """Whether a node does work, and counts towards a minimum size; views and casts do not."""
-    if not isinstance(node.target, OpOverload):
+    return target_computes(node.target)
+
+
+def target_computes(target: object) -> bool:
+    """`computes` for a call that is no node."""
+    if not isinstance(target, OpOverload):
         return False
-    converter = registered().get(node.target)
-    return not is_view(node.target) if converter is None else converter.computes
+    converter = registered().get(target)
+    return not is_view(target) if converter is None else converter.computes
 
 
 def is_size(node: Node) -> bool:

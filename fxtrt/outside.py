@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from .support import target_computes
 
 __all__ = ["OutsideCall", "OutsideCalls", "as_graph", "seconds_now"]
 
-_LIBRARIES = tuple(str(Path(file).parent) for file in (torch.__file__, __file__))
+_LIBRARIES = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, __file__))
 """Folders whose frames are not the user's."""
 
 

@@ -95,7 +95,7 @@ def test_what_comes_from_the_cache_says_so() -> None:
 
 def test_many_reasons_are_cut_short() -> None:
     rows = tuple(replace(REJECTED, detail=f"reason {i}") for i in range(30))
-    assert "... and 10 nodes for other reasons" in str(Coverage((), rows))
+    assert "... and 10 calls for other reasons" in str(Coverage((), rows))
 
 
 def test_reasons_are_sorted_by_time_then_flops() -> None:

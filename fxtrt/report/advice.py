@@ -25,7 +25,7 @@ _STEPS: dict[str, Callable[[RejectionRow], str]] = {
     "blacklist": lambda row: f"take {row.target} off the blacklist",
     "build_failed": lambda row: f"see why TensorRT does not build this: {row.detail}",
     "capture": lambda row: f"let {row.module or row.target} be captured: {row.detail}",
-    "outside": lambda row: f"keep {row.source or row.module or row.target} in a graph",
+    "outside": lambda row: f"keep {row.module or row.source or row.target} in a graph",
 }
 
 

@@ -81,7 +81,7 @@ def _clusters(rows: Sequence[ClusterRow]) -> str:
 
 
 def _reasons(coverage: Coverage) -> str:
-    headers = ["nodes", "code", "reason", "FLOPs", "ms", "modules", "first at"]
+    headers = ["calls", "code", "reason", "FLOPs", "ms", "modules", "first at"]
     cells = [
         [g.calls, g.code, g.detail, _giga(g), _ms(g.ms), ", ".join(g.modules), g.source]
         for g in by_reason(coverage.rejections)

@@ -23,7 +23,7 @@ def markdown(coverage: Coverage) -> str:
         headers += ["engine", "layers", "plan", "built in", "engine ms", "PyTorch ms"]
         parts.append(_table(headers, [_cluster(row) for row in coverage.clusters]))
     if groups := by_reason(coverage.rejections):
-        headers = ["nodes", "code", "reason", "GFLOPs", "ms", "modules", "first at"]
+        headers = ["calls", "code", "reason", "GFLOPs", "ms", "modules", "first at"]
         rows = [
             [g.calls, g.code, g.detail, _giga(g.flops), _ms(g.ms), ", ".join(g.modules), g.source]
             for g in groups

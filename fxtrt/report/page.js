@@ -9,6 +9,7 @@
   const SVG = "http://www.w3.org/2000/svg";
   const REJECTED = "#f5b8b0";
   const MOST_AT_START = 30; // boxes that are unfolded unasked
+  const TITLE = 14; // above the boxes in an unfolded module
   const MOST_SHOWN = 600; // dagre takes seconds beyond
   let graph, children, counts, open;
 
@@ -66,7 +67,7 @@
 
   function layout(shown) {
     const g = new dagre.graphlib.Graph({ compound: true });
-    g.setGraph({ nodesep: 14, ranksep: 26, marginx: 12, marginy: 12 });
+    g.setGraph({ nodesep: 14, ranksep: 30, marginx: 12, marginy: 12 + TITLE });
     g.setDefaultEdgeLabel(() => ({}));
     const seen = new Set(shown);
     for (const box of shown) {
@@ -117,7 +118,8 @@
   function drawOpen(box, at, svg) {
     const group = group_of(box, svg);
     const corner = { x: at.x - at.width / 2, y: at.y - at.height / 2 };
-    element("rect", { ...corner, width: at.width, height: at.height, rx: 6,
+    corner.y -= TITLE;
+    element("rect", { ...corner, width: at.width, height: at.height + TITLE, rx: 6,
       style: "fill:rgba(90,110,130,.07);stroke:#9aa7b4" }, group);
     element("text", { x: corner.x + 6, y: corner.y + 13 }, group).textContent = title(box);
   }
@@ -161,6 +163,15 @@
     return `${name}: ${target}\n${module}\n${place}`;
   }
 
+  function common(paths) {
+    const parts = paths.map((each) => each.split("."));
+    let length = 0;
+    while (parts.every((each) => each.length > length && each[length] === parts[0][length]))
+      length += 1;
+    const first = [...new Set(parts.map((each) => each[0]))];
+    return length ? parts[0].slice(0, length).join(".") : first.slice(0, 3).join(", ");
+  }
+
   function path(box) {
     const [label, parent] = graph.boxes[box];
     return parent < 0 ? label : `${path(parent)}.${label}`;
@@ -185,7 +196,9 @@
     return;
   }
   data.graphs.forEach((each, i) => {
-    choice.add(new Option(`${i}: ${each.nodes.length} nodes`, i));
+    const tops = [...new Set(each.nodes.map(([, , module]) => module).filter(Boolean))];
+    const name = tops.length ? common(tops) : "model";
+    choice.add(new Option(`${i}: ${name}, ${each.nodes.length} nodes`, i));
   });
   choice.addEventListener("change", () => load(Number(choice.value)));
   document.getElementById("unfold").addEventListener("click", () => {

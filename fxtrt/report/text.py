@@ -103,10 +103,10 @@ def _rejections(groups: Sequence[ReasonGroup]) -> str:
         ]
         for group in groups[:_MOST_ROWS]
     ]
-    headers = ["nodes", "code", "reason", "GFLOPs", *(["ms"] * timed), "first at"]
+    headers = ["calls", "code", "reason", "GFLOPs", *(["ms"] * timed), "first at"]
     shown = tabulate(table, headers=headers, disable_numparse=True)
     hidden = sum(group.calls for group in groups[_MOST_ROWS:])
-    return shown + (f"\n... and {hidden} nodes for other reasons" if hidden else "")
+    return shown + (f"\n... and {hidden} calls for other reasons" if hidden else "")
 
 
 def _breaks(coverage: Coverage) -> str:

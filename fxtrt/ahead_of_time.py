@@ -28,10 +28,10 @@ from .outside import OutsideCall
 from .pass_manager import run_passes
 from .records import recorded_coverage
 from .report import Coverage, RejectionRow, outside_rows
-from .report.measure import Lowered, measured
+from .report.node_times import Lowered, measured
 from .settings import Settings
 
-__all__ = ["compile", "report"]
+__all__ = ["capture_model", "compile", "report"]
 
 _OUTCOME = "_fxtrt_outcome"
 
@@ -68,11 +68,13 @@ def compile(
     """
     settings = Settings.of(settings, overrides)
     backend = select(settings.engine)
-    captured = _capture(model, inputs, dynamic_shapes, settings)
+    captured = capture_model(model, inputs, dynamic_shapes, settings)
     lowered = []
     for part in captured.parts:
-        graph, coverage = lower(part.graph, backend, settings)
+        graph, coverage = lower(part.graph, backend, settings, part.values())
         lowered.append(Lowered(coverage, graph))
+        if settings.fuel is not None:
+            settings = replace(settings, fuel=settings.fuel - len(coverage.clusters))
         if coverage.clusters:
             part.module.forward = GuardedForward(part.module, graph, part.specs, part.call)
     compiled = captured.model
@@ -121,7 +123,7 @@ def _report_plain(
     model: torch.nn.Module, inputs: tuple[Any, ...], measure: bool, settings: Settings
 ) -> Coverage:
     backend = select(settings.engine)
-    captured = _capture(model, inputs, None, settings)
+    captured = capture_model(model, inputs, None, settings)
     lowered = [
         Lowered(report_graph(part.graph, backend, settings), part.graph) for part in captured.parts
     ]
@@ -184,6 +186,10 @@ class _Part:
     call: Call
     specs: Sequence[TensorSpec]
 
+    def values(self) -> list[Any]:
+        """What the call passes, one value for each placeholder of the graph."""
+        return pytree.tree_leaves((self.call.args, self.call.kwargs))
+
 
 @dataclass(frozen=True, slots=True)
 class _Captured:
@@ -195,9 +201,14 @@ class _Captured:
     outside: Sequence[OutsideCall]
 
 
-def _capture(
+def capture_model(
     model: torch.nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any, settings: Settings
 ) -> _Captured:
+    """The graphs of a copy of `model`, after the passes; arguments as in `compile`.
+
+    Raises:
+        SettingsError, CaptureError: with the way out.
+    """
     if not isinstance(inputs, tuple):
         raise CaptureError(f"inputs must be a tuple of arguments, not {type(inputs).__name__}")
     require_inference(model, inputs)

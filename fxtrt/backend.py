@@ -7,69 +7,50 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
-from .build import BuildInfo, build
 from .capture import capture_dynamo
 from .engines.base import EngineBackend
 from .engines.select import select
-from .errors import CaptureError, ConversionError, EngineError, PassError, SettingsError
+from .errors import CaptureError, PassError, SettingsError
+from .lists import unmatched
 from .outside import as_graph
-from .partition import PartitionPlan, partition
 from .pass_manager import run_passes
-from .precision import with_precision
 from .records import record_graph
 from .registry import Rejection
 from .report import Coverage, cluster_row, graph_coverage, graph_rejection
-from .report.measure import Lowered
-from .runtime import EngineModule
+from .report.node_times import Lowered
 from .settings import Settings
-from .stitch import Cutting, cut, stitch
-from .support import support
+from .settle import plan, settle
+from .stitch import cut, stitch
 
-__all__ = ["compile_graph", "lower", "plan", "report_graph"]
+__all__ = ["compile_graph", "lower", "report_graph"]
 
 log = logging.getLogger(__name__)
 
 
 def lower(
-    gm: GraphModule, backend: EngineBackend, settings: Settings
+    gm: GraphModule,
+    backend: EngineBackend,
+    settings: Settings,
+    inputs: Sequence[Any] | None = None,
 ) -> tuple[GraphModule, Coverage]:
     """Compile a captured graph that the passes went over, in place.
 
     A cluster that does not build stays in PyTorch, alone.
 
+    Args:
+        inputs: one value for each placeholder, for `partition="measured"`; None makes values up.
+
     Raises:
         EngineError, ConversionError: with `on_build_failure="raise"` only.
     """
-    settled = plan(gm, backend, settings)
-    rejections = dict(settled.rejections)
-    built: list[tuple[Cutting, EngineModule, BuildInfo]] = []
-    for cluster in settled.clusters:
-        cutting = cut(gm, cluster)
-        try:
-            module, info = _build(cutting, backend, settings)
-        except (EngineError, ConversionError) as error:
-            if settings.on_build_failure == "raise":
-                raise
-            log.warning("%s stays in PyTorch: %s", cluster.name, error)
-            rejections |= dict.fromkeys(cluster.nodes, Rejection("build_failed", str(error)))
-        else:
-            built.append((cutting, module, info))
-    cuttings = [cutting for cutting, _, _ in built]
-    rows = [cluster_row(cutting, backend, settings, info) for cutting, _, info in built]
-    coverage = graph_coverage(gm, settled, cuttings, rows, rejections)
-    stitch(gm, cuttings, [module for _, module, _ in built])
+    settled = settle(gm, backend, settings, inputs)
+    cuttings = [one.cutting for one in settled.built]
+    rows = [cluster_row(one.cutting, backend, settings, one.info) for one in settled.built]
+    coverage = graph_coverage(gm, settled.plan, cuttings, rows)
+    stitch(gm, cuttings, [one.module for one in settled.built])
     return gm, coverage
-
-
-def plan(gm: GraphModule, backend: EngineBackend, settings: Settings) -> PartitionPlan:
-    """Where each call of `gm` will run. Nothing is built."""
-
-    def why_not(node: Node, whitelisted: bool) -> Rejection | None:
-        return support(node, backend, whitelisted=whitelisted)
-
-    return partition(gm, why_not, settings)
 
 
 def report_graph(gm: GraphModule, backend: EngineBackend, settings: Settings) -> Coverage:
@@ -77,7 +58,7 @@ def report_graph(gm: GraphModule, backend: EngineBackend, settings: Settings) ->
     settled = plan(gm, backend, settings)
     cuttings = [cut(gm, cluster) for cluster in settled.clusters]
     rows = [cluster_row(cutting, backend, settings, None) for cutting in cuttings]
-    return graph_coverage(gm, settled, cuttings, rows, settled.rejections)
+    return graph_coverage(gm, settled, cuttings, rows)
 
 
 def compile_graph(
@@ -104,6 +85,9 @@ def compile_graph(
 
     def compile_aten(aten_gm: GraphModule) -> Callable[..., Any]:
         run_passes(aten_gm)
+        for complaint in unmatched((*settings.whitelist, *settings.blacklist), aten_gm.graph.nodes):
+            # No error, as it would be for a whole model: another graph may have the node.
+            log.info("in this graph %s", complaint)
         lowered, coverage = lower(aten_gm, backend, settings)
         parts[:] = [Lowered(coverage, lowered)]
         return lowered
@@ -124,14 +108,6 @@ def compile_graph(
             parts = [Lowered(graph_rejection(gm, Rejection("pass", str(error))), None)]
     record_graph(gm, parts)
     return as_graph(compiled)
-
-
-def _build(
-    cutting: Cutting, backend: EngineBackend, settings: Settings
-) -> tuple[EngineModule, BuildInfo]:
-    source = with_precision(cutting.module, settings.precision)
-    engine, info = build(source, backend, settings)
-    return EngineModule(cutting.cluster.name, engine, cutting.module), info
 
 
 def _nothing_to_gain(

@@ -11,15 +11,14 @@ from torch.fx import GraphModule, Node
 
 from .cuts import PYTORCH, crossings
 from .flops import flops
-from .graph import dependencies
-from .grouping import Grouping, group
+from .grouping import Grouper, Grouping
 from .lists import Patterns
 from .registry import Rejection
 from .repair import recompute
 from .settings import Settings
 from .support import computes, is_size
 
-__all__ = ["Cluster", "PartitionPlan", "computes", "partition"]
+__all__ = ["Cluster", "PartitionPlan", "computes", "partition", "without"]
 
 _ROUNDS = 8
 """Putting small parts out can join what they kept apart, so the rest is grouped again."""
@@ -73,8 +72,8 @@ def partition(
         for node in gm.graph.nodes
         if _is_call(node) and node not in rejections and whitelist.match(_producer(node))
     }
-    needed, minimum = dependencies(gm.graph), settings.min_cluster_size
-    grouping = group(needed, rejections)
+    grouper, minimum = Grouper(gm.graph), settings.min_cluster_size
+    grouping = grouper.group(rejections)
     cuts_before = _count_cuts(gm, _sides(grouping, _small_clusters(grouping, minimum, exempt)))
     for _ in range(_ROUNDS):
         small = _small_clusters(grouping, minimum, exempt)
@@ -82,13 +81,24 @@ def partition(
         if not small:
             break
         rejections |= small
-        grouping = group(needed, rejections)
+        grouping = grouper.group(rejections)
     small = _small_clusters(grouping, minimum, exempt)
     rejections |= small
     sides = _sides(grouping, small)
     sides |= _recompute(gm, sides, rejections)
     kept = {node: rejections[node] for node in gm.graph.nodes if node in rejections}
     return PartitionPlan(_clusters(gm, sides), kept, _count_cuts(gm, sides), cuts_before)
+
+
+def without(
+    gm: GraphModule, plan: PartitionPlan, rejections: Mapping[Node, Rejection]
+) -> PartitionPlan:
+    """`plan` with those clusters in PyTorch whose nodes `rejections` names."""
+    clusters = tuple(c for c in plan.clusters if c.nodes[0] not in rejections)
+    sides = {node: i for i, cluster in enumerate(clusters) for node in cluster.nodes}
+    merged = {**plan.rejections, **rejections}
+    ordered = {node: merged[node] for node in gm.graph.nodes if node in merged}
+    return PartitionPlan(clusters, ordered, _count_cuts(gm, sides), plan.cuts_before_repair)
 
 
 def _not_convertible(

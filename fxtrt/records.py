@@ -12,7 +12,7 @@ import torch
 from torch.fx import GraphModule
 
 from .report import Coverage, GraphBreak
-from .report.measure import Lowered, measured
+from .report.node_times import Lowered, measured
 from .source import line_text
 
 __all__ = ["record_graph", "recorded_coverage"]

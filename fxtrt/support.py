@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
+import sympy
 import torch
 from torch._ops import OpOverload
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from .engines.base import EngineBackend
 from .registry import Rejection, arguments_of, is_view, registered
 from .shapes import Size, is_static, is_unbacked, size_range
 
-__all__ = ["computes", "is_size", "support"]
+__all__ = ["computes", "input_sizes", "is_size", "support"]
 
 _MAX_RANK = 8
 
 
-def support(node: Node, backend: EngineBackend, *, whitelisted: bool = False) -> Rejection | None:
+def support(
+    node: Node,
+    backend: EngineBackend,
+    *,
+    whitelisted: bool = False,
+    sizes: Set[sympy.Symbol] | None = None,
+) -> Rejection | None:
     """Why `node`, a call, stays in PyTorch whatever surrounds it, or None.
 
     The node and its arguments have `meta["val"]`; nothing is built.
 
     Args:
         whitelisted: whether `Settings.whitelist` names the node, as an opt-in converter asks for.
+        sizes: the `input_sizes` of the graph, for who asks about many of its nodes.
     """
     if node.target is operator.getitem:
         producer = node.args[0]
         assert isinstance(producer, Node)
-        return support(producer, backend, whitelisted=whitelisted)
+        return support(producer, backend, whitelisted=whitelisted, sizes=sizes)
     if not isinstance(node.target, OpOverload) or node.target not in registered():
         return Rejection("no_converter", f"{node.target} has no converter")
     converter = registered()[node.target]
@@ -48,7 +56,7 @@ def support(node: Node, backend: EngineBackend, *, whitelisted: bool = False) ->
     if any(isinstance(value, torch.SymFloat) for value in leaves):
         return Rejection("check", f"{node.target}: an argument is a float computed from sizes")
     for value in leaves:
-        if isinstance(value, torch.SymInt) and not _is_of_sizes(value, node):
+        if isinstance(value, torch.SymInt) and not _is_of_sizes(value, node, sizes):
             detail = f"{node.target}: the number {value} is no size of an input tensor"
             return Rejection("check", detail)
     reason = converter.check(arguments, node=node, features=backend.features)
@@ -73,16 +81,22 @@ def is_size(node: Node) -> bool:
     return node.op != "output" and isinstance(node.meta.get("val"), (torch.SymInt, int, float))
 
 
-def _is_of_sizes(value: torch.SymInt, node: Node) -> bool:
-    """Whether a number can be computed from sizes; an engine takes tensors, and no other number."""
-    symbols = set(value.node.expr.free_symbols)
-    for placeholder in node.graph.find_nodes(op="placeholder") if symbols else ():
+def input_sizes(graph: Graph) -> frozenset[sympy.Symbol]:
+    """The symbols that the sizes of a graph's input tensors are made of."""
+    symbols: set[sympy.Symbol] = set()
+    for placeholder in graph.find_nodes(op="placeholder"):
         fake = placeholder.meta.get("val")
         sizes: Sequence[Size] = fake.shape if isinstance(fake, torch.Tensor) else ()
         for size in sizes:
             if isinstance(size, torch.SymInt):
-                symbols -= size.node.expr.free_symbols
-    return not symbols
+                symbols |= size.node.expr.free_symbols
+    return frozenset(symbols)
+
+
+def _is_of_sizes(value: torch.SymInt, node: Node, sizes: Set[sympy.Symbol] | None) -> bool:
+    """Whether a number can be computed from sizes; an engine takes tensors, and no other number."""
+    symbols = value.node.expr.free_symbols
+    return not symbols or symbols <= (input_sizes(node.graph) if sizes is None else sizes)
 
 
 def _tensors(node: Node) -> list[torch.Tensor]:

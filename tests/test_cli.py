@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from graphs import replace_converter
 from test_report import CLUSTER, REJECTED
 
 import fxtrt
@@ -180,3 +182,21 @@ def test_missing_extras_are_named(
     monkeypatch.setitem(sys.modules, "torchvision", None)
     assert run(monkeypatch, "report") == 1
     assert "pip install 'fxtrt[vision]'" in capsys.readouterr().err
+
+
+def test_bisect_says_where_an_engine_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("bisect", "--model", "resnet18", "--engine", "reference")
+    assert run(monkeypatch, *arguments) == 0
+    assert capsys.readouterr().out == "Every cluster answers like PyTorch.\n"
+
+    def negated(ctx: Any, x: Any) -> Any:
+        return ctx.unary("NEG", x)
+
+    replace_converter(monkeypatch, torch.ops.aten.relu.default, negated)
+    assert run(monkeypatch, *arguments) == 1
+    printed = capsys.readouterr().out
+    where = r"cluster_0: relu = aten.relu.default \[\w+.py:\d+ in forward in relu\]"
+    assert re.match(where, printed), printed
+    assert "largest difference" in printed

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch.fx import GraphModule, Node
@@ -31,7 +32,7 @@ def cluster_row(
     cutting: Cutting, backend: EngineBackend, settings: Settings, build: BuildInfo | None
 ) -> ClusterRow:
     """The row of a cluster that an engine runs."""
-    nodes = cutting.cluster.nodes
+    nodes, timing = cutting.cluster.nodes, build.timing if build else None
     targets = Counter(str(node.target) for node in nodes if computes(node))
     tensors = pytree.tree_leaves([node.meta["val"] for node in nodes])
     dtypes = sorted({_dtype(value) for value in tensors if isinstance(value, torch.Tensor)})
@@ -48,7 +49,9 @@ def cluster_row(
         bytes_out=_bytes(cutting.outputs),
         engine=backend.name,
         runs_on=backend.fingerprint,
-        build=build,
+        build=None if build is None else replace(build, timing=None),
+        engine_ms=timing.engine_ms if timing else None,
+        pytorch_ms=timing.pytorch_ms if timing else None,
     )
 
 
@@ -57,16 +60,14 @@ def graph_coverage(
     plan: PartitionPlan,
     cuttings: Sequence[Cutting],
     clusters: Sequence[ClusterRow],
-    rejections: Mapping[Node, Rejection],
 ) -> Coverage:
     """The coverage of a graph, before its clusters are stitched.
 
     Args:
-        cuttings, clusters: of the clusters that engines run, in one order.
-        rejections: the plan's, and those of the clusters that did not build.
+        cuttings, clusters: of the plan's clusters, in one order.
     """
-    rejected = [node for node in gm.graph.nodes if node in rejections]
-    rows = tuple(_rejection_row(node, rejections[node]) for node in rejected)
+    rejected = [node for node in gm.graph.nodes if node in plan.rejections]
+    rows = tuple(_rejection_row(node, plan.rejections[node]) for node in rejected)
     drawn = picture(
         gm, [cutting.cluster for cutting in cuttings], {n: i for i, n in enumerate(rejected)}
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
+from ..measure import Timing, measure
 from ..outside import seconds_now
 from ..runtime import EngineModule
 from .coverage import Coverage
@@ -35,11 +36,10 @@ class Lowered:
 
 @dataclass(slots=True)
 class _Times:
-    """Milliseconds of each run, by the node's name and by the cluster's."""
+    """Of the nodes the milliseconds of each run, by name; of the clusters, by name too."""
 
     nodes: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    engines: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    fallbacks: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    clusters: dict[str, Timing] = field(default_factory=dict)
 
 
 def measured(parts: Sequence[Lowered], run: Callable[[], object]) -> list[Coverage]:
@@ -87,25 +87,19 @@ class _TimedRun(Interpreter):
     def run_node(self, n: Node) -> Any:
         if not n.op.startswith("call_"):
             return super().run_node(n)
-        result, ms = _timed(lambda: super(_TimedRun, self).run_node(n))
+        start = seconds_now()
+        result = super().run_node(n)
+        self._times.nodes[n.name].append((seconds_now() - start) * 1e3)
         module = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
-        if isinstance(module, EngineModule):
+        if isinstance(module, EngineModule) and module.name not in self._times.clusters:
             args, _ = self.fetch_args_kwargs_from_env(n)
-            self._times.engines[module.name].append(ms)
-            self._times.fallbacks[module.name].append(_timed(lambda: module.fallback(*args))[1])
-        else:
-            self._times.nodes[n.name].append(ms)
+            if module.engine is not None:
+                self._times.clusters[module.name] = measure(module, args)
         return result
 
 
-def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    start = seconds_now()
-    result = call()
-    return result, (seconds_now() - start) * 1e3
-
-
 def _with_times(coverage: Coverage, times: _Times) -> Coverage:
-    nodes, engines, fallbacks = map(_medians, (times.nodes, times.engines, times.fallbacks))
+    nodes = {name: statistics.median(values) for name, values in times.nodes.items()}
     rejected: dict[int, float] = {}
     clustered: dict[int, float] = {}
     for picture in coverage.pictures:
@@ -116,21 +110,17 @@ def _with_times(coverage: Coverage, times: _Times) -> Coverage:
                 rejected[node.rejection] = nodes[node.name]
             elif node.cluster is not None:
                 clustered[node.cluster] = clustered.get(node.cluster, 0.0) + nodes[node.name]
+    clusters = []
+    for i, row in enumerate(coverage.clusters):
+        if timing := times.clusters.get(row.name):
+            row = replace(row, engine_ms=timing.engine_ms, pytorch_ms=timing.pytorch_ms)
+        elif i in clustered:
+            row = replace(row, pytorch_ms=clustered[i])
+        clusters.append(row)
     return replace(
         coverage,
-        clusters=tuple(
-            replace(
-                row,
-                engine_ms=engines.get(row.name, row.engine_ms),
-                pytorch_ms=fallbacks.get(row.name, clustered.get(i, row.pytorch_ms)),
-            )
-            for i, row in enumerate(coverage.clusters)
-        ),
+        clusters=tuple(clusters),
         rejections=tuple(
             replace(row, ms=rejected.get(i)) for i, row in enumerate(coverage.rejections)
         ),
     )
-
-
-def _medians(times: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    return {name: statistics.median(values) for name, values in times.items()}

@@ -22,7 +22,9 @@ def clamp(ctx: Context, x: Any, min: Any, max: Any) -> Any:
         # Where the bounds cross torch gives `max`, CLIP gives alpha.
         low = float(min if min < max else max)
         return ctx.activation("CLIP", ctx.cast(x, dtype), alpha=low, beta=float(max))
-    return _between(ctx, x, min, max)
+    x = ctx.cast(x, dtype)
+    # Infinity bounds nothing; the other one may still.
+    return _between(ctx, x, None if min == -math.inf else min, None if max == math.inf else max)
 
 
 @converts(aten.hardtanh.default)

@@ -43,10 +43,13 @@ def _window(ctx: Context, x: Any, shape: Sequence[Size], dim: int, part: slice) 
     return ctx.slice(x, start, sizes, stride)
 
 
-def _bounds_known(start: Size | None, end: Size | None) -> str | None:
+def _bounds_known(x: torch.Tensor, dim: int, start: Size | None, end: Size | None) -> str | None:
     for name, bound in (("start", start), ("end", end)):
         if bound is not None and is_unbacked(bound):
             return f"{name}={bound} depends on data"
+    size = x.shape[dim]
+    if is_unbacked(size) and not (start is None or same_size(start, 0)):
+        return f"start={start} of the size {size}, which depends on data"
     return None
 
 

@@ -13,6 +13,7 @@ from torch.fx import Node
 from .engines.features import Features
 from .engines.network import Network
 from .engines.precision import settle_types, type_of
+from .errors import ConversionError
 from .registry import arguments_of
 from .shape_layers import ShapeLayers
 from .shapes import Size, is_static
@@ -136,11 +137,20 @@ class Context:
         if isinstance(value, torch.SymInt) and not is_static(value):
             size = self.cast(self.shapes.size(value), dtype)
             return self.reshape(size, (1,) * rank) if rank != 1 else size
+        if _is_number(value) or isinstance(value, torch.Tensor):
+            self._require_finite(value, dtype)
         if _is_number(value):
             return self.scalar(value, dtype, rank)
         if isinstance(value, torch.Tensor):
             return self._weight(value, dtype, rank)
         return self.raise_rank(self.cast(value, dtype), rank)
+
+    def _require_finite(self, value: float | torch.Tensor, dtype: torch.dtype) -> None:
+        if self.features.infinite_operands or dtype != torch.float32:
+            return
+        is_one = not isinstance(value, torch.Tensor) or value.numel() == 1
+        if is_one and math.isinf(value):
+            raise ConversionError(f"{self.features.version} makes an infinite operand finite")
 
     def _weight(self, value: torch.Tensor, dtype: torch.dtype, rank: int) -> Any:
         """A weight cast and reshaped on the host, so that no layer has to do it."""
@@ -251,19 +261,11 @@ class Context:
             value = value.float()
         if value.dtype not in self.features.dtypes and value.dtype == torch.int64:
             value = value.int()
-        if not self.features.infinite_constants and _has_infinity(value):
-            return self._add_infinite(value)
         if value.dtype == torch.bfloat16:
             return self._add_bfloat16(value)
         array = value.numpy()
         self.network.kept.append(array)
         return self.net.add_constant(tuple(value.shape), array).get_output(0)
-
-    def _add_infinite(self, value: torch.Tensor) -> Any:
-        """Twice the largest number is an infinity, computed where constants cannot hold one."""
-        finite = value.nan_to_num(nan=math.nan)
-        factor = torch.where(value.isinf(), 2.0, 1.0).to(value.dtype)
-        return self.elementwise("PROD", self._add_constant(finite), self._add_constant(factor))
 
     def _add_bfloat16(self, value: torch.Tensor) -> Any:
         """numpy has no bfloat16: pass the pointer, and keep the tensor for who reads it back."""
@@ -273,10 +275,6 @@ class Context:
         layer.name = f"bfloat16 constant {len(self.network.weights)}"
         self.network.weights[layer.name] = value
         return layer.get_output(0)
-
-
-def _has_infinity(value: torch.Tensor) -> bool:
-    return value.is_floating_point() and bool(value.isinf().any())
 
 
 def _is_number(value: Any) -> bool:

@@ -47,8 +47,8 @@ class Features:
         return not hasattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
     @cached_property
-    def infinite_constants(self) -> bool:
-        """Constants may be infinite; 8.6 puts the largest finite number in their place."""
+    def infinite_operands(self) -> bool:
+        """One infinite float32 may be an operand; 8.6 takes the largest number in its place."""
         return not self.weakly_typed
 
     @cached_property

@@ -23,8 +23,7 @@ def clamp(ctx: Context, x: Any, min: Any, max: Any) -> Any:
         low = float(min if min < max else max)
         return ctx.activation("CLIP", ctx.cast(x, dtype), alpha=low, beta=float(max))
     x = ctx.cast(x, dtype)
-    # Infinity bounds nothing; the other one may still.
-    return _between(ctx, x, None if min == -math.inf else min, None if max == math.inf else max)
+    return _between(ctx, x, _unless(-math.inf, min), _unless(math.inf, max))
 
 
 @converts(aten.hardtanh.default)
@@ -61,6 +60,11 @@ def _between(ctx: Context, x: Any, low: Any, high: Any) -> Any:
 
 def _bounded(ctx: Context, operation: str, x: Any, bound: Any) -> Any:
     return arithmetic(ctx, operation, x, bound)
+
+
+def _unless(nothing: float, bound: Any) -> Any:
+    """`bound`, or None where it is the infinity that bounds nothing."""
+    return None if isinstance(bound, float) and bound == nothing else bound
 
 
 def _is_finite(bound: Any) -> bool:

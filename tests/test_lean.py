@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn import functional
 
-from fxtrt.backend import plan
 from fxtrt.capture import capture_module, trace
 from fxtrt.convert import convert
 from fxtrt.engines.base import EngineBackend
 from fxtrt.pass_manager import run_passes
 from fxtrt.settings import Settings
+from fxtrt.settle import plan
 from fxtrt.stitch import cut
 
 models = pytest.importorskip("torchvision.models")

@@ -6,7 +6,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from .records import recorded_coverage
 from .report import Coverage, RejectionRow
 from .settings import Settings
 
-__all__ = ["compile", "report"]
+__all__ = ["capture_model", "compile", "report"]
 
 _COVERAGE = "_fxtrt_coverage"
 
@@ -65,11 +65,13 @@ def compile(
     """
     settings = Settings.of(settings, overrides)
     backend = select(settings.engine)
-    captured = _capture(model, inputs, dynamic_shapes, settings)
+    captured = capture_model(model, inputs, dynamic_shapes, settings)
     coverages = []
     for part in captured.parts:
-        graph, coverage = lower(part.graph, backend, settings)
+        graph, coverage = lower(part.graph, backend, settings, part.values())
         coverages.append(coverage)
+        if settings.fuel is not None:
+            settings = replace(settings, fuel=settings.fuel - len(coverage.clusters))
         if coverage.clusters:
             part.module.forward = GuardedForward(part.module, graph, part.specs, part.call)
     compiled = captured.model
@@ -103,7 +105,7 @@ def report(
         raise FxtrtError("a model that is not compiled needs example inputs: report(model, inputs)")
     settings = Settings.of(None, overrides)
     backend = select(settings.engine)
-    captured = _capture(model, inputs, None, settings)
+    captured = capture_model(model, inputs, None, settings)
     return captured.total([report_graph(part.graph, backend, settings) for part in captured.parts])
 
 
@@ -115,6 +117,10 @@ class _Part:
     graph: GraphModule
     call: Call
     specs: Sequence[TensorSpec]
+
+    def values(self) -> list[Any]:
+        """What the call passes, one value for each placeholder of the graph."""
+        return pytree.tree_leaves((self.call.args, self.call.kwargs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +147,14 @@ class _Captured:
         return Coverage(total.clusters, (*missed, *total.rejections))
 
 
-def _capture(
+def capture_model(
     model: torch.nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any, settings: Settings
 ) -> _Captured:
+    """The graphs of a copy of `model`, after the passes; arguments as in `compile`.
+
+    Raises:
+        SettingsError, CaptureError: with the way out.
+    """
     if not isinstance(inputs, tuple):
         raise CaptureError(f"inputs must be a tuple of arguments, not {type(inputs).__name__}")
     require_inference(model, inputs)

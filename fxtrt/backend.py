@@ -9,14 +9,12 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from .build import BuildInfo, build
 from .capture import capture_dynamo
 from .engines.base import EngineBackend
 from .engines.select import select
-from .errors import CaptureError, ConversionError, EngineError, PassError, SettingsError
-from .partition import PartitionPlan, partition
+from .errors import CaptureError, PassError, SettingsError
+from .lists import unmatched
 from .pass_manager import run_passes
-from .precision import with_precision
 from .records import record_graph
 from .registry import Rejection
 from .report import (
@@ -26,53 +24,36 @@ from .report import (
     graph_rejection,
     rejection_row,
 )
-from .runtime import EngineModule
 from .settings import Settings
-from .stitch import Cutting, cut, stitch
-from .support import support
+from .settle import plan, settle
+from .stitch import stitch
 
-__all__ = ["compile_graph", "lower", "plan", "report_graph"]
+__all__ = ["compile_graph", "lower", "report_graph"]
 
 log = logging.getLogger(__name__)
 
 
 def lower(
-    gm: GraphModule, backend: EngineBackend, settings: Settings
+    gm: GraphModule,
+    backend: EngineBackend,
+    settings: Settings,
+    inputs: Sequence[Any] | None = None,
 ) -> tuple[GraphModule, Coverage]:
     """Compile a captured graph that the passes went over, in place.
 
     A cluster that does not build stays in PyTorch, alone.
 
+    Args:
+        inputs: one value for each placeholder, for `partition="measured"`; None makes values up.
+
     Raises:
         EngineError, ConversionError: with `on_build_failure="raise"` only.
     """
-    settled = plan(gm, backend, settings)
-    rejections = dict(settled.rejections)
-    built: list[tuple[Cutting, EngineModule, BuildInfo]] = []
-    for cluster in settled.clusters:
-        cutting = cut(gm, cluster)
-        try:
-            module, info = _build(cutting, backend, settings)
-        except (EngineError, ConversionError) as error:
-            if settings.on_build_failure == "raise":
-                raise
-            log.warning("%s stays in PyTorch: %s", cluster.name, error)
-            rejections |= dict.fromkeys(cluster.nodes, Rejection("build_failed", str(error)))
-        else:
-            built.append((cutting, module, info))
-    clusters = [cluster_row(cutting.cluster, backend, info) for cutting, _, info in built]
-    coverage = _coverage(gm, clusters, rejections)
-    stitch(gm, [cutting for cutting, _, _ in built], [module for _, module, _ in built])
+    settled = settle(gm, backend, settings, inputs)
+    clusters = [cluster_row(one.cutting.cluster, backend, one.info) for one in settled.built]
+    coverage = _coverage(gm, clusters, settled.plan.rejections)
+    stitch(gm, [one.cutting for one in settled.built], [one.module for one in settled.built])
     return gm, coverage
-
-
-def plan(gm: GraphModule, backend: EngineBackend, settings: Settings) -> PartitionPlan:
-    """Where each call of `gm` will run. Nothing is built."""
-
-    def why_not(node: Node, whitelisted: bool) -> Rejection | None:
-        return support(node, backend, whitelisted=whitelisted)
-
-    return partition(gm, why_not, settings)
 
 
 def report_graph(gm: GraphModule, backend: EngineBackend, settings: Settings) -> Coverage:
@@ -106,6 +87,9 @@ def compile_graph(
 
     def compile_aten(aten_gm: GraphModule) -> Callable[..., Any]:
         run_passes(aten_gm)
+        for complaint in unmatched((*settings.whitelist, *settings.blacklist), aten_gm.graph.nodes):
+            # No error, as it would be for a whole model: another graph may have the node.
+            log.info("in this graph %s", complaint)
         lowered, coverage = lower(aten_gm, backend, settings)
         parts[:] = [coverage]
         return lowered
@@ -126,14 +110,6 @@ def compile_graph(
             parts = [graph_rejection(gm, Rejection("pass", str(error)))]
     record_graph(gm, parts)
     return compiled
-
-
-def _build(
-    cutting: Cutting, backend: EngineBackend, settings: Settings
-) -> tuple[EngineModule, BuildInfo]:
-    source = with_precision(cutting.module, settings.precision)
-    engine, info = build(source, backend, settings)
-    return EngineModule(cutting.cluster.name, engine, cutting.module), info
 
 
 def _coverage(

@@ -11,6 +11,7 @@ from .cache import EngineKey, PlanCache
 from .convert import convert, input_specs, output_specs
 from .engines.base import Engine, EngineBackend
 from .engines.network import Network
+from .measure import Timing
 from .settings import Settings
 
 __all__ = ["BuildInfo", "build"]
@@ -22,12 +23,14 @@ class BuildInfo:
 
     layers:     of the network; None where the plan came from the cache.
     plan_bytes: None for an engine without a plan.
+    timing:     of its calls, where the partition is measured.
     """
 
     seconds: float
     layers: int | None
     plan_bytes: int | None
     cached: bool
+    timing: Timing | None = None
 
 
 def build(

@@ -60,10 +60,15 @@ class EngineKey:
 
 
 class PlanCache:
-    """A directory of plans. Several processes may share it."""
+    """A directory of plans. Several processes may share it.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        kind: what its files hold: a "plan", or the "timing" of a cluster.
+    """
+
+    def __init__(self, directory: Path, kind: str = "plan") -> None:
         self._directory = directory
+        self._kind = kind
 
     def get(self, key: EngineKey) -> bytes | None:
         """The plan of `key`, or None. A damaged file is removed, logged, and counts as absent."""
@@ -90,7 +95,7 @@ class PlanCache:
             log.warning("the plan cache at %s could not be written: %s", self._directory, error)
 
     def _path(self, key: EngineKey) -> Path:
-        return self._directory / "plans" / f"{key.digest}.plan"
+        return self._directory / f"{self._kind}s" / f"{key.digest}.{self._kind}"
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The command line: `fxtrt run` and `fxtrt report`."""
+"""The command line: `fxtrt run`, `fxtrt report` and `fxtrt bisect`."""
 
 from __future__ import annotations
 
@@ -67,6 +67,19 @@ def run(model: str, image: Path | None, engine: str | None, precision: str | Non
 def report(model: str, image: Path | None, engine: str | None, precision: str | None) -> None:
     """Print what of a model would run in engines, and why the rest would not. Builds nothing."""
     click.echo(str(_demo().report(model, image, _given(engine=engine, precision=precision))))
+
+
+@_cli.command()
+@_with_options
+def bisect(model: str, image: Path | None, engine: str | None, precision: str | None) -> None:
+    """Name the first cluster, and the node in it, whose engine answers differently from PyTorch.
+
+    Ends with status 1 where there is one.
+    """
+    culprit = _demo().find_difference(model, image, _given(engine=engine, precision=precision))
+    click.echo(culprit or "Every cluster answers like PyTorch.")
+    if culprit:
+        sys.exit(1)
 
 
 def _given(**options: str | None) -> dict[str, str]:

@@ -11,10 +11,10 @@ from torch._ops import OpOverload
 from torch.fx import Node
 
 from .engines.base import EngineBackend
-from .registry import Rejection, arguments_of, registered
+from .registry import Rejection, arguments_of, is_view, registered
 from .shapes import Size, is_static, is_unbacked, size_range
 
-__all__ = ["is_size", "support"]
+__all__ = ["computes", "is_size", "support"]
 
 _MAX_RANK = 8
 
@@ -53,6 +53,14 @@ def support(node: Node, backend: EngineBackend, *, whitelisted: bool = False) ->
             return Rejection("check", detail)
     reason = converter.check(arguments, node=node, features=backend.features)
     return None if reason is None else Rejection("check", f"{node.target}: {reason}")
+
+
+def computes(node: Node) -> bool:
+    """Whether a node does work, and counts towards a minimum size; views and casts do not."""
+    if not isinstance(node.target, OpOverload):
+        return False
+    converter = registered().get(node.target)
+    return not is_view(node.target) if converter is None else converter.computes
 
 
 def is_size(node: Node) -> bool:

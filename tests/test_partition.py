@@ -5,7 +5,7 @@ from __future__ import annotations
 import networkx as nx
 import pytest
 import torch
-from graphs import random_dag, rejects
+from graphs import random_dag, rejects, shuffle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.fx import GraphModule, Node
@@ -45,13 +45,26 @@ def test_clusters_are_convex_and_every_call_is_accounted_for(seed: int, size: in
     assert sorted(map(str, [*clustered, *plan.rejections])) == sorted(map(str, calls))
 
 
-@given(seed=st.integers(0, 10_000), size=st.integers(1, 30))
+@given(seed=st.integers(0, 10_000), size=st.integers(1, 40), minimum=st.integers(1, 4))
 @settings(max_examples=40, deadline=None)
-def test_the_order_of_nodes_does_not_matter(seed: int, size: int) -> None:
-    def sizes(gm: GraphModule) -> list[int]:
-        return [len(cluster.nodes) for cluster in partition(gm, SUPPORT, ANY_SIZE).clusters]
+def test_the_order_of_nodes_does_not_matter(seed: int, size: int, minimum: int) -> None:
+    def outcome(gm: GraphModule) -> tuple[object, ...]:
+        originals = set(gm.graph.nodes)
+        plan = partition(gm, SUPPORT, Settings(min_cluster_size=minimum))
+        clusters = [{n.name for n in c.nodes if n in originals} for c in plan.clusters]
+        codes = {n.name: r.code for n, r in plan.rejections.items() if n in originals}
+        return clusters, codes, len(gm.graph.nodes), plan.cuts, plan.cuts_before_repair
 
-    assert sizes(random_dag(seed, size)) == sizes(random_dag(seed, size, shuffled=True))
+    shuffled = random_dag(seed, size)
+    shuffle(shuffled, seed)
+    assert outcome(random_dag(seed, size)) == outcome(shuffled)
+
+
+@given(seed=st.integers(0, 10_000), size=st.integers(1, 40), minimum=st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_repair_never_adds_cuts_or_clusters(seed: int, size: int, minimum: int) -> None:
+    plan = partition(random_dag(seed, size), SUPPORT, Settings(min_cluster_size=minimum))
+    assert plan.cuts <= plan.cuts_before_repair
 
 
 @given(seed=st.integers(0, 10_000), size=st.integers(1, 40))
@@ -117,3 +130,26 @@ def test_a_size_never_splits_a_cluster() -> None:
     gm = trace(function, (torch.randn(2, 3),), dynamic=True)
     plan = partition(gm, SUPPORT, ANY_SIZE)
     assert len(plan.clusters) == 1
+
+
+def test_a_cut_is_counted_once_for_each_side_that_reads_it() -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        a = torch.relu(x)  # read by PyTorch (twice) and by the second cluster: two cuts
+        b = torch.sigmoid(a) + torch.sigmoid(a).sin()  # two values into the second cluster
+        return torch.relu(a + b)  # a result is no cut
+
+    gm = trace(function, (torch.randn(2),))
+    plan = partition(gm, SUPPORT, ANY_SIZE)
+    assert len(plan.clusters) == 2
+    assert plan.cuts_before_repair == 4
+
+
+def test_a_size_read_outside_costs_the_tensor() -> None:
+    def function(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = torch.cat([x, x])
+        return torch.sigmoid(x).view(y.shape[0] // 2, -1), torch.relu(y) + y.shape[0]
+
+    gm = trace(function, (torch.randn(2, 3),), dynamic=True)
+    plan = partition(gm, rejects(aten.sigmoid.default, aten.view.default), ANY_SIZE)
+    assert [len(cluster.nodes) for cluster in plan.clusters] == [3]
+    assert plan.cuts == 1

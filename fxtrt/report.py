@@ -15,7 +15,7 @@ from .engines.base import EngineBackend
 from .flops import flops
 from .partition import Cluster, computes
 from .registry import Rejection
-from .source import module_path, source_line
+from .source import module_path, shared_path, source_line
 
 __all__ = [
     "ClusterRow",
@@ -126,7 +126,7 @@ def cluster_row(cluster: Cluster, backend: EngineBackend, build: BuildInfo | Non
     """The row of a cluster that an engine runs."""
     return ClusterRow(
         name=cluster.name,
-        modules=_modules(cluster.nodes),
+        modules=shared_path(map(module_path, cluster.nodes)),
         nodes=sum(map(computes, cluster.nodes)),
         flops=sum(map(flops, cluster.nodes)),
         engine=backend.name,
@@ -167,17 +167,6 @@ def graph_rejection(gm: GraphModule, rejection: Rejection) -> Coverage:
             if node.op.startswith("call_")
         )
     )
-
-
-def _modules(nodes: Sequence[Node]) -> str:
-    """The path that all nodes lie under, or else the top modules that they come from."""
-    paths = [path.split(".") for path in map(module_path, nodes) if path]
-    common: list[str] = []
-    for names in zip(*paths, strict=False):
-        if len(set(names)) > 1:
-            break
-        common.append(names[0])
-    return ".".join(common) or ", ".join(dict.fromkeys(path[0] for path in paths))
 
 
 def _clusters_table(rows: Sequence[ClusterRow]) -> str:

@@ -20,7 +20,7 @@ from .registry import Rejection, arguments_of, is_view, registered
 from .relations import linear
 from .shapes import Size, expression, is_static, is_unbacked, size_range
 
-__all__ = ["computes", "input_sizes", "is_size", "support"]
+__all__ = ["computes", "input_sizes", "is_size", "support", "target_computes"]
 
 _MAX_RANK = 8
 
@@ -76,10 +76,15 @@ def support(
 
 def computes(node: Node) -> bool:
     """Whether a node does work, and counts towards a minimum size; views and casts do not."""
-    if not isinstance(node.target, OpOverload):
+    return target_computes(node.target)
+
+
+def target_computes(target: object) -> bool:
+    """`computes` for a call that is no node."""
+    if not isinstance(target, OpOverload):
         return False
-    converter = registered().get(node.target)
-    return not is_view(node.target) if converter is None else converter.computes
+    converter = registered().get(target)
+    return not is_view(target) if converter is None else converter.computes
 
 
 def is_size(node: Node) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import sympy
 import torch
 from torch._ops import OpOverload
-from torch.fx import Node
+from torch.fx import Graph, Node
 from torch.fx.experimental.symbolic_shapes import (
     GuardOnDataDependentSymNode,
     free_unbacked_symbols,
@@ -20,23 +20,30 @@ from .registry import Rejection, arguments_of, is_view, registered
 from .relations import linear
 from .shapes import Size, expression, is_static, is_unbacked, size_range
 
-__all__ = ["computes", "is_size", "support"]
+__all__ = ["computes", "input_sizes", "is_size", "support", "target_computes"]
 
 _MAX_RANK = 8
 
 
-def support(node: Node, backend: EngineBackend, *, whitelisted: bool = False) -> Rejection | None:
+def support(
+    node: Node,
+    backend: EngineBackend,
+    *,
+    whitelisted: bool = False,
+    sizes: Set[sympy.Symbol] | None = None,
+) -> Rejection | None:
     """Why `node`, a call, stays in PyTorch whatever surrounds it, or None.
 
     The node and its arguments have `meta["val"]`; nothing is built.
 
     Args:
         whitelisted: whether `Settings.whitelist` names the node, as an opt-in converter asks for.
+        sizes: the `input_sizes` of the graph, for who asks about many of its nodes.
     """
     if node.target is operator.getitem:
         producer = node.args[0]
         assert isinstance(producer, Node)
-        return support(producer, backend, whitelisted=whitelisted)
+        return support(producer, backend, whitelisted=whitelisted, sizes=sizes)
     if not isinstance(node.target, OpOverload) or node.target not in registered():
         return Rejection("no_converter", f"{node.target} has no converter")
     converter = registered()[node.target]
@@ -57,7 +64,7 @@ def support(node: Node, backend: EngineBackend, *, whitelisted: bool = False) ->
         detail = f"{node.target}: no input has the size {size}, which depends on data"
         return Rejection("shape", detail)
     for value in leaves:
-        if isinstance(value, torch.SymInt) and not _is_of_sizes(value, node):
+        if isinstance(value, torch.SymInt) and not _is_of_sizes(value, node, sizes):
             detail = f"{node.target}: the number {value} is no size of an input tensor"
             return Rejection("check", detail)
     try:
@@ -69,10 +76,15 @@ def support(node: Node, backend: EngineBackend, *, whitelisted: bool = False) ->
 
 def computes(node: Node) -> bool:
     """Whether a node does work, and counts towards a minimum size; views and casts do not."""
-    if not isinstance(node.target, OpOverload):
+    return target_computes(node.target)
+
+
+def target_computes(target: object) -> bool:
+    """`computes` for a call that is no node."""
+    if not isinstance(target, OpOverload):
         return False
-    converter = registered().get(node.target)
-    return not is_view(node.target) if converter is None else converter.computes
+    converter = registered().get(target)
+    return not is_view(target) if converter is None else converter.computes
 
 
 def is_size(node: Node) -> bool:
@@ -80,19 +92,25 @@ def is_size(node: Node) -> bool:
     return node.op != "output" and isinstance(node.meta.get("val"), (torch.SymInt, int, float))
 
 
-def _is_of_sizes(value: torch.SymInt, node: Node) -> bool:
+def input_sizes(graph: Graph) -> frozenset[sympy.Symbol]:
+    """The symbols that the sizes of a graph's input tensors are made of."""
+    symbols: set[sympy.Symbol] = set()
+    for placeholder in graph.find_nodes(op="placeholder"):
+        fake = placeholder.meta.get("val")
+        sizes: Sequence[Size] = fake.shape if isinstance(fake, torch.Tensor) else ()
+        for size in sizes:
+            if isinstance(size, torch.SymInt):
+                symbols |= size.node.expr.free_symbols
+    return frozenset(symbols)
+
+
+def _is_of_sizes(value: torch.SymInt, node: Node, sizes: Set[sympy.Symbol] | None) -> bool:
     """Whether a number can be computed from sizes; an engine takes tensors, and no other number.
 
     Of sizes that depend on data see `_unreadable_size`.
     """
     symbols = value.node.expr.free_symbols - free_unbacked_symbols(value)
-    for placeholder in node.graph.find_nodes(op="placeholder") if symbols else ():
-        fake = placeholder.meta.get("val")
-        sizes: Sequence[Size] = fake.shape if isinstance(fake, torch.Tensor) else ()
-        for size in sizes:
-            if isinstance(size, torch.SymInt):
-                symbols -= size.node.expr.free_symbols
-    return not symbols
+    return not symbols or symbols <= (input_sizes(node.graph) if sizes is None else sizes)
 
 
 def _unreadable_size(node: Node, arguments: Sequence[Any]) -> Size | None:

@@ -44,7 +44,7 @@ class Measurement:
 def main() -> None:
     arguments = parse()
     features = ReferenceBackend().features
-    print(", ".join(f"{k} {v}" for k, v in machine().items()), f"{features.version}", sep=", ")
+    print(", ".join(f"{k} {v}" for k, v in machine().items()), features.version, sep=", ")
     for name, dynamic in (("static sizes", False), ("dynamic batch, height and width", True)):
         block = trace(residual_block, (torch.randn(2, 16, 8, 8),), dynamic=dynamic)
         graphs = [repeated(block, count) for count in arguments.nodes]

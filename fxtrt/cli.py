@@ -1,4 +1,4 @@
-"""The command line: `fxtrt run`, `fxtrt report` and `fxtrt bisect`."""
+"""The command line: `fxtrt run`, `fxtrt report`, `fxtrt bisect` and `fxtrt cache`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from .cli_cache import cache
 from .errors import FxtrtError
 from .report import Coverage
 from .report.diff import diff
@@ -47,6 +48,9 @@ def main() -> None:
 @click.version_option(package_name="fxtrt")
 def _cli() -> None:
     """Run the convertible parts of PyTorch models as TensorRT engines."""
+
+
+_cli.add_command(cache)
 
 
 def _with_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -71,6 +71,7 @@ class Settings:
                           finds the few nodes that fail, with at most 32 more builds, and keeps
                           engines for the rest; "raise".
     cache_dir:            where plans are kept between runs; None keeps none.
+    cache_limit_bytes:    of the plans together: the least recently used leave. None sets no limit.
     optimization_level:   TensorRT's builder effort, 0 to 5.
     workspace_bytes:      scratch memory that TensorRT may use; None leaves it the GPU's.
     tactic_sources:       names of `trt.TacticSource`; None leaves TensorRT's own choice.
@@ -89,6 +90,7 @@ class Settings:
     max_growth: int | None = None
     on_build_failure: str = "fallback"
     cache_dir: Path | None = field(default_factory=_default_cache_dir)
+    cache_limit_bytes: int | None = 20 << 30
     optimization_level: int = 3
     workspace_bytes: int | None = None
     tactic_sources: tuple[str, ...] | None = None
@@ -101,12 +103,10 @@ class Settings:
             object.__setattr__(self, name, _strings(name, getattr(self, name)))
         _require_int("min_cluster_size", self.min_cluster_size, 1, None)
         _require_int("optimization_level", self.optimization_level, 0, 5)
-        if self.max_growth is not None:
-            _require_int("max_growth", self.max_growth, 1, None)
-        if self.fuel is not None:
-            _require_int("fuel", self.fuel, 0, None)
-        if self.workspace_bytes is not None:
-            _require_int("workspace_bytes", self.workspace_bytes, 1, None)
+        least = {"max_growth": 1, "fuel": 0, "cache_limit_bytes": 1, "workspace_bytes": 1}
+        for name, low in least.items():
+            if getattr(self, name) is not None:
+                _require_int(name, getattr(self, name), low, None)
         if not isinstance(self.tf32, bool):
             raise SettingsError(f"tf32 must be True or False, not {self.tf32!r}")
         if self.cache_dir is not None:

@@ -11,13 +11,15 @@ from torch.fx import GraphModule, Node
 
 from .border import border_values, made_up_values
 from .build import BuildInfo, build
-from .cache import EngineKey, PlanCache
+from .cache import PlanCache
+from .engine_key import EngineKey
 from .engines.base import EngineBackend
 from .errors import ConversionError, EngineError
 from .halving import smallest_failing
 from .lists import Patterns
 from .measure import Timing, measure
 from .partition import Cluster, PartitionPlan, partition, without
+from .plan_file import PlanHeader
 from .precision import with_precision
 from .registry import Rejection
 from .runtime import EngineModule
@@ -192,8 +194,7 @@ class _Settlement:
 
     def _timings(self, built: Sequence[Built]) -> list[Timing | None]:
         """From the cache or a clock; None where an engine cannot run here."""
-        directory = self._settings.cache_dir
-        cache = None if directory is None else PlanCache(directory, "timing")
+        cache = PlanCache.of(self._settings, "timing")
         keys = [EngineKey.of(b.cutting.module, self._backend, self._settings) for b in built]
         known = [None if cache is None else cache.get(key) for key in keys]
         missing = [one for one, data in zip(built, known, strict=True) if data is None]
@@ -208,7 +209,8 @@ class _Settlement:
                 timing = measure(one.module, [borders[node] for node in one.cutting.inputs])
                 timings.append(timing)
                 if cache is not None:
-                    cache.put(key, timing.to_bytes())
+                    header = PlanHeader.of(one.cutting.module, self._backend)
+                    cache.put(key, timing.to_bytes(), header)
         return timings
 
     def _borders(self, built: Sequence[Built]) -> dict[Node, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from layertests import unit_tested
 from opinfos import ROWS
 from oprow import (
     OpRow,
@@ -29,6 +30,7 @@ DYNAMIC = [row for row in ACCEPTED if row.dynamic]
 def run_row(traced: TracedRow, row: OpRow, backend: EngineBackend) -> Network:
     assert rejection_of(traced, backend) is None
     network = convert(traced.gm, backend.features)
+    assert set(layer_kinds(network)) <= unit_tested(), "the engine's own tests lack a layer"
     compare(row, traced, network, backend)
     return network
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from os import PathLike
 
 from ..build import BuildInfo
+from ..source import shared_path
 from .picture import Picture
 
 __all__ = ["ClusterRow", "Coverage", "GraphBreak", "RejectionRow"]
@@ -47,13 +48,7 @@ class ClusterRow:
     @property
     def modules(self) -> str:
         """The path that all its nodes lie under, or else the top modules that they come from."""
-        paths = [path.split(".") for path in self.module_paths if path]
-        common: list[str] = []
-        for names in zip(*paths, strict=False):
-            if len(set(names)) > 1:
-                break
-            common.append(names[0])
-        return ".".join(common) or ", ".join(dict.fromkeys(path[0] for path in paths))
+        return shared_path(self.module_paths)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from fxtrt.settle import build_cluster
 
 torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
 
-SIZES = ((64, 96), (96, 64), (96, 128), (128, 160), (160, 128))
-"""The first is no square: Dynamo takes two sizes that are equal at first for one size."""
+SIZES = ((96, 128), (128, 96), (128, 160), (160, 192), (192, 160))
+"""The first is no square: Dynamo takes two sizes that are equal at first for one. And each convolution
+keeps to one side of the 20,480 elements beyond which torch on a CPU has another kernel, and a guard."""
 
 
 class Detector(nn.Module):

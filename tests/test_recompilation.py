@@ -16,8 +16,8 @@ from fxtrt.settle import build_cluster
 torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
 
 SIZES = ((96, 128), (128, 96), (128, 160), (160, 192), (192, 160))
-"""The first is no square: Dynamo takes two sizes that are equal at first for one. And each convolution
-keeps to one side of the 20,480 elements beyond which torch on a CPU has another kernel, and a guard."""
+"""The first is no square: Dynamo takes two sizes that are equal at first for one. Each convolution
+keeps to one side of the 20,480 elements beyond which torch on a CPU has another, behind a guard."""
 
 
 class Detector(nn.Module):

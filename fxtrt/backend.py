@@ -16,6 +16,7 @@ from .errors import CaptureError, PassError, SettingsError
 from .lists import unmatched
 from .outside import as_graph
 from .pass_manager import run_passes
+from .ranges import bound_ranges
 from .records import record_graph
 from .registry import Rejection
 from .report import Coverage, cluster_row, graph_coverage, graph_rejection
@@ -45,6 +46,7 @@ def lower(
     Raises:
         EngineError, ConversionError: with `on_build_failure="raise"` only.
     """
+    _bound(gm, settings)
     settled = settle(gm, backend, settings, inputs)
     cuttings = [one.cutting for one in settled.built]
     rows = [cluster_row(one.cutting, backend, settings, one.info) for one in settled.built]
@@ -55,6 +57,7 @@ def lower(
 
 def report_graph(gm: GraphModule, backend: EngineBackend, settings: Settings) -> Coverage:
     """What `lower` would do with `gm`, without building."""
+    _bound(gm, settings)
     settled = plan(gm, backend, settings)
     cuttings = [cut(gm, cluster) for cluster in settled.clusters]
     rows = [cluster_row(cutting, backend, settings, None) for cutting in cuttings]
@@ -108,6 +111,11 @@ def compile_graph(
             parts = [Lowered(graph_rejection(gm, Rejection("pass", str(error))), None)]
     record_graph(gm, parts)
     return as_graph(compiled)
+
+
+def _bound(gm: GraphModule, settings: Settings) -> None:
+    if settings.max_growth is not None:
+        bound_ranges(gm, settings.max_growth)
 
 
 def _nothing_to_gain(

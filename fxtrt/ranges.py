@@ -1,4 +1,4 @@
-"""Gives the dynamic sizes of an exported graph the ranges that were asked for, where they hold."""
+"""Gives the dynamic sizes of a captured graph the ranges that were asked for, where they hold."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch.utils._sympy.value_ranges import ValueRanges
 
 from .calls import Call
 from .relations import linear
-from .shapes import Size, hint, is_unbacked
+from .shapes import Size, hint, is_infinite, is_unbacked
 
-__all__ = ["restore_ranges"]
+__all__ = ["bound_ranges", "restore_ranges"]
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,22 @@ def restore_ranges(
             log.warning("at a size of 1 (%s) the model differs: it runs in PyTorch", symbol)
             asked = ValueRanges(2, asked.upper)
         mode.shape_env.var_to_range[symbol] = asked
+
+
+def bound_ranges(gm: GraphModule, growth: int) -> None:
+    """Give each dynamic size without an upper bound `growth` times its example as the bound.
+
+    In a graph of Dynamo's the bound becomes one of its guards: larger inputs are compiled again.
+    """
+    fakes = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
+    mode = detect_fake_mode(fakes)
+    environment = None if mode is None else mode.shape_env
+    for symbol in _symbols(fakes) if environment is not None else ():
+        assert environment is not None
+        known, example = environment.var_to_range[symbol], environment.backed_var_to_val.get(symbol)
+        if example is not None and is_infinite(known.upper):
+            bound = max(int(known.lower), growth * int(example))
+            environment.var_to_range[symbol] = ValueRanges(known.lower, bound)
 
 
 def _by_symbol(ranges: Mapping[Any, ValueRanges[Any]]) -> dict[sympy.Symbol, ValueRanges[Any]]:

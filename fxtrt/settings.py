@@ -63,6 +63,10 @@ class Settings:
     fuel:                 convert at most this many clusters, the first ones of the model (through
                           torch.compile: of each graph), to find by halving one that answers
                           wrongly, as `fxtrt bisect` does by itself. None converts all.
+    max_growth:           the upper bound that a dynamic size without one gets, as a multiple of
+                          the example's. Larger inputs are compiled again by torch.compile, and
+                          run in PyTorch after `fxtrt.compile`. None gives none: TensorRT, which
+                          needs one, leaves such nodes to PyTorch.
     on_build_failure:     "fallback" runs the failing cluster in PyTorch and reports it; "bisect"
                           finds the few nodes that fail, with at most 32 more builds, and keeps
                           engines for the rest; "raise".
@@ -83,6 +87,7 @@ class Settings:
     blacklist: tuple[str, ...] = ()
     partition: str = "all"
     fuel: int | None = None
+    max_growth: int | None = None
     on_build_failure: str = "fallback"
     cache_dir: Path | None = field(default_factory=_default_cache_dir)
     cache_limit_bytes: int | None = 20 << 30
@@ -98,9 +103,10 @@ class Settings:
             object.__setattr__(self, name, _strings(name, getattr(self, name)))
         _require_int("min_cluster_size", self.min_cluster_size, 1, None)
         _require_int("optimization_level", self.optimization_level, 0, 5)
-        for name, least in (("fuel", 0), ("cache_limit_bytes", 1), ("workspace_bytes", 1)):
+        least = {"max_growth": 1, "fuel": 0, "cache_limit_bytes": 1, "workspace_bytes": 1}
+        for name, low in least.items():
             if getattr(self, name) is not None:
-                _require_int(name, getattr(self, name), least, None)
+                _require_int(name, getattr(self, name), low, None)
         if not isinstance(self.tf32, bool):
             raise SettingsError(f"tf32 must be True or False, not {self.tf32!r}")
         if self.cache_dir is not None:

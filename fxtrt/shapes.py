@@ -10,7 +10,16 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv, free_unbacked_symbol
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import bound_sympy
 
-__all__ = ["Size", "expression", "hint", "is_static", "is_unbacked", "memory_order", "size_range"]
+__all__ = [
+    "Size",
+    "expression",
+    "hint",
+    "is_infinite",
+    "is_static",
+    "is_unbacked",
+    "memory_order",
+    "size_range",
+]
 
 Size = int | torch.SymInt
 
@@ -63,14 +72,14 @@ def size_range(size: Size) -> tuple[int, int | None]:
     environment = size.node.shape_env
     assert environment is not None
     bounds = bound_sympy(size.node.expr, environment.var_to_range)
-    high = None if _is_infinite(bounds.upper) else int(bounds.upper)
+    high = None if is_infinite(bounds.upper) else int(bounds.upper)
     low = 0 if bounds.lower in (-int_oo, -sympy.oo) else int(bounds.lower)
     return max(0, low), high
 
 
 def _largest(symbol: sympy.Symbol, environment: ShapeEnv) -> sympy.Integer:
     upper = environment.var_to_range[symbol].upper
-    return sympy.Integer(UNBOUNDED_HINT if _is_infinite(upper) else int(upper))
+    return sympy.Integer(UNBOUNDED_HINT if is_infinite(upper) else int(upper))
 
 
 def memory_order(tensor: torch.Tensor) -> tuple[int, ...] | None:
@@ -89,6 +98,7 @@ def memory_order(tensor: torch.Tensor) -> tuple[int, ...] | None:
     return None if wide == sorted(wide) else tuple(order)
 
 
-def _is_infinite(bound: Any) -> bool:
+def is_infinite(bound: Any) -> bool:
+    """Whether an upper bound of a range is none."""
     # torch takes sys.maxsize - 1 and its neighbours for "no bound" in several places.
     return bool(bound in (int_oo, sympy.oo)) or int(bound) >= 2**62

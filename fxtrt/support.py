@@ -172,6 +172,7 @@ def _tensor_limits(tensor: torch.Tensor, backend: EngineBackend) -> Rejection | 
             return Rejection(
                 "unbounded",
                 f"the size {size} has no upper bound: give one with torch._dynamo.mark_dynamic("
-                f"tensor, dim, min=..., max=...) or torch.export.Dim(..., max=...)",
+                f"tensor, dim, min=..., max=...) or torch.export.Dim(..., max=...), or all with "
+                f"the option max_growth",
             )
     return None

@@ -18,7 +18,7 @@ _STEPS: dict[str, Callable[[RejectionRow], str]] = {
     "opt_in": lambda row: f"whitelist {row.target}",
     "too_small": lambda row: f"whitelist {row.module or row.target}, or lower min_cluster_size",
     "unbounded": lambda row: (
-        "give the dynamic sizes an upper bound (torch._dynamo.mark_dynamic "
+        "set max_growth, or give the dynamic sizes an upper bound (torch._dynamo.mark_dynamic "
         "or torch.export.Dim, with max=...)"
     ),
     "check": lambda row: f"call {row.target} so that its converter takes it: {row.detail}",

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
 from ..partition import Cluster
 from ..source import module_path
 from ..support import is_size
 
-__all__ = ["Picture", "PictureNode", "picture"]
+__all__ = ["Picture", "PictureNode", "picture", "target_name"]
 
 _MOST_NODES = 20_000
 
@@ -72,7 +73,7 @@ def picture(gm: GraphModule, clusters: Sequence[Cluster], rejected: Mapping[Node
     nodes = tuple(
         PictureNode(
             node.name,
-            "input" if node.op == "placeholder" else str(node.target),
+            "input" if node.op == "placeholder" else target_name(node),
             module_path(node),
             cluster_of.get(node),
             rejected.get(node),
@@ -86,6 +87,13 @@ def picture(gm: GraphModule, clusters: Sequence[Cluster], rejected: Mapping[Node
         if source in index
     )
     return Picture(nodes, edges, len(drawn) - len(nodes))
+
+
+def target_name(node: Node) -> str:
+    """What a node calls: "aten.relu.default"; of a Python function or a method its name."""
+    if isinstance(node.target, OpOverload):
+        return str(node.target)
+    return getattr(node.target, "__name__", str(node.target))
 
 
 def _is_drawn(node: Node) -> bool:

@@ -21,7 +21,7 @@ from ..shapes import hint, is_unbacked
 from ..source import module_path, source_line
 from ..stitch import Cutting
 from .coverage import ClusterRow, Coverage, GraphBreak, RejectionRow
-from .picture import picture
+from .picture import picture, target_name
 
 __all__ = ["cluster_row", "graph_coverage", "graph_rejection", "outside_rows"]
 
@@ -79,7 +79,7 @@ def graph_coverage(
 def graph_rejection(gm: GraphModule, rejection: Rejection) -> Coverage:
     """The coverage of a Dynamo graph that stays as it is; its calls count as one row each."""
     calls = [node for node in gm.graph.nodes if node.op.startswith("call_")]
-    rows = tuple(_row(node, rejection, _name(node), 0, computed=True) for node in calls)
+    rows = tuple(_row(node, rejection, 0, computed=True) for node in calls)
     drawn = picture(gm, (), {node: i for i, node in enumerate(calls)})
     return Coverage(rejections=rows, pictures=(drawn,))
 
@@ -112,15 +112,13 @@ def outside_rows(
 
 
 def _rejection_row(node: Node, rejection: Rejection) -> RejectionRow:
-    return _row(node, rejection, str(node.target), flops(node), computed=computes(node))
+    return _row(node, rejection, flops(node), computed=computes(node))
 
 
-def _row(
-    node: Node, rejection: Rejection, target: str, count: int, *, computed: bool
-) -> RejectionRow:
+def _row(node: Node, rejection: Rejection, count: int, *, computed: bool) -> RejectionRow:
     return RejectionRow(
         node=node.name,
-        target=target,
+        target=target_name(node),
         code=rejection.code,
         detail=rejection.detail,
         module=module_path(node),
@@ -128,10 +126,6 @@ def _row(
         flops=count,
         computes=computed,
     )
-
-
-def _name(node: Node) -> str:
-    return getattr(node.target, "__name__", str(node.target))
 
 
 def _bytes(nodes: Sequence[Node]) -> int:

@@ -13,6 +13,7 @@ from ..shapes import is_static
 from .matmul import floats_only, multiply
 from .reduction import reduce
 from .softmax import softmax_layer
+from .unary import is_infinity
 
 aten = torch.ops.aten
 
@@ -63,6 +64,8 @@ def scaled_dot_product_attention(
         lengths = (int(size[-2]), int(ctx.fake("key").shape[-2]))
         attn_mask = torch.ones(lengths, dtype=torch.bool).tril()
     if attn_mask is not None:
+        if not isinstance(attn_mask, torch.Tensor):
+            attn_mask = ctx.raise_rank(attn_mask, len(scores.shape))
         scores = _masked(ctx, scores, attn_mask)
     result = multiply(ctx, softmax_layer(ctx, scores, -1), value)
     return result if attn_mask is None else _only_visible(ctx, result, attn_mask)
@@ -78,12 +81,17 @@ def _masked(ctx: Context, scores: Any, mask: Any) -> Any:
     dtype, rank = ctx.dtype(scores), len(scores.shape)
     if _is_bool(ctx, mask) and not isinstance(mask, torch.Tensor):
         (mask,) = ctx.operands(mask, dtype=torch.bool, rank=rank)
-        hidden = ctx.scalar(-math.inf, dtype, rank)
+        hidden = ctx.scalar(_lowest(ctx, dtype), dtype, rank)
         return ctx.net.add_select(mask, scores, hidden).get_output(0)
     if isinstance(mask, torch.Tensor):
         mask = _added_form(mask)
     (mask,) = ctx.operands(mask, dtype=dtype, rank=rank)
     return ctx.elementwise("SUM", scores, mask)
+
+
+def _lowest(ctx: Context, dtype: torch.dtype) -> float:
+    """What a softmax makes zero of beside any other score."""
+    return -math.inf if ctx.features.infinite_operands else torch.finfo(dtype).min
 
 
 def _added_form(mask: torch.Tensor) -> torch.Tensor:
@@ -114,7 +122,7 @@ def _visible(ctx: Context, mask: Any, rank: int) -> Any:
     best = reduce(ctx, "MAX", mask, -1, True)
     if is_bool:
         return ctx.cast(best, torch.bool)
-    return ctx.elementwise("GREATER", best, ctx.scalar(-math.inf, ctx.dtype(best), rank))
+    return ctx.unary("NOT", is_infinity(ctx, best, -math.inf))
 
 
 def _is_bool(ctx: Context, mask: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch.fx import Node
 
 from ..context import Context
+from ..engines.features import Features
 from ..registry import converts
 from ..shapes import Size, is_static, is_unbacked
 from .shape import expand_to
@@ -40,6 +42,15 @@ def _known_numbers(node: Node) -> str | None:
     return None
 
 
+def _finite_numbers(node: Node, features: Features) -> str | None:
+    if features.infinite_operands or node.meta["val"].dtype != torch.float32:
+        return None
+    numbers = [*node.args, *node.kwargs.values()]
+    if any(isinstance(number, float) and math.isinf(number) for number in numbers):
+        return f"{features.version} makes an infinite operand finite"
+    return None
+
+
 def _fill(ctx: Context, value: Number) -> Any:
     """The node's output, every element `value`: one constant element, repeated."""
     sizes = ctx.output.shape
@@ -47,7 +58,7 @@ def _fill(ctx: Context, value: Number) -> Any:
     return expand_to(ctx, one, [1] * len(sizes), sizes)
 
 
-@converts(aten.full.default, check=(_dense, _known_numbers))
+@converts(aten.full.default, check=(_dense, _known_numbers, _finite_numbers))
 def full(ctx: Context, size: Sequence[Size], fill_value: Number) -> Any:
     """full(SymInt[] size, Scalar fill_value, *, ...) -> Tensor"""
     return _fill(ctx, fill_value)
@@ -65,7 +76,7 @@ def ones(ctx: Context, size: Sequence[Size]) -> Any:
     return _fill(ctx, 1)
 
 
-@converts(aten.full_like.default, check=(_dense, _known_numbers))
+@converts(aten.full_like.default, check=(_dense, _known_numbers, _finite_numbers))
 def full_like(
     ctx: Context, x: Any, fill_value: Number, memory_format: torch.memory_format | None
 ) -> Any:
@@ -85,7 +96,7 @@ def ones_like(ctx: Context, x: Any, memory_format: torch.memory_format | None) -
     return _fill(ctx, 1)
 
 
-@converts(aten.new_full.default, check=(_dense, _known_numbers))
+@converts(aten.new_full.default, check=(_dense, _known_numbers, _finite_numbers))
 def new_full(ctx: Context, x: Any, size: Sequence[Size], fill_value: Number) -> Any:
     """new_full(Tensor self, SymInt[] size, Scalar fill_value, *, ...) -> Tensor"""
     return _fill(ctx, fill_value)
@@ -103,31 +114,31 @@ def new_ones(ctx: Context, x: Any, size: Sequence[Size]) -> Any:
     return _fill(ctx, 1)
 
 
-@converts(aten.fill.Scalar, check=_known_numbers)
+@converts(aten.fill.Scalar, check=(_known_numbers, _finite_numbers))
 def fill_scalar(ctx: Context, x: Any, value: Number) -> Any:
     """fill.Scalar(Tensor self, Scalar value) -> Tensor"""
     return _fill(ctx, value)
 
 
-@converts(aten.scalar_tensor.default, check=(_dense, _known_numbers))
+@converts(aten.scalar_tensor.default, check=(_dense, _known_numbers, _finite_numbers))
 def scalar_tensor(ctx: Context, s: Number) -> Any:
     """scalar_tensor(Scalar s, *, ...) -> Tensor"""
     return _fill(ctx, s)
 
 
-@converts(aten.arange.default, check=(_dense, _known_numbers))
+@converts(aten.arange.default, check=(_dense, _known_numbers, _finite_numbers))
 def arange(ctx: Context, end: Number) -> Any:
     """arange(Scalar end, *, ...) -> Tensor"""
     return _range(ctx, 0, 1)
 
 
-@converts(aten.arange.start, check=(_dense, _known_numbers))
+@converts(aten.arange.start, check=(_dense, _known_numbers, _finite_numbers))
 def arange_start(ctx: Context, start: Number, end: Number) -> Any:
     """arange.start(Scalar start, Scalar end, *, ...) -> Tensor"""
     return _range(ctx, start, 1)
 
 
-@converts(aten.arange.start_step, check=(_dense, _known_numbers))
+@converts(aten.arange.start_step, check=(_dense, _known_numbers, _finite_numbers))
 def arange_start_step(ctx: Context, start: Number, end: Number, step: Number) -> Any:
     """arange.start_step(Scalar start, Scalar end, Scalar step=1, *, ...) -> Tensor"""
     return _range(ctx, start, step)

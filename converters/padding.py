@@ -35,8 +35,11 @@ def _pad(ctx: Context, x: Any, pad: Sequence[Size], mode: str, value: float = 0.
         return x
     if all(is_static(size) and int(size) <= 0 for size in pad):
         return ctx.slice(x, start, sizes)
-    fill = ctx.scalar(value, ctx.output.dtype) if mode == "FILL" else None
-    return ctx.slice(x, start, sizes, mode=mode, fill=fill)
+    dtype = ctx.output.dtype
+    sampled = torch.int32 if dtype == torch.bool and not ctx.features.samples_bools else dtype
+    fill = ctx.scalar(value, sampled) if mode == "FILL" else None
+    padded = ctx.slice(ctx.cast(x, sampled), start, sizes, mode=mode, fill=fill)
+    return ctx.cast(padded, dtype)
 
 
 @converts(aten.constant_pad_nd.default, check=_pad_known)

@@ -9,7 +9,7 @@ import torch
 
 from ..context import Context
 from ..registry import converts
-from .unary import is_nan
+from .unary import is_infinity, is_nan
 
 __all__ = ["select"]
 
@@ -18,10 +18,31 @@ aten = torch.ops.aten
 
 def select(ctx: Context, condition: Any, x: Any, other: Any) -> Any:
     """SELECT in the dtype and the rank of the node's output."""
-    rank = ctx.output.dim()
+    dtype, rank = ctx.output.dtype, ctx.output.dim()
     (condition,) = ctx.operands(condition, dtype=torch.bool, rank=rank)
-    x, other = ctx.operands(x, other, dtype=ctx.output.dtype, rank=rank)
-    return ctx.net.add_select(condition, x, other).get_output(0)
+
+    def choose(x: Any, other: Any) -> Any:
+        x, other = ctx.operands(x, other, dtype=dtype, rank=rank)
+        return ctx.net.add_select(condition, x, other).get_output(0)
+
+    large = [_made_finite(ctx, value) for value in (x, other)]
+    if not any(large):
+        return choose(x, other)
+    # Twice the largest number is an infinity.
+    limit = torch.finfo(dtype).max
+    x, other = (
+        math.copysign(limit, value) if is_large else value
+        for value, is_large in zip((x, other), large, strict=True)
+    )
+    factor = choose(*(2.0 if is_large else 1.0 for is_large in large))
+    return ctx.elementwise("PROD", choose(x, other), factor)
+
+
+def _made_finite(ctx: Context, value: Any) -> bool:
+    """Whether `value` is infinite, and this TensorRT's constant of it would not be."""
+    if ctx.features.infinite_operands or ctx.output.dtype != torch.float32:
+        return False
+    return isinstance(value, float) and math.isinf(value)
 
 
 @converts(
@@ -55,6 +76,6 @@ def nan_to_num(
     low = limits.min if neginf is None else neginf
     filled = select(ctx, is_nan(ctx, x), 0.0 if nan is None else nan, x)
     for infinity, value in ((math.inf, high), (-math.inf, low)):
-        bound = ctx.scalar(infinity, dtype, ctx.output.dim())
-        filled = select(ctx, ctx.elementwise("EQUAL", x, bound), value, filled)
+        if value != infinity:
+            filled = select(ctx, is_infinity(ctx, x, infinity), value, filled)
     return filled

@@ -162,5 +162,17 @@ def isinf(ctx: Context, x: Any) -> Any:
 @converts(aten.isfinite.default, check=_floats_only)
 def isfinite(ctx: Context, x: Any) -> Any:
     """isfinite(Tensor self) -> Tensor"""
+    if not ctx.features.infinite_operands:
+        odd = ctx.elementwise("OR", ctx.unary("ISINF", x), is_nan(ctx, x))
+        return ctx.unary("NOT", odd)
     size, limit = ctx.operands(ctx.unary("ABS", x), math.inf, dtype=ctx.dtype(x))
     return ctx.elementwise("LESS", size, limit)
+
+
+def is_infinity(ctx: Context, x: Any, infinity: float) -> Any:
+    """A bool tensor: where the floats of `x` equal `infinity`, the positive or the negative one."""
+    if ctx.features.infinite_operands:
+        return ctx.elementwise("EQUAL", *ctx.operands(x, infinity, dtype=ctx.dtype(x)))
+    comparison = "GREATER" if infinity > 0 else "LESS"
+    signed = ctx.elementwise(comparison, *ctx.operands(x, 0.0, dtype=ctx.dtype(x)))
+    return ctx.elementwise("AND", ctx.unary("ISINF", x), signed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -11,10 +12,12 @@ from torch.fx import Node
 
 from .engines.features import Features
 from .engines.network import Network
-from .engines.precision import settle_types
+from .engines.precision import settle_types, type_of
+from .errors import ConversionError
 from .registry import arguments_of
 from .shape_layers import ShapeLayers
 from .shapes import Size, is_static
+from .shuffles import Shuffles
 
 __all__ = ["Context", "Scalar", "TensorLike"]
 
@@ -29,6 +32,7 @@ class Context:
     def __init__(self, network: Network) -> None:
         self.network = network
         self.shapes = ShapeLayers(network)
+        self.views = Shuffles(network)
         self.node: Node
         self._settled = 0
         self._fakes: Mapping[str, Any] = {}
@@ -78,7 +82,7 @@ class Context:
     def dtype(self, x: Any) -> torch.dtype:
         """The torch dtype of an ITensor."""
         self.settle()
-        return self.features.to_torch(x.dtype)
+        return self.features.to_torch(type_of(self.network, x))
 
     def settle(self) -> None:
         """Make the types of all layers so far true, where TensorRT leaves them open (8.6)."""
@@ -117,11 +121,7 @@ class Context:
         """`x` as `dtype`; `x` itself where it already is."""
         if self.dtype(x) == dtype:
             return x
-        if self.features.has("add_cast"):
-            return self.net.add_cast(x, self.features.to_trt(dtype)).get_output(0)
-        layer = self.net.add_identity(x)
-        layer.set_output_type(0, self.features.to_trt(dtype))
-        return layer.get_output(0)
+        return self.net.add_cast(x, self.features.to_trt(dtype)).get_output(0)
 
     def operands(self, *values: Any, dtype: torch.dtype, rank: int | None = None) -> list[Any]:
         """ITensors of one dtype and one rank (the largest among `values`, or `rank`).
@@ -137,11 +137,20 @@ class Context:
         if isinstance(value, torch.SymInt) and not is_static(value):
             size = self.cast(self.shapes.size(value), dtype)
             return self.reshape(size, (1,) * rank) if rank != 1 else size
+        if _is_number(value) or isinstance(value, torch.Tensor):
+            self._require_finite(value, dtype)
         if _is_number(value):
             return self.scalar(value, dtype, rank)
         if isinstance(value, torch.Tensor):
             return self._weight(value, dtype, rank)
         return self.raise_rank(self.cast(value, dtype), rank)
+
+    def _require_finite(self, value: float | torch.Tensor, dtype: torch.dtype) -> None:
+        if self.features.infinite_operands or dtype != torch.float32:
+            return
+        is_one = not isinstance(value, torch.Tensor) or value.numel() == 1
+        if is_one and math.isinf(value):
+            raise ConversionError(f"{self.features.version} makes an infinite operand finite")
 
     def _weight(self, value: torch.Tensor, dtype: torch.dtype, rank: int) -> Any:
         """A weight cast and reshaped on the host, so that no layer has to do it."""

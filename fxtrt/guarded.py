@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -14,12 +15,15 @@ from torch.utils import _pytree as pytree
 from .calls import Call
 from .engines.network import TensorSpec
 from .errors import FxtrtError
+from .outside import as_graph
 from .relations import SizeRelations
 from .weights import states
 
 __all__ = ["GuardedForward"]
 
 log = logging.getLogger(__name__)
+
+_TRAINING = operator.itemgetter("training")
 
 
 class GuardedForward:
@@ -43,6 +47,7 @@ class GuardedForward:
             specs: of the tensors among the flattened example, in order.
         """
         self.graph = graph
+        self._run = as_graph(graph)
         self.fallbacks: dict[str, int] = {}
         self._original: Callable[..., Any] = module.forward
         self._module = module
@@ -52,7 +57,8 @@ class GuardedForward:
             None if isinstance(leaf, torch.Tensor) else (type(leaf), leaf) for leaf in leaves
         )
         self._weights = tuple(_weights(module))
-        self._states = states([tensor for _, _, tensor in self._weights])
+        self._tensors = [tensor for _, _, tensor in self._weights]
+        self._states = states(self._tensors)
         self._modules = tuple(child.__dict__ for child in module.modules())
         self._relations = SizeRelations.of(graph)
         self._lock = threading.Lock()
@@ -60,12 +66,12 @@ class GuardedForward:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         reason = self._unfit(args, kwargs)
         if reason is None:
-            return self.graph(*args, **kwargs)
+            return self._run(*args, **kwargs)
         self._record(reason)
         return self._original(*args, **kwargs)
 
     def _unfit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        if any(attributes["training"] for attributes in self._modules):
+        if any(map(_TRAINING, self._modules)):
             return "the module is in training mode"
         leaves, tree = pytree.tree_flatten((args, kwargs))
         if tree != self._tree:
@@ -86,12 +92,15 @@ class GuardedForward:
         if self._relations is not None and not self._relations.hold(tensors):
             return "the graph was captured for other relations between the inputs' sizes"
         current = [owner[name] for owner, name, _ in self._weights]
-        for (_, name, tensor), now in zip(self._weights, current, strict=True):
-            if tensor is not now:
-                return f"the weight {name!r} was replaced after compiling: compile again"
+        if not all(map(operator.is_, current, self._tensors)):
+            return f"the weight {self._replaced()!r} was replaced after compiling: compile again"
         if states(current) != self._states:
             return f"the weight {self._changed()!r} was changed after compiling: compile again"
         return None
+
+    def _replaced(self) -> str:
+        pairs = ((name, owner[name] is tensor) for owner, name, tensor in self._weights)
+        return next((name for name, is_same in pairs if not is_same), "")
 
     def _changed(self) -> str:
         pairs = zip(self._weights, self._states, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.fx import GraphModule
 
 from fxtrt.capture import trace
 from fxtrt.engines.base import EngineBackend
+from fxtrt.engines.network import Network
 from fxtrt.registry import Rejection
 from fxtrt.support import is_size, support
 
@@ -54,7 +56,7 @@ def W(*shape: int, low: float | None = None, high: float | None = None) -> T:
     return T(shape, low=low, high=high, weight=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OpRow:
     """A call of `target` that must convert and equal eager, or be declined with `rejected`.
 
@@ -111,12 +113,18 @@ class TracedRow:
     gm: GraphModule
     inputs: tuple[torch.Tensor, ...]
 
+    @cached_property
+    def expected(self) -> tuple[torch.Tensor, ...]:
+        """What torch gives."""
+        return tuple(self.gm(*self.inputs))
+
 
 def trace_row(row: OpRow, *, dynamic: bool = False, device: str = "cpu") -> TracedRow:
     """The graph of the row's call, with its random inputs (the same ones every time)."""
     generator = torch.Generator().manual_seed(0)
     leaves, spec = torch.utils._pytree.tree_flatten((row.args, row.kwargs), is_leaf=_is_tensor)
-    made = [leaf.make(generator).to(device) if isinstance(leaf, T) else leaf for leaf in leaves]
+    made = [leaf.make(generator) if isinstance(leaf, T) else leaf for leaf in leaves]
+    made = [leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf for leaf in made]
     slots = [i for i, leaf in enumerate(leaves) if isinstance(leaf, T) and not leaf.weight]
 
     def function(*tensors: torch.Tensor) -> Any:
@@ -124,10 +132,37 @@ def trace_row(row: OpRow, *, dynamic: bool = False, device: str = "cpu") -> Trac
         for slot, tensor in zip(slots, tensors, strict=True):
             values[slot] = tensor
         args, kwargs = torch.utils._pytree.tree_unflatten(values, spec)
+        if row.call is None and any(a.name == "device" for a in row.target._schema.arguments):
+            kwargs = {"device": torch.device(device)} | kwargs
         return (row.call or row.target)(*args, **kwargs)
 
     inputs = tuple(made[slot] for slot in slots)
     return TracedRow(trace(function, inputs, dynamic=dynamic), inputs)
+
+
+@cache
+def traced_row(row: OpRow) -> TracedRow:
+    """`trace_row` with static sizes, traced once for all tests that want it."""
+    return trace_row(row)
+
+
+def compare(row: OpRow, traced: TracedRow, network: Network, backend: EngineBackend) -> None:
+    """Run `network` on the row's inputs.
+
+    Raises:
+        AssertionError: an output is not what torch gives, or not of its dtype or shape.
+    """
+    engine = backend.load(network, network.inputs, network.outputs)
+    actual = engine.run(traced.inputs)
+    torch.testing.assert_close(
+        actual, traced.expected, atol=row.tolerance, rtol=row.tolerance, equal_nan=True
+    )
+
+
+def layer_kinds(network: Network) -> list[str]:
+    """The names of the LayerTypes of `network`, layer by layer."""
+    definition = network.definition
+    return [definition.get_layer(i).type.name for i in range(definition.num_layers)]
 
 
 def rejection_of(traced: TracedRow, backend: EngineBackend) -> Rejection | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from oprow import OpRow, in_float16, rejection_of, trace_row
 import fxtrt
 from fxtrt.convert import convert
 from fxtrt.engines.tensorrt import TensorRTBackend
-from fxtrt.errors import EngineUnavailable
+from fxtrt.errors import BuildError, EngineUnavailable
 
 pytestmark = pytest.mark.gpu
 
@@ -22,6 +24,10 @@ ACCEPTED = [row for row in ROWS if row.rejected is None]
 HALVES = [half for row in ACCEPTED if (half := in_float16(row)) is not None]
 TACTICS = ("JIT_CONVOLUTIONS", "EDGE_MASK_CONVOLUTIONS")
 """Tactics that need neither cuBLAS nor cuDNN, so that the tests run wherever TensorRT does."""
+WIDER = {torch.float32: 10, torch.float16: 5}
+"""How much wider the rows' tolerances are: kernels sum in another order, and in float16."""
+NAN_TO_ZERO = {torch.ops.aten.relu.default}
+"""Kernels that take the larger of NaN and 0, which is 0; torch keeps NaN."""
 
 
 @pytest.fixture(scope="module")
@@ -60,21 +66,28 @@ def run_row(row: OpRow, tensorrt: TensorRTBackend) -> None:
         pytest.skip(f"{tensorrt.features.version} declines: {rejection.detail}")
     network = convert(traced.gm, tensorrt.features)
     settings = fxtrt.Settings(optimization_level=0, tactic_sources=TACTICS)
-    engine = tensorrt.load(tensorrt.build(network, settings), network.inputs, network.outputs)
-    actual = engine.run(traced.inputs)
+    try:
+        plan = tensorrt.build(network, settings)
+    except BuildError as error:
+        if "Could not find any implementation" in str(error):
+            pytest.skip(f"needs cuDNN or cuBLAS, which {TACTICS} leave out: {error}")
+        raise
+    actual = tensorrt.load(plan, network.inputs, network.outputs).run(traced.inputs)
     # The reference values come from the CPU: the GPU's own eager kernels round in their own ways.
     try:
         expected = traced.gm.cpu()(*(tensor.cpu() for tensor in traced.inputs))
     except NotImplementedError as error:
         pytest.skip(f"PyTorch has no CPU kernel: {error}")
     for a, e in zip(actual, expected, strict=True):
-        tolerance = 10 * row.tolerance if e.dtype == torch.float32 else row.tolerance
-        torch.testing.assert_close(a.cpu(), e, atol=tolerance, rtol=tolerance, equal_nan=True)
+        tolerance = row.tolerance * WIDER.get(e.dtype, 1)
+        if row.target in NAN_TO_ZERO:
+            e = e.nan_to_num(0.0, math.inf, -math.inf)
+        torch.testing.assert_close(a.cpu(), e.cpu(), atol=tolerance, rtol=tolerance, equal_nan=True)
 
 
-@pytest.mark.parametrize(("precision", "bound"), [("model", 1e-3), ("float16", 1e-2)])
+@pytest.mark.parametrize("precision", ["model", "float16"])
 def test_backbone_against_float64(
-    precision: str, bound: float, tensorrt: TensorRTBackend, tmp_path: Path
+    precision: str, tensorrt: TensorRTBackend, tmp_path: Path
 ) -> None:
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
@@ -86,6 +99,7 @@ def test_backbone_against_float64(
     with torch.no_grad():
         calibrate(model, (x,))
         expected = copy.deepcopy(model).double()(x.double())
+        halved = copy.deepcopy(model).half()(x.half())
         compiled = fxtrt.compile(
             model,
             (x,),
@@ -97,9 +111,18 @@ def test_backbone_against_float64(
         )
         actual = compiled(x)
     assert fxtrt.report(compiled).flops_share == 1.0
-    for name, value in expected.items():
-        error = torch.linalg.vector_norm(actual[name].double() - value)
-        assert error / torch.linalg.vector_norm(value) < bound, name
+    error, of_halved = _largest_error(actual, expected), _largest_error(halved, expected)
+    print(f"{precision}: relative error {error:.2e}; PyTorch in float16: {of_halved:.2e}")
+    # This model, with random weights, is as sensitive to rounding in PyTorch's own kernels.
+    assert error < {"model": 1e-3, "float16": max(1e-2, 1.25 * of_halved)}[precision]
+
+
+def _largest_error(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """The largest ||a - e|| / ||e|| over the levels."""
+    norm = torch.linalg.vector_norm
+    return max(
+        float(norm(actual[name].double() - value) / norm(value)) for name, value in expected.items()
+    )
 
 
 def test_streams_and_threads_share_an_engine(tensorrt: TensorRTBackend, tmp_path: Path) -> None:
@@ -141,6 +164,31 @@ def test_a_cuda_graph_holds_an_engine(tensorrt: TensorRTBackend, tmp_path: Path)
         graph.replay()
         stream.synchronize()
         torch.testing.assert_close(result, model(x), atol=1e-4, rtol=1e-4)
+
+
+def test_measured_clusters_stay_where_they_win(
+    tensorrt: TensorRTBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = torch.nn.Sequential(
+        *(torch.nn.Sequential(torch.nn.Conv2d(16, 16, 3), torch.nn.ReLU()) for _ in range(8))
+    )
+    model = model.eval().cuda()
+    x = torch.randn(1, 16, 64, 64, device="cuda")
+    options: dict[str, Any] = {
+        "engine": "tensorrt",
+        "partition": "measured",
+        "tactic_sources": TACTICS,
+        "cache_dir": tmp_path,
+    }
+    first = fxtrt.report(fxtrt.compile(model, (x,), **options))
+    print(first)
+    assert all(row.engine_ms < row.pytorch_ms for row in first.clusters)  # type: ignore[operator]  # both were measured
+    assert {row.code for row in first.rejections} <= {"slower"}
+    assert len(first.clusters) == 1 or first.rejections
+    monkeypatch.setattr("fxtrt.settle.measure", None)  # The figures are in the cache.
+    again = fxtrt.compile(model, (x,), **options)
+    torch.testing.assert_close(again(x), model(x), atol=1e-4, rtol=1e-4)
+    assert fxtrt.report(again).converted == first.converted
 
 
 def test_the_demo(tensorrt: TensorRTBackend, tmp_path: Path) -> None:

@@ -47,6 +47,16 @@ class Features:
         return not hasattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
     @cached_property
+    def infinite_operands(self) -> bool:
+        """One infinite float32 may be an operand; 8.6 takes the largest number in its place."""
+        return not self.weakly_typed
+
+    @cached_property
+    def samples_bools(self) -> bool:
+        """A SLICE of bools may sample outside of its input (not in 8.6)."""
+        return not self.weakly_typed
+
+    @cached_property
     def dtypes(self) -> frozenset[torch.dtype]:
         """The dtypes that a cluster's tensors may have."""
         known = self.trt.DataType.__members__

@@ -72,6 +72,7 @@ class Network:
     """A network, its builder, and the memory that its layers point into.
 
     weights: values of CONSTANT layers that cannot be read back (bfloat16), by layer name.
+    types:   the type of tensors that do not know it themselves: see `engines/precision.py`.
     """
 
     features: Features
@@ -81,6 +82,7 @@ class Network:
     outputs: list[TensorSpec] = field(default_factory=list)
     kept: list[Any] = field(default_factory=list)
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    types: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def trt(self) -> ModuleType:

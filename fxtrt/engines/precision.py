@@ -8,20 +8,33 @@ import torch
 
 from .network import Network
 
-__all__ = ["constrain_precision", "settle_types"]
+__all__ = ["constrain_precision", "settle_types", "type_of"]
+
+
+def type_of(network: Network, tensor: Any) -> Any:
+    """The `trt.DataType` of a tensor; in a weakly typed network, of what `settle_types` saw.
+
+    There float16 is a matter of the builder: whatever makes it, casts and constants too, gives
+    tensors that read as float32.
+    """
+    return network.types.get(tensor, tensor.dtype)
 
 
 def settle_types(network: Network, first: int) -> None:
-    """Make the layers from number `first` on answer in float16 where they read float16.
+    """Note which layers from number `first` on give float16, and tell TensorRT: those that read it.
 
-    To a weakly typed network float32 and float16 are one type until it is built, and a layer's
-    output reads as float32. What `tensor.dtype` says is only true once it is settled here.
+    A cast and a constant give what they were made with.
     """
     trt, half = network.trt, network.features.to_trt(torch.float16)
-    fixed = (trt.LayerType.CAST, trt.LayerType.CONSTANT)
     for index in range(first, network.definition.num_layers):
         layer = network.definition.get_layer(index)
-        if layer.type not in fixed and _float_type(network, layer) == half:
+        if layer.type == trt.LayerType.CAST:
+            layer.__class__ = trt.ICastLayer
+            network.types[layer.get_output(0)] = layer.to_type
+        elif layer.type == trt.LayerType.CONSTANT:
+            layer.__class__ = trt.IConstantLayer
+            network.types[layer.get_output(0)] = _weights_type(network, layer)
+        elif _float_type(network, layer) == half:
             _constrain(network, layer, half)
 
 
@@ -30,7 +43,7 @@ def constrain_precision(network: Network, config: Any) -> None:
     trt, features = network.trt, network.features
     half, single = features.to_trt(torch.float16), features.to_trt(torch.float32)
     layers = [network.definition.get_layer(i) for i in range(network.definition.num_layers)]
-    if not any(half in _output_types(layer) for layer in layers):
+    if not any(half in _types(network, layer) for layer in layers):
         return
     config.set_flag(trt.BuilderFlag.FP16)
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
@@ -40,22 +53,41 @@ def constrain_precision(network: Network, config: Any) -> None:
             _constrain(network, layer, single)
 
 
+def _weights_type(network: Network, layer: Any) -> Any:
+    """The type of a constant; its output tells integers apart, and no floats."""
+    weights = layer.weights
+    is_half = getattr(weights, "dtype", None) == "float16"
+    return network.features.to_trt(torch.float16) if is_half else layer.get_output(0).dtype
+
+
 def _float_type(network: Network, layer: Any) -> Any:
     """The type of the first float that the layer reads; None where it reads none."""
-    floats = [network.features.to_trt(dtype) for dtype in (torch.float32, torch.float16)]
-    inputs = [layer.get_input(i) for i in range(layer.num_inputs)]
-    types = [tensor.dtype for tensor in inputs if tensor is not None and tensor.dtype in floats]
-    return types[0] if types else None
+    floats = _floats(network)
+    types = [type_of(network, tensor) for tensor in _inputs(layer)]
+    return next((dtype for dtype in types if dtype in floats), None)
 
 
 def _constrain(network: Network, layer: Any, dtype: Any) -> None:
     """Compute in `dtype`; the outputs that are floats (no indices, no masks) are of it too."""
     layer.precision = dtype
-    floats = [network.features.to_trt(t) for t in (torch.float32, torch.float16)]
-    for index, current in enumerate(_output_types(layer)):
-        if current in floats:
+    floats = _floats(network)
+    for index in range(layer.num_outputs):
+        output = layer.get_output(index)
+        if output.dtype in floats:
             layer.set_output_type(index, dtype)
+            network.types[output] = dtype
 
 
-def _output_types(layer: Any) -> list[Any]:
-    return [layer.get_output(i).dtype for i in range(layer.num_outputs)]
+def _types(network: Network, layer: Any) -> list[Any]:
+    """The types of all that the layer reads and gives."""
+    outputs = [layer.get_output(i) for i in range(layer.num_outputs)]
+    return [type_of(network, tensor) for tensor in [*_inputs(layer), *outputs]]
+
+
+def _inputs(layer: Any) -> list[Any]:
+    tensors = [layer.get_input(i) for i in range(layer.num_inputs)]
+    return [tensor for tensor in tensors if tensor is not None]
+
+
+def _floats(network: Network) -> list[Any]:
+    return [network.features.to_trt(dtype) for dtype in (torch.float32, torch.float16)]

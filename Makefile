@@ -20,8 +20,9 @@ demo: $(READY) ## a detector on a photograph, against eager; ARGS="--model ... -
 test: $(READY) ## the tests; ARGS="-m gpu", ARGS="-k relu" ...
 	$(BIN)/python -m pytest $(ARGS)
 
-test-ops: $(READY) ## every sample of PyTorch's own operator tests: tens of minutes
-	$(BIN)/python -m pytest -s --timeout=0 --all-samples tests/test_opdb.py $(ARGS)
+test-ops: $(READY) ## every sample of PyTorch's own operator tests, for an hour or two; build/opdb.json
+	$(BIN)/python -m pytest -s --timeout=0 --all-samples --opdb-json=build/opdb.json \
+	  tests/test_opdb.py tests/test_chains.py $(ARGS)
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fxtrt.engines.base import EngineBackend
@@ -12,7 +14,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all-samples",
         action="store_true",
-        help="run every sample of PyTorch's operator database, and not a few of each operator",
+        help="run every sample of PyTorch's operator database, and not a few of each operator; "
+        "and many random chains",
+    )
+    parser.addoption(
+        "--opdb-json",
+        type=Path,
+        help="where to keep what became of the samples (default: pytest's temporary folder)",
     )
 
 

@@ -40,7 +40,10 @@ _ATTENTION = (
     "nn.functional.multi_head_attention_forward",
     "nn.functional.scaled_dot_product_attention",
 )
-"""Ten times the tolerance: a softmax of large scores widens what rounding them leaves."""
+"""More tolerance: a softmax of large scores widens what rounding them leaves.
+
+In bfloat16 eager itself is up to 0.11 from float64 in results of up to 0.56.
+"""
 _BY_TOPK = ("argsort", "masked.argmin", "sort", "topk")
 """TOPK promises no order among equal elements and has no place for NaN: no samples with those."""
 
@@ -185,7 +188,9 @@ def _difference(
 
 def _tolerance(op: str, expected: torch.Tensor) -> tuple[float, float]:
     """rtol and atol. Halves are measured against the largest of them, which sums cancel from."""
-    factor = 10 if op in _ATTENTION else 1
+    factor = 1
+    if op in _ATTENTION:
+        factor = 20 if expected.dtype == torch.bfloat16 else 10
     rtol, atol = (factor * value for value in TOLERANCES.get(expected.dtype, (0.0, 0.0)))
     if expected.dtype not in (torch.float16, torch.bfloat16):
         return rtol, atol

@@ -16,7 +16,7 @@ from fxtrt.engines.base import EngineBackend
 from fxtrt.pass_manager import run_passes
 from fxtrt.runtime import EngineModule
 from fxtrt.settings import Settings
-from fxtrt.shapes import expression
+from fxtrt.shapes import expression, is_static
 
 FEW, MANY = 40, 1500
 """Programs per test, without and with --all-samples."""
@@ -80,9 +80,14 @@ def _may_run(compiled: GraphModule, program: Program) -> bool:
     environment = None
     placeholders = compiled.graph.find_nodes(op="placeholder")
     for node, x in zip(placeholders, program.inputs, strict=True):
-        for symbolic, size in zip(node.meta["val"].shape, x.shape, strict=True):
-            if isinstance(symbolic, torch.SymInt):
-                environment = symbolic.node.shape_env
-                values[expression(symbolic)] = size
-    guards = [] if environment is None else environment.guards
-    return all(bool(guard.expr.xreplace(values)) for guard in guards)
+        for traced, size in zip(node.meta["val"].shape, x.shape, strict=True):
+            if is_static(traced):
+                if int(traced) != size:
+                    return False
+            else:
+                environment = traced.node.shape_env
+                values[expression(traced)] = size
+    if environment is None:
+        return True
+    known = (guard.expr.xreplace(environment.replacements) for guard in environment.guards)
+    return all(bool(expr.xreplace(values)) for expr in known)

@@ -20,12 +20,17 @@ LEAST_EQUAL = {"ops": 270, "samples": 1200}
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Outcome]]:
+def outcomes(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[list[Outcome]]:
     """What became of the samples of every operator; the counts are printed and kept as JSON."""
     gathered: list[Outcome] = []
     yield gathered
     counts = json.dumps(opdb.summary(gathered), indent=1)
-    (tmp_path_factory.getbasetemp() / "opdb.json").write_text(counts)
+    default = tmp_path_factory.getbasetemp() / "opdb.json"
+    path = request.config.getoption("--opdb-json") or default
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(counts)
     print(counts)
 
 

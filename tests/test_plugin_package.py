@@ -40,17 +40,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Building leaves files beside the source.
     source = shutil.copytree(PACKAGE, tmp_path_factory.mktemp("source") / "package")
     target = tmp_path_factory.mktemp("installed")
-    options = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        *options,
-        "--target",
-        str(target),
-        str(source),
-    ]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--no-build-isolation", "--target", str(target), str(source)]
     subprocess.run(command, check=True)
     return target
 

@@ -12,6 +12,7 @@ import torch
 __all__ = ["ComponentPlan", "plan_of", "register"]
 
 _BUILT_IN = {
+    "detectron2.modeling": ".detectron2_models",
     "torchvision.models.detection": ".torchvision_models",
 }
 """Where the architectures of a package have their plans; imported only when one is asked for."""

@@ -54,7 +54,9 @@ def main() -> None:
     print(show(timings))
     judge({t.name: t for t in timings})
     if arguments.out:
-        context = {"shape": arguments.shape, "options": options(arguments), "build": notes}
+        engine = select("tensorrt").features.version
+        context = {"engine": engine, "shape": arguments.shape}
+        context |= {"options": options(arguments), "build": notes}
         gpu = machine()["gpu"].replace(" ", "-")
         save(arguments.out / gpu / f"backbone_{arguments.label}.json", timings, context)
 
@@ -65,7 +67,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--level", type=int, default=3, help="TensorRT's optimisation level")
     parser.add_argument("--tactic-sources", nargs="*", help="names of trt.TacticSource")
     parser.add_argument("--skip", nargs="*", default=[], help="inductor, onnx, fp32")
-    parser.add_argument("--out", type=Path, help="folder for the result file")
+    parser.add_argument("--out", type=Path, help="folder for the result files")
     parser.add_argument("--label", default="r50_fpn", help="name of the result file")
     return parser.parse_args()
 

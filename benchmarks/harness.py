@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import statistics
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -92,7 +93,13 @@ def machine() -> dict[str, str]:
     if torch.cuda.is_available():
         versions["gpu"] = torch.cuda.get_device_name()
         versions["cuda"] = str(torch.version.cuda)
+        versions["driver"] = _driver()
     return versions
+
+
+def _driver() -> str:
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
 
 
 def show(timings: Sequence[Timing]) -> str:

@@ -12,7 +12,7 @@ import torch
 from ..context import Context
 from ..registry import converts
 from ..shapes import Size, hint, is_static, is_unbacked
-from .shape import same_size, unsqueeze_at
+from .shape import same_size, unsqueeze_at, view_as
 
 aten = torch.ops.aten
 
@@ -85,7 +85,8 @@ def _select(ctx: Context, x: Any, dim: int, index: Size) -> Any:
     index = index + shape[dim] if hint(index) < 0 else index
     if all(map(is_static, [*shape, index])):
         part = _window(ctx, x, shape, dim, slice(index, 1))
-        return ctx.reshape(part, [*shape[:dim], *shape[dim + 1 :]])
+        old = [*shape[:dim], 1, *shape[dim + 1 :]]
+        return view_as(ctx, part, old, [*shape[:dim], *shape[dim + 1 :]])
     (position,) = ctx.operands(index, dtype=ctx.features.shape_dtype, rank=0)
     return ctx.net.add_gather(x, position, dim).get_output(0)
 

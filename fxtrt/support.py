@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
+import sympy
 import torch
 from torch._ops import OpOverload
-from torch.fx import Node
+from torch.fx import Graph, Node
 from torch.fx.experimental.symbolic_shapes import (
     GuardOnDataDependentSymNode,
     free_unbacked_symbols,
@@ -16,26 +17,33 @@ from torch.fx.experimental.symbolic_shapes import (
 
 from .data_dependent import data_dependent
 from .engines.base import EngineBackend
-from .registry import Rejection, arguments_of, registered
+from .registry import Rejection, arguments_of, is_view, registered
 from .shapes import Size, is_static, is_unbacked, size_range
 
-__all__ = ["is_size", "support"]
+__all__ = ["computes", "input_sizes", "is_size", "support", "target_computes"]
 
 _MAX_RANK = 8
 
 
-def support(node: Node, backend: EngineBackend, *, whitelisted: bool = False) -> Rejection | None:
+def support(
+    node: Node,
+    backend: EngineBackend,
+    *,
+    whitelisted: bool = False,
+    sizes: Set[sympy.Symbol] | None = None,
+) -> Rejection | None:
     """Why `node`, a call, stays in PyTorch whatever surrounds it, or None.
 
     The node and its arguments have `meta["val"]`; nothing is built.
 
     Args:
         whitelisted: whether `Settings.whitelist` names the node, as an opt-in converter asks for.
+        sizes: the `input_sizes` of the graph, for who asks about many of its nodes.
     """
     if node.target is operator.getitem:
         producer = node.args[0]
         assert isinstance(producer, Node)
-        return support(producer, backend, whitelisted=whitelisted)
+        return support(producer, backend, whitelisted=whitelisted, sizes=sizes)
     if not isinstance(node.target, OpOverload) or node.target not in registered():
         return Rejection("no_converter", f"{node.target} has no converter")
     converter = registered()[node.target]
@@ -56,7 +64,7 @@ def support(node: Node, backend: EngineBackend, *, whitelisted: bool = False) ->
     if reason := data_dependent(_tensors_in(node), _tensors_out(node), numbers):
         return Rejection("shape", f"{node.target}: {reason}")
     for number in numbers:
-        if not _is_of_sizes(number, node):
+        if not _is_of_sizes(number, node, sizes):
             detail = f"{node.target}: the number {number} is no size of an input tensor"
             return Rejection("check", detail)
     try:
@@ -66,24 +74,43 @@ def support(node: Node, backend: EngineBackend, *, whitelisted: bool = False) ->
     return None if reason is None else Rejection("check", f"{node.target}: {reason}")
 
 
+def computes(node: Node) -> bool:
+    """Whether a node does work, and counts towards a minimum size; views and casts do not."""
+    return target_computes(node.target)
+
+
+def target_computes(target: object) -> bool:
+    """`computes` for a call that is no node."""
+    if not isinstance(target, OpOverload):
+        return False
+    converter = registered().get(target)
+    return not is_view(target) if converter is None else converter.computes
+
+
 def is_size(node: Node) -> bool:
     """Whether the node computes a size (a SymInt or a plain number) and not a tensor."""
     return node.op != "output" and isinstance(node.meta.get("val"), (torch.SymInt, int, float))
 
 
-def _is_of_sizes(value: torch.SymInt, node: Node) -> bool:
+def input_sizes(graph: Graph) -> frozenset[sympy.Symbol]:
+    """The symbols that the sizes of a graph's input tensors are made of."""
+    symbols: set[sympy.Symbol] = set()
+    for placeholder in graph.find_nodes(op="placeholder"):
+        fake = placeholder.meta.get("val")
+        sizes: Sequence[Size] = fake.shape if isinstance(fake, torch.Tensor) else ()
+        for size in sizes:
+            if isinstance(size, torch.SymInt):
+                symbols |= size.node.expr.free_symbols
+    return frozenset(symbols)
+
+
+def _is_of_sizes(value: torch.SymInt, node: Node, sizes: Set[sympy.Symbol] | None) -> bool:
     """Whether a number can be computed from sizes; an engine takes tensors, and no other number.
 
     Sizes that depend on data are the matter of `data_dependent`.
     """
     symbols = value.node.expr.free_symbols - free_unbacked_symbols(value)
-    for placeholder in node.graph.find_nodes(op="placeholder") if symbols else ():
-        fake = placeholder.meta.get("val")
-        sizes: Sequence[Size] = fake.shape if isinstance(fake, torch.Tensor) else ()
-        for size in sizes:
-            if isinstance(size, torch.SymInt):
-                symbols -= size.node.expr.free_symbols
-    return not symbols
+    return not symbols or symbols <= (input_sizes(node.graph) if sizes is None else sizes)
 
 
 def _tensors_in(node: Node) -> list[torch.Tensor]:

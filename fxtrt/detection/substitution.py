@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 import torch
 
+from ..errors import CaptureError
 from .plans import plan_of
 
 __all__ = ["planned", "substituted"]
@@ -34,12 +35,15 @@ def substituted(equivalents: Mapping[str, Callable[..., Any]]) -> Iterator[None]
     the same numbers. A name that its module does not have (`len`) is added, and removed again.
 
     Raises:
-        AttributeError, ModuleNotFoundError: the owner of a name does not exist.
+        CaptureError: a name does not exist, in this version of its package.
     """
     with _LOCK, ExitStack() as stack:
         for name, equivalent in equivalents.items():
             owner, _, attribute = name.rpartition(".")
-            stack.enter_context(
-                patch.object(resolve_name(owner), attribute, equivalent, create=attribute == "len")
-            )
+            is_builtin = attribute == "len"
+            try:
+                place = patch.object(resolve_name(owner), attribute, equivalent, create=is_builtin)
+                stack.enter_context(place)
+            except (AttributeError, ImportError) as error:
+                raise CaptureError(f"there is no {name} to replace: {error}") from error
         yield

@@ -17,6 +17,7 @@ from fxtrt.detection import ComponentPlan, plan_of, plans, register
 from fxtrt.detection.lengths import rows
 from fxtrt.detection.substitution import planned, substituted
 from fxtrt.detection.torchvision_models import GENERALIZED_RCNN, decode
+from fxtrt.errors import CaptureError
 
 
 def test_names_are_restored_after_an_error() -> None:
@@ -35,12 +36,13 @@ def test_names_are_restored_after_an_error() -> None:
     assert not hasattr(poolers, "len")
 
 
-def test_a_name_that_does_not_exist_is_an_error() -> None:
-    with (
-        pytest.raises(AttributeError, match="no_such"),
-        substituted({"torchvision.ops.boxes.no_such": rows}),
-    ):
+@pytest.mark.parametrize("name", ["torchvision.ops.boxes.no_such", "torchvision.no_such.nms"])
+def test_a_name_that_does_not_exist_is_an_error(name: str) -> None:
+    before = boxes.batched_nms
+    equivalents = {"torchvision.ops.boxes.batched_nms": rows, name: rows}
+    with pytest.raises(CaptureError, match=f"no {name} to replace"), substituted(equivalents):
         pass
+    assert boxes.batched_nms is before
 
 
 def test_one_thread_at_a_time() -> None:

@@ -47,5 +47,5 @@ $(READY): pyproject.toml constraints.txt
 	@start=$$(date +%s); seconds() { echo $$(( $$(date +%s) - start )); }; \
 	(while sleep 15 >/dev/null 2>&1; do echo "  ... $$(seconds) s, still installing"; done) & \
 	trap "kill $$!" EXIT; \
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[vision,dev]' && \
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[vision,dev,detectron2-test]' && \
 	touch $@ && echo "$(VENV) is ready after $$(seconds) s"

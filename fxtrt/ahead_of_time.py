@@ -19,6 +19,7 @@ from .backend import lower, report_graph
 from .calls import Call, record_calls, watched_run
 from .capture import capture_module, require_inference
 from .convert import input_specs
+from .detection import planned
 from .engines.network import TensorSpec
 from .engines.select import select
 from .errors import CaptureError, FxtrtError
@@ -51,8 +52,9 @@ def compile(
 ) -> torch.nn.Module:
     """A copy of `model` that runs what it can in engines; it shares its weights with `model`.
 
-    The whole model is captured through `torch.export`; where that fails, every largest submodule
-    that exports is compiled in its place. The copy has the type, the attributes and the
+    The whole model is captured through `torch.export`, a detector of a known architecture with
+    equivalents of what it does with data (`fxtrt.detection`); where that fails, every largest
+    submodule that exports is compiled in its place. The copy has the type, the attributes and the
     `state_dict` keys of `model`. Calls that differ from the example (other shapes, training mode,
     changed weights) run in PyTorch.
 
@@ -252,7 +254,7 @@ def _parts_below(
 
 
 def _part(module: torch.nn.Module, call: Call, dynamic_shapes: Any, path: str) -> _Part:
-    with _without_hooks(module):
+    with _without_hooks(module), planned(module):
         graph = capture_module(module, call.args, call.kwargs, dynamic_shapes, path)
     # GuardedForward asks first, and what does not fit runs in PyTorch.
     graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch

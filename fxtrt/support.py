@@ -15,10 +15,10 @@ from torch.fx.experimental.symbolic_shapes import (
     free_unbacked_symbols,
 )
 
+from .data_dependent import data_dependent
 from .engines.base import EngineBackend
 from .registry import Rejection, arguments_of, is_view, registered
-from .relations import linear
-from .shapes import Size, expression, is_static, is_unbacked, size_range
+from .shapes import Size, is_static, is_unbacked, size_range
 
 __all__ = ["computes", "input_sizes", "is_size", "support", "target_computes"]
 
@@ -60,12 +60,12 @@ def support(
     leaves = torch.utils._pytree.tree_leaves(arguments)
     if any(isinstance(value, torch.SymFloat) for value in leaves):
         return Rejection("check", f"{node.target}: an argument is a float computed from sizes")
-    if (size := _unreadable_size(node, leaves)) is not None:
-        detail = f"{node.target}: no input has the size {size}, which depends on data"
-        return Rejection("shape", detail)
-    for value in leaves:
-        if isinstance(value, torch.SymInt) and not _is_of_sizes(value, node, sizes):
-            detail = f"{node.target}: the number {value} is no size of an input tensor"
+    numbers = [value for value in leaves if isinstance(value, torch.SymInt)]
+    if reason := data_dependent(_tensors_in(node), _tensors_out(node), numbers):
+        return Rejection("shape", f"{node.target}: {reason}")
+    for number in numbers:
+        if not _is_of_sizes(number, node, sizes):
+            detail = f"{node.target}: the number {number} is no size of an input tensor"
             return Rejection("check", detail)
     try:
         reason = converter.check(arguments, node=node, features=backend.features)
@@ -107,34 +107,10 @@ def input_sizes(graph: Graph) -> frozenset[sympy.Symbol]:
 def _is_of_sizes(value: torch.SymInt, node: Node, sizes: Set[sympy.Symbol] | None) -> bool:
     """Whether a number can be computed from sizes; an engine takes tensors, and no other number.
 
-    Of sizes that depend on data see `_unreadable_size`.
+    Sizes that depend on data are the matter of `data_dependent`.
     """
     symbols = value.node.expr.free_symbols - free_unbacked_symbols(value)
     return not symbols or symbols <= (input_sizes(node.graph) if sizes is None else sizes)
-
-
-def _unreadable_size(node: Node, arguments: Sequence[Any]) -> Size | None:
-    """A size that depends on data and that the shapes of the node's tensors do not determine.
-
-    If they determine the sizes of every node, the inputs of a cluster determine those inside it.
-    """
-    taken, given = _tensors_in(node), _tensors_out(node)
-    known = {expression(size) for tensor in taken for size in tensor.shape if not is_static(size)}
-    sizes: list[Size] = [value for value in arguments if isinstance(value, torch.SymInt)]
-    sizes += [size for tensor in given for size in tensor.shape]
-    for size in sizes:
-        if is_unbacked(size) and not _is_determined(expression(size), known):
-            return size
-    return None
-
-
-def _is_determined(expr: sympy.Expr, known: Set[sympy.Expr]) -> bool:
-    if expr in known or expr.is_number:
-        return True
-    if expr.is_Symbol:
-        solved = (linear(other) for other in known)
-        return not free_unbacked_symbols(expr) or any(s and s[0] == expr for s in solved)
-    return all(_is_determined(part, known) for part in expr.args)
 
 
 def _tensors_in(node: Node) -> list[torch.Tensor]:

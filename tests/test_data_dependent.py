@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.export import Dim
 
 import fxtrt
@@ -33,7 +34,7 @@ class Head(nn.Module):
     def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
         hidden = self.hidden(self.conv(regions).relu().flatten(1)).relu()
         scores = self.scores(hidden).softmax(-1)
-        return scores[:, 1:].reshape(-1), scores.sum(0) / 2
+        return scores[:, 1:].reshape(-1), scores.sum(1) / 2
 
 
 class Selection(nn.Module):
@@ -138,18 +139,36 @@ def test_without_a_bound_it_needs_an_engine_that_takes_any_size() -> None:
     assert flops(linear) == 0
 
 
-def test_sizes_that_no_input_has_stay_out() -> None:
-    def function(x: Tensor) -> Tensor:
-        count = torch.nonzero(x).shape[0]
-        return torch.ones(count)
+class Count(nn.Module):
+    """Makes a tensor as long as a count."""
 
-    class Count(nn.Module):
-        forward = staticmethod(function)
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ones(torch.nonzero(x).shape[0])
 
-    gm = capture_module(Count().eval(), (torch.ones(5),))
+
+class Joined(nn.Module):
+    """Joins a selection with what is always there."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x[torch.nonzero(x).squeeze(1)], x])
+
+
+@pytest.mark.parametrize(
+    ("model", "target", "reason"),
+    [
+        (Count(), torch.ops.aten.ones.default, "no input has the size u0"),
+        (
+            Joined(),
+            torch.ops.aten.cat.default,
+            "where u0 is 0, the result is not",
+        ),
+    ],
+)
+def test_a_node_stays_out(model: nn.Module, target: OpOverload, reason: str) -> None:
+    gm = capture_module(model.eval(), (torch.ones(5),))
     run_passes(gm)
-    for node in gm.graph.find_nodes(op="call_function", target=torch.ops.aten.ones.default):
-        rejection = support(node, ReferenceBackend())
-        assert rejection is not None
-        assert rejection.code == "shape"
-        assert "no input has the size u0" in rejection.detail
+    (node,) = gm.graph.find_nodes(op="call_function", target=target)
+    rejection = support(node, ReferenceBackend())
+    assert rejection is not None
+    assert rejection.code == "shape"
+    assert reason in rejection.detail

@@ -1,4 +1,4 @@
-"""Every convertible part of Detectron2's detectors equals eager (`-m detectron2`)."""
+"""Detectron2's detectors equal eager, whole and in parts (`-m detectron2`)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2_package import require_detectron2
 
 import fxtrt
 from fxtrt.calls import Call, record_calls
+from fxtrt.capture import capture_module
+from fxtrt.comparison import compare
+from fxtrt.detection import planned
 
 pytestmark = [
     pytest.mark.detectron2,
@@ -34,7 +38,8 @@ NAMED = [(config, path) for config, paths in PARTS.items() for path in paths]
 @cache
 def detector(config: str) -> tuple[torch.nn.Module, dict[str, Call]]:
     """A detector with random weights and calibrated norms, and how its parts were called."""
-    model_zoo = pytest.importorskip("detectron2.model_zoo", reason="detectron2 is not on the path")
+    require_detectron2()
+    from detectron2 import model_zoo
     from detectron2.modeling import build_model
 
     from fxtrt.examples import calibrate, load_photograph
@@ -77,9 +82,59 @@ def test_part_equals_eager(config: str, path: str) -> None:
         assert (actual - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
+FASTER_RCNN = "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
+LARGEST = {"boxes": 1e-2, "scores": 1e-3, "labels": 0.0}
+"""Differences: pixels, probabilities, and none. Weights are random: rounding errors grow."""
+MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"
+
+
+def fields(detections: Any) -> list[torch.Tensor]:
+    """Boxes, scores and classes of each image."""
+    found = [one["instances"] for one in detections]
+    return [
+        tensor for one in found for tensor in (one.pred_boxes.tensor, one.scores, one.pred_classes)
+    ]
+
+
+def named(detections: Any) -> list[dict[str, torch.Tensor]]:
+    """The same, of one image, by the names that `compare` pairs detections by."""
+    return [dict(zip(("boxes", "scores", "labels"), fields(detections), strict=True))]
+
+
+@pytest.mark.slow
+def test_the_whole_detector_is_one_graph() -> None:
+    model, calls = detector(FASTER_RCNN)
+    ((picture,),) = calls[""].args
+    inputs = [picture | {"height": 512, "width": 600}, {"image": picture["image"][:, :200]}]
+    expected, others = model(inputs), [one | {"image": one["image"].flip(2)} for one in inputs]
+    expected_of_others = model(others)
+    assert all(len(one["instances"]) == 100 for one in expected)
+    with planned(model):
+        graph = capture_module(model, (inputs,))
+    graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
+    for given, wanted in ((inputs, expected), (others, expected_of_others)):
+        actual = graph(given)
+        assert [one["instances"].image_size for one in actual] == [(512, 600), (200, 320)]
+        for a, e in zip(fields(actual), fields(wanted), strict=True):
+            assert torch.equal(a, e)
+
+
+@pytest.mark.slow
+def test_engines_do_all_the_work() -> None:
+    model, calls = detector(FASTER_RCNN)
+    (inputs,) = calls[""].args
+    compiled = fxtrt.compile(model, (inputs,), engine="reference")
+    for difference in compare(named(compiled(inputs)), named(model(inputs))):
+        assert difference.same_count, difference
+        assert difference.largest <= LARGEST[difference.output], difference
+    assert compiled.forward.fallbacks == {}  # type: ignore[attr-defined]  # a GuardedForward
+    coverage = fxtrt.report(compiled)
+    assert coverage.flops_share == 1.0
+    assert "capture" not in {row.code for row in coverage.rejections}
+
+
 def test_the_whole_model_in_parts() -> None:
-    config = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"
-    model, calls = detector(config)
+    model, calls = detector(MASK_RCNN)
     (inputs,) = calls[""].args
     compiled = fxtrt.compile(model, (inputs,), engine="reference")
     assert list(compiled.state_dict()) == list(model.state_dict())

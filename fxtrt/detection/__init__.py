@@ -1,0 +1,6 @@
+"""Detectors captured whole: one graph from images to detections, by architecture."""
+
+from .plans import ComponentPlan, plan_of, register
+from .substitution import planned
+
+__all__ = ["ComponentPlan", "plan_of", "planned", "register"]

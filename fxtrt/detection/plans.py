@@ -1,0 +1,51 @@
+"""Which architectures are captured whole, and what each needs for that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+import torch
+
+__all__ = ["ComponentPlan", "plan_of", "register"]
+
+_BUILT_IN = {
+    "detectron2.modeling": ".detectron2_models",
+    "torchvision.models.detection": ".torchvision_models",
+}
+"""Where the architectures of a package have their plans; imported only when one is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentPlan:
+    """What `torch.export` needs to see a detector as one graph.
+
+    architecture: the class of the model, as "module.Class"; subclasses that keep its `forward`
+                  count as it.
+    equivalents:  by the name of a function or method, as "module.Class.method", what stands in for
+                  it during capture. It takes the same arguments and gives the same numbers,
+                  without a branch that depends on data.
+    """
+
+    architecture: str
+    equivalents: Mapping[str, Callable[..., Any]] = field(repr=False)
+
+
+_PLANS: dict[str, ComponentPlan] = {}
+
+
+def register(plan: ComponentPlan) -> ComponentPlan:
+    """Capture models of `plan.architecture` whole from now on; replaces an earlier plan."""
+    _PLANS[plan.architecture] = plan
+    return plan
+
+
+def plan_of(model: torch.nn.Module) -> ComponentPlan | None:
+    """The plan of the class whose `forward` the model has, or None."""
+    owner = next(cls for cls in type(model).__mro__ if "forward" in cls.__dict__)
+    for package, module in _BUILT_IN.items():
+        if owner.__module__.startswith(package):
+            import_module(module, __package__)
+    return _PLANS.get(f"{owner.__module__}.{owner.__qualname__}")

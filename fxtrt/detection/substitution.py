@@ -1,0 +1,49 @@
+"""Puts equivalents in the place of functions and methods while a model is captured."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pkgutil import resolve_name
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from ..errors import CaptureError
+from .plans import plan_of
+
+__all__ = ["planned", "substituted"]
+
+_LOCK = threading.RLock()
+
+
+@contextmanager
+def planned(model: torch.nn.Module) -> Iterator[None]:
+    """While the block runs, `model` can be captured whole if its architecture has a plan."""
+    plan = plan_of(model)
+    with substituted({} if plan is None else plan.equivalents):
+        yield
+
+
+@contextmanager
+def substituted(equivalents: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """While the block runs, each name ("module.Class.method") is its equivalent.
+
+    One thread at a time; others that call the originals meanwhile get the equivalents, which give
+    the same numbers. A name that its module does not have (`len`) is added, and removed again.
+
+    Raises:
+        CaptureError: a name does not exist, in this version of its package.
+    """
+    with _LOCK, ExitStack() as stack:
+        for name, equivalent in equivalents.items():
+            owner, _, attribute = name.rpartition(".")
+            is_builtin = attribute == "len"
+            try:
+                place = patch.object(resolve_name(owner), attribute, equivalent, create=is_builtin)
+                stack.enter_context(place)
+            except (AttributeError, ImportError) as error:
+                raise CaptureError(f"there is no {name} to replace: {error}") from error
+        yield

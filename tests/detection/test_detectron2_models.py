@@ -1,0 +1,131 @@
+"""Each equivalent gives what Detectron2's function gives (`-m detectron2`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from detectron2_package import require_detectron2
+from torch import Tensor
+
+pytestmark = [
+    pytest.mark.detectron2,
+    pytest.mark.filterwarnings("ignore"),  # Detectron2 and what it imports warn about themselves.
+]
+
+SIZES = [(40, 60), (64, 48)]
+SPECIAL = ["", "ties", "not finite", "nothing"]
+
+
+@pytest.fixture
+def models() -> Any:
+    require_detectron2()
+    from fxtrt.detection import detectron2_models
+
+    return detectron2_models
+
+
+def boxes_of(*shape: int, special: str) -> Tensor:
+    corners = torch.rand(*shape, 2) * 50 - 5
+    boxes = torch.cat([corners, corners + torch.rand(*shape, 2) * 30], -1)
+    if special == "not finite":
+        boxes.view(-1, 4)[::7, 2] = torch.inf
+        boxes.view(-1, 4)[::11, 0] = torch.nan
+    return boxes
+
+
+def scores_of(*shape: int, special: str) -> Tensor:
+    scores = torch.rand(shape)
+    if special == "not finite":
+        scores.view(-1)[::13] = torch.nan
+    return (scores * 4).round() / 4 if special == "ties" else scores
+
+
+def assert_same(actual: Any, expected: Any) -> None:
+    assert actual.image_size == expected.image_size
+    assert actual.get_fields().keys() == expected.get_fields().keys()
+    for name, value in expected.get_fields().items():
+        other = actual.get(name)
+        assert type(other) is type(value)
+        assert torch.equal(getattr(other, "tensor", other), getattr(value, "tensor", value))
+
+
+@pytest.mark.parametrize("special", SPECIAL)
+def test_find_top_rpn_proposals(models: Any, special: str) -> None:
+    from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
+
+    torch.manual_seed(0)
+    counts = (200, 30)
+    boxes = [boxes_of(2, count, special=special) for count in counts]
+    scores = [scores_of(2, count, special=special) for count in counts]
+    smallest = 1e6 if special == "nothing" else 2.0
+    arguments = (SIZES, 0.6, 50, 25, smallest, False)
+    expected = find_top_rpn_proposals([b.clone() for b in boxes], scores, *arguments)
+    actual = models.find_top_rpn_proposals(boxes, scores, *arguments)
+    assert all((len(one) > 0) == (special != "nothing") for one in expected)
+    for a, e in zip(actual, expected, strict=True):
+        assert_same(a, e)
+
+
+@pytest.mark.parametrize("special", SPECIAL)
+@pytest.mark.parametrize("classes", [1, 4])
+@pytest.mark.parametrize("count", [0, 300])
+def test_fast_rcnn_inference(models: Any, classes: int, count: int, special: str) -> None:
+    from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference_single_image
+
+    torch.manual_seed(0)
+    boxes = boxes_of(count, classes, special=special).flatten(1)
+    scores = scores_of(count, 5, special=special)
+    for most in (20, -1):
+        arguments = (SIZES[0], 2.0 if special == "nothing" else 0.3, 0.5, most)
+        expected = fast_rcnn_inference_single_image(boxes.clone(), scores, *arguments)
+        actual = models.fast_rcnn_inference_single_image(boxes, scores, *arguments)
+        assert_same(actual[0], expected[0])
+        assert torch.equal(actual[1], expected[1])
+
+
+def test_boxes(models: Any) -> None:
+    from detectron2.structures import Boxes
+
+    for value in (torch.rand(3, 4).double(), torch.zeros(0), torch.zeros(0, 4), [[1, 2, 3, 4]]):
+        actual = Boxes.__new__(Boxes)
+        models.new_boxes(actual, value)
+        assert torch.equal(actual.tensor, Boxes(value).tensor)
+    expected = Boxes(boxes_of(9, special=""))
+    actual = expected.clone()
+    models.clip(actual, SIZES[0])
+    expected.clip(SIZES[0])
+    assert torch.equal(actual.tensor, expected.tensor)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("divisibility", [0, 1, 32])
+def test_from_tensors(models: Any, count: int, divisibility: int) -> None:
+    from detectron2.structures import ImageList
+
+    images = [torch.rand(3, *size) for size in SIZES[:count]]
+    expected = ImageList.from_tensors(images, divisibility, 0.5)
+    actual = models.from_tensors(images, divisibility, 0.5)
+    assert torch.equal(actual.tensor, expected.tensor)
+    assert actual.image_sizes == [tuple(map(int, size)) for size in expected.image_sizes]
+
+
+def test_batched_nms(models: Any) -> None:
+    from detectron2.layers import batched_nms
+
+    torch.manual_seed(0)
+    arguments = (boxes_of(90, special=""), torch.rand(90), torch.randint(3, (90,)), 0.5)
+    assert torch.equal(models.batched_nms(*arguments), batched_nms(*arguments))
+    fakes = ("test_schema", "test_faketensor")
+    torch.library.opcheck(models.batched_nms, arguments, test_utils=fakes)
+
+
+def test_pytrees_open_instances(models: Any) -> None:
+    from detectron2.structures import Boxes, Instances
+
+    instances = Instances((4, 5), pred_boxes=Boxes(torch.rand(2, 4)), scores=torch.rand(2))
+    leaves, tree = torch.utils._pytree.tree_flatten([{"instances": instances}])
+    assert [leaf.shape for leaf in leaves] == [(2, 4), (2,)]
+    ((again,),) = (one.values() for one in torch.utils._pytree.tree_unflatten(leaves, tree))
+    assert_same(again, instances)

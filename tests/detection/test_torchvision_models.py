@@ -1,0 +1,102 @@
+"""torchvision's detectors are captured whole, equal to the bit, and compile as one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("torchvision", reason="torchvision is not installed")
+
+from torchvision.models.detection import FasterRCNN, KeypointRCNN, MaskRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+import fxtrt
+from fxtrt.capture import capture_module
+from fxtrt.comparison import compare
+from fxtrt.detection import planned
+from fxtrt.examples import calibrate, load_photograph
+
+pytestmark = pytest.mark.slow
+
+CASES = [(FasterRCNN, 1), (FasterRCNN, 2), (MaskRCNN, 2), (KeypointRCNN, 1)]
+
+
+@cache
+def detector(kind: Any) -> Any:
+    """A calibrated detector for small pictures."""
+    torch.manual_seed(0)
+    model = kind(
+        resnet_fpn_backbone(backbone_name="resnet18", weights=None),
+        num_classes=5,
+        min_size=128,
+        max_size=160,
+        rpn_pre_nms_top_n_test=200,
+        rpn_post_nms_top_n_test=60,
+        box_detections_per_img=10,
+    ).eval()
+    calibrate(model, (images(1),))
+    return model
+
+
+def images(count: int) -> list[torch.Tensor]:
+    """Pictures of different sizes."""
+    photograph = torch.nn.functional.avg_pool2d(load_photograph(), 4)
+    return [photograph, photograph.flip(2)[:, :100]][:count]
+
+
+@pytest.fixture(autouse=True)
+def no_grad() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+def leaves(value: Any) -> list[torch.Tensor]:
+    return list(torch.utils._pytree.tree_leaves(value))
+
+
+def assert_same(actual: Any, expected: Any) -> None:
+    for a, e in zip(leaves(actual), leaves(expected), strict=True):
+        assert torch.equal(a, e)
+
+
+@pytest.mark.parametrize(("kind", "count"), CASES)
+def test_the_whole_detector_is_one_graph(kind: Any, count: int) -> None:
+    model, inputs = detector(kind), images(count)
+    others = [torch.rand_like(image) for image in inputs]
+    expected, expected_of_others = model(inputs), model(others)
+    assert all(len(one["boxes"]) == 10 for one in expected)
+    with planned(model):
+        graph = capture_module(model, (inputs,))
+    graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
+    assert_same(graph(inputs), expected)
+    assert_same(graph(others), expected_of_others)
+
+
+@pytest.mark.parametrize("threshold", ["rpn.score_thresh", "roi_heads.score_thresh"])
+def test_pictures_without_anything(threshold: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs = detector(MaskRCNN), images(2)
+    path, _, name = threshold.rpartition(".")
+    # No probability is above 2: the first leaves no proposals, the second no detections.
+    monkeypatch.setattr(model.get_submodule(path), name, 2.0)
+    expected = model(inputs)
+    assert all(len(one["boxes"]) == 0 for one in expected)
+    compiled = fxtrt.compile(model, (inputs,), engine="reference")
+    assert_same(compiled(inputs), expected)
+
+
+@pytest.mark.parametrize("kind", [FasterRCNN, MaskRCNN])
+def test_engines_do_all_the_work(kind: Any) -> None:
+    model, inputs = detector(kind), images(1)
+    compiled = fxtrt.compile(model, (inputs,), engine="reference")
+    differences = compare(compiled(inputs), model(inputs))
+    assert all(difference.agrees for difference in differences), differences
+    coverage = fxtrt.report(compiled)
+    assert coverage.flops_share == 1.0
+    assert "capture" not in {row.code for row in coverage.rejections}
+    working = [row for row in coverage.clusters if row.flops]
+    assert len(working) == 2 if kind is FasterRCNN else 3
+    assert compiled.forward.fallbacks == {}  # type: ignore[attr-defined]  # a GuardedForward

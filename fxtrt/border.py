@@ -6,7 +6,9 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
+from torch._ops import OpOverload
 from torch.fx import GraphModule, Interpreter, Node
+from torch.utils import _pytree as pytree
 
 from .errors import CaptureError
 from .shapes import hint
@@ -50,6 +52,12 @@ class _Recorder(Interpreter):
         if n in self._wanted:
             self.kept[n] = value
         return value
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if isinstance(target, OpOverload) and target._schema.is_mutable:
+            # The run leaves nothing behind: buffers and inputs stay as they are.
+            args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
+        return super().call_function(target, args, kwargs)
 
 
 def _made_up(fake: Any) -> Any:

@@ -59,10 +59,12 @@ def run(name: str, image: Path | None, options: Mapping[str, Any]) -> bool:
         return _judge(fxtrt.report(compiled), actual, expected, options) and same
 
 
-def report(name: str, image: Path | None, options: Mapping[str, Any]) -> Coverage:
+def report(
+    name: str, image: Path | None, options: Mapping[str, Any], *, measure: bool = False
+) -> Coverage:
     """What fxtrt would do with a torchvision model; nothing is built."""
     model, inputs = load_example(name, image)
-    return fxtrt.report(model, inputs, **options)
+    return fxtrt.report(model, inputs, measure=measure, **options)
 
 
 def find_difference(name: str, image: Path | None, options: Mapping[str, Any]) -> str:

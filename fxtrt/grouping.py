@@ -6,12 +6,13 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from .cuts import PYTORCH
+from .graph import dependencies
 from .support import is_size
 
-__all__ = ["Grouping", "Part", "group"]
+__all__ = ["Grouper", "Grouping", "Part"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,46 +39,55 @@ class Grouping:
         return [found[index] for index in sorted(found)]
 
 
-def group(needed: Mapping[Node, list[Node]], rejected: Collection[Node]) -> Grouping:
-    """The fewest clusters that hold every call of a graph but those in `rejected`.
+class Grouper:
+    """Groups the nodes of a graph, as often as it is asked to."""
 
-    Think of stages that run in turn: PyTorch, engine, PyTorch, engine ... A node runs in the first
-    stage of its kind in which its inputs are there, so the number of stages is that of the longest
-    path, which no other grouping undercuts; and a cluster, all of one engine stage, is convex.
-    Weights and sizes run in either kind. Then a connected part whose results the first of its
-    readers wants in a later cluster moves there, where that saves a cut.
+    def __init__(self, graph: Graph) -> None:
+        self._needed = dependencies(graph)
+        self._users: defaultdict[Node, list[Node]] = defaultdict(list)
+        for node, inputs in self._needed.items():
+            for source in inputs:
+                self._users[source].append(node)
+        calls = {n for n in graph.nodes if n.op.startswith("call_") and not is_size(n)}
+        self._tensors = {node: [n for n in node.all_input_nodes if n in calls] for node in calls}
 
-    The clusters depend on the graph alone, not on the order of its nodes. Linear time.
+    def group(self, rejected: Collection[Node]) -> Grouping:
+        """The fewest clusters that hold every call but those in `rejected`.
 
-    Args:
-        needed: what each node must come after (`dependencies`), in graph order.
-    """
-    stages = _earliest(needed, rejected)
-    traffic = Traffic(stages)
-    users: defaultdict[Node, list[Node]] = defaultdict(list)
-    for node, inputs in needed.items():
-        for source in inputs:
-            users[source].append(node)
-    for part in sorted(_connected(needed, stages), key=lambda part: -part.cluster):
-        target = _joining_stage(part, users, stages)
-        if target is not None and traffic.saved_by_moving(part, target) > 0:
-            stages |= dict.fromkeys(part.nodes, target)
-            traffic.move(part, target)
-    return Grouping(_connected(needed, stages), traffic)
+        Think of stages that run in turn: PyTorch, engine, PyTorch, engine ... A node runs in the
+        first stage of its kind in which its inputs are there, so there are as many stages as the
+        longest path asks for, which no other grouping undercuts; and a cluster, all of one engine
+        stage, is convex. Weights and sizes run in either kind. Then a connected part that a later
+        cluster reads before PyTorch does moves there, where that saves a cut.
+
+        The clusters depend on the graph alone, not on the order of its nodes. Linear time.
+        """
+        stages = _earliest(self._needed, rejected)
+        traffic = Traffic(stages, self._tensors)
+        parts = _connected(self._needed, stages)
+        for part in sorted(parts, key=lambda part: part.cluster, reverse=True):
+            target = _joining_stage(part, self._users, stages)
+            if target is not None and traffic.saved_by_moving(part, target) > 0:
+                stages |= dict.fromkeys(part.nodes, target)
+                traffic.move(part, target)
+        return Grouping(_connected(self._needed, stages), traffic)
 
 
 class Traffic:
     """How often each side reads each tensor that a call makes.
 
     Sides are engine stages, or `PYTORCH`. The graph's inputs and results are no traffic.
+
+    Args:
+        stages: where each node runs; the caller changes it when a part moves.
+        tensors: what each call reads that other calls make.
     """
 
-    def __init__(self, stages: Mapping[Node, int]) -> None:
+    def __init__(self, stages: Mapping[Node, int], tensors: Mapping[Node, Sequence[Node]]) -> None:
         self._stages = stages
-        makers = {node for node in stages if node.op.startswith("call_") and not is_size(node)}
-        self._sources = {node: [n for n in node.all_input_nodes if n in makers] for node in makers}
+        self._tensors = tensors
         self._reads: Counter[tuple[Node, int]] = Counter()
-        for node, sources in self._sources.items():
+        for node, sources in self._tensors.items():
             side = self._side(node)
             for source in sources:
                 self._reads[source, side] += 1
@@ -106,7 +116,7 @@ class Traffic:
         return Counter(
             source
             for node in part.nodes
-            for source in self._sources.get(node, ())
+            for source in self._tensors.get(node, ())
             if source not in members
         )
 

@@ -11,8 +11,7 @@ from torch.fx import GraphModule, Node
 
 from .cuts import PYTORCH, crossings
 from .flops import flops
-from .graph import dependencies
-from .grouping import Grouping, group
+from .grouping import Grouper, Grouping
 from .lists import Patterns
 from .registry import Rejection
 from .repair import recompute
@@ -73,8 +72,8 @@ def partition(
         for node in gm.graph.nodes
         if _is_call(node) and node not in rejections and whitelist.match(_producer(node))
     }
-    needed, minimum = dependencies(gm.graph), settings.min_cluster_size
-    grouping = group(needed, rejections)
+    grouper, minimum = Grouper(gm.graph), settings.min_cluster_size
+    grouping = grouper.group(rejections)
     cuts_before = _count_cuts(gm, _sides(grouping, _small_clusters(grouping, minimum, exempt)))
     for _ in range(_ROUNDS):
         small = _small_clusters(grouping, minimum, exempt)
@@ -82,7 +81,7 @@ def partition(
         if not small:
             break
         rejections |= small
-        grouping = group(needed, rejections)
+        grouping = grouper.group(rejections)
     small = _small_clusters(grouping, minimum, exempt)
     rejections |= small
     sides = _sides(grouping, small)

@@ -24,7 +24,7 @@ from .registry import Rejection
 from .runtime import EngineModule
 from .settings import Settings
 from .stitch import Cutting, cut
-from .support import support
+from .support import input_sizes, support
 
 __all__ = ["Built", "Settled", "build_cluster", "plan", "settle"]
 
@@ -60,9 +60,11 @@ def plan(
         put_out: nodes that turned out not to build, and why.
     """
 
+    sizes = input_sizes(gm.graph)
+
     def why_not(node: Node, whitelisted: bool) -> Rejection | None:
         known = (put_out or {}).get(node)
-        return known or support(node, backend, whitelisted=whitelisted)
+        return known or support(node, backend, whitelisted=whitelisted, sizes=sizes)
 
     settled = partition(gm, why_not, settings)
     if settings.fuel is None:

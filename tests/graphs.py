@@ -13,8 +13,11 @@ import pytest
 import torch
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
+from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner, Partition
+from torch.fx.passes.operator_support import OperatorSupport
 
 from fxtrt.capture import trace
+from fxtrt.partition import PartitionPlan
 from fxtrt.registry import Rejection, registered
 
 aten = torch.ops.aten
@@ -65,3 +68,29 @@ def replace_converter(
     """Convert `target` with `build` during a test."""
     changed = replace(registered()[target], build=build)
     monkeypatch.setattr("fxtrt.registry._CONVERTERS", {**registered(), target: changed})
+
+
+def quotient(gm: GraphModule, plan: PartitionPlan) -> nx.DiGraph[str]:
+    """The graph with each cluster as one node."""
+    home = {node: cluster.name for cluster in plan.clusters for node in cluster.nodes}
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    for node in gm.graph.nodes:
+        graph.add_node(home.get(node, node.name))
+        for source in node.all_input_nodes:
+            a, b = home.get(source, source.name), home.get(node, node.name)
+            if a != b:
+                graph.add_edge(a, b)
+    return graph
+
+
+def their_partitions(
+    gm: GraphModule, support: Callable[[Node, bool], Rejection | None]
+) -> list[Partition]:
+    """What torch's own partitioner makes of `gm`."""
+
+    class Support(OperatorSupport):
+        def is_node_supported(self, submodules: object, node: Node) -> bool:
+            return node.op == "call_function" and support(node, False) is None
+
+    partitioner = CapabilityBasedPartitioner(gm, Support(), allows_single_node_partition=True)
+    return partitioner.propose_partitions()

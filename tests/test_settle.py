@@ -11,7 +11,9 @@ import pytest
 import torch
 from graphs import replace_converter
 from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
 
+from fxtrt.border import border_values
 from fxtrt.capture import trace
 from fxtrt.engines.base import EngineBackend
 from fxtrt.errors import CaptureError, ConversionError
@@ -179,3 +181,17 @@ def test_a_timing_is_the_median_of_calls_in_turn(reference: EngineBackend) -> No
 def test_reference_engines_are_timed_for_real(reference: EngineBackend) -> None:
     settled = settle(two_clusters(), reference, options(partition="measured"), [X])
     assert len(settled.built) + list(rejected(settled).values()).count("slower") / 3 == 2
+
+
+def test_a_run_for_values_leaves_nothing_behind() -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(x)
+        x.add_(1)
+        return y * x
+
+    gm = make_fx(function)(X)
+    x = X.clone()
+    (product,) = gm.graph.find_nodes(op="call_function", target=aten.mul.Tensor)
+    values = border_values(gm, [x], [product])
+    assert torch.equal(x, X)
+    assert list(values) == [product]

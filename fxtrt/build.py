@@ -64,7 +64,7 @@ def build(
             if not isinstance(started[-1], Future):
                 bar.update(number, 1.0)
         pairs = zip(clusters, started, strict=True)
-        return [_finish(cluster, one, backend) for cluster, one in pairs]
+        return [_finish(cluster, one, backend, pool) for cluster, one in pairs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +122,12 @@ def _network(cluster: GraphModule, backend: EngineBackend) -> _Made | Conversion
     return _Made(network, time.perf_counter() - begun, network.definition.num_layers)
 
 
-def _finish(cluster: GraphModule, started: _Started, backend: EngineBackend) -> BuildResult:
+def _finish(
+    cluster: GraphModule, started: _Started, backend: EngineBackend, pool: BuildPool
+) -> BuildResult:
     """Wait for the plan, and load it where it can run."""
     try:
-        made = started.result() if isinstance(started, Future) else started
+        made = pool.result(started) if isinstance(started, Future) else started
         if not isinstance(made, _Made):
             return made
         begun = time.perf_counter()

@@ -18,6 +18,9 @@ _MOST_THREADS = 4
 _MEMORY_PER_WEIGHT = 3
 """A build was seen to take two to three times the bytes of the weights in its network."""
 
+_WAKE_SECONDS = 0.5
+"""A thread that waits without end may miss an interrupt, and on Windows always does."""
+
 T = TypeVar("T")
 
 
@@ -48,7 +51,7 @@ class BuildPool:
     def wait_for_room(self, weight_bytes: int) -> None:
         """Return once another build, of a network with so many bytes of weights, may start."""
         while self._running and not self._has_room(weight_bytes):
-            done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+            done, _ = wait(self._running, _WAKE_SECONDS, FIRST_COMPLETED)
             for future in done:
                 del self._running[future]
 
@@ -67,6 +70,12 @@ class BuildPool:
         future = self._executor.submit(run)
         self._running[future] = weight_bytes
         return future
+
+    def result(self, future: Future[T]) -> T:
+        """What the build of `future` gives, once it has ended."""
+        while not future.done():
+            wait([future], _WAKE_SECONDS)
+        return future.result()
 
     def _has_room(self, weight_bytes: int) -> bool:
         if len(self._running) >= self._threads:

@@ -33,6 +33,8 @@ class BuildInfo:
     layers:     of the network; None where the plan came from the cache.
     plan_bytes: None for an engine without a plan.
     timing:     of its calls, where the partition is measured.
+    kept_fp32:  "node: reason" for what does not compute in `Settings.precision`, because a weight
+                or a scalar is out of its range.
     """
 
     seconds: float
@@ -40,6 +42,7 @@ class BuildInfo:
     plan_bytes: int | None
     cached: bool
     timing: Timing | None = None
+    kept_fp32: tuple[str, ...] = ()
 
 
 BuildFailure = EngineError | ConversionError

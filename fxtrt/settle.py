@@ -111,13 +111,14 @@ _Result = tuple[EngineModule, BuildInfo] | BuildFailure
 def _build_clusters(
     cuttings: Sequence[Cutting], backend: EngineBackend, settings: Settings
 ) -> list[_Result]:
-    modules = [with_precision(cutting.module, settings.precision) for cutting in cuttings]
+    settled = [with_precision(cutting.module, settings) for cutting in cuttings]
+    built = build([module for module, _ in settled], backend, settings)
     results: list[_Result] = []
-    for cutting, result in zip(cuttings, build(modules, backend, settings), strict=True):
+    for cutting, (_, kept), result in zip(cuttings, settled, built, strict=True):
         if isinstance(result, tuple):
             engine, info = result
             module = EngineModule(cutting.cluster.name, engine, cutting.module)
-            results.append((module, info))
+            results.append((module, replace(info, kept_fp32=kept)))
         else:
             results.append(result)
     return results

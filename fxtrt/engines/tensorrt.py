@@ -79,7 +79,7 @@ class TensorRTBackend:
         config.builder_optimization_level = settings.optimization_level
         if settings.workspace_bytes is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
-        if not settings.tf32:
+        if settings.precision != "tf32":
             config.clear_flag(trt.BuilderFlag.TF32)
         if settings.tactic_sources is not None:
             config.set_tactic_sources(_tactic_sources(trt, settings.tactic_sources))

@@ -12,7 +12,6 @@ from fxtrt.capture import trace
 from fxtrt.convert import convert
 from fxtrt.engines.network import Network
 from fxtrt.engines.progress import Phases, monitor
-from fxtrt.engines.select import select
 from fxtrt.engines.tensorrt import TensorRTBackend
 from fxtrt.errors import BuildError
 
@@ -40,16 +39,6 @@ def network(backend: TensorRTBackend) -> Network:
     layers = (torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3))
     gm = trace(torch.nn.Sequential(*layers).eval(), (torch.randn(1, 3, 16, 16),))
     return convert(gm, backend.features)
-
-
-@pytest.fixture(scope="module")
-def rtx() -> TensorRTBackend:
-    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
-    if torch.cuda.is_available():
-        pytest.skip("the GPU may be one that TensorRT-RTX does not support")
-    backend = select("tensorrt_rtx")
-    assert isinstance(backend, TensorRTBackend)
-    return backend
 
 
 def test_tensorrt_tells_how_far_it_is(rtx: TensorRTBackend) -> None:

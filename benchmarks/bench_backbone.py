@@ -103,9 +103,9 @@ def candidates(
         engine = onnx_engine(model, x, fxtrt.Settings(**options(arguments)))
         calls["ONNX fp16"] = lambda: engine.run([x])
         notes["ONNX fp16"] = f"built in {time.perf_counter() - start:.0f} s"
-    precisions = ["float16"] if "fp32" in arguments.skip else ["model", "float16"]
+    precisions = ["fp16"] if "fp32" in arguments.skip else ["model", "fp16"]
     for precision in precisions:
-        name = {"model": "fxtrt fp32", "float16": "fxtrt fp16"}[precision]
+        name = {"model": "fxtrt fp32", "fp16": "fxtrt fp16"}[precision]
         calls[name], notes[name] = fxtrt_call(model, x, precision, arguments)
     return calls, notes
 

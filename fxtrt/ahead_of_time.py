@@ -230,7 +230,7 @@ def capture_model(
     for part in parts:
         run_passes(part.graph)
     nodes = [node for part in parts for node in part.graph.graph.nodes]
-    require_matches((*settings.whitelist, *settings.blacklist), nodes)
+    require_matches(settings.patterns, nodes)
     return _Captured(twin, parts, missed, outside)
 
 

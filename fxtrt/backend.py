@@ -88,7 +88,7 @@ def compile_graph(
 
     def compile_aten(aten_gm: GraphModule) -> Callable[..., Any]:
         run_passes(aten_gm)
-        for complaint in unmatched((*settings.whitelist, *settings.blacklist), aten_gm.graph.nodes):
+        for complaint in unmatched(settings.patterns, aten_gm.graph.nodes):
             # No error, as it would be for a whole model: another graph may have the node.
             log.info("in this graph %s", complaint)
         lowered, coverage = lower(aten_gm, backend, settings)

@@ -1,31 +1,40 @@
-"""Turns a cluster into a loaded engine: from the cache, or through network and plan."""
+"""Turns clusters into loaded engines: from the cache, or through network and plan."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from torch.fx import GraphModule
 
+from .build_pool import BuildPool
+from .build_progress import BuildProgress
 from .cache import PlanCache
 from .convert import convert, input_specs, output_specs
 from .engine_key import EngineKey
-from .engines.base import Engine, EngineBackend
+from .engines.base import Engine, EngineBackend, Progress
 from .engines.network import Network
+from .errors import ConversionError, EngineError
+from .graph import attribute
 from .measure import Timing
 from .plan_file import PlanHeader
 from .settings import Settings
 
-__all__ = ["BuildInfo", "build"]
+__all__ = ["BuildFailure", "BuildInfo", "BuildResult", "build"]
 
 
 @dataclass(frozen=True, slots=True)
 class BuildInfo:
     """How an engine came about.
 
+    seconds:    of conversion, building and loading together, whatever else ran meanwhile.
     layers:     of the network; None where the plan came from the cache.
     plan_bytes: None for an engine without a plan.
     timing:     of its calls, where the partition is measured.
+    kept_fp32:  "node: reason" for what does not compute in `Settings.precision`, because a weight
+                or a scalar is out of its range.
     """
 
     seconds: float
@@ -33,43 +42,102 @@ class BuildInfo:
     plan_bytes: int | None
     cached: bool
     timing: Timing | None = None
+    kept_fp32: tuple[str, ...] = ()
+
+
+BuildFailure = EngineError | ConversionError
+BuildResult = tuple[Engine | None, BuildInfo] | BuildFailure
+"""The engine, None where its plan cannot run on this machine; or why there is none."""
 
 
 def build(
-    cluster: GraphModule, backend: EngineBackend, settings: Settings
-) -> tuple[Engine | None, BuildInfo]:
-    """The engine of `cluster`; None where its plan cannot run on this machine.
+    clusters: Sequence[GraphModule], backend: EngineBackend, settings: Settings
+) -> list[BuildResult]:
+    """The engine of each of `clusters`, or what went wrong with it, in order.
 
-    Raises:
-        ConversionError: a node did not become layers.
-        BuildError: TensorRT built no plan.
+    Networks are made one after the other, plans at the same time where the backend and memory
+    allow. An interrupt cancels what is being built, and leaves nothing half-written.
     """
-    start = time.perf_counter()
+    sizes = [len(cluster.graph.nodes) for cluster in clusters]
+    most = 1 if backend.times_kernels else len(clusters)
+    with BuildProgress(sizes) as bar, BuildPool(bar, most) as pool:
+        started = []
+        for number, cluster in enumerate(clusters):
+            started.append(_start(number, cluster, backend, settings, pool))
+            if not isinstance(started[-1], Future):
+                bar.update(number, 1.0)
+        pairs = zip(clusters, started, strict=True)
+        return [_finish(cluster, one, backend, pool) for cluster, one in pairs]
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What an engine is loaded from; layers are None where it came from the cache."""
+
+    plan: bytes | Network
+    seconds: float
+    layers: int | None
+
+
+_Started = _Made | Future[_Made] | BuildFailure
+
+
+def _start(
+    number: int,
+    cluster: GraphModule,
+    backend: EngineBackend,
+    settings: Settings,
+    pool: BuildPool,
+) -> _Started:
+    """Take the plan from the cache, or make the network and have its plan built."""
     if not backend.plans:
-        network = convert(cluster, backend.features)
-        engine = backend.load(network, network.inputs, network.outputs)
-        seconds = time.perf_counter() - start
-        return engine, BuildInfo(seconds, network.definition.num_layers, None, cached=False)
-    plan, network_or_none = _plan(cluster, backend, settings)
-    inputs, outputs = input_specs(cluster), output_specs(cluster)
-    loaded = backend.load(plan, inputs, outputs) if backend.runnable else None
-    layers = None if network_or_none is None else network_or_none.definition.num_layers
-    seconds = time.perf_counter() - start
-    return loaded, BuildInfo(seconds, layers, len(plan), cached=network_or_none is None)
+        return _network(cluster, backend)
+    begun = time.perf_counter()
+    if cache := PlanCache.of(settings):
+        key = EngineKey.of(cluster, backend, settings)
+        if (plan := cache.get(key)) is not None:
+            return _Made(plan, time.perf_counter() - begun, None)
+    weights = cluster.graph.find_nodes(op="get_attr")
+    weight_bytes = sum(attribute(cluster, node).nbytes for node in weights)
+    pool.wait_for_room(weight_bytes)
+    made = _network(cluster, backend)
+    if not isinstance(made, _Made):
+        return made
+    header = PlanHeader.of(cluster, backend)
+
+    def build_plan(progress: Progress) -> _Made:
+        begun = time.perf_counter()
+        assert isinstance(made.plan, Network)
+        plan = backend.build(made.plan, settings, progress)
+        if cache:
+            cache.put(key, plan, header)
+        return _Made(plan, made.seconds + time.perf_counter() - begun, made.layers)
+
+    return pool.submit(number, weight_bytes, build_plan)
 
 
-def _plan(
-    cluster: GraphModule, backend: EngineBackend, settings: Settings
-) -> tuple[bytes, Network | None]:
-    """The plan, and the network that it was built from, if it was not cached."""
-    cache = PlanCache.of(settings)
-    if cache is None:
+def _network(cluster: GraphModule, backend: EngineBackend) -> _Made | ConversionError:
+    begun = time.perf_counter()
+    try:
         network = convert(cluster, backend.features)
-        return backend.build(network, settings), network
-    key = EngineKey.of(cluster, backend, settings)
-    if (plan := cache.get(key)) is not None:
-        return plan, None
-    network = convert(cluster, backend.features)
-    plan = backend.build(network, settings)
-    cache.put(key, plan, PlanHeader.of(cluster, backend))
-    return plan, network
+    except ConversionError as error:
+        return error
+    return _Made(network, time.perf_counter() - begun, network.definition.num_layers)
+
+
+def _finish(
+    cluster: GraphModule, started: _Started, backend: EngineBackend, pool: BuildPool
+) -> BuildResult:
+    """Wait for the plan, and load it where it can run."""
+    try:
+        made = pool.result(started) if isinstance(started, Future) else started
+        if not isinstance(made, _Made):
+            return made
+        begun = time.perf_counter()
+        specs = input_specs(cluster), output_specs(cluster)
+        engine = backend.load(made.plan, *specs) if backend.runnable else None
+    except EngineError as error:
+        return error
+    seconds = made.seconds + time.perf_counter() - begun
+    plan_bytes = len(made.plan) if isinstance(made.plan, bytes) else None
+    return engine, BuildInfo(seconds, made.layers, plan_bytes, cached=made.layers is None)

@@ -31,7 +31,7 @@ _OPTIONS = (
         help="A photograph; by default matplotlib's grace_hopper.jpg.",
     ),
     click.option("--engine", help="auto, tensorrt, tensorrt_rtx or reference."),
-    click.option("--precision", help="model, float16 or bfloat16."),
+    click.option("--precision", help="model, fp32, tf32, fp16 or bf16."),
 )
 
 

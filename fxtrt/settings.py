@@ -17,13 +17,15 @@ __all__ = ["Settings"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "engine": ("auto", "tensorrt", "tensorrt_rtx", "reference"),
-    "precision": ("model", "float16", "bfloat16"),
+    "precision": ("model", "fp32", "tf32", "fp16", "bf16"),
     "on_build_failure": ("fallback", "bisect", "raise"),
     "partition": ("all", "measured"),
 }
+_SHORT_NAMES = {"float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16"}
+_LISTS = ("keep_fp32", "whitelist", "blacklist", "compute_capabilities", "tactic_sources")
 _BUILD_FIELDS = (
     "precision",
-    "tf32",
+    "keep_fp32",
     "optimization_level",
     "workspace_bytes",
     "tactic_sources",
@@ -42,10 +44,14 @@ class Settings:
 
     engine:               "auto" takes tensorrt, then tensorrt_rtx where the GPU is one that it
                           supports, then reference (which is for checking, not for speed).
-    precision:            "model" keeps the model's own dtypes; "float16" and "bfloat16" run
-                          convolutions, matrix products and what lies between them in that type
-                          inside engines, and leave everything else as it is.
-    tf32:                 let float32 products round their inputs to TF32.
+    precision:            what engines compute in; their inputs and outputs keep the model's dtypes.
+                          "model": the model's own dtypes. "tf32": the same, but float32 products
+                          round their inputs to TF32. "fp32": float32, where the model has half
+                          types too. "fp16", "bf16": float32 convolutions and matrix products, and
+                          what lies between them, in that type; all else (softmax, statistics of
+                          norms, exp and log of boxes) as it is, and so is a call whose weights or
+                          scalars that type cannot hold, which the report names.
+    keep_fp32:            patterns, as in `blacklist`, of what "fp16" and "bf16" leave as it is.
     min_cluster_size:     the fewest compute nodes that are worth an engine. Weights, views and
                           casts do not count.
     whitelist, blacklist: patterns (with *, ? and [abc]) of op ("aten.relu"), overload
@@ -81,7 +87,7 @@ class Settings:
 
     engine: str = "auto"
     precision: str = "model"
-    tf32: bool = False
+    keep_fp32: tuple[str, ...] = ()
     min_cluster_size: int = 3
     whitelist: tuple[str, ...] = ()
     blacklist: tuple[str, ...] = ()
@@ -99,7 +105,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             _require_choice(name, getattr(self, name), choices)
-        for name in ("whitelist", "blacklist", "compute_capabilities", "tactic_sources"):
+        for name in _LISTS:
             object.__setattr__(self, name, _strings(name, getattr(self, name)))
         _require_int("min_cluster_size", self.min_cluster_size, 1, None)
         _require_int("optimization_level", self.optimization_level, 0, 5)
@@ -107,8 +113,6 @@ class Settings:
         for name, low in least.items():
             if getattr(self, name) is not None:
                 _require_int(name, getattr(self, name), low, None)
-        if not isinstance(self.tf32, bool):
-            raise SettingsError(f"tf32 must be True or False, not {self.tf32!r}")
         if self.cache_dir is not None:
             if not isinstance(self.cache_dir, (str, os.PathLike)):
                 raise SettingsError(f"cache_dir must be a path or None, not {self.cache_dir!r}")
@@ -140,6 +144,11 @@ class Settings:
         }
         return cls(**overrides)  # type: ignore[arg-type]  # validated in __post_init__
 
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """All entries that must name nodes of the model."""
+        return (*self.whitelist, *self.blacklist, *self.keep_fp32)
+
     def build_digest(self) -> str:
         """A digest of the settings that change what TensorRT builds."""
         values = {name: getattr(self, name) for name in _BUILD_FIELDS}
@@ -150,7 +159,7 @@ def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise SettingsError(
             f"{name} must be one of {', '.join(choices)}, not {value!r}"
-            f"{_nearest(str(value), choices)}"
+            f"{_nearest(_SHORT_NAMES.get(str(value), str(value)), choices)}"
         )
 
 

@@ -10,11 +10,10 @@ from typing import Any
 from torch.fx import GraphModule, Node
 
 from .border import border_values, made_up_values
-from .build import BuildInfo, build
+from .build import BuildFailure, BuildInfo, build
 from .cache import PlanCache
 from .engine_key import EngineKey
 from .engines.base import EngineBackend
-from .errors import ConversionError, EngineError
 from .halving import smallest_failing
 from .lists import Patterns
 from .measure import Timing, measure
@@ -100,12 +99,29 @@ def build_cluster(
     Raises:
         EngineError, ConversionError: it did not build.
     """
-    engine, info = build(with_precision(cutting.module, settings.precision), backend, settings)
-    return EngineModule(cutting.cluster.name, engine, cutting.module), info
+    (result,) = _build_clusters([cutting], backend, settings)
+    if not isinstance(result, tuple):
+        raise result
+    return result
 
 
-_Error = EngineError | ConversionError
-_Result = tuple[EngineModule, BuildInfo] | _Error
+_Result = tuple[EngineModule, BuildInfo] | BuildFailure
+
+
+def _build_clusters(
+    cuttings: Sequence[Cutting], backend: EngineBackend, settings: Settings
+) -> list[_Result]:
+    settled = [with_precision(cutting.module, settings) for cutting in cuttings]
+    built = build([module for module, _ in settled], backend, settings)
+    results: list[_Result] = []
+    for cutting, (_, kept), result in zip(cuttings, settled, built, strict=True):
+        if isinstance(result, tuple):
+            engine, info = result
+            module = EngineModule(cutting.cluster.name, engine, cutting.module)
+            results.append((module, replace(info, kept_fp32=kept)))
+        else:
+            results.append(result)
+    return results
 
 
 class _Settlement:
@@ -142,12 +158,12 @@ class _Settlement:
 
     def _build_all(
         self, planned: PartitionPlan
-    ) -> tuple[list[Built], list[tuple[Cutting, _Error]]]:
+    ) -> tuple[list[Built], list[tuple[Cutting, BuildFailure]]]:
         built: list[Built] = []
-        failed: list[tuple[Cutting, _Error]] = []
-        for cluster in planned.clusters:
-            cutting = cut(self._gm, cluster)
-            result = self._build(cutting)
+        failed: list[tuple[Cutting, BuildFailure]] = []
+        cuttings = [cut(self._gm, cluster) for cluster in planned.clusters]
+        for cutting, result in zip(cuttings, self._build(cuttings), strict=True):
+            cluster = cutting.cluster
             if not isinstance(result, tuple):
                 if self._settings.on_build_failure == "raise":
                     raise result
@@ -159,24 +175,18 @@ class _Settlement:
             built.append(Built(cutting, module, info))
         return built, failed
 
-    def _build(self, cutting: Cutting) -> _Result:
-        """The module of a cluster, or why it does not build. Planning again may ask again."""
-        key = (cutting.cluster.nodes, cutting.inputs, cutting.outputs)
-        if key not in self._results:
-            try:
-                self._results[key] = build_cluster(cutting, self._backend, self._settings)
-            except (EngineError, ConversionError) as error:
-                self._results[key] = error
-        return self._results[key]
+    def _build(self, cuttings: Sequence[Cutting]) -> list[_Result]:
+        """The module of each cluster, or why it does not build. Planning again may ask again."""
+        keys = [(one.cluster.nodes, one.inputs, one.outputs) for one in cuttings]
+        new = {k: one for k, one in zip(keys, cuttings, strict=True) if k not in self._results}
+        results = _build_clusters(list(new.values()), self._backend, self._settings)
+        self._results.update(zip(new, results, strict=True))
+        return [self._results[key] for key in keys]
 
-    def _why_not_built(self, nodes: Sequence[Node]) -> _Error | None:
-        try:
-            build_cluster(
-                cut(self._gm, Cluster("part", tuple(nodes))), self._backend, self._settings
-            )
-        except (EngineError, ConversionError) as error:
-            return error
-        return None
+    def _why_not_built(self, nodes: Sequence[Node]) -> BuildFailure | None:
+        part = cut(self._gm, Cluster("part", tuple(nodes)))
+        (result,) = _build_clusters([part], self._backend, self._settings)
+        return None if isinstance(result, tuple) else result
 
     def _keep_faster(self, built: Sequence[Built]) -> tuple[list[Built], dict[Node, Rejection]]:
         """Those that win or that the whitelist names, with their timings; why not the others."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
@@ -64,19 +66,25 @@ _FOLLOW = {
 """Operators between products: they stay narrow while everything that they read is. Views too."""
 
 
-def insert_casts(gm: GraphModule, dtype: torch.dtype) -> bool:
+def insert_casts(
+    gm: GraphModule, dtype: torch.dtype, keeps: Callable[[Node], bool] = lambda node: False
+) -> bool:
     """conv(x, w) -> conv(x.to(dtype), w_narrow), and so on; inputs and outputs keep their types.
 
     Like autocast: products run in `dtype`; what lies between them follows; all other operators
     (exponentials, norms, statistics, box arithmetic with float32 constants) run as they did.
+
+    Args:
+        keeps: whether a call that would be narrow stays as it is; asked once for each of these.
     """
-    return _Casts(gm, dtype).run()
+    return _Casts(gm, dtype, keeps).run()
 
 
 class _Casts:
-    def __init__(self, gm: GraphModule, dtype: torch.dtype) -> None:
+    def __init__(self, gm: GraphModule, dtype: torch.dtype, keeps: Callable[[Node], bool]) -> None:
         self._gm = gm
         self._dtype = dtype
+        self._keeps = keeps
         self._narrow: dict[Node, Node] = {}
         self._wide: dict[Node, Node] = {}
         self._narrowed: set[Node] = set()
@@ -93,10 +101,9 @@ class _Casts:
         return bool(self._narrowed)
 
     def _visit(self, node: Node) -> None:
-        if node.target in _NARROW and node.meta["val"].dtype == torch.float32:
-            replace = self._narrowed_input
-        elif self._follows(node):
-            replace = _same
+        is_product = node.target in _NARROW and node.meta["val"].dtype == torch.float32
+        if (is_product or self._follows(node)) and not self._keeps(node):
+            replace = self._narrowed_input if is_product else _same
         elif any(source in self._narrowed for source in node.all_input_nodes):
             replace = self._widened
         else:

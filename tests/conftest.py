@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from fxtrt.engines.base import EngineBackend
 from fxtrt.engines.reference import ReferenceBackend
+from fxtrt.engines.tensorrt import TensorRTBackend
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,3 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def reference() -> EngineBackend:
     """The engine that executes networks with PyTorch."""
     return ReferenceBackend()
+
+
+@pytest.fixture(scope="session")
+def rtx() -> TensorRTBackend:
+    """TensorRT-RTX on a machine without a GPU."""
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    if torch.cuda.is_available():
+        pytest.skip("the GPU may be one that TensorRT-RTX does not support")
+    return TensorRTBackend("tensorrt_rtx")

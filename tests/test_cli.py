@@ -157,7 +157,7 @@ def test_run_fails_where_nothing_runs_in_an_engine(
     [
         (["--model", "resnet_18"], "did you mean 'resnet18'?"),
         (["--model", "resnet18", "--engine", "tensort"], "did you mean 'tensorrt'?"),
-        (["--model", "resnet18", "--precision", "fp16"], "did you mean 'float16'?"),
+        (["--model", "resnet18", "--precision", "float16"], "did you mean 'fp16'?"),
         (["--image", __file__], "is not an image"),
         (["--image", "nowhere.jpg"], "does not exist"),
     ],

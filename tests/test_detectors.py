@@ -73,7 +73,7 @@ def test_part_equals_eager(name: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "path"), NAMED)
-@pytest.mark.parametrize("precision", ["model", "float16"])
+@pytest.mark.parametrize("precision", ["model", "fp16"])
 def test_a_plan_builds(name: str, path: str, precision: str) -> None:
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     if torch.cuda.is_available():

@@ -85,7 +85,7 @@ def run_row(row: OpRow, tensorrt: TensorRTBackend) -> None:
         torch.testing.assert_close(a.cpu(), e.cpu(), atol=tolerance, rtol=tolerance, equal_nan=True)
 
 
-@pytest.mark.parametrize("precision", ["model", "float16"])
+@pytest.mark.parametrize("precision", ["model", "fp16"])
 def test_backbone_against_float64(
     precision: str, tensorrt: TensorRTBackend, tmp_path: Path
 ) -> None:
@@ -114,7 +114,7 @@ def test_backbone_against_float64(
     error, of_halved = _largest_error(actual, expected), _largest_error(halved, expected)
     print(f"{precision}: relative error {error:.2e}; PyTorch in float16: {of_halved:.2e}")
     # This model, with random weights, is as sensitive to rounding in PyTorch's own kernels.
-    assert error < {"model": 1e-3, "float16": max(1e-2, 1.25 * of_halved)}[precision]
+    assert error < {"model": 1e-3, "fp16": max(1e-2, 1.25 * of_halved)}[precision]
 
 
 def _largest_error(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:

@@ -150,8 +150,31 @@ def test_the_picture_holds_every_call(coverage: Coverage) -> None:
 
 
 def test_precision_is_among_the_dtypes() -> None:
-    report = fxtrt.report(Model().eval(), (X,), engine="reference", precision="float16")
+    report = fxtrt.report(Model().eval(), (X,), engine="reference", precision="fp16")
     assert report.clusters[0].dtypes == ("float16", "float32")
+
+
+def test_what_stays_float32_is_named() -> None:
+    class TooLarge(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(4, 4, 1)
+            self.conv.weight.data[0, 0] = 70_000
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.conv(x).relu()
+            return result
+
+    x = torch.rand(1, 4, 6, 6)
+    settings = fxtrt.Settings(engine="reference", precision="fp16", min_cluster_size=1)
+    report = fxtrt.report(fxtrt.compile(TooLarge().eval(), (x,), settings=settings))
+    (line,) = report.kept_fp32
+    assert line.startswith(
+        "cluster_0: convolution: weight has 70000, and 65504 is the largest float16"
+    )
+    assert "Kept in float32:\n* cluster_0: convolution" in str(report)
+    assert "## Kept in float32\n\n* cluster_0: convolution" in report.to_markdown()
+    assert Coverage.from_json(report.to_json()).kept_fp32 == report.kept_fp32
 
 
 def test_advice_says_what_a_converter_would_join(coverage: Coverage) -> None:

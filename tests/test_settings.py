@@ -14,8 +14,12 @@ from fxtrt.errors import SettingsError
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"presision": "float16"}, "did you mean 'precision'"),
-        ({"precision": "flaot16"}, "did you mean 'float16'"),
+        ({"presision": "fp16"}, "did you mean 'precision'"),
+        ({"precision": "pf16"}, "did you mean 'fp16'"),
+        ({"precision": "float16"}, "did you mean 'fp16'"),
+        ({"precision": "bfloat16"}, "did you mean 'bf16'"),
+        ({"precision": "float32"}, "did you mean 'fp32'"),
+        ({"precision": "half"}, "did you mean 'fp16'"),
         ({"engine": "tensort"}, "did you mean 'tensorrt'"),
         ({"min_cluster_size": 0}, "at least 1"),
         ({"min_cluster_size": True}, "whole number"),
@@ -23,7 +27,8 @@ from fxtrt.errors import SettingsError
         ({"whitelist": "aten.relu"}, "sequence of strings"),
         ({"blacklist": [1]}, "strings only"),
         ({"workspace_bytes": -1}, "at least 1"),
-        ({"tf32": 1}, "True or False"),
+        ({"tf32": True}, "no option 'tf32'"),
+        ({"keep_fp32": "head.*"}, "sequence of strings"),
         ({"on_build_failure": "ignore"}, "fallback, bisect, raise"),
         ({"partition": "measure"}, "did you mean 'measured'"),
         ({"fuel": -1}, "at least 0"),
@@ -57,4 +62,4 @@ def test_the_build_digest_follows_what_changes_the_plan() -> None:
     base = fxtrt.Settings()
     assert base.build_digest() == fxtrt.Settings(min_cluster_size=5).build_digest()
     assert base.build_digest() != fxtrt.Settings(optimization_level=1).build_digest()
-    assert base.build_digest() != fxtrt.Settings(precision="float16").build_digest()
+    assert base.build_digest() != fxtrt.Settings(precision="fp16").build_digest()

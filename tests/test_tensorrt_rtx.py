@@ -21,13 +21,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def rtx() -> TensorRTBackend:
-    backend = select("tensorrt_rtx")
-    assert isinstance(backend, TensorRTBackend)
-    return backend
-
-
 def model() -> torch.nn.Module:
     torch.manual_seed(0)
     layers = torch.nn.Sequential(

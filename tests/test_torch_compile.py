@@ -203,7 +203,7 @@ def test_a_report_before_the_first_call_says_so(block: nn.Module) -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"presision": "float16"}, "did you mean 'precision'"), ({"precision": 16}, "float16")],
+    [({"presision": "fp16"}, "did you mean 'precision'"), ({"precision": 16}, "fp16")],
 )
 def test_a_wrong_option_is_named(options: dict[str, Any], message: str, block: nn.Module) -> None:
     with pytest.raises(Exception, match=message):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -11,7 +11,10 @@ from ..settings import Settings
 from .features import Features
 from .network import Network, TensorSpec
 
-__all__ = ["Engine", "EngineBackend"]
+__all__ = ["Engine", "EngineBackend", "Progress"]
+
+Progress = Callable[[float], bool]
+"""Is told, from any thread, which part (0..1) of a build is done; answering False cancels it."""
 
 
 class Engine(Protocol):
@@ -41,6 +44,8 @@ class EngineBackend(Protocol):
                  the network itself.
     runnable:    whether engines can run on this machine; if not, clusters run in PyTorch.
     bounded:     whether every dynamic dimension needs an upper bound.
+    times_kernels: whether `build` times kernels on the GPU: two builds at once would disturb each
+                 other's choice.
     """
 
     name: str
@@ -49,12 +54,15 @@ class EngineBackend(Protocol):
     plans: bool
     runnable: bool
     bounded: bool
+    times_kernels: bool
 
-    def build(self, network: Network, settings: Settings) -> bytes:
+    def build(
+        self, network: Network, settings: Settings, progress: Progress | None = None
+    ) -> bytes:
         """The plan of `network`.
 
         Raises:
-            BuildError: with TensorRT's own message.
+            BuildError: with TensorRT's own message; also where `progress` cancelled it.
         """
         ...
 

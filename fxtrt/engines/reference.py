@@ -9,6 +9,7 @@ import torch
 
 from ..errors import BuildError, EngineError
 from ..settings import Settings
+from .base import Progress
 from .discover import import_tensorrt
 from .features import Features
 from .interpreter import read_program
@@ -68,6 +69,7 @@ class ReferenceBackend:
     plans = False
     runnable = True
     bounded = False
+    times_kernels = False
 
     def __init__(self, trt: ModuleType | None = None) -> None:
         self.features = Features(import_tensorrt() if trt is None else trt)
@@ -75,7 +77,9 @@ class ReferenceBackend:
             f"networks of {self.features.version}, executed by torch {torch.__version__}"
         )
 
-    def build(self, network: Network, settings: Settings) -> bytes:
+    def build(
+        self, network: Network, settings: Settings, progress: Progress | None = None
+    ) -> bytes:
         """Never succeeds: the network itself is what `load` takes."""
         raise BuildError("the reference engine makes no plans: pass the network to `load`")
 

@@ -11,10 +11,12 @@ import torch
 
 from ..errors import BuildError, EngineError, EngineUnavailable, SettingsError
 from ..settings import Settings
+from .base import Progress
 from .discover import TENSORRT, TENSORRT_RTX, available
 from .features import Features
 from .network import Network, TensorSpec, collect_errors, logger_for
 from .precision import constrain_precision
+from .progress import monitor
 
 __all__ = ["TensorRTBackend", "TensorRTEngine"]
 
@@ -38,6 +40,8 @@ class TensorRTBackend:
         self.features = Features(_import(name))
         _require_supported_gpu(self.features.trt)
         self.runnable = torch.cuda.is_available()
+        # TensorRT-RTX leaves that to the machine that runs the plan.
+        self.times_kernels = name == "tensorrt"
         self.fingerprint = f"{self.features.version} for {_gpu()}"
 
     def supports(self, device: torch.device) -> str | None:
@@ -47,9 +51,15 @@ class TensorRTBackend:
             return f"the tensor is on {device}, not on the current GPU"
         return None
 
-    def build(self, network: Network, settings: Settings) -> bytes:
+    def build(
+        self, network: Network, settings: Settings, progress: Progress | None = None
+    ) -> bytes:
         with collect_errors() as messages:
             config = self.config(network, settings)
+            if progress and (watching := monitor(self.features.trt, progress)):
+                # It must outlive the config, which holds no reference.
+                network.kept.append(watching)
+                config.progress_monitor = watching
             plan = network.builder.build_serialized_network(network.definition, config)
         if plan is None:
             reason = "; ".join(messages) or "TensorRT gave no message"
@@ -69,7 +79,7 @@ class TensorRTBackend:
         config.builder_optimization_level = settings.optimization_level
         if settings.workspace_bytes is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
-        if not settings.tf32:
+        if settings.precision != "tf32":
             config.clear_flag(trt.BuilderFlag.TF32)
         if settings.tactic_sources is not None:
             config.set_tactic_sources(_tactic_sources(trt, settings.tactic_sources))

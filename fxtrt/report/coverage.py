@@ -124,6 +124,12 @@ class Coverage:
         inside = sum(row.flops for row in self.clusters)
         return inside / self.flops if self.flops else 0.0
 
+    @property
+    def kept_fp32(self) -> tuple[str, ...]:
+        """What stays float32 because of its numbers: "cluster_0: node: reason"."""
+        built = [(row.name, row.build) for row in self.clusters if row.build is not None]
+        return tuple(f"{name}: {kept}" for name, build in built for kept in build.kept_fp32)
+
     @classmethod
     def total(cls, parts: Sequence[Coverage]) -> Coverage:
         """The coverage of several graphs together; clusters are numbered through."""

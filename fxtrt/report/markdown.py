@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -22,6 +22,8 @@ def markdown(coverage: Coverage) -> str:
         headers = ["cluster", "modules", "nodes", "GFLOPs", "ops", "in", "out", "dtype"]
         headers += ["engine", "layers", "plan", "built in", "engine ms", "PyTorch ms"]
         parts.append(_table(headers, [_cluster(row) for row in coverage.clusters]))
+    if coverage.kept_fp32:
+        parts += ["## Kept in float32", _list(coverage.kept_fp32)]
     if groups := by_reason(coverage.rejections):
         headers = ["calls", "code", "reason", "GFLOPs", "ms", "modules", "first at"]
         rows = [
@@ -33,8 +35,12 @@ def markdown(coverage: Coverage) -> str:
         rows = [[found.reason, found.source] for found in coverage.graph_breaks]
         parts += ["## Graph breaks", _table(["reason", "at"], rows)]
     if advice := advise(coverage):
-        parts += ["## What to whitelist or write next", "\n".join(f"* {item}" for item in advice)]
+        parts += ["## What to whitelist or write next", _list(advice)]
     return "\n\n".join(parts) + "\n"
+
+
+def _list(items: Iterable[object]) -> str:
+    return "\n".join(f"* {item}" for item in items)
 
 
 def _cluster(row: ClusterRow) -> list[Any]:

@@ -15,6 +15,7 @@ from ..engines.base import EngineBackend
 from ..flops import flops
 from ..outside import OutsideCall
 from ..partition import PartitionPlan, computes
+from ..precision import COMPUTE_DTYPES
 from ..registry import Rejection
 from ..settings import Settings
 from ..shapes import hint, is_unbacked
@@ -35,9 +36,9 @@ def cluster_row(
     nodes, timing = cutting.cluster.nodes, build.timing if build else None
     targets = Counter(str(node.target) for node in nodes if computes(node))
     tensors = pytree.tree_leaves([node.meta["val"] for node in nodes])
-    dtypes = sorted({_dtype(value) for value in tensors if isinstance(value, torch.Tensor)})
-    if settings.precision != "model":
-        dtypes = list(dict.fromkeys([settings.precision, *dtypes]))
+    dtypes = sorted({_name_of(value.dtype) for value in tensors if isinstance(value, torch.Tensor)})
+    if computed_in := COMPUTE_DTYPES.get(settings.precision):
+        dtypes = list(dict.fromkeys([_name_of(computed_in), *dtypes]))
     return ClusterRow(
         name=cutting.cluster.name,
         module_paths=tuple(dict.fromkeys(filter(None, map(module_path, nodes)))),
@@ -143,5 +144,5 @@ def _numel(tensor: torch.Tensor) -> int:
     return count
 
 
-def _dtype(tensor: torch.Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

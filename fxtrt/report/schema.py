@@ -71,9 +71,13 @@ def _cluster(row: dict[str, Any]) -> ClusterRow:
         "module_paths": tuple(row["module_paths"]),
         "ops": tuple((target, count) for target, count in row["ops"]),
         "dtypes": tuple(row["dtypes"]),
-        "build": None if build is None else BuildInfo(**build),
+        "build": None if build is None else _build(build),
     }
     return ClusterRow(**(row | changed))
+
+
+def _build(value: dict[str, Any]) -> BuildInfo:
+    return BuildInfo(**(value | {"kept_fp32": tuple(value.get("kept_fp32", ()))}))
 
 
 def _picture(value: dict[str, Any]) -> Picture:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from tabulate import tabulate
 
@@ -26,15 +26,20 @@ def text(coverage: Coverage) -> str:
     if coverage.clusters:
         engines = dict.fromkeys(f"{row.engine}: {row.runs_on}" for row in coverage.clusters)
         lines += ["", _clusters(coverage.clusters), "", *engines]
+    if coverage.kept_fp32:
+        lines += ["", "Kept in float32:", *_items(coverage.kept_fp32)]
     if coverage.rejections:
         lines += ["", "In PyTorch:", _rejections(by_reason(coverage.rejections))]
     if coverage.graph_breaks:
         lines += ["", "Graph breaks:", _breaks(coverage)]
     if advice := advise(coverage):
-        lines += ["", "What to whitelist or write next:"]
-        for item in advice:
-            lines += textwrap.wrap(str(item), 98, initial_indent="* ", subsequent_indent="  ")
+        lines += ["", "What to whitelist or write next:", *_items(advice)]
     return "\n".join(lines)
+
+
+def _items(items: Iterable[object]) -> Iterator[str]:
+    for item in items:
+        yield from textwrap.wrap(str(item), 98, initial_indent="* ", subsequent_indent="  ")
 
 
 def summary(coverage: Coverage) -> str:

@@ -17,6 +17,7 @@ from .shapes import Size, is_static, is_unbacked, size_range
 __all__ = ["is_size", "support"]
 
 _MAX_RANK = 8
+_NUMBERS = (torch.SymInt, torch.SymFloat, torch.SymBool, int, float)
 
 
 def support(node: Node, backend: EngineBackend, *, whitelisted: bool = False) -> Rejection | None:
@@ -56,8 +57,8 @@ def support(node: Node, backend: EngineBackend, *, whitelisted: bool = False) ->
 
 
 def is_size(node: Node) -> bool:
-    """Whether the node computes a size (a SymInt or a plain number) and not a tensor."""
-    return node.op != "output" and isinstance(node.meta.get("val"), (torch.SymInt, int, float))
+    """Whether the node computes a size, or a number on the way to one, and not a tensor."""
+    return node.op != "output" and isinstance(node.meta.get("val"), _NUMBERS)
 
 
 def _is_of_sizes(value: torch.SymInt, node: Node) -> bool:

@@ -64,6 +64,8 @@ def scaled_dot_product_attention(
         lengths = (int(size[-2]), int(ctx.fake("key").shape[-2]))
         attn_mask = torch.ones(lengths, dtype=torch.bool).tril()
     if attn_mask is not None:
+        if not isinstance(attn_mask, torch.Tensor):
+            attn_mask = ctx.raise_rank(attn_mask, len(scores.shape))
         scores = _masked(ctx, scores, attn_mask)
     result = multiply(ctx, softmax_layer(ctx, scores, -1), value)
     return result if attn_mask is None else _only_visible(ctx, result, attn_mask)

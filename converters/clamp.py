@@ -22,7 +22,8 @@ def clamp(ctx: Context, x: Any, min: Any, max: Any) -> Any:
         # Where the bounds cross torch gives `max`, CLIP gives alpha.
         low = float(min if min < max else max)
         return ctx.activation("CLIP", ctx.cast(x, dtype), alpha=low, beta=float(max))
-    return _between(ctx, x, min, max)
+    x = ctx.cast(x, dtype)
+    return _between(ctx, x, _unless(-math.inf, min), _unless(math.inf, max))
 
 
 @converts(aten.hardtanh.default)
@@ -59,6 +60,11 @@ def _between(ctx: Context, x: Any, low: Any, high: Any) -> Any:
 
 def _bounded(ctx: Context, operation: str, x: Any, bound: Any) -> Any:
     return arithmetic(ctx, operation, x, bound)
+
+
+def _unless(nothing: float, bound: Any) -> Any:
+    """`bound`, or None where it is the infinity that bounds nothing."""
+    return None if isinstance(bound, float) and bound == nothing else bound
 
 
 def _is_finite(bound: Any) -> bool:

@@ -29,10 +29,14 @@ _BITWISE = {
 
 
 def compare(ctx: Context, operation: str, x: Any, other: Any) -> Any:
-    """EQUAL, GREATER or LESS of arguments `x` and `other`, as torch promotes them."""
+    """EQUAL, GREATER or LESS of arguments `x` and `other`, as torch promotes them.
+
+    Not EQUAL of two bools, which XOR tells apart.
+    """
     a, b = _promoted(ctx, x, other)
     if ctx.dtype(a) == torch.bool:
-        a, b = ctx.cast(a, torch.int32), ctx.cast(b, torch.int32)
+        larger, smaller = (a, b) if operation == "GREATER" else (b, a)
+        return ctx.elementwise("AND", larger, ctx.unary("NOT", smaller))
     return ctx.elementwise(operation, a, b)
 
 

@@ -50,12 +50,16 @@ def div_rounded(ctx: Context, x: Any, other: Any, rounding_mode: str | None) -> 
     """div(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor"""
     if rounding_mode is None:
         return div(ctx, x, other)
+    dtype = ctx.output.dtype
+    if rounding_mode == "trunc":
+        # torch rounds the quotient to its dtype before it truncates.
+        return _truncated(ctx, *ctx.operands(x, other, dtype=dtype, rank=ctx.output.dim()))
     a, b = _operands(ctx, x, other)
-    quotient = _floored(ctx, a, b) if rounding_mode == "floor" else _truncated(ctx, a, b)
-    if rounding_mode == "floor" and ctx.output.dtype.is_floating_point:
+    quotient = _floored(ctx, a, b)
+    if dtype.is_floating_point:
         # torch goes through fmod: the floored quotient of an infinity is NaN, and so is inf - inf.
         quotient = ctx.elementwise("SUM", quotient, ctx.elementwise("SUB", a, a))
-    return ctx.cast(quotient, ctx.output.dtype)
+    return ctx.cast(quotient, dtype)
 
 
 @converts(

@@ -102,6 +102,7 @@ def square(ctx: Context, x: Any) -> Any:
 @converts(aten.lerp.Scalar, constants=("x", "end"))
 def lerp(ctx: Context, x: Any, end: Any, weight: float) -> Any:
     """lerp(Tensor self, Tensor end, Scalar weight) -> Tensor, from the nearer end as torch does"""
+    x, end = ctx.operands(x, end, dtype=ctx.output.dtype, rank=ctx.output.dim())
     difference = arithmetic(ctx, "SUB", end, x)
     if abs(weight) < 0.5:
         return arithmetic(ctx, "SUM", x, scaled(ctx, difference, weight))

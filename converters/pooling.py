@@ -12,7 +12,7 @@ import torch
 from ..context import Context
 from ..registry import converts
 from ..shapes import Size, is_static
-from .convolution import insert_height, per_dimension, remove_height
+from .convolution import per_dimension
 from .normalization import first_output_only
 
 aten = torch.ops.aten
@@ -130,10 +130,10 @@ def add_pooling(
 ) -> Any:
     """POOLING over the last dimensions of `x`, which may lack a batch."""
     count = len(windows.kernel)
-    batched = len(x.shape) == count + 2
     flat = count == 1
-    x = x if batched else _insert_batch(ctx, x)
-    x = insert_height(ctx, x) if flat else x
+    # A missing batch, and the height of a line.
+    missing = [*([0] if len(x.shape) == count + 1 else []), *([2] if flat else [])]
+    x = _insert(ctx, x, missing) if missing else x
     pooling = getattr(ctx.trt.PoolingType, kind)
     layer = ctx.net.add_pooling_nd(x, pooling, _with_height(windows.kernel, flat, 1))
     layer.stride_nd = _with_height(windows.stride, flat, 1)
@@ -144,29 +144,33 @@ def add_pooling(
     if kind == "AVERAGE":
         layer.average_count_excludes_padding = not count_padding
     y = layer.get_output(0)
-    y = remove_height(ctx, y) if flat else y
-    return y if batched else _remove_batch(ctx, y)
+    return _remove(ctx, y, missing) if missing else y
 
 
 def _with_height(values: tuple[int, ...], flat: bool, neutral: int) -> tuple[int, ...]:
     return (neutral, *values) if flat else values
 
 
-def _insert_batch(ctx: Context, x: Any) -> Any:
-    """(C, *sizes) as (1, C, *sizes), whichever are dynamic: a zero copies the input's size."""
+def _insert(ctx: Context, x: Any, dims: Sequence[int]) -> Any:
+    """`x` with dimensions of size 1 as `dims` of the result, whichever sizes are dynamic."""
     rank = len(x.shape)
+    old, new = iter(range(rank)), iter(range(rank, rank + len(dims)))
     layer = ctx.net.add_shuffle(x)
-    layer.reshape_dims = (*(0,) * (rank - 1), -1, 1)
-    layer.second_transpose = (rank, *range(rank))
+    # Zeros copy the input's sizes.
+    layer.reshape_dims = (*(0,) * rank, *(1,) * len(dims))
+    layer.second_transpose = tuple(
+        next(new if dim in dims else old) for dim in range(rank + len(dims))
+    )
     return layer.get_output(0)
 
 
-def _remove_batch(ctx: Context, x: Any) -> Any:
-    """(1, C, *sizes) as (C, *sizes)."""
-    rank = len(x.shape) - 1
+def _remove(ctx: Context, x: Any, dims: Sequence[int]) -> Any:
+    """`x` without `dims`, which have size 1."""
+    kept = [dim for dim in range(len(x.shape)) if dim not in dims]
     layer = ctx.net.add_shuffle(x)
-    layer.first_transpose = (*range(1, rank + 1), 0)
-    layer.reshape_dims = (*(0,) * (rank - 1), -1)
+    if kept[:-1] != list(range(len(kept) - 1)):
+        layer.first_transpose = (*kept, *dims)
+    layer.reshape_dims = (*(0,) * (len(kept) - 1), -1)
     return layer.get_output(0)
 
 

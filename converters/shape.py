@@ -11,7 +11,7 @@ from ..context import Context
 from ..registry import converts
 from ..shapes import Size, is_static
 
-__all__ = ["expand_to", "reshape", "same_size", "unsqueeze_at"]
+__all__ = ["expand_to", "reshape", "same_size", "unsqueeze_at", "view_as"]
 
 aten = torch.ops.aten
 
@@ -24,21 +24,39 @@ def same_size(a: Size, b: Size) -> bool:
 
 
 def reshape(ctx: Context, x: Any, old: Sequence[Size], new: Sequence[Size]) -> Any:
-    """`x`, whose shape is `old`, in the shape `new`; `x` itself if they are the same.
-
-    A dynamic dimension that keeps its place and one more need no shape tensor.
-    """
-    if len(old) == len(new) and all(map(same_size, old, new)):
+    """`x`, whose shape is `old`, in the shape `new`; `x` itself if they are the same."""
+    if _same_sizes(old, new):
         return x
-    sizes = [
-        int(b) if is_static(b) else 0 if i < len(old) and same_size(old[i], b) else -1
-        for i, b in enumerate(new)
-    ]
-    if sizes.count(-1) > 1:
+    sizes = _reshape_dims(old, new)
+    if sizes is None:
         return ctx.reshape(x, new)
     layer = ctx.net.add_shuffle(x)
-    layer.reshape_dims = tuple(sizes)
+    layer.reshape_dims = sizes
     return layer.get_output(0)
+
+
+def view_as(ctx: Context, x: Any, old: Sequence[Size], new: Sequence[Size]) -> Any:
+    """`reshape`, where the result is the node's and its layer may be the one before."""
+    sizes = _reshape_dims(old, new)
+    if sizes is None or _same_sizes(old, new):
+        return reshape(ctx, x, old, new)
+    return ctx.views.reshape(ctx.node, x, sizes)
+
+
+def _same_sizes(old: Sequence[Size], new: Sequence[Size]) -> bool:
+    return len(old) == len(new) and all(map(same_size, old, new))
+
+
+def _reshape_dims(old: Sequence[Size], new: Sequence[Size]) -> tuple[int, ...] | None:
+    """What SHUFFLE takes for `new`; None where it needs a shape tensor.
+
+    A dynamic dimension that keeps its place and one more need none.
+    """
+    sizes = tuple(
+        int(b) if is_static(b) else 0 if i < len(old) and same_size(old[i], b) else -1
+        for i, b in enumerate(new)
+    )
+    return sizes if sizes.count(-1) <= 1 else None
 
 
 def unsqueeze_at(ctx: Context, x: Any, shape: Sequence[Size], dim: int) -> Any:
@@ -65,7 +83,7 @@ def expand_to(ctx: Context, x: Any, old: Sequence[Size], new: Sequence[Size]) ->
 def view(ctx: Context, x: Any, size: Sequence[Size]) -> Any:
     """view(Tensor(a) self, SymInt[] size) -> Tensor(a)"""
     # `size` may hold a -1; the output's shape has it worked out.
-    return reshape(ctx, x, ctx.fake("x").shape, ctx.output.shape)
+    return view_as(ctx, x, ctx.fake("x").shape, ctx.output.shape)
 
 
 @converts(aten.squeeze.default)
@@ -91,13 +109,16 @@ def _squeeze(ctx: Context, x: Any, dims: Sequence[int]) -> Any:
     if dynamic > 1 and ctx.features.has("add_squeeze"):
         axes = ctx.constant(removed, ctx.features.shape_dtype)
         return ctx.net.add_squeeze(x, axes).get_output(0)
-    return reshape(ctx, x, shape, ctx.output.shape)
+    return view_as(ctx, x, shape, ctx.output.shape)
 
 
 @converts(aten.unsqueeze.default)
 def unsqueeze(ctx: Context, x: Any, dim: int) -> Any:
     """unsqueeze(Tensor(a) self, int dim) -> Tensor(a)"""
-    return unsqueeze_at(ctx, x, ctx.fake("x").shape, dim % ctx.output.dim())
+    shape = ctx.fake("x").shape
+    if all(map(is_static, shape)):
+        return view_as(ctx, x, shape, ctx.output.shape)
+    return unsqueeze_at(ctx, x, shape, dim % ctx.output.dim())
 
 
 @converts(aten.permute.default)
@@ -122,7 +143,7 @@ def t(ctx: Context, x: Any) -> Any:
 
 
 def _permute(ctx: Context, x: Any, order: Sequence[int]) -> Any:
-    return x if list(order) == sorted(order) else ctx.permute(x, order)
+    return x if list(order) == sorted(order) else ctx.views.permute(ctx.node, x, order)
 
 
 @converts(aten.expand.default)

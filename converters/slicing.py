@@ -12,7 +12,7 @@ import torch
 from ..context import Context
 from ..registry import converts
 from ..shapes import Size, hint, is_static, is_unbacked
-from .shape import same_size, unsqueeze_at
+from .shape import same_size, unsqueeze_at, view_as
 
 aten = torch.ops.aten
 
@@ -43,10 +43,13 @@ def _window(ctx: Context, x: Any, shape: Sequence[Size], dim: int, part: slice) 
     return ctx.slice(x, start, sizes, stride)
 
 
-def _bounds_known(start: Size | None, end: Size | None) -> str | None:
+def _bounds_known(x: torch.Tensor, dim: int, start: Size | None, end: Size | None) -> str | None:
     for name, bound in (("start", start), ("end", end)):
         if bound is not None and is_unbacked(bound):
             return f"{name}={bound} depends on data"
+    size = x.shape[dim]
+    if is_unbacked(size) and not (start is None or same_size(start, 0)):
+        return f"start={start} of the size {size}, which depends on data"
     return None
 
 
@@ -82,7 +85,8 @@ def _select(ctx: Context, x: Any, dim: int, index: Size) -> Any:
     index = index + shape[dim] if hint(index) < 0 else index
     if all(map(is_static, [*shape, index])):
         part = _window(ctx, x, shape, dim, slice(index, 1))
-        return ctx.reshape(part, [*shape[:dim], *shape[dim + 1 :]])
+        old = [*shape[:dim], 1, *shape[dim + 1 :]]
+        return view_as(ctx, part, old, [*shape[:dim], *shape[dim + 1 :]])
     (position,) = ctx.operands(index, dtype=ctx.features.shape_dtype, rank=0)
     return ctx.net.add_gather(x, position, dim).get_output(0)
 

@@ -6,7 +6,8 @@ import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from .backend import lower, report_graph
-from .calls import Call, record_calls
+from .calls import Call, record_calls, watched_run
 from .capture import capture_module, require_inference
 from .convert import input_specs
 from .engines.network import TensorSpec
@@ -23,14 +24,16 @@ from .engines.select import select
 from .errors import CaptureError, FxtrtError
 from .guarded import GuardedForward
 from .lists import require_matches
+from .outside import OutsideCall
 from .pass_manager import run_passes
 from .records import recorded_coverage
-from .report import Coverage, RejectionRow
+from .report import Coverage, RejectionRow, outside_rows
+from .report.node_times import Lowered, measured
 from .settings import Settings
 
-__all__ = ["compile", "report"]
+__all__ = ["capture_model", "compile", "report"]
 
-_COVERAGE = "_fxtrt_coverage"
+_OUTCOME = "_fxtrt_outcome"
 
 _MOST_IMAGES = 16
 _MOST_ROWS = 1024
@@ -65,105 +68,168 @@ def compile(
     """
     settings = Settings.of(settings, overrides)
     backend = select(settings.engine)
-    captured = _capture(model, inputs, dynamic_shapes, settings)
-    coverages = []
+    captured = capture_model(model, inputs, dynamic_shapes, settings)
+    lowered = []
     for part in captured.parts:
-        graph, coverage = lower(part.graph, backend, settings)
-        coverages.append(coverage)
+        graph, coverage = lower(part.graph, backend, settings, part.values())
+        lowered.append(Lowered(coverage, graph))
+        if settings.fuel is not None:
+            settings = replace(settings, fuel=settings.fuel - len(coverage.clusters))
         if coverage.clusters:
             part.module.forward = GuardedForward(part.module, graph, part.specs, part.call)
     compiled = captured.model
-    object.__setattr__(compiled, _COVERAGE, captured.total(coverages))
+    object.__setattr__(compiled, _OUTCOME, _Outcome(lowered, captured.missed, captured.outside))
     return compiled
 
 
 def report(
-    model: torch.nn.Module, inputs: tuple[Any, ...] | None = None, **overrides: Any
+    model: torch.nn.Module,
+    inputs: tuple[Any, ...] | None = None,
+    *,
+    measure: bool = False,
+    **overrides: Any,
 ) -> Coverage:
     """What of `model` runs, or would run, where, and why.
 
     Args:
-        model: what `fxtrt.compile` or `torch.compile` returned (inputs may be left out), or a
-            plain model with `inputs`: then nothing is built and no GPU is needed.
+        model: what `fxtrt.compile` or `torch.compile` returned, or a plain model: then nothing is
+            built and no GPU is needed.
+        inputs: example arguments. A plain model needs them. What `torch.compile` returned is
+            called with them, in the grad mode of the caller, which also finds the calls that run
+            outside of any graph.
+        measure: also run the graphs node by node on `inputs`, for the times.
         overrides: fields of `Settings`, for a plain model.
 
     Raises:
         FxtrtError: there is nothing to report on yet; says what to do.
     """
+    if measure and inputs is None:
+        raise FxtrtError("to measure needs example inputs: report(model, inputs, measure=True)")
     if isinstance(model, torch._dynamo.OptimizedModule):
-        if recorded := recorded_coverage(model):
-            return recorded
+        return _report_jit(model, inputs, measure)
+    outcome: _Outcome | None = model.__dict__.get(_OUTCOME)
+    if outcome is not None:
+        if not measure:
+            return outcome.total([part.coverage for part in outcome.lowered])
+        assert inputs is not None
+        with torch.no_grad():
+            return outcome.total(measured(outcome.lowered, partial(model, *inputs)), timed=True)
+    if inputs is None:
+        raise FxtrtError("a model that is not compiled needs example inputs: report(model, inputs)")
+    return _report_plain(model, inputs, measure, Settings.of(None, overrides))
+
+
+def _report_plain(
+    model: torch.nn.Module, inputs: tuple[Any, ...], measure: bool, settings: Settings
+) -> Coverage:
+    backend = select(settings.engine)
+    captured = capture_model(model, inputs, None, settings)
+    lowered = [
+        Lowered(report_graph(part.graph, backend, settings), part.graph) for part in captured.parts
+    ]
+    outcome = _Outcome(lowered, captured.missed, captured.outside)
+    if not measure:
+        return outcome.total([part.coverage for part in lowered])
+
+    def run() -> None:
+        for part in captured.parts:
+            part.graph(*part.call.args, **part.call.kwargs)
+
+    with torch.no_grad():
+        return outcome.total(measured(lowered, run), timed=True)
+
+
+def _report_jit(
+    model: torch._dynamo.OptimizedModule, inputs: tuple[Any, ...] | None, measure: bool
+) -> Coverage:
+    if inputs is not None:
+        model(*inputs)
+    recorded = recorded_coverage(model, inputs if measure else None)
+    if recorded is None:
         raise FxtrtError(
             "nothing is compiled yet: call the model once, then ask for the report. (Of two models "
             "of one class, Dynamo may give the second the graphs of the first, and their report.)"
         )
-    if (coverage := model.__dict__.get(_COVERAGE)) is not None:
-        return coverage  # type: ignore[no-any-return]  # an attribute that `compile` set
     if inputs is None:
-        raise FxtrtError("a model that is not compiled needs example inputs: report(model, inputs)")
-    settings = Settings.of(None, overrides)
-    backend = select(settings.engine)
-    captured = _capture(model, inputs, None, settings)
-    return captured.total([report_graph(part.graph, backend, settings) for part in captured.parts])
+        return recorded
+    outside = watched_run(model, Call(inputs, {})).below(())
+    rows = outside_rows(outside, recorded.graph_breaks, timed=measure)
+    return replace(recorded, rejections=(*recorded.rejections, *rows))
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What became of a model's parts, and what no part holds.
+
+    missed: the modules that could not be captured.
+    outside: the calls that they make themselves.
+    """
+
+    lowered: Sequence[Lowered]
+    missed: Sequence[RejectionRow]
+    outside: Sequence[OutsideCall]
+
+    def total(self, coverages: Sequence[Coverage], *, timed: bool = False) -> Coverage:
+        """The coverage of the whole model."""
+        total = Coverage.total(coverages)
+        rows = outside_rows(self.outside, timed=timed)
+        return replace(total, rejections=(*total.rejections, *self.missed, *rows))
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
     """A module that was captured whole, ready to lower."""
 
+    path: str
     module: torch.nn.Module
     graph: GraphModule
     call: Call
     specs: Sequence[TensorSpec]
 
+    def values(self) -> list[Any]:
+        """What the call passes, one value for each placeholder of the graph."""
+        return pytree.tree_leaves((self.call.args, self.call.kwargs))
+
 
 @dataclass(frozen=True, slots=True)
 class _Captured:
-    """A copy of a model, its parts, and the modules that belong to none.
-
-    flops: of one run of the model; None where the whole model is one part.
-    """
+    """A copy of a model, its parts, and what belongs to none, as in `_Outcome`."""
 
     model: torch.nn.Module
     parts: Sequence[_Part]
     missed: Sequence[RejectionRow]
-    flops: int | None
-
-    def total(self, coverages: Sequence[Coverage]) -> Coverage:
-        """The coverage of the whole model, with the work that no part captured."""
-        total = Coverage.total(coverages)
-        if self.flops is None:
-            return total
-        seen = sum(row.flops for row in total.clusters) + sum(row.flops for row in total.rejections)
-        missed = list(self.missed)
-        if missed:
-            missed[0] = missed[0].with_flops(max(0, self.flops - seen))
-        return Coverage(total.clusters, (*missed, *total.rejections))
+    outside: Sequence[OutsideCall]
 
 
-def _capture(
+def capture_model(
     model: torch.nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any, settings: Settings
 ) -> _Captured:
+    """The graphs of a copy of `model`, after the passes; arguments as in `compile`.
+
+    Raises:
+        SettingsError, CaptureError: with the way out.
+    """
     if not isinstance(inputs, tuple):
         raise CaptureError(f"inputs must be a tuple of arguments, not {type(inputs).__name__}")
     require_inference(model, inputs)
     twin = _twin(model)
     call = Call(inputs, {})
     missed: list[RejectionRow] = []
-    flops = None
+    outside: list[OutsideCall] = []
     try:
         parts = [_part(twin, call, dynamic_shapes, "")]
     except CaptureError as error:
         if dynamic_shapes is not None:
             raise
         missed.append(_missed(twin, "", error))
-        calls, flops = record_calls(twin, call)
+        calls, watch = record_calls(twin, call)
         parts = _parts_below(twin, "", calls, missed)
+        outside = watch.below([part.path for part in parts])
     for part in parts:
         run_passes(part.graph)
     nodes = [node for part in parts for node in part.graph.graph.nodes]
     require_matches((*settings.whitelist, *settings.blacklist), nodes)
-    return _Captured(twin, parts, missed, flops)
+    return _Captured(twin, parts, missed, outside)
 
 
 def _parts_below(
@@ -190,7 +256,7 @@ def _part(module: torch.nn.Module, call: Call, dynamic_shapes: Any, path: str) -
         graph = capture_module(module, call.args, call.kwargs, dynamic_shapes, path)
     # GuardedForward asks first, and what does not fit runs in PyTorch.
     graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
-    return _Part(module, graph, call, input_specs(graph))
+    return _Part(path, module, graph, call, input_specs(graph))
 
 
 @contextmanager

@@ -7,79 +7,58 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
-from .build import BuildInfo, build
 from .capture import capture_dynamo
 from .engines.base import EngineBackend
 from .engines.select import select
-from .errors import CaptureError, ConversionError, EngineError, PassError, SettingsError
-from .partition import PartitionPlan, partition
+from .errors import CaptureError, PassError, SettingsError
+from .lists import unmatched
+from .outside import as_graph
 from .pass_manager import run_passes
-from .precision import with_precision
 from .records import record_graph
 from .registry import Rejection
-from .report import (
-    ClusterRow,
-    Coverage,
-    cluster_row,
-    graph_rejection,
-    rejection_row,
-)
-from .runtime import EngineModule
+from .report import Coverage, cluster_row, graph_coverage, graph_rejection
+from .report.node_times import Lowered
 from .settings import Settings
-from .stitch import Cutting, cut, stitch
-from .support import support
+from .settle import plan, settle
+from .stitch import cut, stitch
 
-__all__ = ["compile_graph", "lower", "plan", "report_graph"]
+__all__ = ["compile_graph", "lower", "report_graph"]
 
 log = logging.getLogger(__name__)
 
 
 def lower(
-    gm: GraphModule, backend: EngineBackend, settings: Settings
+    gm: GraphModule,
+    backend: EngineBackend,
+    settings: Settings,
+    inputs: Sequence[Any] | None = None,
 ) -> tuple[GraphModule, Coverage]:
     """Compile a captured graph that the passes went over, in place.
 
     A cluster that does not build stays in PyTorch, alone.
 
+    Args:
+        inputs: one value for each placeholder, for `partition="measured"`; None makes values up.
+
     Raises:
         EngineError, ConversionError: with `on_build_failure="raise"` only.
     """
-    settled = plan(gm, backend, settings)
-    rejections = dict(settled.rejections)
-    built: list[tuple[Cutting, EngineModule, BuildInfo]] = []
-    for cluster in settled.clusters:
-        cutting = cut(gm, cluster)
-        try:
-            module, info = _build(cutting, backend, settings)
-        except (EngineError, ConversionError) as error:
-            if settings.on_build_failure == "raise":
-                raise
-            log.warning("%s stays in PyTorch: %s", cluster.name, error)
-            rejections |= dict.fromkeys(cluster.nodes, Rejection("build_failed", str(error)))
-        else:
-            built.append((cutting, module, info))
-    clusters = [cluster_row(cutting.cluster, backend, info) for cutting, _, info in built]
-    coverage = _coverage(gm, clusters, rejections)
-    stitch(gm, [cutting for cutting, _, _ in built], [module for _, module, _ in built])
+    settled = settle(gm, backend, settings, inputs)
+    cuttings = [one.cutting for one in settled.built]
+    rows = [cluster_row(one.cutting, backend, settings, one.info) for one in settled.built]
+    coverage = graph_coverage(gm, settled.plan, cuttings, rows)
+    stitch(gm, cuttings, [one.module for one in settled.built])
     return gm, coverage
-
-
-def plan(gm: GraphModule, backend: EngineBackend, settings: Settings) -> PartitionPlan:
-    """Where each call of `gm` will run. Nothing is built."""
-
-    def why_not(node: Node, whitelisted: bool) -> Rejection | None:
-        return support(node, backend, whitelisted=whitelisted)
-
-    return partition(gm, why_not, settings)
 
 
 def report_graph(gm: GraphModule, backend: EngineBackend, settings: Settings) -> Coverage:
     """What `lower` would do with `gm`, without building."""
     settled = plan(gm, backend, settings)
-    clusters = [cluster_row(cluster, backend, None) for cluster in settled.clusters]
-    return _coverage(gm, clusters, settled.rejections)
+    cuttings = [cut(gm, cluster) for cluster in settled.clusters]
+    rows = [cluster_row(cutting, backend, settings, None) for cutting in cuttings]
+    return graph_coverage(gm, settled, cuttings, rows)
 
 
 def compile_graph(
@@ -102,47 +81,33 @@ def compile_graph(
         raise SettingsError(f"backend 'fxtrt' takes no mode, but got {mode!r}: use options={{...}}")
     settings = Settings.of(None, options or {})
     backend = select(settings.engine)
-    parts: list[Coverage] = []
+    parts: list[Lowered] = []
 
     def compile_aten(aten_gm: GraphModule) -> Callable[..., Any]:
         run_passes(aten_gm)
+        for complaint in unmatched((*settings.whitelist, *settings.blacklist), aten_gm.graph.nodes):
+            # No error, as it would be for a whole model: another graph may have the node.
+            log.info("in this graph %s", complaint)
         lowered, coverage = lower(aten_gm, backend, settings)
-        parts[:] = [coverage]
+        parts[:] = [Lowered(coverage, lowered)]
         return lowered
 
     compiled: Callable[..., Any] = gm.forward
     if reason := _nothing_to_gain(gm, example_inputs, settings):
-        parts = [graph_rejection(gm, reason)]
+        parts = [Lowered(graph_rejection(gm, reason), None)]
     else:
         try:
             compiled = capture_dynamo(gm, example_inputs, compile_aten)
         except CaptureError as error:
             log.warning("a graph stays in PyTorch: %s", error)
-            parts = [graph_rejection(gm, Rejection("capture", str(error)))]
+            parts = [Lowered(graph_rejection(gm, Rejection("capture", str(error))), None)]
         except PassError as error:
             if settings.on_build_failure == "raise":
                 raise
             log.warning("a graph stays in PyTorch: %s", error)
-            parts = [graph_rejection(gm, Rejection("pass", str(error)))]
+            parts = [Lowered(graph_rejection(gm, Rejection("pass", str(error))), None)]
     record_graph(gm, parts)
-    return compiled
-
-
-def _build(
-    cutting: Cutting, backend: EngineBackend, settings: Settings
-) -> tuple[EngineModule, BuildInfo]:
-    source = with_precision(cutting.module, settings.precision)
-    engine, info = build(source, backend, settings)
-    return EngineModule(cutting.cluster.name, engine, cutting.module), info
-
-
-def _coverage(
-    gm: GraphModule, clusters: Sequence[ClusterRow], rejections: Mapping[Node, Rejection]
-) -> Coverage:
-    rows = tuple(
-        rejection_row(node, rejections[node]) for node in gm.graph.nodes if node in rejections
-    )
-    return Coverage(tuple(clusters), rows)
+    return as_graph(compiled)
 
 
 def _nothing_to_gain(

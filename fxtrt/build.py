@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 from torch.fx import GraphModule
 
-from .cache import EngineKey, PlanCache
+from .cache import PlanCache
 from .convert import convert, input_specs, output_specs
+from .engine_key import EngineKey
 from .engines.base import Engine, EngineBackend
 from .engines.network import Network
+from .measure import Timing
+from .plan_file import PlanHeader
 from .settings import Settings
 
 __all__ = ["BuildInfo", "build"]
@@ -22,12 +25,14 @@ class BuildInfo:
 
     layers:     of the network; None where the plan came from the cache.
     plan_bytes: None for an engine without a plan.
+    timing:     of its calls, where the partition is measured.
     """
 
     seconds: float
     layers: int | None
     plan_bytes: int | None
     cached: bool
+    timing: Timing | None = None
 
 
 def build(
@@ -57,14 +62,14 @@ def _plan(
     cluster: GraphModule, backend: EngineBackend, settings: Settings
 ) -> tuple[bytes, Network | None]:
     """The plan, and the network that it was built from, if it was not cached."""
-    if settings.cache_dir is None:
+    cache = PlanCache.of(settings)
+    if cache is None:
         network = convert(cluster, backend.features)
         return backend.build(network, settings), network
-    cache = PlanCache(settings.cache_dir)
     key = EngineKey.of(cluster, backend, settings)
     if (plan := cache.get(key)) is not None:
         return plan, None
     network = convert(cluster, backend.features)
     plan = backend.build(network, settings)
-    cache.put(key, plan)
+    cache.put(key, plan, PlanHeader.of(cluster, backend))
     return plan, network

@@ -1,75 +1,54 @@
-"""Keeps plans on disk: a digest of all that a plan depends on becomes a verified file."""
+"""Keeps plans on disk, up to a size: an EngineKey becomes a verified file."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
-import json
 import logging
 import os
-import struct
-import sys
-import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import sympy
-import torch
-from torch.fx import GraphModule, Node
-
-from .convert import input_specs, output_specs
-from .engines.base import EngineBackend
+from .engine_key import EngineKey
 from .errors import CacheError
-from .registry import registered
+from .plan_file import PlanHeader, read_plan, write_plan
 from .settings import Settings
 
-__all__ = ["EngineKey", "PlanCache"]
+__all__ = ["CacheEntry", "PlanCache", "entries", "evict"]
 
 log = logging.getLogger(__name__)
 
-_MAGIC = b"fxtrt plan 1\n"
-_HEADER = struct.Struct(f"<{len(_MAGIC)}s32sQ")
-
-
-@dataclass(frozen=True, slots=True)
-class EngineKey:
-    """A digest of everything that decides what TensorRT builds for a cluster."""
-
-    digest: str
-
-    @classmethod
-    def of(cls, cluster: GraphModule, backend: EngineBackend, settings: Settings) -> EngineKey:
-        """The key of `cluster`: its calls with every argument, its weights' bytes, the shapes,
-        ranges and dtypes of what it takes and gives, the settings, the engine, the GPU, and the
-        code that makes networks: a plan from before a converter was corrected is not found again.
-        """
-        digest = hashlib.sha256()
-        for part in (
-            *_structure(cluster),
-            backend.name,
-            backend.fingerprint,
-            settings.build_digest(),
-            _code_digest(),
-        ):
-            digest.update(part.encode() + b"\0")
-        for node in cluster.graph.find_nodes(op="get_attr"):
-            digest.update(_weight_digest(getattr(cluster, str(node.target))))
-        return cls(digest.hexdigest())
+_KINDS = ("plan", "timing")
+_ABANDONED_SECONDS = 24 * 3600
+"""After that long a file that is still being written belongs to a process that was killed."""
 
 
 class PlanCache:
-    """A directory of plans. Several processes may share it."""
+    """A directory of plans. Several processes may share it.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        kind: what its files hold: a "plan", or the "timing" of a cluster.
+        limit_bytes: of all files of the directory together; the least recently used go first.
+    """
+
+    def __init__(self, directory: Path, kind: str = "plan", limit_bytes: int | None = None) -> None:
         self._directory = directory
+        self._kind = kind
+        self._limit = limit_bytes
+
+    @classmethod
+    def of(cls, settings: Settings, kind: str = "plan") -> PlanCache | None:
+        """The cache that the settings name, or None."""
+        if settings.cache_dir is None:
+            return None
+        return cls(settings.cache_dir, kind, settings.cache_limit_bytes)
 
     def get(self, key: EngineKey) -> bytes | None:
         """The plan of `key`, or None. A damaged file is removed, logged, and counts as absent."""
         path = self._path(key)
         try:
-            return _unpack(path.read_bytes(), path)
+            plan = read_plan(path)
         except FileNotFoundError:
             return None
         except (CacheError, OSError) as error:
@@ -77,114 +56,74 @@ class PlanCache:
             with contextlib.suppress(OSError):
                 path.unlink()
             return None
+        with contextlib.suppress(OSError):  # a read-only cache, or evicted since
+            os.utime(path)
+        return plan
 
-    def put(self, key: EngineKey, plan: bytes) -> None:
+    def put(self, key: EngineKey, plan: bytes, header: PlanHeader) -> None:
         """Keep `plan`. A full or read-only disk is logged: the engine runs all the same."""
-        path = self._path(key)
+        if self._limit is not None and len(plan) > self._limit:
+            log.warning("a plan of %d bytes is not kept: see cache_limit_bytes", len(plan))
+            return
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _replacing(path) as write:
-                write(_HEADER.pack(_MAGIC, hashlib.sha256(plan).digest(), len(plan)))
-                write(plan)
+            write_plan(self._path(key), header, plan)
         except OSError as error:
             log.warning("the plan cache at %s could not be written: %s", self._directory, error)
+        else:
+            if self._limit is not None:
+                evict(self._directory, self._limit)
 
     def _path(self, key: EngineKey) -> Path:
-        return self._directory / "plans" / f"{key.digest}.plan"
+        return self._directory / f"{self._kind}s" / f"{key.digest}.{self._kind}"
 
 
-@contextlib.contextmanager
-def _replacing(path: Path) -> Any:
-    """Write a file beside `path` and move it there in one step."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file.write
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """A file of the cache.
+
+    size: in bytes.
+    used: when it was last written or read, in seconds since the epoch.
+    """
+
+    path: Path
+    kind: str
+    size: int
+    used: float
+
+    @property
+    def digest(self) -> str:
+        """Of its `EngineKey`."""
+        return self.path.stem
 
 
-def _unpack(data: bytes, path: Path) -> bytes:
-    if len(data) < _HEADER.size:
-        raise CacheError(f"the cache file {path} is cut short")
-    magic, digest, length = _HEADER.unpack_from(data)
-    if magic != _MAGIC:
-        raise CacheError(f"the file {path} is no plan of this version of fxtrt")
-    plan = data[_HEADER.size :]
-    if len(plan) != length or hashlib.sha256(plan).digest() != digest:
-        raise CacheError(f"the cache file {path} is damaged")
-    return plan
+def entries(directory: Path) -> list[CacheEntry]:
+    """All files of a cache, the most recently used first."""
+    found = []
+    for kind in _KINDS:
+        for path, status in _files(directory, f"{kind}s/*.{kind}"):
+            found.append(CacheEntry(path, kind, status.st_size, status.st_mtime))
+    return sorted(found, key=lambda entry: (-entry.used, entry.digest))
 
 
-@functools.cache
-def _code_digest() -> str:
-    """A digest of the source files that networks are made by, third-party converters included."""
-    here = Path(__file__).parent
-    files = {*here.glob("*.py"), *(here / "engines").glob("*.py")}
-    for module in {converter.build.__module__ for converter in registered().values()}:
-        if file := getattr(sys.modules.get(module), "__file__", None):
-            files |= {*Path(file).parent.glob("*.py")} if _is_family(module) else {Path(file)}
-    contents = sorted(hashlib.sha256(file.read_bytes()).digest() for file in files)
-    return hashlib.sha256(b"".join(contents)).hexdigest()
+def evict(directory: Path, limit_bytes: int) -> None:
+    """Remove the least recently used files until the others fit into `limit_bytes`.
+
+    A file that is being written has another name, and a reader keeps what it has opened.
+    """
+    total = 0
+    for entry in entries(directory):
+        total += entry.size
+        if total > limit_bytes:
+            log.info("%s leaves the plan cache: its limit is %d bytes", entry.path, limit_bytes)
+            with contextlib.suppress(OSError):  # another process was faster
+                entry.path.unlink()
+    for path, status in _files(directory, "*/.*"):
+        if time.time() - status.st_mtime > _ABANDONED_SECONDS:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
-def _is_family(module: str) -> bool:
-    return module.startswith("fxtrt.converters.")
-
-
-def _structure(cluster: GraphModule) -> list[str]:
-    """The graph in a form that depends on nothing but what it computes."""
-    names = {node: f"%{i}" for i, node in enumerate(cluster.graph.nodes)}
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Node):
-            return names[value]
-        if isinstance(value, (list, tuple)):
-            return [plain(item) for item in value]
-        if isinstance(value, dict):
-            return {name: plain(item) for name, item in value.items()}
-        # repr, because 1, 1.0 and True are different arguments, and nan is one.
-        return f"{type(value).__name__}:{value!r}"
-
-    lines = [
-        json.dumps(
-            [
-                node.op,
-                "" if node.op in ("placeholder", "get_attr") else str(node.target),
-                plain(node.args) if node.op != "placeholder" else [],
-                plain(node.kwargs),
-            ]
-        )
-        for node in cluster.graph.nodes
-    ]
-    return [*lines, repr(input_specs(cluster)), repr(output_specs(cluster)), *_symbols(cluster)]
-
-
-def _symbols(cluster: GraphModule) -> list[str]:
-    """Which dynamic sizes are equal or derived from each other, independent of symbols' names."""
-    renamed: dict[sympy.Symbol, sympy.Symbol] = {}
-    lines = []
-    for node in cluster.graph.nodes:
-        for leaf in torch.utils._pytree.tree_leaves(node.meta.get("val")):
-            sizes = leaf.shape if isinstance(leaf, torch.Tensor) else [leaf]
-            for size in sizes:
-                if isinstance(size, torch.SymInt):
-                    expr = size.node.expr
-                    for symbol in sorted(expr.free_symbols, key=str):
-                        renamed.setdefault(symbol, sympy.Symbol(f"s{len(renamed)}"))
-                    lines.append(str(expr.xreplace(renamed)))
-    return lines
-
-
-def _weight_digest(tensor: torch.Tensor) -> bytes:
-    flat = tensor.detach().cpu().contiguous().flatten()
-    header = f"{tensor.dtype} {tuple(tensor.shape)}".encode()
-    digest = hashlib.sha256(header + b"\0")
-    if flat.numel():
-        digest.update(flat.view(torch.uint8).numpy().data)
-    return digest.digest()
+def _files(directory: Path, pattern: str) -> Iterator[tuple[Path, os.stat_result]]:
+    for path in directory.glob(pattern):
+        with contextlib.suppress(FileNotFoundError):  # it may go at any time
+            yield path, path.stat()

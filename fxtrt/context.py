@@ -17,6 +17,7 @@ from .errors import ConversionError
 from .registry import arguments_of
 from .shape_layers import ShapeLayers
 from .shapes import Size, is_static
+from .shuffles import Shuffles
 
 __all__ = ["Context", "Scalar", "TensorLike"]
 
@@ -31,6 +32,7 @@ class Context:
     def __init__(self, network: Network) -> None:
         self.network = network
         self.shapes = ShapeLayers(network)
+        self.views = Shuffles(network)
         self.node: Node
         self._settled = 0
         self._fakes: Mapping[str, Any] = {}

@@ -16,7 +16,7 @@ from .engines.network import Network, TensorSpec, collect_errors, create_network
 from .errors import ConversionError
 from .graph import attribute
 from .registry import Converter, arguments_of, parameter_names, registered
-from .shapes import hint, is_static, size_range
+from .shapes import hint, is_static, is_unbacked, size_range
 from .source import source_line
 from .support import is_size
 
@@ -79,10 +79,14 @@ def output_specs(cluster: GraphModule) -> list[TensorSpec]:
 
 def _spec(name: str, fake: torch.Tensor) -> TensorSpec:
     ranges = [size_range(size) for size in fake.shape]
+    # Empty tensors run in PyTorch; and torchvision says of `nms` that it keeps two or more.
+    lows = [
+        1 if is_unbacked(size) else low for size, (low, _) in zip(fake.shape, ranges, strict=True)
+    ]
     return TensorSpec(
         name,
         fake.dtype,
-        tuple(low for low, _ in ranges),
+        tuple(lows),
         tuple(hint(size) for size in fake.shape),
         tuple(high for _, high in ranges),
         fake.device,

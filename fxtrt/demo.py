@@ -14,12 +14,13 @@ from rich.console import Console
 
 import fxtrt
 
+from .bisect import bisect
 from .comparison import compare, table
 from .engines.select import select
 from .examples import load_example
 from .report import Coverage
 
-__all__ = ["report", "run"]
+__all__ = ["find_difference", "report", "run"]
 
 _console = Console(highlight=False)
 
@@ -58,10 +59,19 @@ def run(name: str, image: Path | None, options: Mapping[str, Any]) -> bool:
         return _judge(fxtrt.report(compiled), actual, expected, options) and same
 
 
-def report(name: str, image: Path | None, options: Mapping[str, Any]) -> Coverage:
+def report(
+    name: str, image: Path | None, options: Mapping[str, Any], *, measure: bool = False
+) -> Coverage:
     """What fxtrt would do with a torchvision model; nothing is built."""
     model, inputs = load_example(name, image)
-    return fxtrt.report(model, inputs, **options)
+    return fxtrt.report(model, inputs, measure=measure, **options)
+
+
+def find_difference(name: str, image: Path | None, options: Mapping[str, Any]) -> str:
+    """Where the engines of a torchvision model first differ from PyTorch; "" if they do not."""
+    model, inputs = load_example(name, image)
+    culprit = bisect(model, inputs, fxtrt.Settings.of(None, options))
+    return "" if culprit is None else f"{culprit}\n{table(culprit.differences)}"
 
 
 def _judge(coverage: Coverage, actual: Any, expected: Any, options: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ FxtrtError
     BuildError          TensorRT built no plan
     EngineUnavailable   no such engine on this machine
   CacheError          a cache file that is damaged or is not ours
+  ReportError         a file that is no report, or one of another version
 
 A `Rejection` (fxtrt.registry) says why a node stays in PyTorch; it is a value, never an exception.
 """
@@ -26,6 +27,7 @@ __all__ = [
     "FxtrtError",
     "PassError",
     "RegistrationError",
+    "ReportError",
     "SettingsError",
 ]
 
@@ -68,3 +70,7 @@ class EngineUnavailable(EngineError):
 
 class CacheError(FxtrtError):
     """A cache file that is damaged, or that fxtrt did not write."""
+
+
+class ReportError(FxtrtError):
+    """A file that is no report of fxtrt's, or one of a version that it does not read."""

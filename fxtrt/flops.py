@@ -9,18 +9,20 @@ from torch._ops import OpOverload
 from torch.fx import Node
 from torch.utils.flop_counter import flop_registry
 
-from .shapes import hint, is_unbacked
+from .shapes import hint, is_unbacked, size_range
 
 __all__ = ["flops"]
 
 
 def flops(node: Node) -> int:
-    """The operations of one call at the sizes of the example inputs; 0 for what torch counts as 0,
-    and where a size depends on data.
+    """The operations of one call at the sizes of the example inputs; 0 for what torch counts as 0.
+
+    Where a size depends on data it counts as the largest that it can be, and the call as 0 if there
+    is none.
 
     Products count two operations (multiply and add) for each element, as in torch's counter.
     """
-    if not isinstance(node.target, OpOverload) or _depends_on_data(node):
+    if not isinstance(node.target, OpOverload) or _is_unlimited(node):
         return 0
     count = flop_registry.get(node.target.overloadpacket)
     if count is None:
@@ -49,11 +51,13 @@ def _is_composite(target: OpOverload) -> bool:
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key(name, key))
 
 
-def _depends_on_data(node: Node) -> bool:
+def _is_unlimited(node: Node) -> bool:
+    """Whether a size depends on data, without a bound."""
     values = [n.meta.get("val") for n in (node, *node.all_input_nodes)]
     leaves = torch.utils._pytree.tree_leaves(values)
     sizes = [s for v in leaves for s in (v.shape if isinstance(v, torch.Tensor) else (v,))]
-    return any(isinstance(size, torch.SymInt) and is_unbacked(size) for size in sizes)
+    symbolic = [size for size in sizes if isinstance(size, torch.SymInt)]
+    return any(is_unbacked(size) and size_range(size)[1] is None for size in symbolic)
 
 
 def _concrete(node: Node) -> Any:

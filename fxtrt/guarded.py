@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from .calls import Call
 from .engines.network import TensorSpec
 from .errors import FxtrtError
+from .outside import as_graph
 from .relations import SizeRelations
 from .weights import states
 
@@ -46,6 +47,7 @@ class GuardedForward:
             specs: of the tensors among the flattened example, in order.
         """
         self.graph = graph
+        self._run = as_graph(graph)
         self.fallbacks: dict[str, int] = {}
         self._original: Callable[..., Any] = module.forward
         self._module = module
@@ -64,7 +66,7 @@ class GuardedForward:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         reason = self._unfit(args, kwargs)
         if reason is None:
-            return self.graph(*args, **kwargs)
+            return self._run(*args, **kwargs)
         self._record(reason)
         return self._original(*args, **kwargs)
 

@@ -12,7 +12,7 @@ from torch.fx import Node
 from .errors import SettingsError
 from .source import module_path
 
-__all__ = ["Patterns", "require_matches"]
+__all__ = ["Patterns", "require_matches", "unmatched"]
 
 
 class Patterns:
@@ -38,12 +38,20 @@ def require_matches(entries: tuple[str, ...], nodes: Iterable[Node]) -> None:
     Raises:
         SettingsError: with the nearest name that exists.
     """
-    known = {name for node in nodes for name in _names(node)}
+    for complaint in unmatched(entries, nodes):
+        raise SettingsError(complaint)
+
+
+def unmatched(entries: tuple[str, ...], nodes: Iterable[Node]) -> list[str]:
+    """A sentence for each entry that names none of `nodes`, with the nearest name that exists."""
+    known = {name for node in nodes for name in _names(node)} if entries else set()
+    complaints = []
     for entry in entries:
         if not any(fnmatchcase(name, entry) for name in known):
             nearest = difflib.get_close_matches(entry, sorted(known), n=1, cutoff=0.3)
             hint = f": did you mean {nearest[0]!r}?" if nearest else ""
-            raise SettingsError(f"the list entry {entry!r} matches no node{hint}")
+            complaints.append(f"the list entry {entry!r} matches no node{hint}")
+    return complaints
 
 
 def _names(node: Node) -> list[str]:

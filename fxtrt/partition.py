@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import operator
-from collections import defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import dataclass
 
-from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
-from .graph import dependencies
+from .cuts import PYTORCH, crossings
+from .flops import flops
+from .grouping import Grouper, Grouping
 from .lists import Patterns
-from .registry import Rejection, is_view, registered
+from .registry import Rejection
+from .repair import recompute
 from .settings import Settings
-from .support import is_size
+from .support import computes, is_size
 
-__all__ = ["Cluster", "PartitionPlan", "computes", "partition"]
+__all__ = ["Cluster", "PartitionPlan", "computes", "partition", "without"]
+
+_ROUNDS = 8
+"""Putting small parts out can join what they kept apart, so the rest is grouped again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +34,21 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class PartitionPlan:
-    """Where every call runs: in a cluster, or in PyTorch for a reason."""
+    """Where every call runs: in a cluster, or in PyTorch for a reason.
+
+    A cut is one tensor that passes between a cluster and PyTorch or another cluster, counted once
+    for each side that reads it (PyTorch as a whole is one side). The graph's own inputs, weights
+    and results are no cuts, and neither are sizes; but a tensor of which only a size is read
+    outside of its cluster is one.
+
+    cuts:               in this plan.
+    cuts_before_repair: in the plan as it was before its boundaries were repaired.
+    """
 
     clusters: tuple[Cluster, ...]
     rejections: Mapping[Node, Rejection]
+    cuts: int
+    cuts_before_repair: int
 
 
 def partition(
@@ -41,96 +57,132 @@ def partition(
     """The plan for `gm`: rules in the order blacklist, support, cluster size.
 
     Weights and sizes belong to no cluster: they are drawn in where they are used. A cluster is
-    convex (no path leaves it and comes back), so every cluster can run as one call.
+    convex (no path leaves it and comes back), so every cluster can run as one call. Boundaries are
+    repaired: small parts without heavy work that only pass values between PyTorch and itself run
+    there, and what is cheap to compute is copied in `gm` to the side that reads it.
 
     Args:
         support: why an engine cannot run a node, or None; asked once for each call, with whether
             the whitelist names it.
     """
-    whitelist, blacklist = Patterns(settings.whitelist), Patterns(settings.blacklist)
+    whitelist = Patterns(settings.whitelist)
+    rejections = _not_convertible(gm, support, whitelist, Patterns(settings.blacklist))
+    exempt = {
+        node
+        for node in gm.graph.nodes
+        if _is_call(node) and node not in rejections and whitelist.match(_producer(node))
+    }
+    grouper, minimum = Grouper(gm.graph), settings.min_cluster_size
+    grouping = grouper.group(rejections)
+    cuts_before = _count_cuts(gm, _sides(grouping, _small_clusters(grouping, minimum, exempt)))
+    for _ in range(_ROUNDS):
+        small = _small_clusters(grouping, minimum, exempt)
+        small |= _islands(grouping, minimum, exempt | small.keys())
+        if not small:
+            break
+        rejections |= small
+        grouping = grouper.group(rejections)
+    small = _small_clusters(grouping, minimum, exempt)
+    rejections |= small
+    sides = _sides(grouping, small)
+    sides |= _recompute(gm, sides, rejections)
+    kept = {node: rejections[node] for node in gm.graph.nodes if node in rejections}
+    return PartitionPlan(_clusters(gm, sides), kept, _count_cuts(gm, sides), cuts_before)
+
+
+def without(
+    gm: GraphModule, plan: PartitionPlan, rejections: Mapping[Node, Rejection]
+) -> PartitionPlan:
+    """`plan` with those clusters in PyTorch whose nodes `rejections` names."""
+    clusters = tuple(c for c in plan.clusters if c.nodes[0] not in rejections)
+    sides = {node: i for i, cluster in enumerate(clusters) for node in cluster.nodes}
+    merged = {**plan.rejections, **rejections}
+    ordered = {node: merged[node] for node in gm.graph.nodes if node in merged}
+    return PartitionPlan(clusters, ordered, _count_cuts(gm, sides), plan.cuts_before_repair)
+
+
+def _not_convertible(
+    gm: GraphModule,
+    support: Callable[[Node, bool], Rejection | None],
+    whitelist: Patterns,
+    blacklist: Patterns,
+) -> dict[Node, Rejection]:
     rejections: dict[Node, Rejection] = {}
-    for node in gm.graph.nodes:
-        if not _is_call(node):
-            continue
-        if entry := blacklist.match(_producer(node)):
+    for node in filter(_is_call, gm.graph.nodes):
+        producer = _producer(node)
+        if entry := blacklist.match(producer):
             rejections[node] = Rejection("blacklist", f"{entry!r} is in the blacklist")
-        elif rejection := support(node, whitelist.match(_producer(node)) is not None):
+        elif rejection := support(node, whitelist.match(producer) is not None):
             rejections[node] = rejection
-    clusters: list[Cluster] = []
-    for nodes in _convex_groups(gm, rejections):
+    return rejections
+
+
+def _small_clusters(grouping: Grouping, minimum: int, exempt: Set[Node]) -> dict[Node, Rejection]:
+    """The calls of clusters with too few compute nodes, unless one of them is exempt."""
+    found: dict[Node, Rejection] = {}
+    for parts in grouping.clusters():
+        nodes = [node for part in parts for node in part.nodes if not is_size(node)]
         size = sum(map(computes, nodes))
-        if size >= settings.min_cluster_size or any(whitelist.match(node) for node in nodes):
-            clusters.append(Cluster(f"cluster_{len(clusters)}", tuple(nodes)))
-            continue
-        detail = f"{size} compute nodes in the cluster, the minimum is {settings.min_cluster_size}"
-        rejections |= dict.fromkeys(nodes, Rejection("too_small", detail))
-    return PartitionPlan(tuple(clusters), rejections)
+        if size < minimum and exempt.isdisjoint(nodes):
+            detail = f"{size} compute nodes in the cluster, the minimum is {minimum}"
+            found |= dict.fromkeys(nodes, Rejection("too_small", detail))
+    return found
 
 
-def computes(node: Node) -> bool:
-    """Whether a node counts towards a cluster's minimum size."""
-    if not isinstance(node.target, OpOverload):
-        return False
-    converter = registered().get(node.target)
-    return not is_view(node.target) if converter is None else converter.computes
+def _islands(grouping: Grouping, minimum: int, exempt: Set[Node]) -> dict[Node, Rejection]:
+    """The calls of small parts that only cost their cluster cuts: nothing else in it needs them.
 
-
-def _convex_groups(gm: GraphModule, rejected: Mapping[Node, Rejection]) -> list[list[Node]]:
-    """The fewest groups along every path: run all that can run here, then all that can there.
-
-    A scheduler with two kinds of machine: it empties the queue of ready PyTorch nodes, then the
-    queue of ready engine nodes, which makes one group, and so on. Switching only when nothing is
-    left to do is optimal for the number of switches. A group can depend on earlier groups only,
-    so it is convex. The groups depend on the graph alone, not on the order of its nodes.
+    A part with FLOPs that torch counts, a convolution or a matrix product, stays.
     """
-    needed = dependencies(gm.graph)
-    waiting = {node: len(inputs) for node, inputs in needed.items()}
-    users: defaultdict[Node, list[Node]] = defaultdict(list)
-    for node, inputs in needed.items():
-        for source in inputs:
-            users[source].append(node)
-    queues: tuple[deque[Node], deque[Node]] = (deque(), deque())
-    for node, count in waiting.items():
-        if not count:
-            queues[_runs_in_engine(node, rejected)].append(node)
-    groups: list[list[Node]] = []
-    in_engine = False
-    while any(queues):
-        group: list[Node] = []
-        queue = queues[in_engine]
-        while queue:
-            node = queue.popleft()
-            group.append(node)
-            for user in users[node]:
-                waiting[user] -= 1
-                if not waiting[user]:
-                    _enqueue(user, node, rejected, queues, in_engine)
-        if in_engine and group:
-            groups.append(group)
-        in_engine = not in_engine
-    position = {node: i for i, node in enumerate(gm.graph.nodes)}
-    members = ([node for node in group if _is_call(node)] for group in groups)
-    return [sorted(group, key=position.__getitem__) for group in members if group]
+    found: dict[Node, Rejection] = {}
+    for part in grouping.parts:
+        nodes = [node for node in part.nodes if not is_size(node)]
+        size = sum(map(computes, nodes))
+        if size >= minimum or not exempt.isdisjoint(nodes) or any(map(flops, nodes)):
+            continue
+        if (saved := grouping.traffic.saved_by_moving(part, PYTORCH)) > 0:
+            detail = (
+                f"{size} compute nodes apart from the rest of the cluster, the minimum is "
+                f"{minimum}; in PyTorch they save {saved} cuts"
+            )
+            found |= dict.fromkeys(nodes, Rejection("too_small", detail))
+    return found
 
 
-def _enqueue(
-    node: Node,
-    source: Node,
-    rejected: Mapping[Node, Rejection],
-    queues: tuple[deque[Node], deque[Node]],
-    in_engine: bool,
-) -> None:
-    """Sizes and weights run on either side: they never force a switch."""
-    side = in_engine if _is_free(node) else _runs_in_engine(node, rejected)
-    queues[side].append(node)
+def _recompute(
+    gm: GraphModule, sides: Mapping[Node, int], rejections: dict[Node, Rejection]
+) -> dict[Node, int]:
+    """Copy cheap nodes to where they save cuts; the sides of those in clusters."""
+    too_small = {node for node, rejection in rejections.items() if rejection.code == "too_small"}
+    copies = recompute(gm, sides, sides.keys() | too_small)
+    for node, side in copies.items():
+        if side == PYTORCH:
+            detail = "computed again in PyTorch, from what is there: that saves a cut"
+            rejections[node] = Rejection("recomputed", detail)
+    return {node: side for node, side in copies.items() if side != PYTORCH}
 
 
-def _runs_in_engine(node: Node, rejected: Mapping[Node, Rejection]) -> bool:
-    return _is_call(node) and node not in rejected
+def _sides(grouping: Grouping, left_out: Collection[Node]) -> dict[Node, int]:
+    """The index of its cluster for every call that is in one."""
+    clusters = (
+        [node for part in parts for node in part.nodes if not is_size(node)]
+        for parts in grouping.clusters()
+    )
+    kept = (nodes for nodes in clusters if nodes[0] not in left_out)
+    return {node: i for i, nodes in enumerate(kept) for node in nodes}
 
 
-def _is_free(node: Node) -> bool:
-    return node.op == "get_attr" or is_size(node)
+def _clusters(gm: GraphModule, sides: Mapping[Node, int]) -> tuple[Cluster, ...]:
+    members: defaultdict[int, list[Node]] = defaultdict(list)
+    for node in gm.graph.nodes:
+        if node in sides:
+            members[sides[node]].append(node)
+    ordered = (tuple(members[side]) for side in sorted(members))
+    return tuple(Cluster(f"cluster_{i}", nodes) for i, nodes in enumerate(ordered))
+
+
+def _count_cuts(gm: GraphModule, sides: Mapping[Node, int]) -> int:
+    return sum(map(len, crossings(gm, sides).values()))
 
 
 def _is_call(node: Node) -> bool:

@@ -15,7 +15,7 @@ from torch.utils._sympy.value_ranges import ValueRanges
 
 from .calls import Call
 from .relations import linear
-from .shapes import Size, hint
+from .shapes import Size, hint, is_unbacked
 
 __all__ = ["restore_ranges"]
 
@@ -100,7 +100,10 @@ class _ShapesAtOne(torch.fx.Interpreter):
     def run_node(self, n: torch.fx.Node) -> Any:
         result = super().run_node(n)
         if isinstance(result, torch.Tensor):
-            traced = tuple(_size_at_one(size, self._symbol) for size in n.meta["val"].shape)
+            traced = tuple(
+                actual if is_unbacked(size) else _size_at_one(size, self._symbol)
+                for size, actual in zip(n.meta["val"].shape, result.shape, strict=True)
+            )
             if tuple(result.shape) != traced:
                 raise ValueError(f"{n.name} has shape {tuple(result.shape)}, traced {traced}")
         return result

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
 import torch
 from torch.fx import GraphModule
 
-from .report import Coverage
+from .report import Coverage, GraphBreak
+from .report.node_times import Lowered, measured
+from .source import line_text
 
 __all__ = ["record_graph", "recorded_coverage"]
 
@@ -20,16 +22,16 @@ _ATTRIBUTE = "_fxtrt_graphs"
 
 @dataclass(frozen=True, slots=True)
 class _Graph:
-    parts: Sequence[Coverage]
-    graph_break: str | None
+    parts: Sequence[Lowered]
+    graph_break: GraphBreak | None
 
 
-def record_graph(gm: GraphModule, parts: Sequence[Coverage]) -> None:
+def record_graph(gm: GraphModule, parts: Sequence[Lowered]) -> None:
     """Note the outcome of a graph with the `torch.compile` call that is compiling it.
 
     Args:
         gm: as Dynamo made it.
-        parts: one Coverage, in a list that is updated when the graph is compiled again.
+        parts: one, in a list that is updated when the graph is compiled again.
     """
     call = _current_compile_call()
     if call is not None:
@@ -37,17 +39,26 @@ def record_graph(gm: GraphModule, parts: Sequence[Coverage]) -> None:
         call.__dict__.setdefault(_ATTRIBUTE, []).append(graph)
 
 
-def recorded_coverage(compiled: torch._dynamo.OptimizedModule) -> Coverage | None:
-    """What is running in a module that `torch.compile` returned; None before its first call."""
+def recorded_coverage(
+    compiled: torch._dynamo.OptimizedModule, inputs: tuple[Any, ...] | None = None
+) -> Coverage | None:
+    """What is running in a module that `torch.compile` returned; None before its first call.
+
+    Args:
+        inputs: measure the times of a call with these.
+    """
     backend: Any = compiled.dynamo_ctx.callback
     while backend is not None and not isinstance(backend, torch._TorchCompileWrapper):
         backend = getattr(backend, "_torchdynamo_orig_backend", None)
     graphs: list[_Graph] = getattr(backend, _ATTRIBUTE, [])
     if not graphs:
         return None
-    coverage = Coverage.total([part for graph in graphs for part in graph.parts])
+    parts = [part for graph in graphs for part in graph.parts]
+    coverages = [part.coverage for part in parts]
+    if inputs is not None:
+        coverages = measured(parts, lambda: compiled(*inputs))
     breaks = tuple(graph.graph_break for graph in graphs if graph.graph_break)
-    return Coverage(coverage.clusters, coverage.rejections, breaks)
+    return replace(Coverage.total(coverages), graph_breaks=breaks)
 
 
 def _current_compile_call() -> Any:
@@ -64,12 +75,13 @@ def _current_compile_call() -> Any:
     return None
 
 
-def _graph_break(gm: GraphModule) -> str | None:
+def _graph_break(gm: GraphModule) -> GraphBreak | None:
     """Why Dynamo ended this graph, where it did not end with the function."""
     reason = getattr(gm, "compile_subgraph_reason", None)
     if reason is None or not reason.graph_break:
         return None
     text: str = next(line for line in [*reason.reason.splitlines(), reason.reason] if line.strip())
-    frames = reason.user_stack
-    where = f" ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno})" if frames else ""
-    return text.strip() + where
+    if not reason.user_stack:
+        return GraphBreak(text.strip(), "")
+    frame = reason.user_stack[-1]
+    return GraphBreak(text.strip(), line_text(frame.filename, frame.lineno, frame.name))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch._ops import OpOverload
 from torch.fx import Node
 
@@ -76,16 +78,21 @@ class Converter:
 
 
 _CONVERTERS: dict[OpOverload, Converter] = {}
+_AWAITED: dict[str, Callable[[OpOverload], None]] = {}
+"""What registers the converter of an operator that is not there yet, by the operator's name."""
 
 
 def converts(
-    *targets: OpOverload,
+    *targets: OpOverload | str,
     check: Check | Iterable[Check] = (),
     constants: Iterable[str] = (),
     computes: bool = True,
     opt_in: str = "",
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as the converter of `targets`.
+
+    A target is an overload, or a name such as "torchvision::nms": it registers once the package of
+    that name space is imported, which fxtrt leaves to the model.
 
     The function takes the conversion context, then schema arguments by name (`self` is `x`).
     `check` is one function or several; each names the arguments that it looks at, and may name
@@ -99,23 +106,29 @@ def converts(
     """
     checks = (check,) if callable(check) else tuple(check)
 
+    def add(build: Callable[..., Any], target: OpOverload) -> None:
+        if target in _CONVERTERS:
+            raise RegistrationError(
+                f"{target} already has a converter, {_CONVERTERS[target].build.__qualname__}"
+            )
+        converter = Converter(
+            target,
+            build,
+            checks,
+            frozenset(constants),
+            computes and not is_view(target),
+            opt_in,
+            _parameters_of(target),
+        )
+        _check_schema(converter)
+        _CONVERTERS[target] = converter
+
     def register(build: Callable[..., Any]) -> Callable[..., Any]:
         for target in targets:
-            if target in _CONVERTERS:
-                raise RegistrationError(
-                    f"{target} already has a converter, {_CONVERTERS[target].build.__qualname__}"
-                )
-            converter = Converter(
-                target,
-                build,
-                checks,
-                frozenset(constants),
-                computes and not is_view(target),
-                opt_in,
-                _parameters_of(target),
-            )
-            _check_schema(converter)
-            _CONVERTERS[target] = converter
+            if isinstance(target, str):
+                _AWAITED[target] = partial(add, build)
+            else:
+                add(build, target)
         return build
 
     return register
@@ -124,7 +137,19 @@ def converts(
 def registered() -> Mapping[OpOverload, Converter]:
     """Every converter by its target, those of installed third-party packages included."""
     _load_families()
+    for name in tuple(_AWAITED):
+        if (target := _overload(name)) and (register := _AWAITED.pop(name, None)):
+            register(target)
     return MappingProxyType(_CONVERTERS)
+
+
+def _overload(name: str) -> OpOverload | None:
+    """The operator "package::name", or None while its package is not imported."""
+    package, _, operator = name.partition("::")
+    if package not in sys.modules:
+        return None
+    packet = getattr(getattr(torch.ops, package), operator, None)
+    return None if packet is None else packet.default
 
 
 def bind(target: OpOverload, args: Iterable[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ __all__ = ["Settings"]
 _CHOICES: dict[str, tuple[str, ...]] = {
     "engine": ("auto", "tensorrt", "tensorrt_rtx", "reference"),
     "precision": ("model", "float16", "bfloat16"),
-    "on_build_failure": ("fallback", "raise"),
+    "on_build_failure": ("fallback", "bisect", "raise"),
+    "partition": ("all", "measured"),
 }
 _BUILD_FIELDS = (
     "precision",
@@ -47,11 +48,26 @@ class Settings:
     tf32:                 let float32 products round their inputs to TF32.
     min_cluster_size:     the fewest compute nodes that are worth an engine. Weights, views and
                           casts do not count.
-    whitelist, blacklist: patterns (with * and ?) of op, overload, node name or module path. What
-                          `blacklist` names stays in PyTorch; what `whitelist` names is exempt from
-                          `min_cluster_size`.
-    on_build_failure:     "fallback" runs the failing cluster in PyTorch and reports it; "raise".
+    whitelist, blacklist: patterns (with *, ? and [abc]) of op ("aten.relu"), overload
+                          ("aten.relu.default"), node name or module path ("roi_heads.*"). What
+                          `blacklist` names stays in PyTorch. What `whitelist` names uses its
+                          converter even if that is opt-in, and its cluster is exempt from
+                          `min_cluster_size` and from losing to PyTorch. `fxtrt.compile` refuses an
+                          entry that names nothing. torch.compile shows its graphs one by one, so
+                          there each graph that an entry does not match is logged, at level INFO.
+    partition:            "all" gives engines all that they can run. "measured" times each cluster
+                          as an engine and in PyTorch, with the copies at its borders, and keeps
+                          the engine only where it is faster. The figures are kept in `cache_dir`.
+                          `fxtrt.compile` measures on its example inputs; torch.compile hands over
+                          none, so floats are random and integers are zero there.
+    fuel:                 convert at most this many clusters, the first ones of the model (through
+                          torch.compile: of each graph), to find by halving one that answers
+                          wrongly, as `fxtrt bisect` does by itself. None converts all.
+    on_build_failure:     "fallback" runs the failing cluster in PyTorch and reports it; "bisect"
+                          finds the few nodes that fail, with at most 32 more builds, and keeps
+                          engines for the rest; "raise".
     cache_dir:            where plans are kept between runs; None keeps none.
+    cache_limit_bytes:    of the plans together: the least recently used leave. None sets no limit.
     optimization_level:   TensorRT's builder effort, 0 to 5.
     workspace_bytes:      scratch memory that TensorRT may use; None leaves it the GPU's.
     tactic_sources:       names of `trt.TacticSource`; None leaves TensorRT's own choice.
@@ -65,8 +81,11 @@ class Settings:
     min_cluster_size: int = 3
     whitelist: tuple[str, ...] = ()
     blacklist: tuple[str, ...] = ()
+    partition: str = "all"
+    fuel: int | None = None
     on_build_failure: str = "fallback"
     cache_dir: Path | None = field(default_factory=_default_cache_dir)
+    cache_limit_bytes: int | None = 20 << 30
     optimization_level: int = 3
     workspace_bytes: int | None = None
     tactic_sources: tuple[str, ...] | None = None
@@ -79,8 +98,9 @@ class Settings:
             object.__setattr__(self, name, _strings(name, getattr(self, name)))
         _require_int("min_cluster_size", self.min_cluster_size, 1, None)
         _require_int("optimization_level", self.optimization_level, 0, 5)
-        if self.workspace_bytes is not None:
-            _require_int("workspace_bytes", self.workspace_bytes, 1, None)
+        for name, least in (("fuel", 0), ("cache_limit_bytes", 1), ("workspace_bytes", 1)):
+            if getattr(self, name) is not None:
+                _require_int(name, getattr(self, name), least, None)
         if not isinstance(self.tf32, bool):
             raise SettingsError(f"tf32 must be True or False, not {self.tf32!r}")
         if self.cache_dir is not None:

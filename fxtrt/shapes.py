@@ -6,13 +6,15 @@ from typing import Any
 
 import sympy
 import torch
-from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+from torch.fx.experimental.symbolic_shapes import ShapeEnv, free_unbacked_symbols
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import bound_sympy
 
 __all__ = ["Size", "expression", "hint", "is_static", "is_unbacked", "memory_order", "size_range"]
 
 Size = int | torch.SymInt
+
+UNBOUNDED_HINT = 1000
 
 
 def is_static(size: Size) -> bool:
@@ -34,12 +36,23 @@ def is_unbacked(size: Size) -> bool:
 
 
 def hint(size: Size) -> int:
-    """The size that the example inputs had."""
+    """The size that the example inputs had; where it depends on data, the largest that it can be.
+
+    One without a bound counts as `UNBOUNDED_HINT`.
+    """
     if is_static(size):
         return int(size)
     assert isinstance(size, torch.SymInt)
-    assert isinstance(size.node.hint, int)
-    return size.node.hint
+    if not is_unbacked(size):
+        assert isinstance(size.node.hint, int)
+        return size.node.hint
+    environment = size.node.shape_env
+    assert environment is not None
+    values = {
+        symbol: environment.backed_var_to_val.get(symbol, _largest(symbol, environment))
+        for symbol in size.node.expr.free_symbols
+    }
+    return int(size.node.expr.xreplace(values))
 
 
 def size_range(size: Size) -> tuple[int, int | None]:
@@ -53,6 +66,11 @@ def size_range(size: Size) -> tuple[int, int | None]:
     high = None if _is_infinite(bounds.upper) else int(bounds.upper)
     low = 0 if bounds.lower in (-int_oo, -sympy.oo) else int(bounds.lower)
     return max(0, low), high
+
+
+def _largest(symbol: sympy.Symbol, environment: ShapeEnv) -> sympy.Integer:
+    upper = environment.var_to_range[symbol].upper
+    return sympy.Integer(UNBOUNDED_HINT if _is_infinite(upper) else int(upper))
 
 
 def memory_order(tensor: torch.Tensor) -> tuple[int, ...] | None:

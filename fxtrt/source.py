@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from torch.fx import GraphModule, Node
 
-__all__ = ["module_path", "set_module_prefix", "source_line"]
+__all__ = ["line_text", "module_path", "set_module_prefix", "shared_path", "source_line"]
 
+_RESUMED = re.compile(r"^torch_dynamo_resume_in_(?P<function>.+)_at_\d+$")
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
 
 
@@ -17,7 +19,14 @@ def source_line(node: Node) -> str | None:
     if not frames:
         return None
     last = frames[-1]
-    return f"{last['file'].rsplit('/', 1)[-1]}:{last['line']} in {last['function']}"
+    return line_text(last["file"], int(last["line"]), last["function"])
+
+
+def line_text(file: str, line: int, function: str) -> str:
+    """A line of the user's code: "model.py:12 in forward", also in what Dynamo resumes there."""
+    while resumed := _RESUMED.match(function):
+        function = resumed["function"]
+    return f"{file.rsplit('/', 1)[-1]}:{line} in {function}"
 
 
 def module_path(node: Node) -> str:
@@ -27,6 +36,17 @@ def module_path(node: Node) -> str:
         return ""
     path, _ = list(stack.values())[-1]
     return _plain(path)
+
+
+def shared_path(paths: Iterable[str]) -> str:
+    """The path that all `paths` lie under, or else the top modules that they come from."""
+    split = [path.split(".") for path in paths if path]
+    common: list[str] = []
+    for names in zip(*split, strict=False):
+        if len(set(names)) > 1:
+            break
+        common.append(names[0])
+    return ".".join(common) or ", ".join(dict.fromkeys(path[0] for path in split))
 
 
 def set_module_prefix(gm: GraphModule, prefix: str) -> None:

@@ -3,42 +3,55 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
+import sympy
 import torch
 from torch._ops import OpOverload
-from torch.fx import Node
+from torch.fx import Graph, Node
+from torch.fx.experimental.symbolic_shapes import (
+    GuardOnDataDependentSymNode,
+    free_unbacked_symbols,
+)
 
 from .engines.base import EngineBackend
-from .registry import Rejection, arguments_of, registered
-from .shapes import Size, is_static, is_unbacked, size_range
+from .registry import Rejection, arguments_of, is_view, registered
+from .relations import linear
+from .shapes import Size, expression, is_static, is_unbacked, size_range
 
-__all__ = ["is_size", "support"]
+__all__ = ["computes", "input_sizes", "is_size", "support", "target_computes"]
 
 _MAX_RANK = 8
 _NUMBERS = (torch.SymInt, torch.SymFloat, torch.SymBool, int, float)
 
 
-def support(node: Node, backend: EngineBackend, *, whitelisted: bool = False) -> Rejection | None:
+def support(
+    node: Node,
+    backend: EngineBackend,
+    *,
+    whitelisted: bool = False,
+    sizes: Set[sympy.Symbol] | None = None,
+) -> Rejection | None:
     """Why `node`, a call, stays in PyTorch whatever surrounds it, or None.
 
     The node and its arguments have `meta["val"]`; nothing is built.
 
     Args:
         whitelisted: whether `Settings.whitelist` names the node, as an opt-in converter asks for.
+        sizes: the `input_sizes` of the graph, for who asks about many of its nodes.
     """
     if node.target is operator.getitem:
         producer = node.args[0]
         assert isinstance(producer, Node)
-        return support(producer, backend, whitelisted=whitelisted)
+        return support(producer, backend, whitelisted=whitelisted, sizes=sizes)
     if not isinstance(node.target, OpOverload) or node.target not in registered():
         return Rejection("no_converter", f"{node.target} has no converter")
     converter = registered()[node.target]
     if converter.opt_in and not whitelisted:
         detail = f"{node.target} converts only if `whitelist` names it: {converter.opt_in}"
         return Rejection("opt_in", detail)
-    for value in _tensors(node):
+    for value in (*_tensors_in(node), *_tensors_out(node)):
         if rejection := _tensor_limits(value, backend):
             return rejection
     arguments = {
@@ -48,12 +61,31 @@ def support(node: Node, backend: EngineBackend, *, whitelisted: bool = False) ->
     leaves = torch.utils._pytree.tree_leaves(arguments)
     if any(isinstance(value, torch.SymFloat) for value in leaves):
         return Rejection("check", f"{node.target}: an argument is a float computed from sizes")
+    if (size := _unreadable_size(node, leaves)) is not None:
+        detail = f"{node.target}: no input has the size {size}, which depends on data"
+        return Rejection("shape", detail)
     for value in leaves:
-        if isinstance(value, torch.SymInt) and not _is_of_sizes(value, node):
+        if isinstance(value, torch.SymInt) and not _is_of_sizes(value, node, sizes):
             detail = f"{node.target}: the number {value} is no size of an input tensor"
             return Rejection("check", detail)
-    reason = converter.check(arguments, node=node, features=backend.features)
+    try:
+        reason = converter.check(arguments, node=node, features=backend.features)
+    except GuardOnDataDependentSymNode as error:
+        reason = f"whether {error.cond} depends on data"
     return None if reason is None else Rejection("check", f"{node.target}: {reason}")
+
+
+def computes(node: Node) -> bool:
+    """Whether a node does work, and counts towards a minimum size; views and casts do not."""
+    return target_computes(node.target)
+
+
+def target_computes(target: object) -> bool:
+    """`computes` for a call that is no node."""
+    if not isinstance(target, OpOverload):
+        return False
+    converter = registered().get(target)
+    return not is_view(target) if converter is None else converter.computes
 
 
 def is_size(node: Node) -> bool:
@@ -61,29 +93,67 @@ def is_size(node: Node) -> bool:
     return node.op != "output" and isinstance(node.meta.get("val"), _NUMBERS)
 
 
-def _is_of_sizes(value: torch.SymInt, node: Node) -> bool:
-    """Whether a number can be computed from sizes; an engine takes tensors, and no other number."""
-    symbols = set(value.node.expr.free_symbols)
-    for placeholder in node.graph.find_nodes(op="placeholder") if symbols else ():
+def input_sizes(graph: Graph) -> frozenset[sympy.Symbol]:
+    """The symbols that the sizes of a graph's input tensors are made of."""
+    symbols: set[sympy.Symbol] = set()
+    for placeholder in graph.find_nodes(op="placeholder"):
         fake = placeholder.meta.get("val")
         sizes: Sequence[Size] = fake.shape if isinstance(fake, torch.Tensor) else ()
         for size in sizes:
             if isinstance(size, torch.SymInt):
-                symbols -= size.node.expr.free_symbols
-    return not symbols
+                symbols |= size.node.expr.free_symbols
+    return frozenset(symbols)
 
 
-def _tensors(node: Node) -> list[torch.Tensor]:
-    """Every tensor that the node takes or gives (outputs that nobody reads left out)."""
-    values: list[Any] = [n.meta.get("val") for n in node.all_input_nodes]
+def _is_of_sizes(value: torch.SymInt, node: Node, sizes: Set[sympy.Symbol] | None) -> bool:
+    """Whether a number can be computed from sizes; an engine takes tensors, and no other number.
+
+    Of sizes that depend on data see `_unreadable_size`.
+    """
+    symbols = value.node.expr.free_symbols - free_unbacked_symbols(value)
+    return not symbols or symbols <= (input_sizes(node.graph) if sizes is None else sizes)
+
+
+def _unreadable_size(node: Node, arguments: Sequence[Any]) -> Size | None:
+    """A size that depends on data and that the shapes of the node's tensors do not determine.
+
+    If they determine the sizes of every node, the inputs of a cluster determine those inside it.
+    """
+    taken, given = _tensors_in(node), _tensors_out(node)
+    known = {expression(size) for tensor in taken for size in tensor.shape if not is_static(size)}
+    sizes: list[Size] = [value for value in arguments if isinstance(value, torch.SymInt)]
+    sizes += [size for tensor in given for size in tensor.shape]
+    for size in sizes:
+        if is_unbacked(size) and not _is_determined(expression(size), known):
+            return size
+    return None
+
+
+def _is_determined(expr: sympy.Expr, known: Set[sympy.Expr]) -> bool:
+    if expr in known or expr.is_number:
+        return True
+    if expr.is_Symbol:
+        solved = (linear(other) for other in known)
+        return not free_unbacked_symbols(expr) or any(s and s[0] == expr for s in solved)
+    return all(_is_determined(part, known) for part in expr.args)
+
+
+def _tensors_in(node: Node) -> list[torch.Tensor]:
+    return _flat([n.meta.get("val") for n in node.all_input_nodes])
+
+
+def _tensors_out(node: Node) -> list[torch.Tensor]:
+    """What the node gives (outputs that nobody reads left out)."""
     output = node.meta.get("val")
     if isinstance(output, (tuple, list)):
         read = {user.args[1] for user in node.users if user.target is operator.getitem}
-        values += [value for i, value in enumerate(output) if i in read]
-    else:
-        values.append(output)
-    flat = torch.utils._pytree.tree_leaves(values)
-    return [value for value in flat if isinstance(value, torch.Tensor)]
+        output = [value for i, value in enumerate(output) if i in read]
+    return _flat(output)
+
+
+def _flat(values: Any) -> list[torch.Tensor]:
+    leaves = torch.utils._pytree.tree_leaves(values)
+    return [value for value in leaves if isinstance(value, torch.Tensor)]
 
 
 def _tensor_limits(tensor: torch.Tensor, backend: EngineBackend) -> Rejection | None:
@@ -94,11 +164,12 @@ def _tensor_limits(tensor: torch.Tensor, backend: EngineBackend) -> Rejection | 
     if tensor.dim() > _MAX_RANK:
         return Rejection("shape", f"rank {tensor.dim()} is more than TensorRT's {_MAX_RANK}")
     for size in tensor.shape:
-        if is_unbacked(size):
-            return Rejection("shape", f"the size {size} depends on data")
         if is_static(size) and int(size) == 0:
             return Rejection("shape", f"the tensor {tuple(tensor.shape)} is empty")
         if backend.bounded and size_range(size)[1] is None:
+            if is_unbacked(size):
+                detail = f"the size {size} depends on data and has no upper bound: slice [:max]"
+                return Rejection("unbounded", detail)
             return Rejection(
                 "unbounded",
                 f"the size {size} has no upper bound: give one with torch._dynamo.mark_dynamic("

@@ -2,52 +2,55 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
+import networkx as nx
+import pytest
 import torch
+from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
+from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner, Partition
+from torch.fx.passes.operator_support import OperatorSupport
 
 from fxtrt.capture import trace
-from fxtrt.registry import Rejection
+from fxtrt.partition import PartitionPlan
+from fxtrt.registry import Rejection, registered
 
 aten = torch.ops.aten
+UNARY = (torch.relu, torch.neg, torch.sigmoid, torch.sigmoid, lambda x: x.view(-1).view(2, 3))
 
 
-def random_dag(seed: int, size: int, *, shuffled: bool = False) -> GraphModule:
-    """A random graph of relu and add, some of which `rejects_add` keeps out of engines.
-
-    shuffled: the same graph with its nodes in another valid order.
-    """
+def random_dag(seed: int, size: int) -> GraphModule:
+    """A random graph of relu, add, views and sigmoid, which `rejects` keeps out of engines."""
     rng = random.Random(seed)
     inputs = [[rng.randrange(i + 1) for _ in range(rng.choice((1, 1, 2)))] for i in range(size)]
-    kinds = [rng.random() < 0.35 for _ in range(size)]
+    kinds = [rng.choice(UNARY) for _ in range(size)]
 
     def function(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        values: dict[int, torch.Tensor] = {0: x}
-        order = _shuffled_order(inputs, seed) if shuffled else list(range(size))
-        for i in order:
-            operands = [values[j] for j in inputs[i]]
-            if len(operands) == 2:
-                values[i + 1] = operands[0] + operands[1]
-            else:
-                values[i + 1] = torch.sigmoid(operands[0]) if kinds[i] else torch.relu(operands[0])
-        return tuple(values[i + 1] for i in range(size - min(3, size), size))
+        values = [x]
+        for sources, unary in zip(inputs, kinds, strict=True):
+            operands = [values[j] for j in sources]
+            values.append(operands[0] + operands[1] if len(operands) == 2 else unary(operands[0]))
+        return tuple(values[-min(3, size) :])
 
     return trace(function, (torch.randn(2, 3),))
 
 
-def _shuffled_order(inputs: list[list[int]], seed: int) -> list[int]:
-    rng = random.Random(seed + 1)
-    done, order = {0}, []
-    pending = set(range(len(inputs)))
-    while pending:
-        ready = sorted(i for i in pending if all(j in done for j in inputs[i]))
-        chosen = rng.choice(ready)
-        pending.remove(chosen)
-        done.add(chosen + 1)
-        order.append(chosen)
-    return order
+def shuffle(gm: GraphModule, seed: int) -> None:
+    """Put the nodes of `gm` into another valid order, at random."""
+    rng = random.Random(seed)
+    graph: nx.DiGraph[Node] = nx.DiGraph()
+    graph.add_nodes_from(gm.graph.nodes)
+    graph.add_edges_from((source, node) for node in graph for source in node.all_input_nodes)
+    keys = {node: (node.op != "placeholder", node.op == "output", rng.random()) for node in graph}
+    order = list(nx.lexicographical_topological_sort(graph, keys.__getitem__))
+    for previous, node in itertools.pairwise(order):
+        previous.append(node)
+    gm.graph.lint()
 
 
 def rejects(*targets: object) -> Callable[[Node, bool], Rejection | None]:
@@ -57,3 +60,37 @@ def rejects(*targets: object) -> Callable[[Node, bool], Rejection | None]:
         return Rejection("test", str(node.target)) if node.target in targets else None
 
     return support
+
+
+def replace_converter(
+    monkeypatch: pytest.MonkeyPatch, target: OpOverload, build: Callable[..., Any]
+) -> None:
+    """Convert `target` with `build` during a test."""
+    changed = replace(registered()[target], build=build)
+    monkeypatch.setattr("fxtrt.registry._CONVERTERS", {**registered(), target: changed})
+
+
+def quotient(gm: GraphModule, plan: PartitionPlan) -> nx.DiGraph[str]:
+    """The graph with each cluster as one node."""
+    home = {node: cluster.name for cluster in plan.clusters for node in cluster.nodes}
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    for node in gm.graph.nodes:
+        graph.add_node(home.get(node, node.name))
+        for source in node.all_input_nodes:
+            a, b = home.get(source, source.name), home.get(node, node.name)
+            if a != b:
+                graph.add_edge(a, b)
+    return graph
+
+
+def their_partitions(
+    gm: GraphModule, support: Callable[[Node, bool], Rejection | None]
+) -> list[Partition]:
+    """What torch's own partitioner makes of `gm`."""
+
+    class Support(OperatorSupport):
+        def is_node_supported(self, submodules: object, node: Node) -> bool:
+            return node.op == "call_function" and support(node, False) is None
+
+    partitioner = CapabilityBasedPartitioner(gm, Support(), allows_single_node_partition=True)
+    return partitioner.propose_partitions()

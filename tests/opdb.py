@@ -21,8 +21,19 @@ from fxtrt.engines.base import EngineBackend
 from fxtrt.errors import ConversionError, EngineError
 from fxtrt.registry import registered
 
-DTYPES = (torch.float32, torch.float16, torch.int32, torch.int64, torch.bool)
-TOLERANCES = {torch.float32: (1e-4, 1e-5), torch.float16: (1e-2, 2e-3)}
+DTYPES = (
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int32,
+    torch.int64,
+    torch.bool,
+)
+TOLERANCES = {
+    torch.float32: (1e-4, 1e-5),
+    torch.float16: (1e-2, 2e-3),
+    torch.bfloat16: (2e-2, 1.6e-2),
+}
 """rtol and atol by the dtype of the result; others are exact."""
 
 _ATTENTION = (
@@ -176,7 +187,7 @@ def _tolerance(op: str, expected: torch.Tensor) -> tuple[float, float]:
     """rtol and atol. Halves are measured against the largest of them, which sums cancel from."""
     factor = 10 if op in _ATTENTION else 1
     rtol, atol = (factor * value for value in TOLERANCES.get(expected.dtype, (0.0, 0.0)))
-    if expected.dtype != torch.float16:
+    if expected.dtype not in (torch.float16, torch.bfloat16):
         return rtol, atol
     finite = expected[expected.isfinite()].float()
     return rtol, atol * max(1.0, float(finite.abs().max()) if finite.numel() else 0.0)

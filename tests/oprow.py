@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.fx import GraphModule
 
 from fxtrt.capture import trace
 from fxtrt.engines.base import EngineBackend
+from fxtrt.engines.network import Network
 from fxtrt.registry import Rejection
 from fxtrt.support import is_size, support
 
@@ -54,7 +56,7 @@ def W(*shape: int, low: float | None = None, high: float | None = None) -> T:
     return T(shape, low=low, high=high, weight=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OpRow:
     """A call of `target` that must convert and equal eager, or be declined with `rejected`.
 
@@ -111,6 +113,11 @@ class TracedRow:
     gm: GraphModule
     inputs: tuple[torch.Tensor, ...]
 
+    @cached_property
+    def expected(self) -> tuple[torch.Tensor, ...]:
+        """What torch gives."""
+        return tuple(self.gm(*self.inputs))
+
 
 def trace_row(row: OpRow, *, dynamic: bool = False, device: str = "cpu") -> TracedRow:
     """The graph of the row's call, with its random inputs (the same ones every time)."""
@@ -131,6 +138,31 @@ def trace_row(row: OpRow, *, dynamic: bool = False, device: str = "cpu") -> Trac
 
     inputs = tuple(made[slot] for slot in slots)
     return TracedRow(trace(function, inputs, dynamic=dynamic), inputs)
+
+
+@cache
+def traced_row(row: OpRow) -> TracedRow:
+    """`trace_row` with static sizes, traced once for all tests that want it."""
+    return trace_row(row)
+
+
+def compare(row: OpRow, traced: TracedRow, network: Network, backend: EngineBackend) -> None:
+    """Run `network` on the row's inputs.
+
+    Raises:
+        AssertionError: an output is not what torch gives, or not of its dtype or shape.
+    """
+    engine = backend.load(network, network.inputs, network.outputs)
+    actual = engine.run(traced.inputs)
+    torch.testing.assert_close(
+        actual, traced.expected, atol=row.tolerance, rtol=row.tolerance, equal_nan=True
+    )
+
+
+def layer_kinds(network: Network) -> list[str]:
+    """The names of the LayerTypes of `network`, layer by layer."""
+    definition = network.definition
+    return [definition.get_layer(i).type.name for i in range(definition.num_layers)]
 
 
 def rejection_of(traced: TracedRow, backend: EngineBackend) -> Rejection | None:

@@ -1,83 +1,38 @@
-"""Plans are found again only for the same cluster, and a damaged file loses nothing."""
+"""Plans come back as they went in, whoever else writes, and the least used leave first."""
 
 from __future__ import annotations
 
-import importlib
 import logging
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import sympy
-import torch
-import torch.nn.functional as F
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from fxtrt.cache import EngineKey, PlanCache, _code_digest, _symbols
-from fxtrt.capture import trace
-from fxtrt.engines.base import EngineBackend
-from fxtrt.registry import Converter, registered
+from fxtrt.cache import PlanCache, entries, evict
+from fxtrt.engine_key import EngineKey
+from fxtrt.plan_file import PlanHeader, read_header, read_plan
 from fxtrt.settings import Settings
 
-X, Y = torch.randn(1, 4, 6, 6), torch.randn(1, 4, 6, 6)
-W, V = torch.randn(4), torch.randn(4)
 KEY = EngineKey("0" * 64)
+HEADER = PlanHeader("reference", "TensorRT 1 for no GPU", "backbone", 12, "2.14.0", 0.0)
 
 
-def key(function: Callable[..., Any], backend: EngineBackend, **options: Any) -> EngineKey:
-    return EngineKey.of(trace(function, (X, Y)), backend, Settings(**options))
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        pytest.param(lambda x, y: x - y, lambda x, y: y - x, id="operand order"),
-        pytest.param(lambda x, y: x.softmax(0), lambda x, y: x.softmax(1), id="axis"),
-        pytest.param(
-            lambda x, y: F.max_pool2d(x, 2), lambda x, y: F.max_pool2d(x, 2, 1), id="stride"
-        ),
-        pytest.param(lambda x, y: x.clamp(0, 1), lambda x, y: x.clamp(0, 6), id="bounds"),
-        pytest.param(lambda x, y: x * 2, lambda x, y: x * 2.0, id="scalar type"),
-        pytest.param(lambda x, y: x.flatten(1) @ W.new_ones(144), lambda x, y: x * 3, id="target"),
-        pytest.param(lambda x, y: x[..., :4] * W, lambda x, y: x[..., :4] * V, id="weights"),
-        pytest.param(lambda x, y: (x * 2, x + y), lambda x, y: (x + y, x * 2), id="output order"),
-    ],
-)
-def test_different_clusters_have_different_keys(
-    one: Any, other: Any, reference: EngineBackend
-) -> None:
-    assert key(one, reference) == key(one, reference)
-    assert key(one, reference) != key(other, reference)
-
-
-def test_the_key_covers_settings_and_engine(reference: EngineBackend) -> None:
-    def function(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return x + y
-
-    base = key(function, reference)
-    assert base != key(function, reference, optimization_level=1)
-    assert base == key(function, reference, min_cluster_size=7)
-
-
-def test_the_key_covers_shapes_and_ranges(reference: EngineBackend) -> None:
-    def function(x: torch.Tensor) -> torch.Tensor:
-        return x + 1
-
-    def of(x: torch.Tensor, dynamic: bool = False) -> EngineKey:
-        return EngineKey.of(trace(function, (x,), dynamic=dynamic), reference, Settings())
-
-    assert of(X) != of(X[..., :3])
-    assert of(X) != of(X.half())
-    assert of(X) != of(X, dynamic=True)
+def keys(count: int) -> list[EngineKey]:
+    return [EngineKey(f"{number:064x}") for number in range(count)]
 
 
 def test_a_plan_comes_back_as_it_went_in(tmp_path: Path) -> None:
     cache = PlanCache(tmp_path)
     assert cache.get(KEY) is None
-    cache.put(KEY, b"plan")
+    cache.put(KEY, b"plan", HEADER)
     assert cache.get(KEY) == b"plan"
-    assert [path.name for path in (tmp_path / "plans").iterdir()] == [f"{KEY.digest}.plan"]
+    (path,) = (tmp_path / "plans").iterdir()
+    assert path.name == f"{KEY.digest}.plan"
+    assert read_header(path) == HEADER
 
 
 @pytest.mark.parametrize(
@@ -87,21 +42,23 @@ def test_a_plan_comes_back_as_it_went_in(tmp_path: Path) -> None:
         pytest.param(lambda data: data[:10], id="no header"),
         pytest.param(lambda data: b"", id="empty"),
         pytest.param(lambda data: data[:-1] + b"X", id="changed"),
+        pytest.param(lambda data: data.replace(b"backbone", b"headbone"), id="changed header"),
         pytest.param(lambda data: b"x" + data[1:], id="another format"),
+        pytest.param(lambda data: data[:13] + b"\xff" * 8 + data[21:], id="absurd lengths"),
     ],
 )
 def test_a_damaged_file_counts_as_absent(
     damage: Callable[[bytes], bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = PlanCache(tmp_path)
-    cache.put(KEY, b"plan")
+    cache.put(KEY, b"plan", HEADER)
     (file,) = (tmp_path / "plans").iterdir()
     file.write_bytes(damage(file.read_bytes()))
     with caplog.at_level(logging.WARNING):
         assert cache.get(KEY) is None
     assert "built again" in caplog.text
     assert not file.exists()
-    cache.put(KEY, b"plan")
+    cache.put(KEY, b"plan", HEADER)
     assert cache.get(KEY) == b"plan"
 
 
@@ -111,39 +68,103 @@ def test_a_directory_that_cannot_be_written_is_no_error(
     blocked = tmp_path / "file"
     blocked.write_text("")
     with caplog.at_level(logging.WARNING):
-        PlanCache(blocked).put(KEY, b"plan")
+        PlanCache(blocked).put(KEY, b"plan", HEADER)
     assert "could not be written" in caplog.text
 
 
-def test_the_key_covers_the_code_that_makes_networks(
-    reference: EngineBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_least_recently_used_leaves_first(tmp_path: Path) -> None:
+    first, second, third = keys(3)
+    plan, long_ago = bytes(10_000), time.time() - 1000
+    unlimited = PlanCache(tmp_path)
+    for age, key in enumerate((first, second)):
+        unlimited.put(key, plan, HEADER)
+        os.utime(tmp_path / "plans" / f"{key.digest}.plan", (long_ago + age, long_ago + age))
+    assert unlimited.get(first) == plan  # which makes the second the least recently used
+    PlanCache(tmp_path, limit_bytes=25_000).put(third, plan, HEADER)
+    assert {entry.digest for entry in entries(tmp_path)} == {first.digest, third.digest}
+
+
+def test_the_limit_counts_every_kind_of_file(tmp_path: Path) -> None:
+    PlanCache(tmp_path).put(KEY, bytes(10_000), HEADER)
+    PlanCache(tmp_path, "timing").put(KEY, bytes(10_000), HEADER)
+    assert [entry.kind for entry in entries(tmp_path)] == ["timing", "plan"]
+    evict(tmp_path, 15_000)
+    assert [entry.kind for entry in entries(tmp_path)] == ["timing"]
+
+
+def test_a_plan_that_exceeds_the_limit_drives_out_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def function(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return x + y
-
-    def of_source(source: str) -> EngineKey:
-        (tmp_path / "fxtrt_third_party.py").write_text(source)
-        _code_digest.cache_clear()
-        return key(function, reference)
-
-    monkeypatch.syspath_prepend(tmp_path)
-    first = of_source("def build(ctx, x):\n    return x\n")
-    module = importlib.import_module("fxtrt_third_party")
-    erfinv = torch.ops.aten.erfinv.default
-    extra = Converter(erfinv, module.build, parameters={"self": "x"})
-    monkeypatch.setattr("fxtrt.registry._CONVERTERS", {**registered(), erfinv: extra})
-    second = of_source("def build(ctx, x):\n    return x\n")
-    assert first != second == of_source("def build(ctx, x):\n    return x\n")
-    assert second != of_source("def build(ctx, x):\n    return ctx.unary('SIN', x)\n")
-    monkeypatch.undo()
-    _code_digest.cache_clear()
+    small, large = keys(2)
+    cache = PlanCache(tmp_path, limit_bytes=5_000)
+    cache.put(small, b"plan", HEADER)
+    cache.put(large, bytes(10_000), HEADER)
+    assert "cache_limit_bytes" in caplog.text
+    assert cache.get(small) == b"plan"
 
 
-def test_symbols_may_swap_their_names() -> None:
-    s0, s1 = (sympy.Symbol(name, integer=True, positive=True) for name in ("s0", "s1"))
-    graph, environment = torch.fx.Graph(), ShapeEnv()
-    for number, size in enumerate((s1, s0, s1 + 2 * s0)):
-        value = environment.create_symintnode(size, hint=number)
-        graph.placeholder(f"x{number}").meta["val"] = value
-    graph.output(())
-    assert _symbols(torch.fx.GraphModule({}, graph)) == ["s0", "s1", "s0 + 2*s1"]
+def test_eviction_leaves_what_is_being_written_and_sweeps_what_was_abandoned(
+    tmp_path: Path,
+) -> None:
+    PlanCache(tmp_path).put(KEY, b"plan", HEADER)
+    writing, abandoned = tmp_path / "plans" / ".new", tmp_path / "plans" / ".old"
+    for path, age in ((writing, 60), (abandoned, 3 * 24 * 3600)):
+        path.write_bytes(b"half a pl")
+        os.utime(path, (time.time() - age,) * 2)
+    evict(tmp_path, 1)
+    assert [path.name for path in (tmp_path / "plans").iterdir()] == [".new"]
+
+
+def test_the_settings_name_the_cache(tmp_path: Path) -> None:
+    assert PlanCache.of(Settings(cache_dir=None)) is None
+    cache = PlanCache.of(Settings(cache_dir=tmp_path, cache_limit_bytes=1))
+    assert cache is not None
+    cache.put(KEY, b"plan", HEADER)
+    assert entries(tmp_path) == []
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from test_cache import HEADER, keys
+from fxtrt.cache import PlanCache
+
+cache, letter = PlanCache(Path(sys.argv[1]), limit_bytes=1 << 20), sys.argv[2].encode()
+print("ready", flush=True)
+sys.stdin.readline()
+for turn in range(60):
+    for key in keys(4):
+        size = 50_000 + 997 * turn
+        cache.put(key, letter * size, HEADER)
+        plan = cache.get(key)
+        assert plan is None or plan == plan[:1] * len(plan), "a mixture of two plans"
+"""
+
+
+def test_two_processes_that_write_at_once_do_not_mix_their_plans(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(tmp_path), letter],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for letter in "ab"
+    ]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        _, errors = writer.communicate("go\n")
+        assert writer.returncode == 0, errors
+        assert "damaged" not in errors
+    found = entries(tmp_path)
+    assert [entry.digest for entry in sorted(found, key=lambda e: e.digest)] == [
+        key.digest for key in keys(4)
+    ]
+    for entry in found:
+        assert set(read_plan(entry.path)) in ({ord("a")}, {ord("b")})
+    assert [path for path in (tmp_path / "plans").iterdir() if path.name.startswith(".")] == []

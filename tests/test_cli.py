@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from graphs import replace_converter
+from test_report import CLUSTER, REJECTED
 
 import fxtrt
 from fxtrt.cli import main
 
 pytest.importorskip("torchvision")
 pytest.importorskip("matplotlib")
+
+
+FORMS = ("json", "html", "markdown")
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +47,53 @@ def test_report_prints_coverage(
     printed = capsys.readouterr().out
     assert "1 engine: 100.0% of the FLOPs" in printed
     assert "not built" in printed
+
+
+def test_report_writes_its_forms_and_compares_two(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    files = [tmp_path / name for name in ("a.json", "a.html", "a.md", "b.json")]
+    written = [f"--{form}={file}" for form, file in zip(FORMS, files, strict=False)]
+    base = ["report", "--model", "resnet18", "--engine", "reference"]
+    assert run(monkeypatch, *base, *written) == 0
+    assert "<svg" not in files[1].read_text(encoding="utf-8")
+    assert "layer1" in files[1].read_text(encoding="utf-8")
+    assert files[2].read_text(encoding="utf-8").startswith("**1 engine: 100.0%")
+    coverage = fxtrt.Coverage.from_json(files[0].read_text(encoding="utf-8"))
+    files[3].write_text(replace(coverage, clusters=()).to_json(), encoding="utf-8")
+    capsys.readouterr()
+    assert run(monkeypatch, "report", "--diff", str(files[0]), str(files[3])) == 0
+    assert "clusters                  1         0" in capsys.readouterr().out
+    assert run(monkeypatch, "report", "--diff", str(files[0]), str(files[2])) == 2
+    assert "not a report that fxtrt wrote" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("bars", "messages"),
+    [
+        (["--min-flops", "1", "--max-clusters", "1"], []),
+        (["--max-clusters", "0"], ["fxtrt: 1 clusters, --max-clusters allows 0"]),
+        (
+            ["--min-flops", "0.95", "--max-clusters", "0"],
+            [
+                "fxtrt: 75.00% of the FLOPs run in engines, --min-flops asks for 95.00%",
+                "fxtrt: 1 clusters, --max-clusters allows 0",
+            ],
+        ),
+    ],
+)
+def test_report_fails_below_the_bar(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    bars: list[str],
+    messages: list[str],
+) -> None:
+    inside = fxtrt.Coverage((CLUSTER,))
+    outside = replace(inside, rejections=(REJECTED,))
+    found = outside if len(messages) == 2 else inside
+    monkeypatch.setattr("fxtrt.demo.report", lambda *args, **options: found)
+    assert run(monkeypatch, "report", *bars) == bool(messages)
+    assert capsys.readouterr().err.splitlines() == messages
 
 
 def test_run_compares_both_ways_with_eager(
@@ -127,3 +182,21 @@ def test_missing_extras_are_named(
     monkeypatch.setitem(sys.modules, "torchvision", None)
     assert run(monkeypatch, "report") == 1
     assert "pip install 'fxtrt[vision]'" in capsys.readouterr().err
+
+
+def test_bisect_says_where_an_engine_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("bisect", "--model", "resnet18", "--engine", "reference")
+    assert run(monkeypatch, *arguments) == 0
+    assert capsys.readouterr().out == "Every cluster answers like PyTorch.\n"
+
+    def negated(ctx: Any, x: Any) -> Any:
+        return ctx.unary("NEG", x)
+
+    replace_converter(monkeypatch, torch.ops.aten.relu.default, negated)
+    assert run(monkeypatch, *arguments) == 1
+    printed = capsys.readouterr().out
+    where = r"cluster_0: relu = aten.relu.default \[\w+.py:\d+ in forward in relu\]"
+    assert re.match(where, printed), printed
+    assert "largest difference" in printed

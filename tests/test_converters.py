@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import pytest
-import torch
+from layertests import unit_tested
 from opinfos import ROWS
-from oprow import OpRow, TracedRow, in_float16, rejection_of, trace_row
+from oprow import (
+    OpRow,
+    TracedRow,
+    compare,
+    in_float16,
+    layer_kinds,
+    rejection_of,
+    trace_row,
+    traced_row,
+)
 
 from fxtrt.convert import convert
 from fxtrt.engines.base import EngineBackend
+from fxtrt.engines.network import Network
 from fxtrt.registry import registered
 
 ACCEPTED = [row for row in ROWS if row.rejected is None]
@@ -17,19 +27,18 @@ HALVES = [half for row in ACCEPTED if (half := in_float16(row)) is not None]
 DYNAMIC = [row for row in ACCEPTED if row.dynamic]
 
 
-def run_row(traced: TracedRow, row: OpRow, backend: EngineBackend) -> None:
+def run_row(traced: TracedRow, row: OpRow, backend: EngineBackend) -> Network:
     assert rejection_of(traced, backend) is None
     network = convert(traced.gm, backend.features)
-    engine = backend.load(network if not backend.plans else b"", network.inputs, network.outputs)
-    expected = traced.gm(*traced.inputs)
-    actual = engine.run(traced.inputs)
-    for a, e in zip(actual, expected, strict=True):
-        torch.testing.assert_close(a, e, atol=row.tolerance, rtol=row.tolerance, equal_nan=True)
+    assert set(layer_kinds(network)) <= unit_tested(), "the engine's own tests lack a layer"
+    compare(row, traced, network, backend)
+    return network
 
 
 @pytest.mark.parametrize("row", ACCEPTED, ids=lambda row: row.id)
 def test_equals_eager(row: OpRow, reference: EngineBackend) -> None:
-    run_row(trace_row(row), row, reference)
+    network = run_row(traced_row(row), row, reference)
+    assert "SHAPE" not in layer_kinds(network), "static sizes need no layers that read them"
 
 
 @pytest.mark.parametrize("row", HALVES, ids=lambda row: row.id)

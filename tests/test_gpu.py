@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -163,6 +164,31 @@ def test_a_cuda_graph_holds_an_engine(tensorrt: TensorRTBackend, tmp_path: Path)
         graph.replay()
         stream.synchronize()
         torch.testing.assert_close(result, model(x), atol=1e-4, rtol=1e-4)
+
+
+def test_measured_clusters_stay_where_they_win(
+    tensorrt: TensorRTBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = torch.nn.Sequential(
+        *(torch.nn.Sequential(torch.nn.Conv2d(16, 16, 3), torch.nn.ReLU()) for _ in range(8))
+    )
+    model = model.eval().cuda()
+    x = torch.randn(1, 16, 64, 64, device="cuda")
+    options: dict[str, Any] = {
+        "engine": "tensorrt",
+        "partition": "measured",
+        "tactic_sources": TACTICS,
+        "cache_dir": tmp_path,
+    }
+    first = fxtrt.report(fxtrt.compile(model, (x,), **options))
+    print(first)
+    assert all(row.engine_ms < row.pytorch_ms for row in first.clusters)  # type: ignore[operator]  # both were measured
+    assert {row.code for row in first.rejections} <= {"slower"}
+    assert len(first.clusters) == 1 or first.rejections
+    monkeypatch.setattr("fxtrt.settle.measure", None)  # The figures are in the cache.
+    again = fxtrt.compile(model, (x,), **options)
+    torch.testing.assert_close(again(x), model(x), atol=1e-4, rtol=1e-4)
+    assert fxtrt.report(again).converted == first.converted
 
 
 def test_the_demo(tensorrt: TensorRTBackend, tmp_path: Path) -> None:

@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
+import time
+
 import networkx as nx
 import pytest
 import torch
-from graphs import random_dag, rejects
+from graphs import quotient, random_dag, rejects, shuffle, their_partitions
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.fx import GraphModule, Node
-from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
-from torch.fx.passes.operator_support import OperatorSupport
+from torch.fx import Graph, GraphModule
 
 from fxtrt.capture import trace
-from fxtrt.partition import PartitionPlan, partition
+from fxtrt.partition import partition
 from fxtrt.settings import Settings
 
 aten = torch.ops.aten
 SUPPORT = rejects(aten.sigmoid.default)
 ANY_SIZE = Settings(min_cluster_size=1)
-
-
-def quotient(gm: GraphModule, plan: PartitionPlan) -> nx.DiGraph[str]:
-    """The graph with each cluster as one node."""
-    home = {node: cluster.name for cluster in plan.clusters for node in cluster.nodes}
-    graph: nx.DiGraph[str] = nx.DiGraph()
-    for node in gm.graph.nodes:
-        graph.add_node(home.get(node, node.name))
-        for source in node.all_input_nodes:
-            a, b = home.get(source, source.name), home.get(node, node.name)
-            if a != b:
-                graph.add_edge(a, b)
-    return graph
 
 
 @given(seed=st.integers(0, 10_000), size=st.integers(1, 40))
@@ -45,13 +32,26 @@ def test_clusters_are_convex_and_every_call_is_accounted_for(seed: int, size: in
     assert sorted(map(str, [*clustered, *plan.rejections])) == sorted(map(str, calls))
 
 
-@given(seed=st.integers(0, 10_000), size=st.integers(1, 30))
+@given(seed=st.integers(0, 10_000), size=st.integers(1, 40), minimum=st.integers(1, 4))
 @settings(max_examples=40, deadline=None)
-def test_the_order_of_nodes_does_not_matter(seed: int, size: int) -> None:
-    def sizes(gm: GraphModule) -> list[int]:
-        return [len(cluster.nodes) for cluster in partition(gm, SUPPORT, ANY_SIZE).clusters]
+def test_the_order_of_nodes_does_not_matter(seed: int, size: int, minimum: int) -> None:
+    def outcome(gm: GraphModule) -> tuple[object, ...]:
+        originals = set(gm.graph.nodes)
+        plan = partition(gm, SUPPORT, Settings(min_cluster_size=minimum))
+        clusters = [{n.name for n in c.nodes if n in originals} for c in plan.clusters]
+        codes = {n.name: r.code for n, r in plan.rejections.items() if n in originals}
+        return clusters, codes, len(gm.graph.nodes), plan.cuts, plan.cuts_before_repair
 
-    assert sizes(random_dag(seed, size)) == sizes(random_dag(seed, size, shuffled=True))
+    shuffled = random_dag(seed, size)
+    shuffle(shuffled, seed)
+    assert outcome(random_dag(seed, size)) == outcome(shuffled)
+
+
+@given(seed=st.integers(0, 10_000), size=st.integers(1, 40), minimum=st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_repair_never_adds_cuts_or_clusters(seed: int, size: int, minimum: int) -> None:
+    plan = partition(random_dag(seed, size), SUPPORT, Settings(min_cluster_size=minimum))
+    assert plan.cuts <= plan.cuts_before_repair
 
 
 @given(seed=st.integers(0, 10_000), size=st.integers(1, 40))
@@ -59,13 +59,7 @@ def test_the_order_of_nodes_does_not_matter(seed: int, size: int) -> None:
 def test_never_more_clusters_than_torch_makes(seed: int, size: int) -> None:
     gm = random_dag(seed, size)
 
-    class Support(OperatorSupport):
-        def is_node_supported(self, submodules: object, node: Node) -> bool:
-            return node.op == "call_function" and SUPPORT(node, False) is None
-
-    theirs = CapabilityBasedPartitioner(
-        gm, Support(), allows_single_node_partition=True
-    ).propose_partitions()
+    theirs = their_partitions(gm, SUPPORT)
     assert len(partition(gm, SUPPORT, ANY_SIZE).clusters) <= len(theirs)
 
 
@@ -117,3 +111,106 @@ def test_a_size_never_splits_a_cluster() -> None:
     gm = trace(function, (torch.randn(2, 3),), dynamic=True)
     plan = partition(gm, SUPPORT, ANY_SIZE)
     assert len(plan.clusters) == 1
+
+
+def test_a_cut_is_counted_once_for_each_side_that_reads_it() -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        a = torch.relu(x)  # read by PyTorch (twice) and by the second cluster: two cuts
+        b = torch.sigmoid(a) + torch.sigmoid(a).sin()  # two values into the second cluster
+        return torch.relu(a + b)  # a result is no cut
+
+    gm = trace(function, (torch.randn(2),))
+    plan = partition(gm, SUPPORT, ANY_SIZE)
+    assert len(plan.clusters) == 2
+    assert plan.cuts_before_repair == 4
+
+
+def test_a_size_read_outside_costs_the_tensor() -> None:
+    def function(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = torch.cat([x, x])
+        return torch.sigmoid(x).view(y.shape[0] // 2, -1), torch.relu(y) + y.shape[0]
+
+    gm = trace(function, (torch.randn(2, 3),), dynamic=True)
+    plan = partition(gm, rejects(aten.sigmoid.default, aten.view.default), ANY_SIZE)
+    assert [len(cluster.nodes) for cluster in plan.clusters] == [3]
+    assert plan.cuts == 1
+
+
+def test_large_graphs_take_linear_time() -> None:
+    """Quadratic time would be minutes."""
+    x = torch.empty(2, 3, device="meta")
+    graph = Graph()
+    values = [graph.placeholder("x")]
+    for i in range(20_000):
+        target = aten.sigmoid.default if i % 5 == 0 else aten.add.Tensor
+        operands = (values[-1], values[i // 2]) if i % 5 else (values[i // 3],)
+        values.append(graph.call_function(target, operands))
+    graph.output((values[-1],))
+    for node in graph.nodes:
+        node.meta["val"] = x
+    gm = GraphModule(torch.nn.Module(), graph)
+    start = time.process_time()
+    assert partition(gm, SUPPORT, ANY_SIZE).clusters
+    assert time.process_time() - start < 20
+
+
+def test_a_constant_is_made_where_it_is_read() -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        steps = torch.arange(x.shape[0], dtype=torch.float32)
+        return torch.relu(torch.sigmoid(torch.relu(x + 1) * 2) * steps) + steps
+
+    gm = trace(function, (torch.randn(3, 3),))
+    plan = partition(gm, SUPPORT, ANY_SIZE)
+    assert len(plan.clusters) == 2
+    assert plan.cuts == 2
+
+
+def test_two_views_of_one_value_cross_as_that_value() -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(torch.exp(x) + 1)
+        return torch.sigmoid(y.view(3, 2)) @ torch.sigmoid(y.view(2, 3).permute(0, 1))
+
+    gm = trace(function, (torch.randn(6),))
+    x = torch.randn(6)
+    expected = gm(x)
+    plan = partition(gm, rejects(aten.sigmoid.default, aten.matmul.default), ANY_SIZE)
+    assert [len(cluster.nodes) for cluster in plan.clusters] == [3]
+    assert (plan.cuts_before_repair, plan.cuts) == (2, 1)
+    codes = [rejection.code for rejection in plan.rejections.values()]
+    assert codes.count("recomputed") == 3
+    gm.recompile()
+    torch.testing.assert_close(gm(x), expected, atol=0, rtol=0)
+
+
+def test_nothing_moves_past_a_write() -> None:
+    """The view that PyTorch reads after the write is made before it, in the cluster."""
+    x = torch.empty(2, 3, device="meta")
+    graph = Graph()
+    source = graph.placeholder("x")
+    cast = graph.call_function(aten.neg.default, (source,))
+    view = graph.call_function(aten.view.default, (cast, [3, 2]))
+    other = graph.call_function(aten.view.default, (cast, [6]))
+    write = graph.call_function(aten.copy_.default, (source, cast))
+    late = [graph.call_function(aten.sigmoid.default, (node,)) for node in (view, other)]
+    graph.output((write, *late))
+    for node in graph.nodes:
+        node.meta["val"] = x
+    gm = GraphModule(torch.nn.Module(), graph)
+    plan = partition(gm, rejects(aten.sigmoid.default, aten.copy_.default), ANY_SIZE)
+    assert [cluster.nodes for cluster in plan.clusters] == [(cast, view, other)]
+    assert plan.cuts == plan.cuts_before_repair == 3
+
+
+def test_an_island_in_pytorch_joins_two_clusters() -> None:
+    """The lone relu costs two cuts, and what comes after it would have to wait for its cluster."""
+
+    def function(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        a = torch.sigmoid(torch.relu(torch.sigmoid(x)))
+        return torch.exp(torch.relu(a) + 1) * 2, torch.sigmoid(torch.exp(torch.relu(y) + 1) * 2)
+
+    gm = trace(function, (torch.randn(3), torch.randn(3)))
+    plan = partition(gm, SUPPORT, Settings())
+    assert [len(cluster.nodes) for cluster in plan.clusters] == [8]
+    (detail,) = {r.detail for r in plan.rejections.values() if r.code == "too_small"}
+    assert "1 compute nodes apart from the rest of the cluster" in detail
+    assert (plan.cuts_before_repair, plan.cuts) == (4, 2)

@@ -98,7 +98,7 @@ def test_ranges_become_the_optimisation_profile(reference: EngineBackend) -> Non
 def test_an_upper_bound_is_asked_for(way: str) -> None:
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     net, x = model(), torch.randn(3, 3, 64, 48)
-    options = {"engine": "tensorrt_rtx", "cache_dir": None}
+    options: dict[str, Any] = {"engine": "tensorrt_rtx", "cache_dir": None}
     torch._dynamo.reset()
     compiled: Any
     with torch.no_grad():

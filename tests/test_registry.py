@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -57,3 +59,16 @@ def test_bind_fills_in_the_defaults_of_the_schema() -> None:
     bound = bind(aten.max_pool2d.default, (0, [3, 3]), {"ceil_mode": True})
     assert bound["stride"] == []
     assert bound["ceil_mode"] is True
+
+
+def test_a_named_operator_registers_once_its_package_is_imported() -> None:
+    pytest.importorskip("torchvision")
+    code = """
+import sys, torch, fxtrt
+print([str(target) for target in fxtrt.registered() if target.namespace == "torchvision"])
+print("torchvision" in sys.modules)
+import torchvision
+print(torch.ops.torchvision.roi_align.default in fxtrt.registered())
+"""
+    lines = subprocess.check_output([sys.executable, "-c", code], text=True).splitlines()
+    assert lines == ["[]", "False", "True"]

@@ -1,7 +1,14 @@
-"""The report says what runs where, why, and what it costs, in plain text."""
+"""The report says what runs where, why, and what it costs, in every form."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from importlib.resources import files
+from typing import Any
+
+import jsonschema
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -10,10 +17,25 @@ import fxtrt
 from fxtrt.build import BuildInfo
 from fxtrt.capture import trace
 from fxtrt.flops import flops
-from fxtrt.report import ClusterRow, Coverage, RejectionRow
+from fxtrt.report import ClusterRow, Coverage, GraphBreak, RejectionRow
+from fxtrt.report.advice import advise
+from fxtrt.report.diff import diff
+from fxtrt.report.picture import Picture, PictureNode
 
 BUILT = BuildInfo(seconds=1.5, layers=12, plan_bytes=3 << 20, cached=False)
-CLUSTER = ClusterRow("cluster_0", "backbone", 9, 3_000_000_000, "tensorrt", "TensorRT 10", BUILT)
+CLUSTER = ClusterRow(
+    name="cluster_0",
+    module_paths=("backbone.body.conv1", "backbone.fpn"),
+    nodes=9,
+    flops=3_000_000_000,
+    ops=(("aten.convolution.default", 5), ("aten.relu.default", 4)),
+    dtypes=("float32",),
+    bytes_in=12 << 20,
+    bytes_out=5 << 10,
+    engine="tensorrt",
+    runs_on="TensorRT 10",
+    build=BUILT,
+)
 REJECTED = RejectionRow(
     node="nms",
     target="torchvision.nms.default",
@@ -24,54 +46,244 @@ REJECTED = RejectionRow(
     flops=1_000_000_000,
     computes=True,
 )
+BREAK = GraphBreak("a break", "model.py:3 in forward")
 
 
 def test_totals_and_shares() -> None:
-    part = Coverage((CLUSTER,), (REJECTED,), ("a break",))
+    drawn = Picture((PictureNode("a", "t", "m", 0), PictureNode("b", "t", "m", None, 0)), ((0, 1),))
+    part = Coverage((CLUSTER,), (REJECTED,), (BREAK,), 2, 3, (drawn,))
     total = Coverage.total([part, part])
     assert (total.nodes, total.converted) == (20, 18)
+    assert total.flops == 8_000_000_000
     assert total.flops_share == 0.75
     assert [row.name for row in total.clusters] == ["cluster_0", "cluster_1"]
+    assert (total.cuts, total.cuts_before_repair) == (4, 6)
+    assert [n.cluster for p in total.pictures for n in p.nodes] == [0, None, 1, None]
+    assert [n.rejection for p in total.pictures for n in p.nodes] == [None, 0, None, 1]
     assert Coverage().flops_share == 0.0
 
 
 def test_the_text() -> None:
-    text = str(Coverage((CLUSTER,), (REJECTED, REJECTED), ("a break (model.py:3)",)))
-    assert "1 engine: 60.0% of the FLOPs, 9 of 11 compute nodes" in text
-    for part in ("backbone", "3.00", "3.0 MiB", "1.50 s", "tensorrt: TensorRT 10"):
+    text = str(Coverage((CLUSTER,), (REJECTED, REJECTED), (BREAK,), 2, 3))
+    assert text.startswith(
+        "1 engine: 60.0% of the FLOPs, 9 of 11 compute nodes, 2 cuts (3 before repair)"
+    )
+    for part in ("backbone", "3.00", "3.0 MiB", "12.0 MiB", "5.0 KiB", "1.50 s"):
         assert part in text
+    assert "tensorrt: TensorRT 10" in text
     assert "2        no_converter  torchvision.nms.default has no converter" in text
-    assert "a break (model.py:3)" in text
-    assert max(map(len, text.splitlines())) <= 110
+    assert "model.py:3 in forward" in text
+
+
+def test_the_text_is_at_most_100_columns_wide() -> None:
+    cluster = replace(CLUSTER, name="cluster_10", module_paths=("a" * 50,), nodes=1000)
+    cluster = replace(cluster, flops=10**12, bytes_in=10**9, bytes_out=10**9)
+    rejected = replace(REJECTED, detail="word " * 80, source="s" * 80, flops=10**12)
+    found = replace(BREAK, reason="r" * 200, source="s" * 80)
+    coverage = Coverage((cluster,), (rejected,), (found,))
+    timed = Coverage(
+        (replace(cluster, engine_ms=123.45, pytorch_ms=1234.5),), (replace(rejected, ms=123.45),)
+    )
+    for text in (str(coverage), str(timed)):
+        assert max(map(len, text.splitlines())) <= 100
 
 
 def test_what_comes_from_the_cache_says_so() -> None:
     cached = BuildInfo(seconds=0.1, layers=None, plan_bytes=1 << 20, cached=True)
-    row = ClusterRow("cluster_0", "", 3, 0, "tensorrt", "TensorRT 10", cached)
-    assert "from cache" in str(Coverage((row,)))
+    assert "from cache" in str(Coverage((replace(CLUSTER, build=cached),)))
 
 
 def test_many_reasons_are_cut_short() -> None:
-    rows = tuple(
-        RejectionRow(f"n{i}", "t", "check", f"reason {i}", "", "", 0, True) for i in range(30)
-    )
-    assert "... and 10 nodes for other reasons" in str(Coverage((), rows))
+    rows = tuple(replace(REJECTED, detail=f"reason {i}") for i in range(30))
+    assert "... and 10 calls for other reasons" in str(Coverage((), rows))
 
 
-def test_rows_name_the_module_and_the_line() -> None:
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.part = nn.Sequential(nn.ReLU(), nn.ReLU(), nn.ReLU())
+def test_reasons_are_sorted_by_time_then_flops() -> None:
+    slow = replace(REJECTED, detail="slow", flops=0, ms=5.0)
+    heavy = replace(REJECTED, detail="heavy", flops=10**12)
+    many = replace(REJECTED, detail="many", flops=0, calls=40)
+    text = str(Coverage((), (many, heavy, slow)))
+    assert text.index("slow") < text.index("heavy") < text.index("many")
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.erfinv(self.part(x).clamp(0, 0.5))
 
-    coverage = fxtrt.report(Model().eval(), (torch.rand(3),), engine="reference")
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Sigmoid())
+        self.rest = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Sigmoid())
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.rest(torch.erfinv(self.part(x) * 0.5))
+
+
+X = torch.rand(2, 4)
+
+
+@pytest.fixture(scope="module")
+def coverage() -> Coverage:
+    return fxtrt.report(Model().eval(), (X,), engine="reference")
+
+
+def test_rows_name_the_module_and_the_line(coverage: Coverage) -> None:
     (row,) = coverage.rejections
     assert row.target == "aten.erfinv.default"
     assert row.source.startswith("test_report.py:")
-    assert "part" in coverage.clusters[0].modules
+    first, second = coverage.clusters
+    assert [row.modules for row in coverage.clusters] == ["part", "rest"]
+    assert (first.bytes_in, first.bytes_out) == (2 * 4 * 4, 2 * 4 * 4)
+    assert (second.bytes_in, second.bytes_out) == (2 * 4 * 4, 2 * 8 * 4)
+    assert ("aten.relu.default", 1) in first.ops
+    assert first.dtypes == ("float32",)
+    assert coverage.cuts == 2
+
+
+def test_the_picture_holds_every_call(coverage: Coverage) -> None:
+    (picture,) = coverage.pictures
+    assert picture.dropped == 0
+    assert [node.target for node in picture.nodes if node.cluster is None] == [
+        "input",
+        "aten.erfinv.default",
+    ]
+    rejected = next(i for i, node in enumerate(picture.nodes) if node.rejection == 0)
+    around = [picture.nodes[end] for edge in picture.edges if rejected in edge for end in edge]
+    assert {node.cluster for node in around} == {0, None, 1}
+
+
+def test_precision_is_among_the_dtypes() -> None:
+    report = fxtrt.report(Model().eval(), (X,), engine="reference", precision="float16")
+    assert report.clusters[0].dtypes == ("float16", "float32")
+
+
+def test_advice_says_what_a_converter_would_join(coverage: Coverage) -> None:
+    (advice,) = advise(coverage)
+    assert advice.joins == (("cluster_0", "cluster_1"),)
+    assert "write a converter for aten.erfinv.default" in str(advice)
+    assert "joins cluster_0 and cluster_1" in coverage.to_markdown()
+
+
+def test_advice_joins_nothing_that_another_node_keeps_apart() -> None:
+    class Fork(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x.relu().sigmoid().relu() * 0.5
+            x = torch.erfinv(x) + torch.special.ndtri(x)
+            return x.relu().sigmoid()
+
+    advice = advise(fxtrt.report(Fork().eval(), (X,), engine="reference"))
+    assert len(advice) == 2
+    assert [item.joins for item in advice] == [(), ()]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "step"),
+    [
+        ({"min_cluster_size": 9}, "too_small", "lower min_cluster_size"),
+        ({"blacklist": ("aten.relu",)}, "blacklist", "take aten.relu.default off the blacklist"),
+    ],
+)
+def test_advice_knows_the_reason(options: dict[str, Any], code: str, step: str) -> None:
+    report = fxtrt.report(Model().eval(), (X,), engine="reference", **options)
+    assert code in {row.code for row in report.rejections}
+    assert any(step in item.step for item in advise(report))
+
+
+def test_markdown_has_a_row_for_each_cluster_and_reason(coverage: Coverage) -> None:
+    text = replace(coverage, graph_breaks=(GraphBreak("a | b", "m.py:1"),)).to_markdown()
+    assert "| cluster_1 | rest" in text
+    assert "aten.erfinv.default has no converter" in text
+    assert "a \\| b" in text
+
+
+def test_json_fits_its_schema_and_comes_back(coverage: Coverage) -> None:
+    schema = json.loads(files("fxtrt.report").joinpath("coverage.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    full = replace(
+        coverage,
+        clusters=(*coverage.clusters, replace(CLUSTER, engine_ms=1.0, pytorch_ms=2.0)),
+        graph_breaks=(BREAK,),
+    )
+    for report in (coverage, full, Coverage()):
+        text = report.to_json()
+        jsonschema.validate(json.loads(text), schema)
+        assert Coverage.from_json(text) == report
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not a report"),
+        ("[]", "not a report"),
+        ('{"version": 2}', "has version 2, this fxtrt reads 1"),
+        ('{"version": 1}', "does not fit its schema"),
+    ],
+)
+def test_other_json_is_refused(text: str, message: str) -> None:
+    with pytest.raises(fxtrt.errors.ReportError, match=message):
+        Coverage.from_json(text)
+
+
+def test_a_diff_names_what_changed(coverage: Coverage) -> None:
+    assert diff(coverage, coverage) == "Nothing changed."
+    after = fxtrt.report(Model().eval(), (X,), engine="reference", blacklist=("rest",))
+    text = diff(coverage, after)
+    assert "clusters                  2         1" in text
+    assert "- rest: 3 nodes" in text
+    assert "blacklist: 'rest' is in the blacklist" in text
+    assert "relu_1 (rest.1): engine -> blacklist" in text
+
+
+def test_measuring_times_every_row() -> None:
+    model = Model().eval()
+    before = fxtrt.report(model, (X,), measure=True, engine="reference")
+    assert all(row.engine_ms is None and row.pytorch_ms for row in before.clusters)
+    after = fxtrt.report(fxtrt.compile(model, (X,), engine="reference"), (X,), measure=True)
+    assert all(row.engine_ms and row.pytorch_ms for row in after.clusters)
+    for report in (before, after):
+        assert all(row.ms for row in report.rejections)
+    with pytest.raises(fxtrt.errors.FxtrtError, match="needs example inputs"):
+        fxtrt.report(model, measure=True)
+
+
+class Broken(nn.Module):
+    """Most of its work is in graphs; a sum leaves them, and a matrix product is between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Model()
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = self.model(x)
+        total = float(x.sum())
+        return self.outside(x) * total
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch's
+    def outside(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ torch.ones(8, 3)
+
+
+@pytest.mark.parametrize("measure", [False, True])
+def test_what_no_graph_holds_counts_too(measure: bool) -> None:
+    torch._dynamo.reset()
+    compiled: Any = torch.compile(Broken().eval(), backend="fxtrt", options={"engine": "reference"})
+    with torch.no_grad():
+        compiled(X)
+        without = fxtrt.report(compiled)
+        report = fxtrt.report(compiled, (X,), measure=measure)
+    outside = {row.target: row for row in report.rejections if row.code == "outside"}
+    assert outside["aten.mm.default"].flops == 2 * 2 * 8 * 3
+    assert outside["aten.mm.default"].source.endswith("in outside")
+    assert (outside["aten.mm.default"].ms is not None) == measure
+    assert "item" in outside["aten._local_scalar_dense.default"].detail
+    assert report.flops == without.flops + 2 * 2 * 8 * 3
+    assert without.flops_share == 1.0 > report.flops_share
+
+
+def test_what_no_part_holds_counts_too() -> None:
+    report = fxtrt.report(Broken().eval(), (X,), engine="reference")
+    missed, *outside = (row for row in report.rejections if row.code in ("capture", "outside"))
+    assert missed.code == "capture"
+    products = [row for row in outside if row.target == "aten.mm.default"]
+    assert [row.flops for row in products] == [2 * 2 * 8 * 3]
+    assert report.flops == sum(row.flops for row in report.clusters) + 2 * 2 * 8 * 3
 
 
 def test_flops_are_torchs() -> None:

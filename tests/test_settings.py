@@ -24,7 +24,9 @@ from fxtrt.errors import SettingsError
         ({"blacklist": [1]}, "strings only"),
         ({"workspace_bytes": -1}, "at least 1"),
         ({"tf32": 1}, "True or False"),
-        ({"on_build_failure": "ignore"}, "fallback, raise"),
+        ({"on_build_failure": "ignore"}, "fallback, bisect, raise"),
+        ({"partition": "measure"}, "did you mean 'measured'"),
+        ({"fuel": -1}, "at least 0"),
         ({"cache_dir": 5}, "a path or None"),
     ],
 )

@@ -185,7 +185,7 @@ def test_graph_breaks_are_counted_with_their_reasons(block: nn.Module) -> None:
     coverage = fxtrt.report(model)
     assert len(coverage.clusters) == 2
     assert len(coverage.graph_breaks) == 1
-    assert "test_torch_compile.py" in coverage.graph_breaks[0]
+    assert "test_torch_compile.py" in coverage.graph_breaks[0].source
 
 
 def test_two_models_have_two_reports(block: nn.Module) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from layertests import unit_tested
 from networkrun import constant, floats, load, run
 
 from fxtrt.engines import discover
@@ -105,6 +106,11 @@ def test_unknown_layer_is_refused_by_name(
 
     with pytest.raises(EngineError, match=r"'relu_7' is a ACTIVATION layer.*cannot execute"):
         load(reference, build, floats(1))
+
+
+def test_every_layer_type_has_tests(reference: EngineBackend, trt: Any) -> None:
+    load(reference, relu_of(trt), floats(1.0))  # fills the table
+    assert set(layers.HANDLERS) <= unit_tested()
 
 
 def test_layer_without_defined_values_is_refused(reference: EngineBackend, trt: Any) -> None:

@@ -58,6 +58,17 @@ def test_activation(reference: EngineBackend, trt: Any, kind: str, dtype: torch.
     torch.testing.assert_close(run(reference, build, torch.tensor(X, dtype=dtype)), expected)
 
 
+def test_clip_between_crossing_bounds_gives_the_lower_one(
+    reference: EngineBackend, trt: Any
+) -> None:
+    def build(net: Any, x: Any) -> Any:
+        layer = net.add_activation(x, trt.ActivationType.CLIP)
+        layer.alpha, layer.beta = 1.0, 0.5
+        return layer.get_output(0)
+
+    assert run(reference, build, floats(X)).tolist() == [max(1.0, min(0.5, x)) for x in X]
+
+
 def test_every_activation_is_tested(trt: Any) -> None:
     assert set(trt.ActivationType.__members__) <= set(ACTIVATIONS)
 

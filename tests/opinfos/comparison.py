@@ -13,6 +13,7 @@ F16, I32, I64, BOOL = torch.float16, torch.int32, torch.int64, torch.bool
 X = T((2, 3, 4))
 IX = T((4, 5), I64, -2, 3)
 IY = T((5,), I32, -2, 3)
+IW = T((4, 1), I64, -2, 3, weight=True)
 BX = T((4, 5), BOOL)
 LEFT = V(math.nan, 1.0, math.nan, math.inf, 2.0, 3.0, -math.inf)
 RIGHT = V(1.0, math.nan, math.nan, math.inf, 3.0, 3.0, math.inf)
@@ -25,11 +26,14 @@ ROWS = [
     *(OpRow(op.Tensor, (X, W(3, 1)), dynamic=True) for op in _COMPARISONS),
     *(OpRow(op.Tensor, (LEFT, RIGHT), name="nan") for op in _COMPARISONS),
     *(OpRow(op.Tensor, (IX, IY), name="int", dynamic=True) for op in _COMPARISONS),
+    *(OpRow(op.Tensor, (IX, IW), name="int-weight") for op in _COMPARISONS),
     *(OpRow(op.Tensor, (BX, T((5,), BOOL)), name="bool") for op in _COMPARISONS),
     *(OpRow(op.Tensor, (IX, T((5,))), name="int-float") for op in _COMPARISONS),
     *(OpRow(op.Scalar, (X, 0.5), dynamic=True) for op in _COMPARISONS),
     *(OpRow(op.Scalar, (IX, 0.5), name="int-float") for op in _COMPARISONS),
+    *(OpRow(op.Scalar, (IX, -0.5), name="int-negative-float") for op in _COMPARISONS),
     *(OpRow(op.Scalar, (IX, 1), name="int") for op in _COMPARISONS),
+    *(OpRow(op.Scalar, (LEFT, 2.0), name="nan") for op in _COMPARISONS),
     OpRow(aten.ge.Scalar, (BX, 0.5), name="bool-float"),
     OpRow(aten.gt.Scalar, (T((9,), F16), 0.1), name="float16"),
     OpRow(

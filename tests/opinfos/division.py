@@ -49,6 +49,12 @@ ROWS = [
     OpRow(aten.div.Tensor_mode, (FAR, 8), FLOOR, name="floor"),
     OpRow(aten.div.Tensor_mode, (FAR, FAR), FLOOR, name="x", rejected=BY_TENSOR),
     OpRow(aten.div.Scalar_mode, (IX, 3), FLOOR, dynamic=True),
+    OpRow(
+        aten.div.Tensor_mode,
+        (T((500,), torch.bfloat16, -300.0, 300.0), T((500,), torch.bfloat16, 1.0, 20.0)),
+        {"rounding_mode": "trunc"},
+        name="bfloat16-trunc",
+    ),
     OpRow(aten.div.Scalar_mode, (IX, 2.5), {"rounding_mode": "trunc"}, name="int-float"),
     OpRow(
         aten.div.Scalar_mode,

@@ -53,7 +53,7 @@ ROWS = [
         aten.mul.Tensor,
         (T((8,), F16, 3e4, 6e4), 1e-8),
         name="float16-tiny-number",
-        tolerance=1e-3,
+        tolerance=1e-4,
     ),
     OpRow(aten.mul.Scalar, (X, 2), dynamic=True),
     OpRow(aten.mul.Scalar, (T((2, 3), torch.bfloat16), 3.0), name="bfloat16", tolerance=1e-2),

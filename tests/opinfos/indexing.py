@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from oprow import OpRow, T
+from oprow import OpRow, T, V
 
 aten = torch.ops.aten
 
@@ -15,6 +15,8 @@ def I(*shape: int, low: int = -4, high: int = 4, weight: bool = False) -> T:  # 
     """Indices in [low, high)."""
     return T(shape, I64, low=low, high=high, weight=weight)
 
+
+ENDS = V(0, -1, 3, -4, dtype=I64)
 
 ROWS = [
     OpRow(aten.index.Tensor, (X, [I(3)]), dynamic=True),
@@ -33,6 +35,7 @@ ROWS = [
         (X, [None, I(2, 1, weight=True), I(3, weight=True)]),
         name="two_weights",
     ),
+    OpRow(aten.index.Tensor, (X, [ENDS, ENDS, ENDS]), dynamic=True, name="ends"),
     OpRow(aten.index.Tensor, (X, [I(3), I(3, weight=True)]), name="one_of_two_is_weight"),
     OpRow(aten.index.Tensor, (T((4, 5), torch.bool), [I(3), I(3)]), name="bool_data"),
     OpRow(aten.index.Tensor, (T((4, 5), I64), [I(3)]), name="int64_data"),

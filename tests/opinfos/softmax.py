@@ -29,4 +29,5 @@ ROWS = [
     OpRow(aten.log_softmax.int, (HALF, 1, torch.float32), name="dtype"),
     OpRow(aten.log_softmax.int, (T(()), 0), name="0d", rejected="0-d"),
     OpRow(aten._log_softmax.default, (X, 2, False), dynamic=True),
+    OpRow(aten._log_softmax.default, (FAR, 0, False), name="no-underflow"),
 ]

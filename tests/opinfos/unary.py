@@ -60,6 +60,7 @@ ROWS = [
     OpRow(aten.trunc.default, (TIES,), name="ties"),
     OpRow(aten.expm1.default, (TINY,), name="tiny", tolerance=1e-12),
     OpRow(aten.log1p.default, (TINY,), name="tiny", tolerance=1e-12),
+    OpRow(aten.log1p.default, (V(-0.4, -0.1, 0.1, 0.4),), name="near"),
     OpRow(aten.frac.default, (X,), dynamic=True),
     OpRow(aten.frac.default, (IX,), name="int", rejected="int64"),
     *(

@@ -20,7 +20,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor, float, float], Tensor]] = {
     "SELU": lambda x, a, b: b * torch.where(x > 0, x, a * torch.expm1(x)),
     "SOFTSIGN": lambda x, a, b: x / (1 + x.abs()),
     "SOFTPLUS": lambda x, a, b: a * torch.logaddexp(b * x, torch.zeros_like(x)),
-    "CLIP": lambda x, a, b: torch.clamp(x, a, b),
+    "CLIP": lambda x, a, b: x.clamp(max=b).clamp(min=a),
     "HARD_SIGMOID": lambda x, a, b: torch.clamp(a * x + b, 0, 1),
     "SCALED_TANH": lambda x, a, b: a * torch.tanh(b * x),
     "THRESHOLDED_RELU": lambda x, a, b: torch.where(x > a, x, 0),

@@ -1,0 +1,127 @@
+"""Turns a plan and what it is for into one file that is complete or absent, and back."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import struct
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch.fx import GraphModule
+
+from .engines.base import EngineBackend
+from .errors import CacheError
+from .source import module_path, shared_path
+
+__all__ = ["PlanHeader", "read_header", "read_plan", "write_plan"]
+
+_MAGIC = b"fxtrt plan 2\n"
+_PREFIX = struct.Struct(f"<{len(_MAGIC)}sIQ32s")
+"""The magic, the lengths of header and plan in bytes, and the SHA-256 of both together."""
+_MOST_HEADER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class PlanHeader:
+    """What a plan is for, in words; `EngineKey` is what decides.
+
+    engine:  the name of its backend; `runs_on` its version and GPU.
+    modules: the part of the model that the cluster comes from.
+    nodes:   calls in the cluster.
+    torch:   the version that it was built with.
+    created: in seconds since the epoch.
+    """
+
+    engine: str
+    runs_on: str
+    modules: str
+    nodes: int
+    torch: str
+    created: float
+
+    @classmethod
+    def of(cls, cluster: GraphModule, backend: EngineBackend) -> PlanHeader:
+        """The header of a plan that is built now."""
+        calls = [node for node in cluster.graph.nodes if node.op == "call_function"]
+        return cls(
+            engine=backend.name,
+            runs_on=backend.fingerprint,
+            modules=shared_path(map(module_path, calls)),
+            nodes=len(calls),
+            torch=torch.__version__,
+            created=time.time(),
+        )
+
+
+def write_plan(path: Path, header: PlanHeader, plan: bytes) -> None:
+    """Write a file beside `path` and move it there in one step.
+
+    Raises:
+        OSError: the disk is full or read-only; nothing is left behind.
+    """
+    described = json.dumps(asdict(header)).encode()
+    digest = hashlib.sha256(described + plan).digest()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(_PREFIX.pack(_MAGIC, len(described), len(plan), digest))
+            file.write(described)
+            file.write(plan)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def read_plan(path: Path) -> bytes:
+    """The plan in `path`, every byte checked.
+
+    Raises:
+        CacheError: the file is damaged, or of another version of fxtrt.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        described, length, digest = _read_start(file, path)
+        plan = file.read()
+    if len(plan) != length or hashlib.sha256(described + plan).digest() != digest:
+        raise CacheError(f"the cache file {path} is damaged")
+    return plan
+
+
+def read_header(path: Path) -> PlanHeader:
+    """What the plan in `path` is for; the plan itself is not read.
+
+    Raises:
+        CacheError: the file is damaged, or of another version of fxtrt.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        described, _, _ = _read_start(file, path)
+    try:
+        return PlanHeader(**json.loads(described))
+    except (ValueError, TypeError) as error:
+        raise CacheError(f"the cache file {path} is damaged") from error
+
+
+def _read_start(file: BinaryIO, path: Path) -> tuple[bytes, int, bytes]:
+    """The header, the length of the plan, and the digest of both."""
+    prefix = file.read(_PREFIX.size)
+    if len(prefix) < _PREFIX.size:
+        raise CacheError(f"the cache file {path} is cut short")
+    magic, header_length, length, digest = _PREFIX.unpack(prefix)
+    if magic != _MAGIC:
+        raise CacheError(f"the file {path} is no plan of this version of fxtrt")
+    if header_length > _MOST_HEADER_BYTES:
+        raise CacheError(f"the cache file {path} is damaged")
+    return file.read(header_length), length, digest

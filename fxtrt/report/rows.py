@@ -1,0 +1,153 @@
+"""Turns what became of a graph's nodes into the rows of its Coverage."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
+
+from ..build import BuildInfo
+from ..engines.base import EngineBackend
+from ..flops import flops
+from ..outside import OutsideCall
+from ..partition import PartitionPlan, computes
+from ..registry import Rejection
+from ..settings import Settings
+from ..shapes import hint, is_unbacked
+from ..source import module_path, source_line
+from ..stitch import Cutting
+from .coverage import ClusterRow, Coverage, GraphBreak, RejectionRow
+from .picture import picture
+
+__all__ = ["cluster_row", "graph_coverage", "graph_rejection", "outside_rows"]
+
+_OUTSIDE = "outside of any graph"
+
+
+def cluster_row(
+    cutting: Cutting, backend: EngineBackend, settings: Settings, build: BuildInfo | None
+) -> ClusterRow:
+    """The row of a cluster that an engine runs."""
+    nodes, timing = cutting.cluster.nodes, build.timing if build else None
+    targets = Counter(str(node.target) for node in nodes if computes(node))
+    tensors = pytree.tree_leaves([node.meta["val"] for node in nodes])
+    dtypes = sorted({_dtype(value) for value in tensors if isinstance(value, torch.Tensor)})
+    if settings.precision != "model":
+        dtypes = list(dict.fromkeys([settings.precision, *dtypes]))
+    return ClusterRow(
+        name=cutting.cluster.name,
+        module_paths=tuple(dict.fromkeys(filter(None, map(module_path, nodes)))),
+        nodes=sum(map(computes, nodes)),
+        flops=sum(map(flops, nodes)),
+        ops=tuple(sorted(targets.items(), key=lambda item: (-item[1], item[0]))),
+        dtypes=tuple(dtypes),
+        bytes_in=_bytes(cutting.inputs),
+        bytes_out=_bytes(cutting.outputs),
+        engine=backend.name,
+        runs_on=backend.fingerprint,
+        build=None if build is None else replace(build, timing=None),
+        engine_ms=timing.engine_ms if timing else None,
+        pytorch_ms=timing.pytorch_ms if timing else None,
+    )
+
+
+def graph_coverage(
+    gm: GraphModule,
+    plan: PartitionPlan,
+    cuttings: Sequence[Cutting],
+    clusters: Sequence[ClusterRow],
+) -> Coverage:
+    """The coverage of a graph, before its clusters are stitched.
+
+    Args:
+        cuttings, clusters: of the plan's clusters, in one order.
+    """
+    rejected = [node for node in gm.graph.nodes if node in plan.rejections]
+    rows = tuple(_rejection_row(node, plan.rejections[node]) for node in rejected)
+    drawn = picture(
+        gm, [cutting.cluster for cutting in cuttings], {n: i for i, n in enumerate(rejected)}
+    )
+    return Coverage(
+        tuple(clusters), rows, (), plan.cuts, plan.cuts_before_repair, pictures=(drawn,)
+    )
+
+
+def graph_rejection(gm: GraphModule, rejection: Rejection) -> Coverage:
+    """The coverage of a Dynamo graph that stays as it is; its calls count as one row each."""
+    calls = [node for node in gm.graph.nodes if node.op.startswith("call_")]
+    rows = tuple(_row(node, rejection, _name(node), 0, computed=True) for node in calls)
+    drawn = picture(gm, (), {node: i for i, node in enumerate(calls)})
+    return Coverage(rejections=rows, pictures=(drawn,))
+
+
+def outside_rows(
+    calls: Sequence[OutsideCall], breaks: Sequence[GraphBreak] = (), *, timed: bool = False
+) -> tuple[RejectionRow, ...]:
+    """The rows of what no graph holds.
+
+    Args:
+        breaks: a call on the line of one of these says so.
+        timed: whether to give the times.
+    """
+    at = {found.source: found.reason for found in breaks if found.source}
+    return tuple(
+        RejectionRow(
+            node=call.module,
+            target=call.target,
+            code="outside",
+            detail=f"{_OUTSIDE}: {at[call.source]}" if call.source in at else _OUTSIDE,
+            module=call.module,
+            source=call.source,
+            flops=call.flops,
+            computes=call.computes,
+            calls=call.calls,
+            ms=call.ms if timed else None,
+        )
+        for call in calls
+    )
+
+
+def _rejection_row(node: Node, rejection: Rejection) -> RejectionRow:
+    return _row(node, rejection, str(node.target), flops(node), computed=computes(node))
+
+
+def _row(
+    node: Node, rejection: Rejection, target: str, count: int, *, computed: bool
+) -> RejectionRow:
+    return RejectionRow(
+        node=node.name,
+        target=target,
+        code=rejection.code,
+        detail=rejection.detail,
+        module=module_path(node),
+        source=source_line(node) or "",
+        flops=count,
+        computes=computed,
+    )
+
+
+def _name(node: Node) -> str:
+    return getattr(node.target, "__name__", str(node.target))
+
+
+def _bytes(nodes: Sequence[Node]) -> int:
+    """Of the tensors at the example's sizes; one whose size depends on data counts as empty."""
+    values = [node.meta.get("val") for node in nodes]
+    return sum(
+        value.element_size() * _numel(value) for value in values if isinstance(value, torch.Tensor)
+    )
+
+
+def _numel(tensor: torch.Tensor) -> int:
+    count = 1
+    for size in tensor.shape:
+        count *= 0 if is_unbacked(size) else hint(size)
+    return count
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

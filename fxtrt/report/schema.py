@@ -1,0 +1,82 @@
+"""A Coverage as versioned JSON, and back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from ..build import BuildInfo
+from ..errors import ReportError
+from .coverage import ClusterRow, Coverage, GraphBreak, RejectionRow
+from .picture import Picture, PictureNode
+
+__all__ = ["VERSION", "from_json", "to_json"]
+
+VERSION = 1
+"""Goes up when a field changes its meaning or goes; a new field alone does not raise it."""
+
+
+def to_json(coverage: Coverage) -> str:
+    """JSON that `coverage.schema.json` describes; the summary repeats what the rows add up to."""
+    value: dict[str, Any] = {
+        "version": VERSION,
+        "summary": {
+            "nodes": coverage.nodes,
+            "converted": coverage.converted,
+            "flops": coverage.flops,
+            "flops_share": coverage.flops_share,
+        },
+        **asdict(coverage),
+    }
+    for row in value["clusters"]:
+        if row["build"] is not None:
+            del row["build"]["timing"]  # The row has it.
+    return json.dumps(value, ensure_ascii=False, indent=1)
+
+
+def from_json(text: str) -> Coverage:
+    """What `to_json` wrote.
+
+    Raises:
+        ReportError: it is no such JSON, or of a version that this fxtrt does not read.
+    """
+    try:
+        value = json.loads(text)
+        version = value["version"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ReportError(f"not a report that fxtrt wrote as JSON: {error!r}") from error
+    if version != VERSION:
+        raise ReportError(f"the report has version {version!r}, this fxtrt reads {VERSION}")
+    try:
+        return _coverage(value)
+    except (TypeError, KeyError) as error:
+        raise ReportError(f"the report does not fit its schema: {error!r}") from error
+
+
+def _coverage(value: dict[str, Any]) -> Coverage:
+    return Coverage(
+        clusters=tuple(_cluster(row) for row in value["clusters"]),
+        rejections=tuple(RejectionRow(**row) for row in value["rejections"]),
+        graph_breaks=tuple(GraphBreak(**found) for found in value["graph_breaks"]),
+        cuts=value["cuts"],
+        cuts_before_repair=value["cuts_before_repair"],
+        pictures=tuple(_picture(picture) for picture in value["pictures"]),
+    )
+
+
+def _cluster(row: dict[str, Any]) -> ClusterRow:
+    build = row["build"]
+    changed = {
+        "module_paths": tuple(row["module_paths"]),
+        "ops": tuple((target, count) for target, count in row["ops"]),
+        "dtypes": tuple(row["dtypes"]),
+        "build": None if build is None else BuildInfo(**build),
+    }
+    return ClusterRow(**(row | changed))
+
+
+def _picture(value: dict[str, Any]) -> Picture:
+    nodes = tuple(PictureNode(**node) for node in value["nodes"])
+    edges = tuple((source, user) for source, user in value["edges"])
+    return Picture(nodes, edges, value["dropped"])

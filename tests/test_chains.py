@@ -1,0 +1,88 @@
+"""Random chains and DAGs of operators go through the whole pipeline and equal eager."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from chains import Program, programs
+from hypothesis import HealthCheck, given, settings
+from torch.fx import GraphModule
+
+from fxtrt.backend import lower
+from fxtrt.capture import trace
+from fxtrt.engines.base import EngineBackend
+from fxtrt.pass_manager import run_passes
+from fxtrt.runtime import EngineModule
+from fxtrt.settings import Settings
+from fxtrt.shapes import expression
+
+FEW, MANY = 40, 1500
+"""Programs per test, without and with --all-samples."""
+OTHER_SIZES = {2: 4, 3: 7, 5: 6}
+SETTINGS = Settings(engine="reference", min_cluster_size=1, on_build_failure="raise")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+def test_equals_eager(
+    dynamic: bool, reference: EngineBackend, request: pytest.FixtureRequest
+) -> None:
+    clusters = 0
+
+    def check(program: Program) -> None:
+        nonlocal clusters
+        compiled = _compile(program, reference, dynamic=dynamic)
+        clusters += len(_engines(compiled))
+        _compare(compiled, program)
+        other = program.resized(OTHER_SIZES)
+        if dynamic and _may_run(compiled, other):
+            _compare(compiled, other)
+
+    count = MANY if request.config.getoption("--all-samples") else FEW
+    configure = settings(
+        max_examples=count,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    configure(given(programs())(check))()
+    assert clusters >= count // 2
+
+
+def _compile(program: Program, backend: EngineBackend, *, dynamic: bool) -> GraphModule:
+    gm = trace(program, program.inputs, dynamic=dynamic)
+    run_passes(gm)
+    compiled, _ = lower(gm, backend, SETTINGS)
+    return compiled
+
+
+def _engines(compiled: GraphModule) -> list[EngineModule]:
+    return [module for module in compiled.modules() if isinstance(module, EngineModule)]
+
+
+def _compare(compiled: GraphModule, program: Program) -> None:
+    expected, actual = program(*program.inputs), compiled(*program.inputs)
+    for a, e in zip(actual, expected, strict=True):
+        finite = e[e.isfinite()]
+        largest = float(finite.abs().max()) if e.is_floating_point() and finite.numel() else 1.0
+        exact = not e.is_floating_point()
+        rtol, atol = (0.0, 0.0) if exact else (1e-4, 1e-5 * max(1.0, largest))
+        torch.testing.assert_close(a, e, rtol=rtol, atol=atol, equal_nan=True)
+    assert [engine.fallbacks for engine in _engines(compiled) if engine.fallbacks] == []
+
+
+def _may_run(compiled: GraphModule, program: Program) -> bool:
+    """Whether what the trace took for granted of the sizes holds for the program's inputs."""
+    values: dict[Any, int] = {}
+    environment = None
+    placeholders = compiled.graph.find_nodes(op="placeholder")
+    for node, x in zip(placeholders, program.inputs, strict=True):
+        for symbolic, size in zip(node.meta["val"].shape, x.shape, strict=True):
+            if isinstance(symbolic, torch.SymInt):
+                environment = symbolic.node.shape_env
+                values[expression(symbolic)] = size
+    guards = [] if environment is None else environment.guards
+    return all(bool(guard.expr.xreplace(values)) for guard in guards)

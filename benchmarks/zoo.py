@@ -18,6 +18,8 @@ __all__ = ["EXAMPLES", "Example"]
 
 CNN = image(160, 192)
 FIXED = image(224, 224, None)
+PADDED = image(128, 160, None)
+"""For models that pad to windows: torch.export works for hours on such expressions of H and W."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +119,8 @@ EXAMPLES = (
     _torchvision("regnet_y_400mf"),
     _torchvision("convnext_tiny"),
     _torchvision("vit_b_16", image(64, 64, None), image_size=64),
-    _torchvision("swin_t"),
-    _torchvision("swin_v2_t"),
+    _torchvision("swin_t", PADDED),
+    _torchvision("swin_v2_t", PADDED),
     _torchvision("maxvit_t", FIXED),
     _segmentation("deeplabv3_mobilenet_v3_large"),
     _segmentation("fcn_resnet50"),
@@ -147,7 +149,7 @@ EXAMPLES = (
     _timm("cait_xxs24_224", FIXED),
     _timm("deit_tiny_patch16_224", FIXED),
     _timm("beit_base_patch16_224", FIXED, depth=3),
-    _timm("davit_tiny"),
+    _timm("davit_tiny", PADDED),
     _timm("edgenext_xx_small"),
     _timm("repvgg_a0"),
     _timm("dla34"),

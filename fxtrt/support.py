@@ -23,7 +23,6 @@ from .shapes import Size, expression, is_static, is_unbacked, size_range
 __all__ = ["computes", "input_sizes", "is_size", "support", "target_computes"]
 
 _MAX_RANK = 8
-_NUMBERS = (torch.SymInt, torch.SymFloat, torch.SymBool, int, float)
 
 
 def support(
@@ -90,7 +89,11 @@ def target_computes(target: object) -> bool:
 
 def is_size(node: Node) -> bool:
     """Whether the node computes a size, or a number on the way to one, and not a tensor."""
-    return node.op != "output" and isinstance(node.meta.get("val"), _NUMBERS)
+    value = node.meta.get("val")
+    if isinstance(value, (torch.SymFloat, torch.SymBool)):
+        # An operator gives one only by reading the elements of a tensor.
+        return node.op == "call_function" and not isinstance(node.target, OpOverload)
+    return node.op != "output" and isinstance(value, (torch.SymInt, int, float))
 
 
 def input_sizes(graph: Graph) -> frozenset[sympy.Symbol]:

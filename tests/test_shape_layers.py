@@ -90,3 +90,24 @@ def test_floats_on_the_way_to_a_size_cut_nothing() -> None:
         x = torch.randn(count, 3)
         torch.testing.assert_close(fast(x), model(x))
     assert fast.forward.fallbacks == {}  # type: ignore[attr-defined]  # a GuardedForward
+
+
+class ByContent(torch.nn.Module):
+    """Divides by a number that is read from a tensor."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(x * 2)
+        return torch.relu(y * ((y.sum() + 1).item() / 3)) + 1
+
+
+def test_a_number_read_from_a_tensor_is_no_size() -> None:
+    model = ByContent().eval()
+    fast = fxtrt.compile(model, (torch.randn(4, 5),), engine="reference", min_cluster_size=1)
+    for _ in range(2):
+        x = torch.randn(4, 5)
+        torch.testing.assert_close(fast(x), model(x))
+    coverage = fxtrt.report(fast)
+    assert len(coverage.clusters) == 2
+    details = {row.target: row.detail for row in coverage.rejections}
+    assert "a float computed from sizes" in details["aten.mul.Tensor"]
+    assert "no converter" in details["aten._local_scalar_dense.default"]

@@ -12,6 +12,7 @@ from ..fake import known_equal
 from ..registry import converts
 from ..shapes import Size, is_static
 from .convolution import per_dimension
+from .creation import linspace
 from .normalization import first_output_only
 from .pooling import Windows, add_pooling, spatial_sizes
 
@@ -46,10 +47,11 @@ def _average_sizes(count: int) -> Any:
         sizes, outputs = spatial_sizes(x, count), _outputs(output_size, count)
         if _reduces(sizes, outputs) or _divides(sizes, outputs):
             return None
-        if not all(is_static(size) for size in (*sizes, *outputs)):
-            return f"windows from {tuple(sizes)} to {tuple(outputs)} depend on dynamic sizes"
         if count == 3:
-            return f"{tuple(sizes)} is not a multiple of {tuple(outputs)}"
+            return f"{tuple(sizes)} is not known to be a multiple of {tuple(outputs)}"
+        for size, output in zip(sizes, outputs, strict=True):
+            if not known_equal(size, output) and not is_static(output):
+                return f"the number of windows {output} is a dynamic size"
         return None
 
     return check
@@ -85,28 +87,40 @@ def _equal_windows(sizes: Sequence[Size], outputs: Sequence[Size]) -> Windows:
 def _average_by_matrices(
     ctx: Context, x: Any, sizes: Sequence[Size], outputs: Sequence[Size]
 ) -> Any:
-    """(rows, H) @ x @ (W, columns), in float32 since 1 / 3 is no half."""
-    rank = len(x.shape)
-    multiply, plain = ctx.net.add_matrix_multiply, ctx.trt.MatrixOperation.NONE
+    """rows @ x @ columns^T, in float32 since 1 / 3 is no half."""
+    multiply = ctx.net.add_matrix_multiply
+    plain, transposed = ctx.trt.MatrixOperation.NONE, ctx.trt.MatrixOperation.TRANSPOSE
     y = ctx.cast(x, torch.float32)
     if not known_equal(sizes[-1], outputs[-1]):
-        columns = _averaging_matrix(int(sizes[-1]), int(outputs[-1])).mT.contiguous()
-        (right,) = ctx.operands(columns, dtype=torch.float32, rank=rank)
-        y = multiply(y, plain, right, plain).get_output(0)
+        columns = _averaging_matrix(ctx, sizes[-1], int(outputs[-1]), len(x.shape))
+        y = multiply(y, plain, columns, transposed).get_output(0)
     if len(sizes) == 2 and not known_equal(sizes[0], outputs[0]):
-        rows = _averaging_matrix(int(sizes[0]), int(outputs[0]))
-        (left,) = ctx.operands(rows, dtype=torch.float32, rank=rank)
-        y = multiply(left, plain, y, plain).get_output(0)
+        rows = _averaging_matrix(ctx, sizes[0], int(outputs[0]), len(x.shape))
+        y = multiply(rows, plain, y, plain).get_output(0)
     return ctx.cast(y, ctx.dtype(x))
 
 
-def _averaging_matrix(size: int, output: int) -> torch.Tensor:
+def _averaging_matrix(ctx: Context, size: Size, output: int, rank: int) -> Any:
     """Row i averages from floor(i * size / output) to ceil((i + 1) * size / output)."""
-    matrix = torch.zeros(output, size)
-    for i in range(output):
-        start, end = i * size // output, -(-(i + 1) * size // output)
-        matrix[i, start:end] = 1 / (end - start)
-    return matrix
+    number = torch.arange(output)[:, None]
+    if is_static(size):
+        starts, ends = number * int(size) // output, -(-(number + 1) * int(size) // output)
+        position = torch.arange(int(size))
+        inside = (position >= starts) & (position < ends)
+        return ctx.operands(inside / (ends - starts), dtype=torch.float32, rank=rank)[0]
+    whole = ctx.features.shape_dtype
+    length, first, following, count, nearly = ctx.operands(
+        *(size, number, number + 1, output, output - 1), dtype=whole, rank=2
+    )
+    starts = ctx.elementwise("FLOOR_DIV", ctx.elementwise("PROD", first, length), count)
+    upper = ctx.elementwise("SUM", ctx.elementwise("PROD", following, length), nearly)
+    ends = ctx.elementwise("FLOOR_DIV", upper, count)
+    position = ctx.raise_rank(linspace(ctx, size, whole), 2)
+    begun = ctx.unary("NOT", ctx.elementwise("LESS", position, starts))
+    inside = ctx.elementwise("AND", begun, ctx.elementwise("LESS", position, ends))
+    lengths = ctx.cast(ctx.elementwise("SUB", ends, starts), torch.float32)
+    matrix = ctx.elementwise("DIV", ctx.cast(inside, torch.float32), lengths)
+    return ctx.raise_rank(matrix, rank)
 
 
 @converts(aten.adaptive_avg_pool1d.default, check=(_floating, _average_sizes(1)))

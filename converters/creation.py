@@ -15,6 +15,8 @@ from ..registry import converts
 from ..shapes import Size, is_static, is_unbacked
 from .shape import expand_to
 
+__all__ = ["linspace"]
+
 aten = torch.ops.aten
 
 Number = bool | int | float | torch.SymInt
@@ -154,11 +156,7 @@ def _range(ctx: Context, start: Number, step: Number) -> Any:
         ramp = torch.arange(int(count), dtype=_exact(dtype))
         return ctx.tensor((ramp * _plain(step) + _plain(start)).to(dtype))
     wide = torch.float32 if dtype.is_floating_point else dtype
-    layer = _linspace(ctx, wide)
-    layer.set_input(0, ctx.shapes.size(count))
-    layer.set_input(1, ctx.operands(start, dtype=wide, rank=0)[0])
-    layer.set_input(2, ctx.operands(step, dtype=wide, rank=1)[0])
-    return ctx.cast(layer.get_output(0), dtype)
+    return ctx.cast(linspace(ctx, count, wide, start, step), dtype)
 
 
 def _plain(number: Number) -> int | float:
@@ -169,9 +167,15 @@ def _exact(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype.is_floating_point else torch.int64
 
 
-def _linspace(ctx: Context, dtype: torch.dtype) -> Any:
-    """A FILL of one dynamic dimension; the type of its inputs decides where it takes no type."""
+def linspace(
+    ctx: Context, count: Size, dtype: torch.dtype, start: Number = 0, step: Number = 1
+) -> Any:
+    """`count`, a dynamic size, numbers of `dtype`: start, start + step, ..."""
     operation = ctx.trt.FillOperation.LINSPACE
-    if ctx.features.weakly_typed:
-        return ctx.net.add_fill((1,), operation)
-    return ctx.net.add_fill((1,), operation, ctx.features.to_trt(dtype))
+    # Where the layer takes no type, that of its inputs decides.
+    types = () if ctx.features.weakly_typed else (ctx.features.to_trt(dtype),)
+    layer = ctx.net.add_fill((1,), operation, *types)
+    layer.set_input(0, ctx.shapes.size(count))
+    layer.set_input(1, ctx.operands(start, dtype=dtype, rank=0)[0])
+    layer.set_input(2, ctx.operands(step, dtype=dtype, rank=1)[0])
+    return layer.get_output(0)

@@ -18,6 +18,7 @@ from .graph import attribute
 from .registry import Converter, arguments_of, parameter_names, registered
 from .shapes import hint, is_static, is_unbacked, size_range
 from .source import source_line
+from .support import is_size
 
 __all__ = ["convert", "input_specs", "output_specs"]
 
@@ -50,7 +51,7 @@ def convert(cluster: GraphModule, features: Features) -> Network:
             values[node] = attribute(cluster, node)
         elif node.op == "output":
             _mark_outputs(ctx, [values[n] for n in node.args[0]])
-        elif isinstance(node.meta["val"], (torch.SymInt, int)):
+        elif is_size(node):
             continue
         elif node.target is operator.getitem:
             values[node] = values[node.args[0]][node.args[1]]

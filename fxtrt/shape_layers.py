@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import reduce
 from typing import Any
 
@@ -12,12 +13,14 @@ from torch.utils._sympy.functions import (
     CeilToInt,
     CleanDiv,
     FloorDiv,
+    FloorToInt,
     Identity,
     IntTrueDiv,
     Max,
     Min,
     Mod,
     PythonMod,
+    ToFloat,
     TruncToInt,
 )
 
@@ -35,7 +38,8 @@ _FOLDS: dict[type, str] = {
     sympy.Max: "MAX",
     sympy.Min: "MIN",
 }
-_WRAPPERS = (Identity, TruncToInt, CeilToInt)
+_LARGEST_TERM = 1024
+"""Of a float factor as a fraction: its product with a size is exact, in floats as in integers."""
 
 
 class ShapeLayers:
@@ -94,12 +98,14 @@ class ShapeLayers:
             return self._constant([int(expr)])
         if expr.is_Symbol:
             return self._solve(expr)
-        if isinstance(expr, _WRAPPERS):
+        if isinstance(expr, Identity):
             return self._evaluate(expr.args[0])
+        if isinstance(expr, (FloorToInt, CeilToInt, TruncToInt)):
+            return self._evaluate(_whole(expr))
         operands = [self._evaluate(arg) for arg in expr.args]
         if fold := _FOLDS.get(expr.func):
             return reduce(lambda a, b: self._elementwise(fold, a, b), operands)
-        if isinstance(expr, (FloorDiv, CleanDiv, IntTrueDiv)):
+        if isinstance(expr, (FloorDiv, CleanDiv)):
             return self._elementwise("FLOOR_DIV", *operands)
         if isinstance(expr, (Mod, PythonMod)):
             quotient = self._elementwise("FLOOR_DIV", *operands)
@@ -140,3 +146,32 @@ class ShapeLayers:
     def _elementwise(self, operation: str, a: Any, b: Any) -> Any:
         op = getattr(self._network.trt.ElementWiseOperation, operation)
         return self._network.definition.add_elementwise(a, b, op).get_output(0)
+
+
+def _whole(expr: sympy.Expr) -> sympy.Expr:
+    """A rounded quotient of sizes, like ceil(s0 / 3) or floor(0.5 * s0), in integers alone.
+
+    Raises:
+        ConversionError: floats would round it otherwise than integers, or it may be negative.
+    """
+    parts = _quotient(expr.args[0])
+    if parts is None or not parts[0].is_nonnegative:
+        raise ConversionError(f"no layers for the size {expr}: it is rounded from floats")
+    numerator, denominator = parts
+    if isinstance(expr, CeilToInt):
+        numerator += denominator - 1
+    return FloorDiv(numerator, denominator)
+
+
+def _quotient(expr: sympy.Expr) -> tuple[sympy.Expr, sympy.Integer] | None:
+    """Numerator and denominator of a float computed from sizes; None where it is another one."""
+    if isinstance(expr, ToFloat):
+        return expr.args[0], sympy.Integer(1)
+    if isinstance(expr, IntTrueDiv) and expr.args[1].is_Integer and expr.args[1] > 0:
+        return expr.args[0], expr.args[1]
+    if isinstance(expr, sympy.Mul) and len(expr.args) == 2 and expr.args[0].is_Float:
+        factor = Fraction(float(expr.args[0]))
+        inner = _quotient(expr.args[1])
+        if inner and 0 < factor.numerator <= _LARGEST_TERM >= factor.denominator:
+            return inner[0] * factor.numerator, inner[1] * factor.denominator
+    return None

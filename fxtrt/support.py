@@ -88,8 +88,12 @@ def target_computes(target: object) -> bool:
 
 
 def is_size(node: Node) -> bool:
-    """Whether the node computes a size (a SymInt or a plain number) and not a tensor."""
-    return node.op != "output" and isinstance(node.meta.get("val"), (torch.SymInt, int, float))
+    """Whether the node computes a size, or a number on the way to one, and not a tensor."""
+    value = node.meta.get("val")
+    if isinstance(value, (torch.SymFloat, torch.SymBool)):
+        # An operator gives one only by reading the elements of a tensor.
+        return node.op == "call_function" and not isinstance(node.target, OpOverload)
+    return node.op != "output" and isinstance(value, (torch.SymInt, int, float))
 
 
 def input_sizes(graph: Graph) -> frozenset[sympy.Symbol]:

@@ -24,9 +24,9 @@ def first(target: Any, *args: Any, **options: Any) -> OpRow:
 ROWS = [
     row(aten.adaptive_avg_pool2d.default, X, [1, 1], dynamic=True, name="1x1"),
     row(aten.adaptive_avg_pool2d.default, X, [6, 7], name="divisible"),
-    row(aten.adaptive_avg_pool2d.default, X, [7, 5], name="matrices"),
-    row(aten.adaptive_avg_pool2d.default, X, [12, 5], name="columns_only"),
-    row(aten.adaptive_avg_pool2d.default, X, [24, 20], name="larger"),
+    row(aten.adaptive_avg_pool2d.default, X, [7, 5], dynamic=True, name="matrices"),
+    row(aten.adaptive_avg_pool2d.default, X, [12, 5], dynamic=True, name="columns_only"),
+    row(aten.adaptive_avg_pool2d.default, X, [24, 20], dynamic=True, name="larger"),
     row(aten.adaptive_avg_pool2d.default, X, [12, 14], name="same"),
     row(
         aten.adaptive_avg_pool2d.default,
@@ -36,12 +36,13 @@ ROWS = [
         name="rows_kept",
     ),
     row(
-        *(aten.adaptive_avg_pool2d.default, X, [6, 7]),
+        *(aten.adaptive_avg_pool2d.default, X),
+        call=lambda x: aten.adaptive_avg_pool2d.default(x, [x.shape[3], x.shape[2]]),
         dynamic=True,
-        name="dynamic",
-        rejected="depend on dynamic sizes",
+        name="dynamic_output",
+        rejected="is a dynamic size",
     ),
-    row(aten.adaptive_avg_pool2d.default, T((3, 12, 14)), [4, 5], name="unbatched"),
+    row(aten.adaptive_avg_pool2d.default, T((3, 12, 14)), [4, 5], dynamic=True, name="unbatched"),
     row(aten.adaptive_avg_pool2d.default, T((3, 12, 14)), [4, 7], name="unbatched_divisible"),
     row(
         *(aten.adaptive_avg_pool2d.default, T((2, 3, 12, 14), torch.float16), [7, 5]),
@@ -54,7 +55,7 @@ ROWS = [
         tolerance=1e-2,
     ),
     row(aten._adaptive_avg_pool2d.default, X, [7, 7], name="matrices"),
-    row(aten.adaptive_avg_pool1d.default, T((2, 3, 13)), [5], name="matrix"),
+    row(aten.adaptive_avg_pool1d.default, T((2, 3, 13)), [5], dynamic=True, name="matrix"),
     row(aten.adaptive_avg_pool1d.default, T((2, 3, 12)), [4], name="divisible"),
     row(aten.adaptive_avg_pool1d.default, T((2, 3, 12)), [1], dynamic=True),
     row(aten.adaptive_avg_pool3d.default, T((1, 2, 4, 6, 8)), [1, 1, 1], dynamic=True),
@@ -62,7 +63,7 @@ ROWS = [
     row(
         *(aten.adaptive_avg_pool3d.default, T((1, 2, 4, 6, 8)), [3, 3, 4]),
         name="uneven",
-        rejected="(4, 6, 8) is not a multiple of (3, 3, 4)",
+        rejected="(4, 6, 8) is not known to be a multiple of (3, 3, 4)",
     ),
     row(aten._adaptive_avg_pool3d.default, T((1, 2, 4, 6, 8)), [2, 2, 2]),
     first(aten.adaptive_max_pool2d.default, X, [6, 7], name="divisible"),

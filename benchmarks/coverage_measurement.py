@@ -1,0 +1,151 @@
+"""Turns an example model into what became of it: capture, partition, numbers, plan."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+from zoo import Example
+from zoo_inputs import Shapes, make
+
+import fxtrt
+from fxtrt.build import build
+from fxtrt.engines.select import select
+from fxtrt.errors import FxtrtError
+from fxtrt.guarded import GuardedForward
+from fxtrt.runtime import EngineModule
+
+__all__ = ["ARCHITECTURES", "Measurement", "Run", "measure"]
+
+ARCHITECTURES = ("sm80", "sm89", "sm120")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One graph of a model, compiled for `reference` and compared with eager.
+
+    clusters, layers: of TensorRT.
+    converted, nodes: compute nodes inside clusters, and all of them.
+    flops_share:      0..1.
+    error:            the largest difference from eager, as a share of its output's magnitude.
+    plan_seconds, plan_mib: of the TensorRT-RTX plans for `ARCHITECTURES`, all clusters together.
+    outside:          what runs in PyTorch and why, counted.
+    problem:          why there is no answer; then all else is 0.
+    """
+
+    clusters: int = 0
+    layers: int = 0
+    converted: int = 0
+    nodes: int = 0
+    flops_share: float = 0.0
+    error: float = 0.0
+    plan_seconds: float = 0.0
+    plan_mib: float = 0.0
+    outside: tuple[str, ...] = ()
+    problem: str = ""
+
+    @property
+    def whole(self) -> bool:
+        """One cluster with all the work, equal to eager."""
+        return (
+            not self.problem
+            and self.clusters == 1
+            and self.converted == self.nodes
+            and self.flops_share == 1.0
+            and self.error <= 1e-4
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A model's static and dynamic graph."""
+
+    source: str
+    name: str
+    varies: str
+    static: Run
+    dynamic: Run
+
+
+def measure(example: Example, *, plans: bool = True) -> Measurement:
+    """Compile `example` both ways and compare with eager; `plans`: build TensorRT-RTX plans too."""
+    inputs, model = example.inputs, example.model()
+    static = _run(model, None, inputs.example, (), plans)
+    dynamic = _run(model, inputs.dynamic, inputs.traced, inputs.others, plans)
+    return Measurement(example.source, example.name, inputs.varies, static, dynamic)
+
+
+def _run(
+    model: nn.Module, dynamic: Any, traced: Shapes, others: Sequence[Shapes], plans: bool
+) -> Run:
+    try:
+        compiled = fxtrt.compile(
+            model,
+            make(traced),
+            engine="reference",
+            dynamic_shapes=dynamic,
+            min_cluster_size=1,
+            on_build_failure="raise",
+        )
+        with torch.no_grad():
+            error = max(_error(compiled, model, make(shapes)) for shapes in (traced, *others))
+        engines = list(_engines(compiled))
+        seconds, mib = _plans(engines) if plans else (0.0, 0.0)
+    except FxtrtError as failure:
+        return Run(problem=" ".join(str(failure).split()))
+    coverage = fxtrt.report(compiled)
+    counted = Counter(f"{row.target}: {row.detail}" for row in coverage.rejections)
+    builds = [row.build for row in coverage.clusters]
+    return Run(
+        clusters=len(coverage.clusters),
+        layers=sum(info.layers or 0 for info in builds if info is not None),
+        converted=coverage.converted,
+        nodes=coverage.nodes,
+        flops_share=coverage.flops_share,
+        error=error,
+        plan_seconds=seconds,
+        plan_mib=mib,
+        outside=tuple(f"{count}x {reason}" for reason, count in counted.items()),
+        problem=_fallbacks(compiled, engines),
+    )
+
+
+def _error(compiled: nn.Module, model: nn.Module, inputs: tuple[Any, ...]) -> float:
+    """The largest difference of an output, as a share of the output's largest magnitude."""
+    pairs = zip(
+        pytree.tree_leaves(compiled(*inputs)), pytree.tree_leaves(model(*inputs)), strict=True
+    )
+    return max(float((a - e).abs().max() / e.abs().max()) for a, e in pairs)
+
+
+def _guards(compiled: nn.Module) -> Iterator[GuardedForward]:
+    for module in compiled.modules():
+        if isinstance(module.forward, GuardedForward):
+            yield module.forward
+
+
+def _engines(compiled: nn.Module) -> Iterator[EngineModule]:
+    for guard in _guards(compiled):
+        for module in guard.graph.modules():
+            if isinstance(module, EngineModule):
+                yield module
+
+
+def _fallbacks(compiled: nn.Module, engines: Sequence[EngineModule]) -> str:
+    """Why any of the calls so far did not go through the engines."""
+    ran: list[EngineModule | GuardedForward] = [*engines, *_guards(compiled)]
+    return "; ".join(reason for call in ran for reason in call.fallbacks)
+
+
+def _plans(engines: Sequence[EngineModule]) -> tuple[float, float]:
+    """Seconds and MiB of the plans for `ARCHITECTURES`."""
+    settings = fxtrt.Settings(compute_capabilities=ARCHITECTURES, cache_dir=None)
+    start = time.perf_counter()
+    infos = [build(e.fallback, select("tensorrt_rtx"), settings)[1] for e in engines]
+    return time.perf_counter() - start, sum(info.plan_bytes or 0 for info in infos) / 2**20

@@ -1,0 +1,168 @@
+"""The vision models to measure: how each is made, with random weights, and what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+from torchvision.models import detection, get_model
+from zoo_inputs import Inputs, image, image_pair, make, pyramid, regions
+
+from fxtrt.examples import calibrate
+
+__all__ = ["EXAMPLES", "Example"]
+
+CNN = image(160, 192)
+FIXED = image(224, 224, None)
+PADDED = image(128, 160, None)
+"""For models that pad to windows: torch.export takes minutes for their expressions of H and W."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A model by name; `source` is the library whose architecture it is."""
+
+    source: str
+    name: str
+    build: Callable[[], nn.Module]
+    inputs: Inputs = CNN
+
+    def model(self) -> nn.Module:
+        """The model in eval mode; its weights are random, and the same each time."""
+        torch.manual_seed(0)
+        model = self.build().eval()
+        enliven(model)
+        calibrate(model, make(self.inputs.example))
+        return model
+
+
+def enliven(model: nn.Module) -> None:
+    """Give every parameter that is constant random values, in place.
+
+    Zero biases, unit scales, and layer scales of 1e-6 hide what is wrong with a converter.
+    """
+    with torch.no_grad():
+        for parameter in model.parameters():
+            first = parameter.flatten()[0]
+            if bool((parameter == first).all()):
+                parameter.add_(torch.randn_like(parameter) * max(0.1, 0.1 * float(first.abs())))
+
+
+def _torchvision(name: str, inputs: Inputs = CNN, **options: Any) -> Example:
+    def build() -> nn.Module:
+        return get_model(name, weights=None, **options)  # type: ignore[no-any-return]  # untyped
+
+    return Example("torchvision", name, build, inputs)
+
+
+def _segmentation(name: str) -> Example:
+    return _torchvision(name, weights_backbone=None)
+
+
+def _timm(name: str, inputs: Inputs = CNN, **options: Any) -> Example:
+    def build() -> nn.Module:
+        return timm.create_model(name, pretrained=False, **options)
+
+    return Example("timm", name, build, inputs)
+
+
+def _part(name: str, build: Callable[[], nn.Module], inputs: Inputs = CNN) -> Example:
+    return Example("detector", name, build, inputs)
+
+
+def _resnet_fpn() -> nn.Module:
+    builder = detection.backbone_utils.resnet_fpn_backbone
+    return builder(backbone_name="resnet50", weights=None)  # type: ignore[no-any-return]  # untyped
+
+
+def _box_head() -> nn.Module:
+    head = detection.faster_rcnn.TwoMLPHead(256 * 7 * 7, 1024)
+    return nn.Sequential(head, detection.faster_rcnn.FastRCNNPredictor(1024, 91))
+
+
+def _mask_head() -> nn.Module:
+    head = detection.mask_rcnn.MaskRCNNHeads(256, (256,) * 4, 1)
+    return nn.Sequential(head, detection.mask_rcnn.MaskRCNNPredictor(256, 256, 91))
+
+
+def _keypoint_head() -> nn.Module:
+    head = detection.keypoint_rcnn.KeypointRCNNHeads(256, (512,) * 8)
+    return nn.Sequential(head, detection.keypoint_rcnn.KeypointRCNNPredictor(512, 17))
+
+
+def _ssd_head() -> nn.Module:
+    return detection.ssd.SSDHead([512, 1024, 512], [4, 6, 6], 91)  # type: ignore[no-any-return]  # untyped
+
+
+FPN = (256,) * 5
+
+EXAMPLES = (
+    _torchvision("alexnet"),
+    _torchvision("vgg11"),
+    _torchvision("resnet18"),
+    _torchvision("resnext50_32x4d"),
+    _torchvision("wide_resnet50_2"),
+    _torchvision("densenet121"),
+    _torchvision("googlenet", image(256, 288), init_weights=False),
+    _torchvision("inception_v3", image(256, 288), init_weights=False),
+    _torchvision("squeezenet1_0"),
+    _torchvision("shufflenet_v2_x0_5"),
+    _torchvision("mobilenet_v2"),
+    _torchvision("mobilenet_v3_small"),
+    _torchvision("mnasnet0_5"),
+    _torchvision("efficientnet_b0"),
+    _torchvision("efficientnet_v2_s"),
+    _torchvision("regnet_y_400mf"),
+    _torchvision("convnext_tiny"),
+    _torchvision("vit_b_16", image(64, 64, None), image_size=64),
+    _torchvision("swin_t", PADDED),
+    _torchvision("swin_v2_t", PADDED),
+    _torchvision("maxvit_t", FIXED),
+    _segmentation("deeplabv3_mobilenet_v3_large"),
+    _segmentation("fcn_resnet50"),
+    _segmentation("lraspp_mobilenet_v3_large"),
+    _torchvision("raft_small", image_pair(128, 160, 8)),
+    _part("R50-FPN backbone", _resnet_fpn),
+    _part("RPN head", lambda: detection.rpn.RPNHead(256, 3), pyramid(*FPN)),
+    _part("RetinaNet head", lambda: detection.retinanet.RetinaNetHead(256, 9, 91), pyramid(*FPN)),
+    _part("FCOS head", lambda: detection.fcos.FCOSHead(256, 1, 91), pyramid(*FPN)),
+    _part("SSD head", _ssd_head, pyramid(512, 1024, 512)),
+    _part("box head", _box_head, regions(256, 7)),
+    _part("mask head", _mask_head, regions(256, 14)),
+    _part("keypoint head", _keypoint_head, regions(256, 14)),
+    _timm("efficientvit_b0"),
+    _timm("ghostnet_050"),
+    _timm("hardcorenas_a"),
+    _timm("levit_128s", FIXED),
+    _timm("mobileone_s0"),
+    _timm("fastvit_t8"),
+    _timm("xcit_nano_12_p16_224", FIXED),
+    _timm("pvt_v2_b0"),
+    _timm("poolformer_s12"),
+    _timm("convmixer_768_32", image(56, 56, 7), depth=4),
+    _timm("mixer_s32_224", FIXED),
+    _timm("coat_lite_tiny", FIXED),
+    _timm("cait_xxs24_224", FIXED),
+    _timm("deit_tiny_patch16_224", FIXED),
+    _timm("beit_base_patch16_224", FIXED, depth=3),
+    _timm("davit_tiny", PADDED),
+    _timm("edgenext_xx_small"),
+    _timm("repvgg_a0"),
+    _timm("dla34"),
+    _timm("hrnet_w18_small"),
+    _timm("res2net50_26w_4s"),
+    _timm("resnest14d"),
+    _timm("ese_vovnet19b_dw"),
+    _timm("tinynet_e"),
+    _timm("eca_nfnet_l0"),
+    _timm("cspresnet50"),
+    _timm("rexnet_100"),
+    _timm("focalnet_tiny_srf"),
+    _timm("inception_next_tiny"),
+    _timm("mvitv2_tiny", FIXED),
+)
+"""Small representatives of torchvision's families, the parts of its detectors, and timm's."""

@@ -1,0 +1,118 @@
+"""The ranges of dynamic sizes reach the engine; where there is none, it is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+from torch.fx import GraphModule
+
+import fxtrt
+from fxtrt.capture import capture_dynamo, capture_module
+from fxtrt.convert import convert, input_specs
+from fxtrt.engines.base import EngineBackend
+from fxtrt.engines.network import TensorSpec
+from fxtrt.engines.tensorrt import _add_profile
+
+
+def model() -> nn.Module:
+    # No convolution: torch's own choice of a kernel for it would bound the batch on a CPU.
+    return nn.Sequential(nn.ReLU(), nn.Sigmoid(), nn.Tanh()).eval()
+
+
+def exported(dynamic: dict[int, Any], *shape: int) -> GraphModule:
+    return capture_module(model(), (torch.randn(shape),), dynamic_shapes=(dynamic,))
+
+
+def spec_of_dynamo(x: torch.Tensor) -> TensorSpec:
+    """What the graph that Dynamo captures of a call with `x` accepts."""
+    found: list[TensorSpec] = []
+
+    def compile_aten(gm: GraphModule) -> GraphModule:
+        found.extend(input_specs(gm))
+        return gm
+
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        model(), backend=lambda gm, args: capture_dynamo(gm, args, compile_aten)
+    )
+    with torch.no_grad():
+        compiled(x)
+    (spec,) = found
+    return spec
+
+
+def test_ranges_of_export() -> None:
+    batch, height = Dim("batch", min=2, max=8), Dim("height", min=1, max=4)
+    (spec,) = input_specs(exported({0: batch, 2: 32 * height}, 3, 3, 64, 48))
+    assert spec.low == (2, 3, 32, 48)
+    assert spec.optimum == (3, 3, 64, 48)
+    assert spec.high == (8, 3, 128, 48)
+
+
+def test_ranges_of_mark_dynamic() -> None:
+    x = torch.randn(3, 3, 64, 48)
+    torch._dynamo.mark_dynamic(x, 0, min=2, max=8)
+    torch._dynamo.mark_dynamic(x, 3, min=16, max=96)
+    spec = spec_of_dynamo(x)
+    assert spec.low == (2, 3, 64, 16)
+    assert spec.optimum == (3, 3, 64, 48)
+    assert spec.high == (8, 3, 64, 96)
+
+
+def test_no_range_is_no_range() -> None:
+    x = torch.randn(3, 3, 64, 48)
+    torch._dynamo.mark_dynamic(x, 0)
+    assert spec_of_dynamo(x).high == (None, 3, 64, 48)
+    (spec,) = input_specs(exported({0: Dim("batch", min=1)}, 3, 3, 64, 48))
+    assert spec.high == (None, 3, 64, 48)
+
+
+def test_ranges_become_the_optimisation_profile(reference: EngineBackend) -> None:
+    class Recorder:
+        """Stands in for the builder, its profile and the builder's configuration."""
+
+        def __init__(self) -> None:
+            self.shapes: dict[str, tuple[Any, ...]] = {}
+
+        def create_optimization_profile(self) -> Recorder:
+            return self
+
+        def set_shape(self, name: str, *shapes: Any) -> None:
+            self.shapes[name] = shapes
+
+        def add_optimization_profile(self, profile: Recorder) -> int:
+            return 0
+
+    gm = exported({0: Dim("batch", min=2, max=8)}, 3, 3, 64, 48)
+    network = convert(gm, reference.features)
+    network.builder = recorder = Recorder()
+    _add_profile(network, recorder)
+    assert recorder.shapes == {"x0": ((2, 3, 64, 48), (3, 3, 64, 48), (8, 3, 64, 48))}
+
+
+@pytest.mark.parametrize("way", ["torch.compile", "fxtrt.compile"])
+def test_an_upper_bound_is_asked_for(way: str) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    net, x = model(), torch.randn(3, 3, 64, 48)
+    options: dict[str, Any] = {"engine": "tensorrt_rtx", "cache_dir": None}
+    torch._dynamo.reset()
+    compiled: Any
+    with torch.no_grad():
+        if way == "torch.compile":
+            compiled = torch.compile(net, backend="fxtrt", options=options)
+            torch._dynamo.mark_dynamic(x, 0)
+        else:
+            unbounded = ({0: Dim("batch", min=1)},)
+            compiled = fxtrt.compile(net, (x,), dynamic_shapes=unbounded, **options)
+        torch.testing.assert_close(compiled(x), net(x))
+    coverage = fxtrt.report(compiled)
+    assert coverage.clusters == ()
+    assert {row.code for row in coverage.rejections} == {"unbounded"}
+    (detail,) = {row.detail for row in coverage.rejections}
+    assert "has no upper bound" in detail
+    assert "mark_dynamic" in detail
+    assert "torch.export.Dim(..., max=...)" in detail

@@ -147,5 +147,11 @@ def _plans(engines: Sequence[EngineModule]) -> tuple[float, float]:
     """Seconds and MiB of the plans for `ARCHITECTURES`."""
     settings = fxtrt.Settings(compute_capabilities=ARCHITECTURES, cache_dir=None)
     start = time.perf_counter()
-    infos = [build(e.fallback, select("tensorrt_rtx"), settings)[1] for e in engines]
-    return time.perf_counter() - start, sum(info.plan_bytes or 0 for info in infos) / 2**20
+    results = build([e.fallback for e in engines], select("tensorrt_rtx"), settings)
+    seconds = time.perf_counter() - start
+    size = 0
+    for result in results:
+        if not isinstance(result, tuple):
+            raise result
+        size += result[1].plan_bytes or 0
+    return seconds, size / 2**20

@@ -36,7 +36,7 @@ class Example:
         torch.manual_seed(0)
         model = self.build().eval()
         enliven(model)
-        calibrate(model, make(self.inputs.example))
+        calibrate(model, make(self.inputs.others[-1]))
         return model
 
 

@@ -31,6 +31,7 @@ from .records import recorded_coverage
 from .report import Coverage, RejectionRow, outside_rows
 from .report.node_times import Lowered, measured
 from .settings import Settings
+from .stitched_call import serve
 
 __all__ = ["capture_model", "compile", "report"]
 
@@ -71,14 +72,17 @@ def compile(
     settings = Settings.of(settings, overrides)
     backend = select(settings.engine)
     captured = capture_model(model, inputs, dynamic_shapes, settings)
-    lowered = []
+    parts: list[tuple[GraphModule, Coverage]] = []
     for part in captured.parts:
-        graph, coverage = lower(part.graph, backend, settings, part.values())
-        lowered.append(Lowered(coverage, graph))
+        parts.append(lower(part.graph, backend, settings, part.values()))
         if settings.fuel is not None:
-            settings = replace(settings, fuel=settings.fuel - len(coverage.clusters))
+            settings = replace(settings, fuel=settings.fuel - len(parts[-1][1].clusters))
+    calls = serve([graph for graph, _ in parts], settings)
+    lowered = []
+    for part, (graph, coverage), call in zip(captured.parts, parts, calls, strict=True):
+        lowered.append(Lowered(coverage, graph, call))
         if coverage.clusters:
-            part.module.forward = GuardedForward(part.module, graph, part.specs, part.call)
+            part.module.forward = GuardedForward(part.module, graph, part.specs, part.call, call)
     compiled = captured.model
     object.__setattr__(compiled, _OUTCOME, _Outcome(lowered, captured.missed, captured.outside))
     return compiled

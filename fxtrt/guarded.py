@@ -40,14 +40,16 @@ class GuardedForward:
         graph: GraphModule,
         specs: Sequence[TensorSpec],
         example: Call,
+        run: Callable[..., Any],
     ) -> None:
         """Guard `graph`, which was captured from `module` with `example`.
 
         Args:
             specs: of the tensors among the flattened example, in order.
+            run: calls the graph.
         """
         self.graph = graph
-        self._run = as_graph(graph)
+        self._run = as_graph(run)
         self.fallbacks: dict[str, int] = {}
         self._original: Callable[..., Any] = module.forward
         self._module = module

@@ -1,0 +1,181 @@
+"""Calls a stitched graph: each call takes a slot of its model's, and may replay a CUDA graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+from torch.fx import GraphModule, Interpreter, Node
+from torch.utils import _pytree as pytree
+
+from .cuda_graphs import GraphRunner, NotRecorded
+from .engines.base import Engine
+from .errors import EngineError
+from .runtime import EngineModule
+from .settings import Settings
+from .shapes import is_unbacked
+from .slots import Slot, Slots
+
+__all__ = ["StitchedCall", "engine_modules", "serve"]
+
+_MOST_NAMED = 5
+_MASKS = (torch.bool, torch.uint8)
+_READ_BY_HOST = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+
+
+class StitchedCall:
+    """A stitched graph to be called like its module, from any number of threads.
+
+    slots: shared by all graphs of a model.
+    unrecorded: "node: why" for what keeps the graph as a whole out of one CUDA graph.
+    """
+
+    def __init__(self, graph: GraphModule, slots: Slots, *, cuda_graphs: bool) -> None:
+        self.graph = graph
+        self.slots = slots
+        self.modules = engine_modules([graph])
+        self.unrecorded: tuple[str, ...] = ()
+        self._whole: GraphRunner | None = None
+        for module in self.modules:
+            module.slots = slots
+        if cuda_graphs:
+            self._record()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.slots.run(lambda slot: self._run(slot, args, kwargs))
+
+    @property
+    def recorders(self) -> dict[str, GraphRunner]:
+        """By the name of a cluster, or "" for the whole, what records CUDA graphs."""
+        if self._whole is not None:
+            return {"": self._whole}
+        return {module.name: module.graphs for module in self.modules if module.graphs}
+
+    def _record(self) -> None:
+        if self.slots.device is None:
+            # `reference` follows its tensors, and waits for them between its layers.
+            self.unrecorded = ("no engine of the graph is one for GPUs",)
+            return
+        self.unrecorded = tuple(_unrecordable(self.graph))
+        if self.unrecorded:
+            self._record_engines()
+        else:
+            self._whole = GraphRunner(self._flat)
+
+    def _record_engines(self) -> None:
+        for module in self.modules:
+            if module.engine is not None:
+                module.record_graphs()
+
+    def _run(self, slot: Slot, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # A report that measures puts another `forward` into the graph, which no replay would call.
+        if self._whole is not None and "forward" not in self.graph.__dict__:
+            whole = self._whole
+            flat = whole.run(slot, pytree.tree_leaves((args, kwargs)))
+            if flat is not None:
+                return self.graph.graph.process_outputs(_unflatten(flat, self.graph))
+            if whole.broken is not None:
+                self.unrecorded, self._whole = (whole.broken,), None
+                self._record_engines()
+        return self.graph(*args, **kwargs)
+
+    def _flat(self, *values: Any) -> Sequence[Any]:
+        """The graph's outputs as a flat sequence; errors name the node."""
+        outputs = _NamingRun(self.graph).run(*values, enable_io_processing=False)
+        return pytree.tree_leaves(outputs)
+
+
+class _NamingRun(Interpreter):
+    """Runs a graph to be recorded: errors name the node, and no engine falls back to PyTorch."""
+
+    def run_node(self, n: Node) -> Any:
+        try:
+            return super().run_node(n)
+        except NotRecorded:
+            raise
+        except Exception as error:
+            raise EngineError(f"{n.name}: {error}") from error
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        module = self.fetch_attr(target)
+        if isinstance(module, EngineModule):
+            tensors = [value for value in args if isinstance(value, torch.Tensor)]
+            if reason := module.unfit(tensors):
+                # Replays would not count it.
+                raise NotRecorded(f"{module.name} runs in PyTorch: {reason}")
+        return super().call_module(target, args, kwargs)
+
+
+def serve(graphs: Sequence[GraphModule], settings: Settings) -> list[StitchedCall]:
+    """Calls of a model's stitched graphs, which share slots and their scratch memory."""
+    engines = [module.engine for module in engine_modules(graphs)]
+    slots = Slots(_present(engines), settings.slots, settings.slot_timeout)
+    return [StitchedCall(graph, slots, cuda_graphs=settings.cuda_graphs) for graph in graphs]
+
+
+def engine_modules(graphs: Sequence[GraphModule]) -> list[EngineModule]:
+    """The clusters of stitched graphs."""
+    return [m for graph in graphs for m in graph.children() if isinstance(m, EngineModule)]
+
+
+def _present(engines: Sequence[Engine | None]) -> list[Engine]:
+    return [engine for engine in engines if engine is not None]
+
+
+def _unflatten(flat: Sequence[Any], graph: GraphModule) -> Any:
+    """The values of the output node, nested as it nests them."""
+    (nested,) = graph.graph.output_node().args
+    return pytree.tree_unflatten(flat, pytree.tree_structure(nested))
+
+
+def _unrecordable(graph: GraphModule) -> Iterator[str]:
+    for node in graph.graph.nodes:
+        if reason := _why_not_recorded(node, graph):
+            yield f"{node.name}: {reason}"
+
+
+def _why_not_recorded(node: Node, graph: GraphModule) -> str | None:
+    """Why a CUDA graph cannot hold a node, or None."""
+    if node.op == "output" or (node.op in ("get_attr", "placeholder") and not node.users):
+        return None
+    for value in pytree.tree_leaves(node.meta.get("val")):
+        if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+            if isinstance(value, torch.SymInt) and is_unbacked(value):
+                return "a size that depends on data, which the host must read"
+        elif isinstance(value, torch.Tensor):
+            is_scalar = node.op == "get_attr" and value.dim() == 0
+            if value.device.type != "cuda" and not is_scalar:
+                return f"a tensor on {value.device}"
+            if any(is_unbacked(size) for size in value.shape):
+                return "a size that depends on data, which the host must read"
+    if node.op == "call_module":
+        module = graph.get_submodule(str(node.target))
+        if not isinstance(module, EngineModule) or module.engine is None:
+            return "runs in PyTorch: its plan cannot run on this machine"
+        return None
+    return _why_not_called(node) if node.op == "call_function" else None
+
+
+def _why_not_called(node: Node) -> str | None:
+    target = node.target
+    if not isinstance(target, OpOverload):
+        known = getattr(target, "__module__", "") in ("_operator", "math", "torch")
+        return None if known else f"{target} is no operator"
+    if _READ_BY_HOST & set(target.tags):
+        return "a result that depends on data, which the host must read"
+    if target._schema.is_mutable:
+        return "it writes to its input"
+    if any(value.dtype in _MASKS for value in _indices(node, target)):
+        return "a mask as an index, whose size the host must read"
+    return None
+
+
+def _indices(node: Node, target: OpOverload) -> Iterator[torch.Tensor]:
+    """What the arguments hold that are lists of tensors or None, as only indices are."""
+    for position, argument in enumerate(target._schema.arguments):
+        if str(argument.type) == "List[Optional[Tensor]]" and position < len(node.args):
+            for index in pytree.tree_leaves(node.args[position]):
+                if isinstance(index, Node):
+                    yield index.meta["val"]

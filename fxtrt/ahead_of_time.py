@@ -30,6 +30,7 @@ from .pass_manager import run_passes
 from .records import recorded_coverage
 from .report import Coverage, RejectionRow, outside_rows
 from .report.node_times import Lowered, measured
+from .report.runtime import runtime_rows
 from .settings import Settings
 from .stitched_call import serve
 
@@ -179,7 +180,11 @@ class _Outcome:
         """The coverage of the whole model."""
         total = Coverage.total(coverages)
         rows = outside_rows(self.outside, timed=timed)
-        return replace(total, rejections=(*total.rejections, *self.missed, *rows))
+        return replace(
+            total,
+            rejections=(*total.rejections, *self.missed, *rows),
+            runtime=runtime_rows(self.lowered),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,13 +199,14 @@ class Slots:
             self._made += makes
         return self._make() if makes else self._take()
 
-    def _caller(self) -> tuple[int | None, bool]:
+    def _caller(self) -> tuple[int, bool]:
+        """The caller's stream, and whether it is recording a CUDA graph."""
         if self.device is None:
-            return None, False
+            return 0, False
         number = torch.cuda.current_stream(self.device).cuda_stream
         return number, torch.cuda.is_current_stream_capturing()
 
-    def _pick(self, caller: int | None, capturing: bool) -> Slot | None:
+    def _pick(self, caller: int, capturing: bool) -> Slot | None:
         """A free slot: one whose last work was the same caller's needs no waiting for it."""
         if not self._free:
             return None

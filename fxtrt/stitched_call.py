@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,7 +21,8 @@ from .slots import Slot, Slots
 
 __all__ = ["StitchedCall", "engine_modules", "serve"]
 
-_MOST_NAMED = 5
+log = logging.getLogger(__name__)
+
 _MASKS = (torch.bool, torch.uint8)
 _READ_BY_HOST = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
@@ -36,6 +38,7 @@ class StitchedCall:
         self.graph = graph
         self.slots = slots
         self.modules = engine_modules([graph])
+        self.cuda_graphs = cuda_graphs
         self.unrecorded: tuple[str, ...] = ()
         self._whole: GraphRunner | None = None
         for module in self.modules:
@@ -47,18 +50,24 @@ class StitchedCall:
         return self.slots.run(lambda slot: self._run(slot, args, kwargs))
 
     @property
-    def recorders(self) -> dict[str, GraphRunner]:
-        """By the name of a cluster, or "" for the whole, what records CUDA graphs."""
+    def recorders(self) -> list[GraphRunner]:
+        """What records CUDA graphs: of the whole, or else of each engine."""
         if self._whole is not None:
-            return {"": self._whole}
-        return {module.name: module.graphs for module in self.modules if module.graphs}
+            return [self._whole]
+        return [module.graphs for module in self.modules if module.graphs is not None]
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """`unrecorded`, and what failed since."""
+        failed = [reason for runner in self.recorders for reason in list(runner.failed.values())]
+        return tuple(dict.fromkeys((*self.unrecorded, *failed)))
 
     def _record(self) -> None:
         if self.slots.device is None:
             # `reference` follows its tensors, and waits for them between its layers.
             self.unrecorded = ("no engine of the graph is one for GPUs",)
             return
-        self.unrecorded = tuple(_unrecordable(self.graph))
+        self.unrecorded = tuple(_unrecordable(self.graph, self.slots.device.type))
         if self.unrecorded:
             self._record_engines()
         else:
@@ -112,7 +121,16 @@ def serve(graphs: Sequence[GraphModule], settings: Settings) -> list[StitchedCal
     """Calls of a model's stitched graphs, which share slots and their scratch memory."""
     engines = [module.engine for module in engine_modules(graphs)]
     slots = Slots(_present(engines), settings.slots, settings.slot_timeout)
+    if slots.device is not None:
+        _tell_memory(slots)
     return [StitchedCall(graph, slots, cuda_graphs=settings.cuda_graphs) for graph in graphs]
+
+
+def _tell_memory(slots: Slots) -> None:
+    needed, (free, _) = slots.most * slots.scratch_bytes, torch.cuda.mem_get_info(slots.device)
+    level = logging.INFO if needed <= free else logging.WARNING
+    text = "%d slots take %.2f GB of scratch memory; the GPU has %.2f GB free"
+    log.log(level, text, slots.most, needed / 1e9, free / 1e9)
 
 
 def engine_modules(graphs: Sequence[GraphModule]) -> list[EngineModule]:
@@ -130,13 +148,13 @@ def _unflatten(flat: Sequence[Any], graph: GraphModule) -> Any:
     return pytree.tree_unflatten(flat, pytree.tree_structure(nested))
 
 
-def _unrecordable(graph: GraphModule) -> Iterator[str]:
+def _unrecordable(graph: GraphModule, device: str) -> Iterator[str]:
     for node in graph.graph.nodes:
-        if reason := _why_not_recorded(node, graph):
+        if reason := _why_not_recorded(node, graph, device):
             yield f"{node.name}: {reason}"
 
 
-def _why_not_recorded(node: Node, graph: GraphModule) -> str | None:
+def _why_not_recorded(node: Node, graph: GraphModule, device: str) -> str | None:
     """Why a CUDA graph cannot hold a node, or None."""
     if node.op == "output" or (node.op in ("get_attr", "placeholder") and not node.users):
         return None
@@ -146,7 +164,7 @@ def _why_not_recorded(node: Node, graph: GraphModule) -> str | None:
                 return "a size that depends on data, which the host must read"
         elif isinstance(value, torch.Tensor):
             is_scalar = node.op == "get_attr" and value.dim() == 0
-            if value.device.type != "cuda" and not is_scalar:
+            if value.device.type != device and not is_scalar:
                 return f"a tensor on {value.device}"
             if any(is_unbacked(size) for size in value.shape):
                 return "a size that depends on data, which the host must read"

@@ -12,20 +12,18 @@ from typing import Any
 
 import torch
 
-from .slots import Slot
+from .slots import Slot, keep_for, one_at_a_time
 
-__all__ = ["GraphRunner", "NotRecorded", "Replay"]
+__all__ = ["CALLS_TO_RECORD", "GraphRunner", "NotRecorded", "Replay"]
 
 log = logging.getLogger(__name__)
 
-_AT_CALL = 2
+CALLS_TO_RECORD = 2
 """The call of a shape at which it is recorded: the first may stay the only one."""
 _MOST = 8
 """Graphs of one function in one slot; the least recently used leave."""
 _MOST_COUNTED = 4096
 _WARM_UP = 2
-_recording = threading.Lock()
-"""CUDA records one graph at a time well; two at once share the allocator's state."""
 
 
 class NotRecorded(Exception):
@@ -84,7 +82,7 @@ class GraphRunner:
             if len(self._calls) >= _MOST_COUNTED:
                 self._calls.clear()
             count = self._calls[key] = self._calls.get(key, 0) + 1
-            return count >= _AT_CALL and key not in self.failed
+            return count >= CALLS_TO_RECORD and key not in self.failed
 
     def _record(self, slot: Slot, key: Hashable, values: Sequence[Any]) -> Replay | None:
         try:
@@ -116,6 +114,7 @@ class Replay:
         self._last: Any = stream
         try:
             with (
+                one_at_a_time,
                 torch.inference_mode(False),
                 torch.no_grad(),
                 torch.cuda.stream(stream),
@@ -125,7 +124,7 @@ class Replay:
                 for _ in range(_WARM_UP):
                     function(*self._inputs)
                 stream.synchronize()
-                with _recording, _no_garbage_collection():
+                with _no_garbage_collection():
                     self._graph, self._outputs = _capture(function, self._inputs)
         finally:
             caller.wait_stream(stream)
@@ -133,12 +132,12 @@ class Replay:
     def __call__(self, values: Sequence[Any]) -> list[Any]:
         """Replay on the current stream; the results are copies."""
         stream = torch.cuda.current_stream(self._last.device)
+        if stream != self._last:
+            keep_for(stream, self._inputs)
+            self._last = stream
         for mine, value in zip(self._inputs, values, strict=True):
             if isinstance(mine, torch.Tensor):
-                if stream != self._last:
-                    mine.record_stream(stream)
                 mine.copy_(value)
-        self._last = stream
         self._graph.replay()
         copies: dict[int, torch.Tensor] = {}
         results: list[Any] = []

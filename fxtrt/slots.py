@@ -21,11 +21,15 @@ from torch.utils import _pytree as pytree
 from .engines.base import Context, Engine
 from .errors import EngineError, SlotTimeout
 
-__all__ = ["Slot", "Slots"]
+__all__ = ["Slot", "Slots", "keep_for", "one_at_a_time"]
 
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+
+one_at_a_time = threading.Lock()
+"""Held while contexts are made, which waits for the GPU, and while a CUDA graph is recorded, which
+such waiting in another thread would end."""
 
 
 class Slot:
@@ -84,7 +88,7 @@ class Slot:
         stream = caller if number else self.stream
         if self.caller != number:
             stream.wait_event(self._done)
-            _record_stream(self._scratch, stream)
+            keep_for(stream, self._scratch)
             self.caller = number
         if not number:
             stream.wait_stream(caller)
@@ -92,7 +96,7 @@ class Slot:
             with torch.cuda.stream(stream) if self._enters(stream, number) else nullcontext():
                 result = call(self)
             if not number:
-                _record_stream(result, caller)
+                keep_for(caller, result)
             return result
         finally:
             self._done.record(stream)
@@ -221,7 +225,8 @@ class Slots:
     def _make(self) -> Slot | None:
         """A new slot, which was counted before; None where memory allows no more than there are."""
         try:
-            return Slot(self.engines, self.device)
+            with one_at_a_time:
+                return Slot(self.engines, self.device)
         except BaseException as error:
             with self._lock:
                 self._made -= 1
@@ -291,8 +296,8 @@ def scratch_bytes(engines: Sequence[Engine]) -> int:
     return max((engine.scratch_bytes for engine in engines), default=0)
 
 
-def _record_stream(result: Any, stream: Any) -> None:
-    """Keep the memory of the tensors in `result` until `stream` is done with them."""
-    for leaf in pytree.tree_leaves(result):
+def keep_for(stream: Any, tensors: Any) -> None:
+    """Let the memory of the tensors in a pytree go only when `stream` is done with them."""
+    for leaf in pytree.tree_leaves(tensors):
         if isinstance(leaf, torch.Tensor) and leaf.is_cuda:
             leaf.record_stream(stream)

@@ -49,7 +49,7 @@ class GuardedForward:
             run: calls the graph.
         """
         self.graph = graph
-        self._run = as_graph(run)
+        self.run = as_graph(run)
         self.fallbacks: dict[str, int] = {}
         self._original: Callable[..., Any] = module.forward
         self._module = module
@@ -68,7 +68,7 @@ class GuardedForward:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         reason = self._unfit(args, kwargs)
         if reason is None:
-            return self._run(*args, **kwargs)
+            return self.run(*args, **kwargs)
         self._record(reason)
         return self._original(*args, **kwargs)
 

@@ -42,7 +42,7 @@ class StitchedCall:
         self.unrecorded: tuple[str, ...] = ()
         self._whole: GraphRunner | None = None
         for module in self.modules:
-            module.slots = slots
+            module.slots, module.graphs = slots, None
         if cuda_graphs:
             self._record()
 

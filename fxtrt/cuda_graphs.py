@@ -22,6 +22,8 @@ CALLS_TO_RECORD = 2
 """The call of a shape at which it is recorded: the first may stay the only one."""
 _MOST = 8
 """Graphs of one function in one slot; the least recently used leave."""
+_PATIENCE = 32
+"""Calls of a shape whose graph had to leave, before it is recorded again."""
 _MOST_COUNTED = 4096
 _WARM_UP = 2
 
@@ -69,13 +71,20 @@ class GraphRunner:
             replay = self._record(slot, key, values) if self._is_due(key) else None
             if replay is None:
                 return None
-            while len(replays) >= _MOST:
-                # What is replayed must end before its memory goes.
-                torch.cuda.current_stream(slot.device).synchronize()
-                replays.popitem(last=False)
+            if len(replays) >= _MOST:
+                self._drop_oldest(slot, replays)
             replays[key] = replay
         replays.move_to_end(key)
         return replay(values)
+
+    def _drop_oldest(self, slot: Slot, replays: OrderedDict[Hashable, Replay]) -> None:
+        with one_at_a_time:
+            # What is replayed must end before its memory goes.
+            torch.cuda.current_stream(slot.device).synchronize()
+            key, _ = replays.popitem(last=False)
+        with self._lock:
+            # Or more shapes than there may be graphs would drive each other out at every call.
+            self._calls[key] = -_PATIENCE
 
     def _is_due(self, key: Hashable) -> bool:
         with self._lock:
@@ -153,17 +162,36 @@ class Replay:
 def _capture(
     function: Callable[..., Sequence[Any]], inputs: Sequence[Any]
 ) -> tuple[torch.cuda.CUDAGraph, list[Any]]:
-    graph = torch.cuda.CUDAGraph()
+    graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
     # Other threads may go on asking for memory meanwhile.
-    graph.capture_begin(capture_error_mode="thread_local")
+    graph.capture_begin(pool=pool, capture_error_mode="thread_local")
     try:
         outputs = list(function(*inputs))
     except BaseException:
-        with suppress(RuntimeError):  # What went wrong first says more.
-            graph.capture_end()
+        _abandon(graph, pool)
         raise
-    graph.capture_end()
+    try:
+        graph.capture_end()
+    except BaseException:
+        _abandon(graph, pool)
+        raise
     return graph, outputs
+
+
+def _abandon(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
+    """End a recording that failed, whichever of its steps are still to do."""
+    with suppress(RuntimeError):
+        graph.capture_end()
+    # Where CUDA refuses to end it, torch's allocator goes on recording, and no memory that another
+    # stream has used would be free again.
+    with suppress(RuntimeError):
+        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+    # So does its generator, which gives no numbers outside of a graph until one has ended well.
+    with suppress(RuntimeError):
+        well = torch.cuda.CUDAGraph()
+        well.capture_begin(capture_error_mode="thread_local")
+        torch.zeros(1, device="cuda")
+        well.capture_end()
 
 
 @contextmanager

@@ -81,13 +81,13 @@ class Settings:
     optimization_level:   TensorRT's builder effort, 0 to 5.
     workspace_bytes:      scratch memory that TensorRT may use; None leaves it the GPU's.
     tactic_sources:       names of `trt.TacticSource`; None leaves TensorRT's own choice.
+    compute_capabilities: GPUs to build for, as ("sm86", "sm120"); tensorrt_rtx only. Empty builds
+                          for all that it supports.
     slots:                how many calls may be in engines at once: each holds a slot (execution
                           contexts, scratch memory, a CUDA stream). Slots are made when needed.
     slot_timeout:         seconds that a call waits for a slot, before `SlotTimeout`.
     cuda_graphs:          replay what a CUDA graph can hold: the whole model, or else its engines.
                           Shapes are recorded at their second call, in each slot.
-    compute_capabilities: GPUs to build for, as ("sm86", "sm120"); tensorrt_rtx only. Empty builds
-                          for all that it supports.
     """
 
     engine: str = "auto"

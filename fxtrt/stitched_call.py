@@ -35,6 +35,7 @@ class StitchedCall:
     """
 
     def __init__(self, graph: GraphModule, slots: Slots, *, cuda_graphs: bool) -> None:
+        """Also give the graph's engines the slots, in place of those that they had."""
         self.graph = graph
         self.slots = slots
         self.modules = engine_modules([graph])
@@ -75,7 +76,9 @@ class StitchedCall:
 
     def _record_engines(self) -> None:
         for module in self.modules:
-            if module.engine is not None:
+            # Where data decides on sizes, hardly a shape comes twice.
+            inputs = module.fallback.graph.find_nodes(op="placeholder")
+            if module.engine is not None and not any(map(_depends_on_data, inputs)):
                 module.record_graphs()
 
     def _run(self, slot: Slot, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -158,22 +161,29 @@ def _why_not_recorded(node: Node, graph: GraphModule, device: str) -> str | None
     """Why a CUDA graph cannot hold a node, or None."""
     if node.op == "output" or (node.op in ("get_attr", "placeholder") and not node.users):
         return None
+    if _depends_on_data(node):
+        return "a size that depends on data, which the host must read"
     for value in pytree.tree_leaves(node.meta.get("val")):
-        if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
-            if isinstance(value, torch.SymInt) and is_unbacked(value):
-                return "a size that depends on data, which the host must read"
-        elif isinstance(value, torch.Tensor):
-            is_scalar = node.op == "get_attr" and value.dim() == 0
-            if value.device.type != device and not is_scalar:
-                return f"a tensor on {value.device}"
-            if any(is_unbacked(size) for size in value.shape):
-                return "a size that depends on data, which the host must read"
+        if isinstance(value, torch.Tensor) and value.device.type != device:
+            # What is one number when it is recorded may lie anywhere.
+            if node.op == "get_attr" and value.dim() == 0:
+                continue
+            return f"a tensor on {value.device}"
     if node.op == "call_module":
         module = graph.get_submodule(str(node.target))
         if not isinstance(module, EngineModule) or module.engine is None:
             return "runs in PyTorch: its plan cannot run on this machine"
         return None
     return _why_not_called(node) if node.op == "call_function" else None
+
+
+def _depends_on_data(node: Node) -> bool:
+    """Whether a size depends on data, among a node's values and those of its tensors."""
+    for value in pytree.tree_leaves(node.meta.get("val")):
+        sizes = value.shape if isinstance(value, torch.Tensor) else [value]
+        if any(isinstance(size, torch.SymInt) and is_unbacked(size) for size in sizes):
+            return True
+    return False
 
 
 def _why_not_called(node: Node) -> str | None:

@@ -5,11 +5,14 @@ There is no GPU here: a graph that "replays" runs its function again, into the m
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib import resources
 from types import SimpleNamespace
 from typing import Any
 
+import jsonschema
 import pytest
 import torch
 from gpu_model import FakeGpu
@@ -128,7 +131,7 @@ def test_where_data_decides_only_engines_are_recorded(recorder: Recorder) -> Non
             x = torch.randn(8, 3)
             torch.testing.assert_close(compiled(x), model(x))
     row = runtime(compiled)
-    assert row.recorded == recorder.graphs > 0
+    assert row.recorded == recorder.graphs == 1, "the second engine's rows are never known"
     assert any(reason.startswith("nonzero") for reason in row.unrecorded)
     assert "in no CUDA graph of the whole: nonzero" in str(fxtrt.report(compiled))
 
@@ -161,12 +164,17 @@ def test_a_shape_that_falls_back_is_counted_and_not_recorded(recorder: Recorder)
             x = torch.randn(rows, 3)
             torch.testing.assert_close(compiled(x), model(x))
     row = runtime(compiled)
+    report = fxtrt.report(compiled)
+    schema = resources.files("fxtrt.report") / "coverage.schema.json"
+    jsonschema.validate(json.loads(report.to_json()), json.loads(schema.read_text()))
+    assert fxtrt.Coverage.from_json(report.to_json()).runtime == (row,)
+    assert "cluster_0 ran 3 times in PyTorch: " in report.to_markdown()
     assert recorder.graphs == 1
     assert [fallback.calls for fallback in row.fallbacks] == [3]
     assert any("runs in PyTorch" in reason for reason in row.unrecorded)
 
 
-def test_the_least_recently_used_graph_leaves(recorder: Recorder) -> None:
+def test_the_least_recently_used_graph_leaves_for_a_while(recorder: Recorder) -> None:
     model = Whole()
     compiled = compile(model)
     with torch.no_grad():
@@ -174,6 +182,10 @@ def test_the_least_recently_used_graph_leaves(recorder: Recorder) -> None:
             for _ in range(3):
                 x = torch.randn(rows, 3)
                 torch.testing.assert_close(compiled(x), model(x))
+        assert runtime(compiled).recorded == 8
+        assert recorder.graphs == 12
+        for _ in range(40):
+            compiled(torch.randn(2, 3))
     assert runtime(compiled).recorded == 8
     assert recorder.graphs == 13
 

@@ -302,3 +302,43 @@ def test_torch_compile_replays(plans: Path) -> None:
     row = runtime(fast)
     assert row.unrecorded == ()
     assert row.recorded == 1
+
+
+class Peeking(torch.nn.Module):
+    """The host reads a number in the middle, which the graph does not tell."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(x * 2 - 1) + 1
+        return torch.relu(torch.ops.fxtrt_tests.peek(y) * 3 - 1) + 1
+
+
+def test_a_recording_that_fails_does_no_harm(plans: Path) -> None:
+    """The last test here: whatever it breaks in CUDA breaks no other."""
+
+    @torch.library.custom_op("fxtrt_tests::peek", mutates_args=())
+    def peek(x: torch.Tensor) -> torch.Tensor:
+        x.sum().item()
+        return x + 1
+
+    peek.register_fake(torch.empty_like)
+    model = Peeking().cuda().eval()
+    inputs = [torch.randn(8, 16, device="cuda") for _ in range(6)]
+    fast = fxtrt.compile(
+        model,
+        (inputs[0],),
+        engine="tensorrt",
+        tactic_sources=TACTICS,
+        optimization_level=1,
+        min_cluster_size=2,
+        cache_dir=plans,
+        cuda_graphs=True,
+    )
+    assert len(fxtrt.report(fast).clusters) == 2
+    for x, result in zip(inputs, one_by_one(fast, inputs), strict=True):
+        assert_near(model, x, result)
+    row = runtime(fast)
+    (reason,) = row.unrecorded
+    print(reason)
+    assert "peek" in reason
+    assert row.recorded == 2, "each engine by itself"
+    assert torch.randn(8, device="cuda").isfinite().all()

@@ -36,11 +36,11 @@ from fxtrt.errors import FxtrtError  # noqa: E402
 from fxtrt.examples import calibrate, load_example, load_photograph  # noqa: E402
 from fxtrt.guarded import GuardedForward  # noqa: E402
 from fxtrt.outside import as_graph  # noqa: E402
-from fxtrt.stitched_call import serve  # noqa: E402
+from fxtrt.stitched_call import StitchedCall, serve  # noqa: E402
 
 _MOST_ERROR, _LEAST_AGREEMENT = 0.05, 0.7
-_SECONDS_TO_BUILD = 70
-"""What an engine of a detector may take; in a hurry no build is begun with less time left."""
+_SECONDS_TO_BUILD = {"backbone": 50, "fasterrcnn": 75}
+"""What engines may take; no build is begun with less time left."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,16 @@ class Subject:
     model: torch.nn.Module
     inputs: tuple[Any, ...]
     check: Callable[[Any], float]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A call; slots are 0 for eager, and `streams` says whether each thread has a stream."""
+
+    name: str
+    call: Callable[[], Any]
+    slots: int = 0
+    streams: bool = True
 
 
 def main() -> None:
@@ -66,11 +76,11 @@ def main() -> None:
         for name in arguments.models:
             subject = subjects[name](arguments.size)
             try:
-                for label, slots, call, streams in candidates(subject, arguments, notes):
+                for candidate in candidates(subject, arguments, notes):
                     if left(arguments) < len(arguments.threads) * load.seconds * 2:
-                        notes[f"{name}, {label}"] = "left out: the time was over"
+                        notes[f"{name}, {candidate.name}"] = "left out: the time was over"
                         continue
-                    rows += measure(subject, label, slots, call, streams, load, notes)
+                    rows += measure(subject, candidate, load, notes)
                     save(arguments, rows, notes)
             except (RuntimeError, FxtrtError) as failure:
                 notes[name] = f"failed: {failure}"
@@ -153,55 +163,65 @@ def agreeing_share(actual: dict[str, Any], expected: dict[str, Any], best: int =
 
 def candidates(
     subject: Subject, arguments: argparse.Namespace, notes: dict[str, Any]
-) -> Iterator[tuple[str, int, Callable[[], Any], bool]]:
-    """Name, slots (0 for none), call, and whether each thread has a stream."""
+) -> Iterator[Candidate]:
+    """The engines are built first, while nothing else disturbs the timing of their kernels."""
+    fast = None
+    if left(arguments) < _SECONDS_TO_BUILD[subject.name]:
+        notes[f"{subject.name}, fxtrt"] = "left out: no time to build"
+    else:
+        try:
+            fast = compile_subject(subject, arguments, notes)
+        except (RuntimeError, FxtrtError) as failure:
+            notes[f"{subject.name}, fxtrt"] = f"failed: {failure}"
+    yield from eager_candidates(subject, arguments, notes)
+    if fast is not None:
+        yield from fxtrt_candidates(subject, fast, arguments, notes)
+
+
+def fxtrt_candidates(
+    subject: Subject, fast: torch.nn.Module, arguments: argparse.Namespace, notes: dict[str, Any]
+) -> Iterator[Candidate]:
+    guard = fast.forward
+    assert isinstance(guard, GuardedForward)
+    for graphs in (False, True):
+        for slots in arguments.slots:
+            call = serve_again(guard, slots, graphs)
+            call.slots.each(lambda slot: [fast(*subject.inputs) for _ in range(3)])
+            name = f"fxtrt {arguments.precision}, {slots} slots{', CUDA graphs' * graphs}"
+            yield Candidate(name, lambda: fast(*subject.inputs), slots)
+            if graphs:
+                recorded = sum(runner.recorded for runner in call.recorders)
+                reasons = "; ".join(call.reasons[:3]) or "nothing"
+                notes[f"{subject.name}, {name}"] = f"{recorded} recorded; left out: {reasons}"
+    slots = max(arguments.slots)
+    serve_again(guard, slots, graphs=False)
+    name = f"fxtrt {arguments.precision}, {slots} slots, default stream"
+    yield Candidate(name, lambda: fast(*subject.inputs), slots, streams=False)
+
+
+def eager_candidates(
+    subject: Subject, arguments: argparse.Namespace, notes: dict[str, Any]
+) -> Iterator[Candidate]:
     half = copy.deepcopy(subject.model).half().to(memory_format=torch.channels_last)
     inputs = pytree.tree_map(half_channels_last, subject.inputs)
-    eager: Callable[[], Any] = lambda: half(*inputs)  # noqa: E731  # one of several
+    eager: Callable[[], Any] = lambda: half(*inputs)  # noqa: E731  # one of two
     try:
         subject.check(eager())
     except RuntimeError as error:
         notes[f"{subject.name}, eager"] = f"autocast, because in float16: {error}"
         eager = with_autocast(subject)
-    yield "eager fp16, default stream", 0, eager, False
-    yield "eager fp16, stream per thread", 0, eager, True
+    yield Candidate("eager fp16, default stream", eager, streams=False)
+    yield Candidate("eager fp16, stream per thread", eager)
     if arguments.inductor:
         compiled = torch.compile(half)
-        yield "inductor fp16, stream per thread", 0, lambda: compiled(*inputs), True
-    if left(arguments) < _SECONDS_TO_BUILD - 15 and subject.name != "backbone":
-        notes[f"{subject.name}, fxtrt"] = "left out: no time to build"
-        return
-    start = time.perf_counter()
-    fast: Any = compile_subject(subject, arguments)
-    notes[f"{subject.name}, fxtrt"] = f"compiled in {time.perf_counter() - start:.0f} s"
-    notes[f"{subject.name}, report"] = str(fxtrt.report(fast)).splitlines()[0]
-    guard = fast.forward
-    if not isinstance(guard, GuardedForward):
-        raise RuntimeError(f"nothing of it runs in an engine:\n{fxtrt.report(fast)}")
-    fast(*subject.inputs)
-    fallbacks = [*guard.fallbacks, *fxtrt.report(fast).runtime[0].fallbacks]
-    if fallbacks:
-        raise RuntimeError(f"calls run in PyTorch: {fallbacks}")
-    for graphs in (False, True):
-        for slots in arguments.slots:
-            settings = fxtrt.Settings(slots=slots, cuda_graphs=graphs)
-            (call,) = serve([guard.graph], settings)
-            guard.run = as_graph(call)
-            call.slots.each(lambda slot: [fast(*subject.inputs) for _ in range(3)])
-            label = f"fxtrt {arguments.precision}, {slots} slots{', CUDA graphs' * graphs}"
-            yield label, slots, lambda: fast(*subject.inputs), True
-            if graphs:
-                outside = "; ".join(call.reasons[:3])
-                recorded = sum(runner.recorded for runner in call.recorders)
-                notes[f"{subject.name}, {label}"] = (
-                    f"{recorded} recorded; outside: {outside or '-'}"
-                )
-    # Slots have streams of their own for threads that bring none.
-    slots = max(arguments.slots)
-    (call,) = serve([guard.graph], fxtrt.Settings(slots=slots))
+        yield Candidate("inductor fp16, stream per thread", lambda: compiled(*inputs))
+
+
+def serve_again(guard: GuardedForward, slots: int, graphs: bool) -> StitchedCall:
+    """Give a compiled model other slots, without compiling it again."""
+    (call,) = serve([guard.graph], fxtrt.Settings(slots=slots, cuda_graphs=graphs))
     guard.run = as_graph(call)
-    label = f"fxtrt {arguments.precision}, {slots} slots, default stream"
-    yield label, slots, lambda: fast(*subject.inputs), False
+    return call
 
 
 def with_autocast(subject: Subject) -> Callable[[], Any]:
@@ -214,9 +234,17 @@ def with_autocast(subject: Subject) -> Callable[[], Any]:
     return call
 
 
-def compile_subject(subject: Subject, arguments: argparse.Namespace) -> torch.nn.Module:
+def compile_subject(
+    subject: Subject, arguments: argparse.Namespace, notes: dict[str, Any]
+) -> torch.nn.Module:
+    """The compiled model.
+
+    Raises:
+        RuntimeError: its calls do not go through engines.
+    """
+    start = time.perf_counter()
     sources = arguments.tactic_sources
-    return fxtrt.compile(
+    fast = fxtrt.compile(
         subject.model,
         subject.inputs,
         engine=arguments.engine,
@@ -225,6 +253,15 @@ def compile_subject(subject: Subject, arguments: argparse.Namespace) -> torch.nn
         tactic_sources=None if sources is None else tuple(sources),
         cache_dir=arguments.cache_dir,
     )
+    notes[f"{subject.name}, fxtrt"] = f"compiled in {time.perf_counter() - start:.0f} s"
+    notes[f"{subject.name}, report"] = str(fxtrt.report(fast)).splitlines()[0]
+    guard = fast.forward
+    if not isinstance(guard, GuardedForward):
+        raise RuntimeError(f"nothing of it runs in an engine:\n{fxtrt.report(fast)}")
+    fast(*subject.inputs)
+    if fallbacks := [*guard.fallbacks, *fxtrt.report(fast).runtime[0].fallbacks]:
+        raise RuntimeError(f"calls run in PyTorch: {fallbacks}")
+    return fast
 
 
 def half_channels_last(tensor: torch.Tensor) -> torch.Tensor:
@@ -232,22 +269,15 @@ def half_channels_last(tensor: torch.Tensor) -> torch.Tensor:
     return half.to(memory_format=torch.channels_last) if half.dim() == 4 else half
 
 
-def measure(
-    subject: Subject,
-    label: str,
-    slots: int,
-    call: Callable[[], Any],
-    streams: bool,
-    load: Load,
-    notes: dict[str, Any],
-) -> list[Row]:
+def measure(subject: Subject, candidate: Candidate, load: Load, notes: dict[str, Any]) -> list[Row]:
     """One row for each number of threads; none where the outputs are wrong."""
     try:
-        error = subject.check(call())
-        return list(load.rows(subject.name, label, slots, call, streams, error))
+        error = subject.check(candidate.call())
+        first = Row(subject.name, candidate.name, candidate.slots, error)
+        return list(load.rows(first, candidate.call, candidate.streams))
     except (RuntimeError, FxtrtError) as failure:
         # The other candidates can still be measured.
-        notes[f"{subject.name}, {label}"] = f"failed: {failure}"
+        notes[f"{subject.name}, {candidate.name}"] = f"failed: {failure}"
         return []
 
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,13 @@ class Row:
     model: str
     name: str
     slots: int
-    threads: int
-    images_per_second: float
-    median_ms: float
-    p95_ms: float
-    calls: int
     error: float
-    memory_gb: float
+    threads: int = 0
+    images_per_second: float = 0.0
+    median_ms: float = 0.0
+    p95_ms: float = 0.0
+    calls: int = 0
+    memory_gb: float = 0.0
 
     def record(self) -> dict[str, Any]:
         return asdict(self)
@@ -51,33 +51,22 @@ class Load:
     seconds: float
     threads: Sequence[int]
 
-    def rows(
-        self,
-        model: str,
-        name: str,
-        slots: int,
-        call: Callable[[], Any],
-        streams: bool,
-        error: float,
-    ) -> Iterator[Row]:
-        """Measure `call`, in threads that each have a stream or all share the default one."""
+    def rows(self, blank: Row, call: Callable[[], Any], streams: bool) -> Iterator[Row]:
+        """Fill in `blank` for `call`, in threads that have a stream each or share the default."""
         expected = pytree.tree_map(torch.clone, call())
         torch.cuda.synchronize()
         for count in self.threads:
             latencies, wall = _under_load(call, count, streams, self.seconds, expected)
             ordered = sorted(latencies)
             free, total = torch.cuda.mem_get_info()
-            yield Row(
-                model,
-                name,
-                slots,
-                count,
-                len(ordered) / wall,
-                1e3 * statistics.median(ordered),
-                1e3 * ordered[int(0.95 * (len(ordered) - 1))],
-                len(ordered),
-                error,
-                (total - free) / 1e9,
+            yield replace(
+                blank,
+                threads=count,
+                images_per_second=len(ordered) / wall,
+                median_ms=1e3 * statistics.median(ordered),
+                p95_ms=1e3 * ordered[int(0.95 * (len(ordered) - 1))],
+                calls=len(ordered),
+                memory_gb=(total - free) / 1e9,
             )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from .engines.base import Engine
 from .slots import Slot, keep_for, one_at_a_time
 
 __all__ = ["CALLS_TO_RECORD", "GraphRunner", "NotRecorded", "Replay"]
@@ -39,13 +40,14 @@ class GraphRunner:
     broken: why no shape can be; None where one can.
     """
 
-    def __init__(self, function: Callable[..., Sequence[Any]]) -> None:
+    def __init__(self, function: Callable[..., Sequence[Any]], engines: Sequence[Engine]) -> None:
         """
         Args:
+            engines: that the function runs.
             function: of tensors on the GPU and constants; it gives a flat sequence. It runs inside
                 a slot, and takes the contexts that the slot has at that time.
         """
-        self._function = function
+        self._function, self._engines = function, tuple(engines)
         self._lock = threading.Lock()
         self._calls: dict[Hashable, int] = {}
         self._of_slot: dict[Slot, OrderedDict[Hashable, Replay]] = {}
@@ -95,12 +97,14 @@ class GraphRunner:
 
     def _record(self, slot: Slot, key: Hashable, values: Sequence[Any]) -> Replay | None:
         try:
-            return Replay(slot, self._function, values)
-        except NotRecorded as error:
-            reason = str(error)
+            return Replay(slot, self._function, self._engines, values)
+        except (NotRecorded, torch.cuda.OutOfMemoryError) as error:
+            reason = _first_line(error)
         except Exception as error:  # It runs as it is; the report says why.
             reason = self.broken = f"{type(error).__name__}: {_first_line(error)}"
         with self._lock:
+            if len(self.failed) >= _MOST_COUNTED:
+                self.failed.clear()
             first = reason not in self.failed.values()
             self.failed[key] = reason
         if first:
@@ -115,7 +119,11 @@ class Replay:
     """
 
     def __init__(
-        self, slot: Slot, function: Callable[..., Sequence[Any]], values: Sequence[Any]
+        self,
+        slot: Slot,
+        function: Callable[..., Sequence[Any]],
+        engines: Sequence[Engine],
+        values: Sequence[Any],
     ) -> None:
         stream: Any = slot.stream
         caller = torch.cuda.current_stream(slot.device)
@@ -127,7 +135,7 @@ class Replay:
                 torch.inference_mode(False),
                 torch.no_grad(),
                 torch.cuda.stream(stream),
-                slot.other_contexts() as self._contexts,
+                slot.other_contexts(engines) as self._contexts,
             ):
                 self._inputs = [_copy(v) if isinstance(v, torch.Tensor) else v for v in values]
                 for _ in range(_WARM_UP):

@@ -57,7 +57,8 @@ class EngineModule(torch.nn.Module):
 
     def record_graphs(self) -> None:
         """From now on, let CUDA graphs run the engine."""
-        self.graphs = GraphRunner(lambda *tensors: self.slots.run(lambda s: self._call(s, tensors)))
+        assert self.engine is not None
+        self.graphs = GraphRunner(self._call_in_slot, [self.engine])
 
     def unfit(self, tensors: Sequence[torch.Tensor]) -> str | None:
         """Why the engine cannot take `tensors`, or None."""
@@ -78,6 +79,9 @@ class EngineModule(torch.nn.Module):
         assert self.engine is not None
         results = slot.contexts[self.engine].run(tensors)
         return tuple(map(_in_order, results, self._orders))
+
+    def _call_in_slot(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
+        return self.slots.run(lambda slot: self._call(slot, tensors))
 
     def _record(self, reason: str) -> None:
         with self._lock:

@@ -42,36 +42,37 @@ class Slot:
     """
 
     def __init__(self, engines: Sequence[Engine], device: torch.device | None) -> None:
-        self._engines = tuple(engines)
         self.device = device
         self.stream: Any = None
         self.reserved = False
         self.caller = 0
         """The stream of the last caller; 0 is the default stream, whose work `stream` does."""
         self._scratch: torch.Tensor | None = None
+        self.contexts: dict[Engine, Context] = {}
         if device is None:
-            self.contexts = self.make_contexts()
+            self._make_contexts(engines)
             return
         self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's
         self._done: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's
         size = scratch_bytes(engines)
         with torch.cuda.stream(self.stream):
             self._scratch = torch.empty(size, dtype=torch.uint8, device=device)
-            self.contexts = self.make_contexts()
+            self._make_contexts(engines)
         self._done.record(self.stream)
 
-    def make_contexts(self) -> dict[Engine, Context]:
-        """New contexts of all engines, on this slot's scratch memory."""
-        return {engine: engine.context(self._scratch) for engine in self._engines}
-
     @contextmanager
-    def other_contexts(self) -> Iterator[dict[Engine, Context]]:
-        """New contexts take the place of the slot's while the block runs."""
-        mine, self.contexts = self.contexts, self.make_contexts()
+    def other_contexts(self, engines: Sequence[Engine]) -> Iterator[dict[Engine, Context]]:
+        """While the block runs, these engines have new contexts, on the same scratch memory."""
+        mine, self.contexts = self.contexts, dict(self.contexts)
         try:
+            self._make_contexts(engines)
             yield self.contexts
         finally:
             self.contexts = mine
+
+    def _make_contexts(self, engines: Sequence[Engine]) -> None:
+        for engine in engines:
+            self.contexts[engine] = engine.context(self._scratch)
 
     def work(self, call: Callable[[Slot], _T]) -> _T:
         """`call`, ordered after the work that the slot did before and before what the caller does

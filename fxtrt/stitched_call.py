@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -72,7 +72,9 @@ class StitchedCall:
         if self.unrecorded:
             self._record_engines()
         else:
-            self._whole = GraphRunner(self._flat)
+            self._whole = GraphRunner(
+                self._flat, _present(module.engine for module in self.modules)
+            )
 
     def _record_engines(self) -> None:
         for module in self.modules:
@@ -105,7 +107,7 @@ class _NamingRun(Interpreter):
     def run_node(self, n: Node) -> Any:
         try:
             return super().run_node(n)
-        except NotRecorded:
+        except (NotRecorded, torch.cuda.OutOfMemoryError):
             raise
         except Exception as error:
             raise EngineError(f"{n.name}: {error}") from error
@@ -122,8 +124,8 @@ class _NamingRun(Interpreter):
 
 def serve(graphs: Sequence[GraphModule], settings: Settings) -> list[StitchedCall]:
     """Calls of a model's stitched graphs, which share slots and their scratch memory."""
-    engines = [module.engine for module in engine_modules(graphs)]
-    slots = Slots(_present(engines), settings.slots, settings.slot_timeout)
+    engines = _present(module.engine for module in engine_modules(graphs))
+    slots = Slots(engines, settings.slots, settings.slot_timeout)
     if slots.device is not None:
         _tell_memory(slots)
     return [StitchedCall(graph, slots, cuda_graphs=settings.cuda_graphs) for graph in graphs]
@@ -141,7 +143,7 @@ def engine_modules(graphs: Sequence[GraphModule]) -> list[EngineModule]:
     return [m for graph in graphs for m in graph.children() if isinstance(m, EngineModule)]
 
 
-def _present(engines: Sequence[Engine | None]) -> list[Engine]:
+def _present(engines: Iterable[Engine | None]) -> list[Engine]:
     return [engine for engine in engines if engine is not None]
 
 

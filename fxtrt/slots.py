@@ -2,7 +2,7 @@
 
 A call works on the caller's stream, which must not wait for others, and the slot goes from stream
 to stream by events. Callers on the legacy default stream, which all threads share and on which
-TensorRT waits for the whole GPU, get the slot's own stream; theirs waits for it, not the host.
+TensorRT synchronises more, get the slot's own stream; theirs waits for it, not the host.
 """
 
 from __future__ import annotations
@@ -87,8 +87,9 @@ class Slot:
             return call(self)
         number = caller.cuda_stream
         stream = caller if number else self.stream
+        # On the stream of the last caller too: another one may have got its number since.
+        stream.wait_event(self._done)
         if self.caller != number:
-            stream.wait_event(self._done)
             keep_for(stream, self._scratch)
             self.caller = number
         if not number:
@@ -129,6 +130,7 @@ class Slots:
         self._made = 0
         self._lock = threading.Lock()
         self._held = threading.local()
+        self._taking_all = threading.Lock()
 
     @property
     def made(self) -> int:
@@ -155,15 +157,17 @@ class Slots:
     def each(self, call: Callable[[Slot], Any]) -> None:
         """`call` with every slot, all of them made before; others wait meanwhile."""
         taken: list[Slot] = []
-        try:
-            while len(taken) < self.most:
-                if (slot := self._take_new()) is not None:
-                    taken.append(slot)
-            while taken:
-                self._lend(taken.pop(), call)
-        finally:
-            for slot in taken:
-                self._give_back(slot)
+        # Two threads that each have some of the slots would wait for one another.
+        with self._taking_all:
+            try:
+                while len(taken) < self.most:
+                    if (slot := self._take_new()) is not None:
+                        taken.append(slot)
+                while taken:
+                    self._lend(taken.pop(), call)
+            finally:
+                for slot in taken:
+                    self._give_back(slot)
 
     def _lend(self, slot: Slot, call: Callable[[Slot], _T]) -> _T:
         self._held.slot = slot
@@ -212,7 +216,10 @@ class Slots:
         return number, torch.cuda.is_current_stream_capturing()
 
     def _pick(self, caller: int, capturing: bool) -> Slot | None:
-        """A free slot: one whose last work was the same caller's needs no waiting for it."""
+        """A free slot, rather one whose last work was the same caller's: it waits for nothing else.
+
+        None where another one can still be made, or none is free.
+        """
         if not self._free:
             return None
         if capturing:

@@ -48,6 +48,8 @@ class StitchedCall:
             self._record()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.slots.engines:
+            return self.graph(*args, **kwargs)
         return self.slots.run(lambda slot: self._run(slot, args, kwargs))
 
     @property

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import resources
 from types import SimpleNamespace
@@ -112,6 +113,26 @@ def test_a_whole_model_is_recorded_at_the_second_call_of_a_shape(
     with torch.no_grad():
         x = torch.randn(4, 3)
         torch.testing.assert_close(compiled(x), model(x))
+
+
+def test_threads_record_and_replay_each_in_its_slot(recorder: Recorder) -> None:
+    model = Whole()
+    compiled = compile(model, slots=3)
+    torch.manual_seed(0)
+    inputs = [torch.randn(rows, 3) for rows in (4, 5, 6) for _ in range(60)]
+
+    def request(x: torch.Tensor) -> Any:
+        with torch.no_grad():
+            return compiled(x)
+
+    with ThreadPoolExecutor(6) as pool:
+        results = list(pool.map(request, inputs))
+    for x, result in zip(inputs, results, strict=True):
+        torch.testing.assert_close(result, model(x))
+    row = runtime(compiled)
+    assert row.made <= 3
+    assert recorder.graphs == row.recorded <= 9
+    assert recorder.replays > 100
 
 
 def test_outputs_that_are_one_tensor_stay_one(recorder: Recorder) -> None:

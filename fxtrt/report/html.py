@@ -17,7 +17,7 @@ from .advice import advise
 from .coverage import ClusterRow, Coverage, RejectionRow
 from .folding import boxes
 from .groups import by_reason, cost
-from .text import build_cells, bytes_text, summary
+from .text import build_cells, bytes_text, runtime_lines, summary
 
 __all__ = ["write_html"]
 
@@ -35,6 +35,7 @@ def write_html(coverage: Coverage, path: str | PathLike[str]) -> None:
         "nodes": _nodes(coverage.rejections),
         "breaks": _table(["reason", "at"], [[b.reason, b.source] for b in coverage.graph_breaks]),
         "kept": _list(coverage.kept_fp32),
+        "runtime": _list(list(runtime_lines(coverage))),
         "advice": _list(advise(coverage)),
         "data": _json(_data(coverage)),
         "dagre": here.joinpath("dagre.min.js").read_text(encoding="utf-8"),

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,47 +61,42 @@ def in_new_process(cache_dir: str) -> dict[str, Any]:
 
 def start(arguments: argparse.Namespace) -> dict[str, Any]:
     """Seconds of each step of one start in this process."""
-    begun = time.perf_counter()
+    moments = [time.perf_counter()]
     import torch
     from harness import machine
     from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
     import fxtrt
 
-    imported = time.perf_counter()
+    moments.append(time.perf_counter())
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     model = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None).eval().to(device)
     images = [torch.rand(3, *arguments.size, device=device)]
-    made = time.perf_counter()
-    compiled = fxtrt.compile(
-        model,
-        (images,),
-        engine=arguments.engine,
-        precision=arguments.precision,
-        optimization_level=arguments.optimization_level,
-        tactic_sources=arguments.tactic_sources,
-        cache_dir=arguments.cache_dir,
-    )
-    ready = time.perf_counter()
+    moments.append(time.perf_counter())
+    compiled = fxtrt.compile(model, (images,), **options(arguments))
+    moments.append(time.perf_counter())
     with torch.no_grad():
         compiled(images)
     if device == "cuda":
         torch.cuda.synchronize()
-    called = time.perf_counter()
+    moments.append(time.perf_counter())
+    steps = ("import", "make the model", "compile", "first call")
+    took = (end - begun for begun, end in pairwise(moments))
     builds = [row.build for row in fxtrt.report(compiled).clusters if row.build]
     return {
-        "s": {
-            "import": imported - begun,
-            "make the model": made - imported,
-            "compile": ready - made,
-            "of that engines": sum(build.seconds for build in builds),
-            "first call": called - ready,
-        },
-        "engines": f"{len(builds)} engines, {sum(build.cached for build in builds)} from the cache",
+        "s": dict(zip(steps, took, strict=True)),
+        "engines": f"{len(builds)} engines in {sum(build.seconds for build in builds):.2f} s, "
+        f"{sum(build.cached for build in builds)} from the cache",
         "machine": machine(),
         "settings": {name: str(value) for name, value in vars(arguments).items()},
     }
+
+
+def options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of `Settings` that the command line gives."""
+    names = ("engine", "precision", "optimization_level", "tactic_sources", "cache_dir")
+    return {name: getattr(arguments, name) for name in names}
 
 
 if __name__ == "__main__":

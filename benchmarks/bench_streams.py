@@ -20,6 +20,7 @@ import json  # noqa: E402
 import tempfile  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
+from functools import cache  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -281,8 +282,13 @@ def measure(subject: Subject, candidate: Candidate, load: Load, notes: dict[str,
         return []
 
 
+@cache
+def this_machine() -> dict[str, str]:
+    return machine()
+
+
 def folder(arguments: argparse.Namespace) -> Path:
-    path: Path = arguments.out / machine().get("gpu", "cpu").replace(" ", "-")
+    path: Path = arguments.out / this_machine().get("gpu", "cpu").replace(" ", "-")
     path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -292,7 +298,7 @@ def save(arguments: argparse.Namespace, rows: list[Row], notes: dict[str, Any]) 
     if not arguments.out:
         return
     record = {
-        "machine": machine(),
+        "machine": this_machine(),
         "engine": select(arguments.engine).features.version,
         "options": {
             "precision": arguments.precision,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from typing import Any
 
 from coverage_measurement import ARCHITECTURES, Measurement, Run
 from tabulate import tabulate
+from zoo import EXAMPLES
 
 __all__ = ["HEADERS", "cells", "document", "run_cells"]
 
@@ -22,29 +24,33 @@ _SOURCES = {
     "detector": "The parts of torchvision's detectors",
     "timm": "Architectures of timm",
 }
+_PEER = "Side by side"
 _PACKAGES = ("torch", "torchvision", "timm", "tensorrt_rtx")
 _WIDTH = 100
 
 
-def document(measurements: Sequence[Measurement]) -> str:
-    """The text of docs/coverage.md."""
+def document(measurements: Sequence[Measurement], peer: Mapping[str, Any]) -> str:
+    """The text of docs/coverage.md; `peer` is what `peer_dryrun.py` found, by model."""
     sections = [_introduction(measurements)]
     for source, title in _SOURCES.items():
         rows = [_row(m) for m in measurements if m.source == source]
         sections += [f"## {title}", tabulate(rows, HEADERS, "pipe", disable_numparse=True)]
+    sections += ["## What is measured otherwise", _notes()]
+    if peer:
+        sections += [f"## {_PEER}", _peer(measurements, peer)]
     sections += ["## What is not whole, and why", _exceptions(measurements)]
     return "\n\n".join(sections) + "\n"
 
 
 def cells(text: str) -> dict[str, list[str]]:
-    """The rows of the tables of models in docs/coverage.md, by model.
+    """The rows of the tables of models in docs/coverage.md, by model; without `_peer`'s.
 
     Raises:
         ValueError: a table has other columns, or a row has other cells.
     """
     rows: dict[str, list[str]] = {}
     columns: list[str] | None = None
-    for line in text.splitlines():
+    for line in text.partition(f"## {_PEER}")[0].splitlines():
         values = [cell.strip() for cell in line.strip("|").split("|")]
         if not line.startswith("|"):
             columns = None
@@ -101,16 +107,51 @@ def run_cells(run: Run) -> list[str]:
     ]
 
 
+def _notes() -> str:
+    return _bullets([f"**{example.name}** {example.note}." for example in EXAMPLES if example.note])
+
+
+def _peer(measurements: Sequence[Measurement], peer: Mapping[str, Any]) -> str:
+    versions = ", ".join(sorted({record["version"] for record in peer.values()}))
+    text = (
+        f"Torch-TensorRT's `dryrun` {versions} (`python benchmarks/peer_dryrun.py`) on the same "
+        f"models and fixed sizes, with the same torch, `min_block_size` 5, without a GPU. It "
+        f"partitions only: it makes no network and no numbers. Its operators are those of its own "
+        f"graph, `getitem` included, so they are not to be compared with fxtrt's nodes."
+    )
+    headers = ("model", "engines, fxtrt", "nodes, fxtrt", "engines, dryrun", "operators, dryrun")
+    rows = [
+        [
+            m.name,
+            str(m.static.clusters),
+            f"{m.static.converted} of {m.static.nodes}",
+            *_peer_cells(peer[m.name]),
+        ]
+        for m in measurements
+        if m.name in peer
+    ]
+    table = tabulate(rows, headers, "github", disable_numparse=True)
+    return f"{textwrap.fill(text, _WIDTH)}\n\n{table}"
+
+
+def _peer_cells(record: Mapping[str, Any]) -> list[str]:
+    if "problem" in record:
+        return ["-", record["problem"].splitlines()[0]]
+    return [str(record["engines"]), f"{record['supported']} of {record['operators']}"]
+
+
+def _bullets(texts: Sequence[str]) -> str:
+    return "\n".join(textwrap.fill(f"- {text}", _WIDTH, subsequent_indent="  ") for text in texts)
+
+
 def _exceptions(measurements: Sequence[Measurement]) -> str:
     lines = [
-        f"- **{m.name}**, {name}: {reason}"
+        f"**{m.name}**, {name}: {reason}"
         for m in measurements
         for name, run in (("fixed sizes", m.static), ("dynamic sizes", m.dynamic))
         for reason in _reasons(run)
     ]
-    return (
-        "\n".join(textwrap.fill(line, _WIDTH, subsequent_indent="  ") for line in lines) or "None."
-    )
+    return _bullets(lines) or "None."
 
 
 def _reasons(run: Run) -> list[str]:

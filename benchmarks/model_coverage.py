@@ -22,6 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, required=True, help="JSON file to go on with")
     parser.add_argument("--only", nargs="+", default=[], help="models to measure again")
+    parser.add_argument("--peer", type=Path, help="JSON file of peer_dryrun.py, for the table")
     parser.add_argument("--table", type=Path, help="Markdown file to write")
     arguments = parser.parse_args()
     results = Results(arguments.results)
@@ -33,7 +34,8 @@ def main() -> None:
             seconds = time.perf_counter() - start
             print(f"{example.name} [{seconds:.0f} s]\n{describe(measurement)}", flush=True)
     if arguments.table:
-        arguments.table.write_text(document([results.of(example) for example in EXAMPLES]))
+        peer = json.loads(arguments.peer.read_text()) if arguments.peer else {}
+        arguments.table.write_text(document([results.of(example) for example in EXAMPLES], peer))
 
 
 class Results:

@@ -47,12 +47,17 @@ def make(shapes: Shapes) -> tuple[Any, ...]:
     )
 
 
-def image(height: int, width: int, step: int | None = 32) -> Inputs:
-    """A batch of images; height and width vary in multiples of `step`, or not at all."""
+def image(
+    height: int, width: int, step: int | None = 32, steps: tuple[int, int] = (2, _MOST_STEPS)
+) -> Inputs:
+    """A batch of images; height and width vary in multiples of `step`, or not at all.
+
+    steps: the fewest and most of them.
+    """
     if step is None:
         fixed = {0: _images()}
         return _inputs(lambda n, h, w: ((n, 3, height, width),), 0, 0, (fixed,), "N")
-    height_steps, width_steps = (Dim(name, min=2, max=_MOST_STEPS) for name in "hw")
+    height_steps, width_steps = (Dim(name, min=steps[0], max=steps[1]) for name in "hw")
     dynamic = ({0: _images(), 2: step * height_steps, 3: step * width_steps},)
 
     def shapes(n: int, h: int, w: int) -> Shapes:
@@ -62,15 +67,13 @@ def image(height: int, width: int, step: int | None = 32) -> Inputs:
     return _inputs(shapes, height // step, width // step, dynamic, words)
 
 
-def image_pair(height: int, width: int, step: int) -> Inputs:
-    """Two batches of images of one size."""
-    single = image(height, width, step)
+def image_pair(height: int, width: int, step: int, steps: tuple[int, int]) -> Inputs:
+    """Two batches of two images each; height and width vary as those of `image`."""
+    single = image(height, width, step, steps)
+    others = tuple(((2, *shape[1:]),) * 2 for (shape,) in single.others)
+    sides = {axis: size for axis, size in single.dynamic[0].items() if axis}
     return Inputs(
-        single.example * 2,
-        single.traced * 2,
-        tuple(shapes * 2 for shapes in single.others),
-        single.dynamic * 2,
-        single.varies,
+        single.example * 2, single.traced * 2, others, (sides,) * 2, f"{step} H, {step} W"
     )
 
 

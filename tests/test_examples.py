@@ -31,6 +31,15 @@ def test_batch_norms_normalise_their_input() -> None:
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
+def test_a_norm_without_statistics_stays_as_it_is() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.InstanceNorm2d(8)).eval()
+    x = torch.randn(2, 3, 9, 9)
+    with torch.no_grad():
+        before = model(x)
+        calibrate(model, (x,))
+        torch.testing.assert_close(model(x), before)
+
+
 def test_a_detector_finds_much_and_ranks_it() -> None:
     model, inputs = load_example("fasterrcnn_mobilenet_v3_large_320_fpn")
     with torch.no_grad():

@@ -69,7 +69,8 @@ def test_no_parameter_is_left_constant() -> None:
 def test_the_table_can_be_read_back() -> None:
     run = Run(1, 20, 5, 5, 1.0, 3e-6, 1.5, 12.0)
     problem = Run(problem="it does not export")
-    text = document([Measurement("timm", "a model", "N", run, problem)])
+    peer = {"a model": {"version": "9", "operators": 7, "supported": 6, "engines": 2}}
+    text = document([Measurement("timm", "a model", "N", run, problem)], peer)
     figures = ["1", "5/5", "100.0%", "20", "3e-06", "1.5 s, 12 MiB"]
     assert cells(text) == {"a model": [*figures, "N", *["-"] * 6]}
     assert "**a model**, dynamic sizes: it does not export" in text

@@ -56,7 +56,8 @@ def test_a_number_below_one_runs_in_pytorch() -> None:
     class Cropped(nn.Module):
         def forward(self, image: Tensor) -> Tensor:
             rows = torch.special.bessel_j0(image).sum(1)
-            return (rows * 2).relu() + (image.shape[0] - 20)
+            result: Tensor = (rows * 2).relu() + (image.shape[0] - 20)
+            return result
 
     dynamic = ({0: Dim("height", min=16, max=128)},)
     model = Cropped().eval()

@@ -112,7 +112,7 @@ def small_detector() -> FasterRCNN:
     backbone = nn.Sequential(
         nn.Conv2d(3, 8, 7, 4, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU()
     )
-    backbone.out_channels = 8
+    backbone.out_channels = 8  # type: ignore[assignment]  # as torchvision asks for it
     model = FasterRCNN(
         backbone,
         num_classes=5,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from .calls import Call, record_calls, watched_run
 from .capture import capture_module, require_inference
 from .convert import input_specs
 from .cuda_graphs import CALLS_TO_RECORD
-from .detection import planned
+from .detection import plan_of, planned
 from .engines.network import TensorSpec
 from .engines.select import select
 from .errors import CaptureError, FxtrtError
@@ -37,6 +38,8 @@ from .slots import Slot
 from .stitched_call import serve
 
 __all__ = ["capture_model", "compile", "report", "warm_up"]
+
+log = logging.getLogger(__name__)
 
 _OUTCOME = "_fxtrt_outcome"
 
@@ -66,7 +69,8 @@ def compile(
         model: in eval mode.
         inputs: example positional arguments.
         dynamic_shapes: which sizes of the inputs vary, as `torch.export.export` takes it; the
-            whole model must export then.
+            whole model must export then. None leaves it to the architecture's plan, or else keeps
+            all; `{}` keeps all.
         overrides: fields of `Settings`.
 
     Raises:
@@ -257,7 +261,7 @@ def capture_model(
     missed: list[RejectionRow] = []
     outside: list[OutsideCall] = []
     try:
-        parts = [_part(twin, call, dynamic_shapes, "")]
+        parts = [_whole(twin, call, dynamic_shapes)]
     except CaptureError as error:
         if dynamic_shapes is not None:
             raise
@@ -270,6 +274,17 @@ def capture_model(
     nodes = [node for part in parts for node in part.graph.graph.nodes]
     require_matches(settings.patterns, nodes)
     return _Captured(twin, parts, missed, outside)
+
+
+def _whole(model: torch.nn.Module, call: Call, dynamic_shapes: Any) -> _Part:
+    """The whole model; where it is not told, the sizes vary that its architecture's plan says."""
+    plan = plan_of(model)
+    if dynamic_shapes is None and plan is not None and plan.dynamic_shapes is not None:
+        try:
+            return _part(model, call, plan.dynamic_shapes(*call.args), "")
+        except CaptureError as error:
+            log.warning("the sizes of the example are the only ones: %s", error)
+    return _part(model, call, dynamic_shapes, "")
 
 
 def _parts_below(

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
 
 from .context import Context
 from .engines.features import Features
@@ -17,6 +18,7 @@ from .errors import ConversionError
 from .graph import attribute
 from .registry import Converter, arguments_of, parameter_names, registered
 from .shapes import hint, is_static, is_unbacked, size_range
+from .size_carriers import CARRIER_DTYPE, engine_inputs
 from .source import source_line
 from .support import is_size
 
@@ -29,8 +31,8 @@ def convert(cluster: GraphModule, features: Features) -> Network:
     """The network of `cluster`, with its inputs and outputs named x0, x1, ... and y0, y1, ...
 
     Args:
-        cluster: placeholders for tensors (and for ints, which the network does without: it reads
-            sizes off its tensor inputs), `get_attr` for weights, ATen overloads with a converter,
+        cluster: placeholders for tensors and for ints (sizes that the network reads off its inputs,
+            `size_carriers` among them), `get_attr` for weights, ATen overloads with a converter,
             and one tuple of tensors as the output; `meta["val"]` on every node.
 
     Raises:
@@ -42,12 +44,12 @@ def convert(cluster: GraphModule, features: Features) -> Network:
     network.outputs = output_specs(cluster)
     ctx = Context(network)
     values: dict[Node, Any] = {}
-    specs = iter(network.inputs)
+    for node, spec in zip(engine_inputs(cluster), network.inputs, strict=True):
+        values[node] = _add_input(ctx, node, spec)
     for node in cluster.graph.nodes:
         if node.op == "placeholder":
-            if isinstance(node.meta["val"], torch.Tensor):
-                values[node] = _add_input(ctx, node, next(specs))
-        elif node.op == "get_attr":
+            continue
+        if node.op == "get_attr":
             values[node] = attribute(cluster, node)
         elif node.op == "output":
             _mark_outputs(ctx, [values[n] for n in node.args[0]])
@@ -61,13 +63,10 @@ def convert(cluster: GraphModule, features: Features) -> Network:
 
 
 def input_specs(cluster: GraphModule) -> list[TensorSpec]:
-    """What the tensor placeholders of `cluster` accept."""
-    tensors = [
-        node.meta["val"]
-        for node in cluster.graph.find_nodes(op="placeholder")
-        if isinstance(node.meta["val"], torch.Tensor)
+    """What the engine of `cluster` accepts, for each of its `engine_inputs`."""
+    return [
+        _spec(f"x{i}", _entering(node, cluster)) for i, node in enumerate(engine_inputs(cluster))
     ]
-    return [_spec(f"x{i}", tensor) for i, tensor in enumerate(tensors)]
 
 
 def output_specs(cluster: GraphModule) -> list[TensorSpec]:
@@ -75,6 +74,15 @@ def output_specs(cluster: GraphModule) -> list[TensorSpec]:
     (results,) = cluster.graph.output_node().args
     assert isinstance(results, (tuple, list))
     return [_spec(f"y{i}", node.meta["val"]) for i, node in enumerate(results)]
+
+
+def _entering(node: Node, cluster: GraphModule) -> torch.Tensor:
+    """The fake of what enters the engine for a placeholder."""
+    value = node.meta["val"]
+    if isinstance(value, torch.Tensor):
+        return value
+    like: torch.Tensor = pytree.tree_leaves(cluster.graph.output_node().args)[0].meta["val"]
+    return like.new_empty((value,), dtype=CARRIER_DTYPE)
 
 
 def _spec(name: str, fake: torch.Tensor) -> TensorSpec:
@@ -97,7 +105,8 @@ def _add_input(ctx: Context, node: Node, spec: TensorSpec) -> Any:
     tensor = ctx.net.add_input(spec.name, ctx.features.to_trt(spec.dtype), spec.shape)
     if tensor is None:
         raise ConversionError(f"TensorRT took no input {spec.describe()} of {spec.dtype}")
-    ctx.shapes.add_source(tensor, node.meta["val"].shape)
+    value = node.meta["val"]
+    ctx.shapes.add_source(tensor, value.shape if isinstance(value, torch.Tensor) else (value,))
     return tensor
 
 

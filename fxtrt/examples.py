@@ -93,7 +93,7 @@ def calibrate(model: nn.Module, inputs: Sequence[Any]) -> None:
     """
     handles: list[RemovableHandle] = []
     for path, module in model.named_modules():
-        if getattr(module, "running_mean", None) is not None:
+        if isinstance(getattr(module, "running_mean", None), Tensor):
             handles.append(_at_first_call(module.register_forward_pre_hook, _set_statistics))
         for end, (std, mean) in _SPREADS.items():
             if path.endswith(end):

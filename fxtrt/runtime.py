@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from .cuda_graphs import GraphRunner
 from .engines.base import Engine
 from .shapes import memory_order
+from .size_carriers import Taker
 from .slots import Slot, Slots
 
 __all__ = ["EngineModule"]
@@ -23,14 +24,15 @@ log = logging.getLogger(__name__)
 class EngineModule(torch.nn.Module):
     """One cluster of a stitched graph; any number of threads may call it.
 
-    It takes the cluster's inputs (tensors, and ints for sizes, which the engine reads off the
-    tensors) and gives the tuple of its outputs. Inputs that the engine was not built for (an empty
+    It takes the cluster's inputs (tensors, and ints for sizes, which the engine reads off tensors)
+    and gives the tuple of its outputs. Inputs that the engine was not built for (an empty
     tensor, a size outside its range, another device) run in PyTorch: the same numbers, slower.
     The first time is logged, and `fallbacks` counts them. Outputs have the strides that eager's
     have: what comes after was traced with them.
 
     engine:   None where the plan cannot run on this machine.
     fallback: the cluster in PyTorch.
+    taken:    makes the engine's inputs of a call's.
     slots:    what a call takes a context from: its own, until the model's take their place.
     graphs:   the engine's own CUDA graphs; None where it has none.
     """
@@ -39,6 +41,7 @@ class EngineModule(torch.nn.Module):
         super().__init__()
         outputs = pytree.tree_leaves(fallback.graph.output_node().args)
         self._orders = tuple(memory_order(node.meta["val"]) for node in outputs)
+        self.taken = Taker(fallback)
         self.name = name
         self.engine = engine
         self.fallback = fallback
@@ -48,7 +51,7 @@ class EngineModule(torch.nn.Module):
         self._lock = threading.Lock()
 
     def forward(self, *inputs: torch.Tensor | int) -> Sequence[torch.Tensor]:
-        tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
+        tensors = self.taken(inputs)
         reason = self.unfit(tensors)
         if reason is None:
             return self.slots.run(lambda slot: self._run(slot, tensors))

@@ -12,6 +12,7 @@ import torch
 from torch.utils._sympy.functions import (
     CeilToInt,
     CleanDiv,
+    FloatTrueDiv,
     FloorDiv,
     FloorToInt,
     Identity,
@@ -28,7 +29,7 @@ from .engines.network import Network
 from .errors import ConversionError
 from .shapes import Size, expression, is_static
 
-__all__ = ["ShapeLayers"]
+__all__ = ["ShapeLayers", "has_layers"]
 
 _FOLDS: dict[type, str] = {
     sympy.Add: "SUM",
@@ -148,14 +149,31 @@ class ShapeLayers:
         return self._network.definition.add_elementwise(a, b, op).get_output(0)
 
 
+def has_layers(expr: sympy.Expr) -> bool:
+    """Whether layers can compute `expr` from its symbols."""
+    if expr.is_Integer or expr.is_Symbol:
+        return True
+    if isinstance(expr, (FloorToInt, CeilToInt, TruncToInt)):
+        try:
+            return has_layers(_whole(expr))
+        except ConversionError:
+            return False
+    if isinstance(expr, sympy.Pow):
+        return bool(expr.exp.is_Integer and expr.exp > 0) and has_layers(expr.base)
+    known = (*_FOLDS, Identity, FloorDiv, CleanDiv, Mod, PythonMod)
+    is_known: bool = isinstance(expr, known)
+    return is_known and all(map(has_layers, expr.args))
+
+
 def _whole(expr: sympy.Expr) -> sympy.Expr:
     """A rounded quotient of sizes, like ceil(s0 / 3) or floor(0.5 * s0), in integers alone.
 
     Raises:
-        ConversionError: floats would round it otherwise than integers, or it may be negative.
+        ConversionError: floats would round it otherwise than integers, or it is cut towards 0 and
+            may be negative.
     """
     parts = _quotient(expr.args[0])
-    if parts is None or not parts[0].is_nonnegative:
+    if parts is None or (isinstance(expr, TruncToInt) and not parts[0].is_nonnegative):
         raise ConversionError(f"no layers for the size {expr}: it is rounded from floats")
     numerator, denominator = parts
     if isinstance(expr, CeilToInt):
@@ -169,6 +187,10 @@ def _quotient(expr: sympy.Expr) -> tuple[sympy.Expr, sympy.Integer] | None:
         return expr.args[0], sympy.Integer(1)
     if isinstance(expr, IntTrueDiv) and expr.args[1].is_Integer and expr.args[1] > 0:
         return expr.args[0], expr.args[1]
+    if isinstance(expr, FloatTrueDiv) and expr.args[1].is_Float:
+        inner, divisor = _quotient(expr.args[0]), Fraction(float(expr.args[1]))
+        if inner and divisor.denominator == 1 and 0 < divisor <= _LARGEST_TERM:
+            return inner[0], inner[1] * divisor.numerator
     if isinstance(expr, sympy.Mul) and len(expr.args) == 2 and expr.args[0].is_Float:
         factor = Fraction(float(expr.args[0]))
         inner = _quotient(expr.args[1])

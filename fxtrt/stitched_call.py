@@ -116,11 +116,9 @@ class _NamingRun(Interpreter):
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         module = self.fetch_attr(target)
-        if isinstance(module, EngineModule):
-            tensors = [value for value in args if isinstance(value, torch.Tensor)]
-            if reason := module.unfit(tensors):
-                # Replays would not count it.
-                raise NotRecorded(f"{module.name} runs in PyTorch: {reason}")
+        if isinstance(module, EngineModule) and (reason := module.unfit(module.taken(args))):
+            # Replays would not count it.
+            raise NotRecorded(f"{module.name} runs in PyTorch: {reason}")
         return super().call_module(target, args, kwargs)
 
 

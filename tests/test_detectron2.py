@@ -119,14 +119,20 @@ def test_the_whole_detector_is_one_graph() -> None:
             assert torch.equal(a, e)
 
 
+SIZES = ((256, 320), (320, 256), (200, 333), (128, 160), (320, 416))
+
+
 @pytest.mark.slow
-def test_engines_do_all_the_work() -> None:
+def test_engines_do_all_the_work_for_images_of_any_size() -> None:
     model, calls = detector(FASTER_RCNN)
     (inputs,) = calls[""].args
     compiled = fxtrt.compile(model, (inputs,), engine="reference")
-    for difference in compare(named(compiled(inputs)), named(model(inputs))):
-        assert difference.same_count, difference
-        assert difference.largest <= LARGEST[difference.output], difference
+    for size in SIZES:
+        image = torch.nn.functional.interpolate(inputs[0]["image"][None], size)[0]
+        given = [inputs[0] | {"image": image}]
+        for difference in compare(named(compiled(given)), named(model(given))):
+            assert difference.same_count, difference
+            assert difference.largest <= LARGEST[difference.output], difference
     assert compiled.forward.fallbacks == {}  # type: ignore[attr-defined]  # a GuardedForward
     coverage = fxtrt.report(compiled)
     assert coverage.flops_share == 1.0

@@ -5,12 +5,14 @@ Importing this module lets pytrees open Detectron2's `Instances` and `Boxes`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
+from torch.export import Dim
 from torch.utils import _pytree as pytree
 
 from ..shapes import is_static
@@ -44,7 +46,7 @@ def find_top_rpn_proposals(
     for level, (boxes_of_level, logits) in enumerate(
         zip(proposals, pred_objectness_logits, strict=True)
     ):
-        count = min(logits.shape[1], pre_nms_topk)
+        count = torch.sym_min(logits.shape[1], pre_nms_topk)
         ordered, order = logits.sort(descending=True, dim=1)
         best = order.narrow(1, 0, count)
         images = torch.arange(len(image_sizes), device=logits.device)[:, None]
@@ -151,9 +153,10 @@ def from_tensors(
     Args:
         tensors: images, each (C, H, W).
     """
-    sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in tensors]
+    sizes = [(image.shape[-2], image.shape[-1]) for image in tensors]
     stride = max(size_divisibility, 1)
-    height, width = (-(-max(column) // stride) * stride for column in zip(*sizes, strict=True))
+    most = (functools.reduce(torch.sym_max, column) for column in zip(*sizes, strict=True))
+    height, width = ((size + stride - 1) // stride * stride for size in most)
     padded = [
         torch.nn.functional.pad(image, (0, width - w, 0, height - h), value=pad_value)
         for image, (h, w) in zip(tensors, sizes, strict=True)
@@ -161,15 +164,34 @@ def from_tensors(
     return ImageList(torch.stack(padded), sizes)
 
 
+def image_sizes(batched_inputs: Sequence[dict[str, Any]]) -> Any:
+    """Height and width of each image, for a model with that example.
+
+    Below 96 pixels the coarsest level of a pyramid may have one row, which tracing takes for
+    another case; 1344 is the longest side of the zoo's images, 1333, padded.
+    """
+
+    def sides(image: Tensor) -> dict[int, Any]:
+        return {i: Dim.DYNAMIC(min=96, max=max(1344, int(image.shape[i]))) for i in (1, 2)}
+
+    return (
+        [
+            {name: sides(value) if name == "image" else None for name, value in one.items()}
+            for one in batched_inputs
+        ],
+    )
+
+
 def _flatten_instances(instances: Any) -> tuple[list[Any], Any]:
+    """The image's size is among the leaves: in a graph it may vary."""
     fields = instances.get_fields()
-    return list(fields.values()), (instances.image_size, tuple(fields))
+    return [*instances.image_size, *fields.values()], tuple(fields)
 
 
-def _unflatten_instances(values: Any, context: Any) -> Any:
-    size, names = context
-    instances = Instances(size)
-    instances._fields.update(zip(names, values, strict=True))
+def _unflatten_instances(values: Any, names: Any) -> Any:
+    height, width, *fields = values
+    instances = Instances((height, width))
+    instances._fields.update(zip(names, fields, strict=True))
     return instances
 
 
@@ -208,5 +230,6 @@ GENERALIZED_RCNN = register(
             "detectron2.structures.ImageList.from_tensors": staticmethod(from_tensors),
             "detectron2.structures.Instances.set": set_field,
         },
+        image_sizes,
     )
 )

@@ -27,10 +27,13 @@ class ComponentPlan:
     equivalents:  by the name of a function or method, as "module.Class.method", what stands in for
                   it during capture. It takes the same arguments and gives the same numbers,
                   without a branch that depends on data.
+    dynamic_shapes: of the model's positional arguments, the sizes that vary from call to call, as
+                  `torch.export` takes them, where `fxtrt.compile` is not told; None keeps all.
     """
 
     architecture: str
     equivalents: Mapping[str, Callable[..., Any]] = field(repr=False)
+    dynamic_shapes: Callable[..., Any] | None = field(default=None, repr=False)
 
 
 _PLANS: dict[str, ComponentPlan] = {}

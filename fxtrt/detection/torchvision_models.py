@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .lengths import rows
@@ -30,15 +32,65 @@ def decode(coder: Any, rel_codes: Tensor, boxes: Sequence[Tensor]) -> Tensor:
     return decoded.reshape(decoded.shape[0], decoded.shape[1] // 4, 4)
 
 
+def resize(
+    image: Tensor,
+    self_min_size: int,
+    self_max_size: int,
+    target: Any = None,
+    fixed_size: tuple[int, int] | None = None,
+) -> tuple[Tensor, Any]:
+    """`_resize_image_and_masks`, which asks which side is longer; for inference.
+
+    Args:
+        image: (C, H, W).
+    """
+    if fixed_size is not None:
+        size = [fixed_size[1], fixed_size[0]]
+    else:
+        sides = image.shape[-2:]
+        shortest, longest = torch.sym_min(*sides), torch.sym_max(*sides)
+        scale = torch.sym_min(self_min_size / shortest, self_max_size / longest)
+        size = [torch.sym_int(torch.sym_float(side) * scale) for side in sides]
+    resized = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
+    return resized, target
+
+
+def batch_images(transform: Any, images: Sequence[Tensor], size_divisible: int = 32) -> Tensor:
+    """`GeneralizedRCNNTransform.batch_images`, which asks which image is largest.
+
+    Args:
+        images: each (C, h, w).
+
+    Returns:
+        (N, C, H, W): the images in the corners of zeros.
+    """
+    sides = zip(*(image.shape[1:] for image in images), strict=True)
+    most = (functools.reduce(torch.sym_max, of_one_axis) for of_one_axis in sides)
+    height, width = (
+        (side + size_divisible - 1) // size_divisible * size_divisible for side in most
+    )
+    return torch.stack([F.pad(i, (0, width - i.shape[2], 0, height - i.shape[1])) for i in images])
+
+
+def topk_min(values: Tensor, orig_kval: int, axis: int) -> int | torch.SymInt:
+    """`_topk_min`, which asks which of the two is smaller."""
+    return torch.sym_min(orig_kval, values.size(axis))
+
+
 GENERALIZED_RCNN = register(
     ComponentPlan(
         "torchvision.models.detection.generalized_rcnn.GeneralizedRCNN",
         {
             "torchvision.ops.boxes.batched_nms": batched_nms,
             "torchvision.ops.poolers.len": rows,
+            "torchvision.models.detection._utils._topk_min": topk_min,
             "torchvision.models.detection._utils.BoxCoder.decode": decode,
             "torchvision.models.detection.roi_heads.heatmaps_to_keypoints": heatmaps_to_keypoints,
+            "torchvision.models.detection.transform._resize_image_and_masks": resize,
             "torchvision.models.detection.transform.paste_masks_in_image": paste_masks_in_image,
+            "torchvision.models.detection.transform.GeneralizedRCNNTransform.batch_images": (
+                batch_images
+            ),
         },
     )
 )

@@ -126,6 +126,7 @@ def test_pytrees_open_instances(models: Any) -> None:
 
     instances = Instances((4, 5), pred_boxes=Boxes(torch.rand(2, 4)), scores=torch.rand(2))
     leaves, tree = torch.utils._pytree.tree_flatten([{"instances": instances}])
-    assert [leaf.shape for leaf in leaves] == [(2, 4), (2,)]
+    assert leaves[:2] == [4, 5]
+    assert [leaf.shape for leaf in leaves[2:]] == [(2, 4), (2,)]
     ((again,),) = (one.values() for one in torch.utils._pytree.tree_unflatten(leaves, tree))
     assert_same(again, instances)

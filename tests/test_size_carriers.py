@@ -1,0 +1,74 @@
+"""Sizes that no tensor of a cluster has, or that floats compute, reach its engine all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.export import Dim
+
+import fxtrt
+from fxtrt.capture import trace
+from fxtrt.runtime import EngineModule
+from fxtrt.size_carriers import engine_inputs
+
+SIZES = ((40, 60), (60, 40), (33, 77), (90, 91))
+
+
+class Clipped(nn.Module):
+    """What is clipped comes from an operator without a converter, and does not know the sides."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        height, width = image.shape[1:]
+        means = torch.special.bessel_j0(image).mean((1, 2)) * 90
+        return (means * 2 + height).clamp(max=width).relu() / (height * width)
+
+
+class Resized(nn.Module):
+    """The new size is computed as torchvision's detectors compute it."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        sides = image.shape[1:]
+        scale = torch.sym_min(64 / torch.sym_min(*sides), 80 / torch.sym_max(*sides))
+        size = [torch.sym_int(torch.sym_float(side) * scale) for side in sides]
+        resized = F.interpolate(image[None].relu(), size=size, mode="bilinear")
+        return F.pad(resized, (0, (size[1] + 31) // 32 * 32 - size[1])) * 2 + 1
+
+
+@pytest.mark.parametrize("kind", [Clipped, Resized])
+def test_all_sizes_run_in_one_engine(kind: Callable[[], nn.Module]) -> None:
+    model = kind().eval()
+    dynamic = ({1: Dim("height", min=16, max=128), 2: Dim("width", min=16, max=128)},)
+    example = (torch.rand(3, 48, 56),)
+    compiled: Any = fxtrt.compile(model, example, engine="reference", dynamic_shapes=dynamic)
+    (engine,) = (m for m in compiled.forward.graph.modules() if isinstance(m, EngineModule))
+    for size in SIZES:
+        image = torch.rand(3, *size)
+        torch.testing.assert_close(compiled(image), model(image))
+    assert compiled.forward.fallbacks == engine.fallbacks == {}
+
+
+def test_a_number_below_one_runs_in_pytorch() -> None:
+    class Cropped(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            rows = torch.special.bessel_j0(image).sum(1)
+            result: Tensor = (rows * 2).relu() + (image.shape[0] - 20)
+            return result
+
+    dynamic = ({0: Dim("height", min=16, max=128)},)
+    model = Cropped().eval()
+    compiled = fxtrt.compile(
+        model, (torch.rand(48, 3),), engine="reference", dynamic_shapes=dynamic
+    )
+    for height in (16, 20, 48):
+        image = torch.rand(height, 3)
+        torch.testing.assert_close(compiled(image), model(image))
+
+
+def test_what_layers_can_compute_is_not_carried() -> None:
+    gm = trace(lambda x: x.new_ones((x.shape[0] + 31) // 32) + 1, (torch.ones(7, 8),), dynamic=True)
+    assert [node.meta["val"].dim() for node in engine_inputs(gm)] == [2]

@@ -29,13 +29,19 @@ _PACKAGES = ("torch", "torchvision", "timm", "tensorrt_rtx")
 _WIDTH = 100
 
 
-def document(measurements: Sequence[Measurement], peer: Mapping[str, Any]) -> str:
-    """The text of docs/coverage.md; `peer` is what `peer_dryrun.py` found, by model."""
+def document(
+    measurements: Sequence[Measurement], peer: Mapping[str, Any], earlier: Sequence[str] = ()
+) -> str:
+    """The text of docs/coverage.md.
+
+    peer:    what `peer_dryrun.py` found, by model.
+    earlier: the models that were measured with earlier code.
+    """
     sections = [_introduction(measurements)]
     for source, title in _SOURCES.items():
         rows = [_row(m) for m in measurements if m.source == source]
         sections += [f"## {title}", tabulate(rows, HEADERS, "pipe", disable_numparse=True)]
-    sections += ["## What is measured otherwise", _notes()]
+    sections += ["## What is measured otherwise", _notes(earlier)]
     if peer:
         sections += [f"## {_PEER}", _peer(measurements, peer)]
     sections += ["## What is not whole, and why", _exceptions(measurements)]
@@ -107,8 +113,11 @@ def run_cells(run: Run) -> list[str]:
     ]
 
 
-def _notes() -> str:
-    return _bullets([f"**{example.name}** {example.note}." for example in EXAMPLES if example.note])
+def _notes(earlier: Sequence[str]) -> str:
+    notes = [f"**{example.name}** {example.note}." for example in EXAMPLES if example.note]
+    if earlier:
+        notes.append(f"With an earlier version of the code: {', '.join(earlier)}.")
+    return _bullets(notes)
 
 
 def _peer(measurements: Sequence[Measurement], peer: Mapping[str, Any]) -> str:

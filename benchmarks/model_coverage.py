@@ -22,6 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, required=True, help="JSON file to go on with")
     parser.add_argument("--only", nargs="+", default=[], help="models to measure again")
+    parser.add_argument("--earlier", type=Path, help="results of earlier code, to fill gaps with")
     parser.add_argument("--peer", type=Path, help="JSON file of peer_dryrun.py, for the table")
     parser.add_argument("--table", type=Path, help="Markdown file to write")
     arguments = parser.parse_args()
@@ -35,7 +36,10 @@ def main() -> None:
             print(f"{example.name} [{seconds:.0f} s]\n{describe(measurement)}", flush=True)
     if arguments.table:
         peer = json.loads(arguments.peer.read_text()) if arguments.peer else {}
-        arguments.table.write_text(document([results.of(example) for example in EXAMPLES], peer))
+        earlier = Results(arguments.earlier) if arguments.earlier else results
+        gaps = [e.name for e in EXAMPLES if e.name not in results and e.name in earlier]
+        rows = [(earlier if e.name in gaps else results).of(e) for e in EXAMPLES]
+        arguments.table.write_text(document(rows, peer, gaps))
 
 
 class Results:

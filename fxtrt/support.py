@@ -61,7 +61,12 @@ def support(
     if any(isinstance(value, torch.SymFloat) for value in leaves):
         return Rejection("check", f"{node.target}: an argument is a float computed from sizes")
     numbers = [value for value in leaves if isinstance(value, torch.SymInt)]
-    if reason := data_dependent(_tensors_in(node), _tensors_out(node), numbers):
+    if converter.selects and not backend.selects:
+        detail = f"{node.target}: {backend.name} has no kernel whose result's size depends on data"
+        return Rejection("check", detail)
+    if not converter.selects and (
+        reason := data_dependent(_tensors_in(node), _tensors_out(node), numbers)
+    ):
         return Rejection("shape", f"{node.target}: {reason}")
     for number in numbers:
         if not _is_of_sizes(number, node, sizes):

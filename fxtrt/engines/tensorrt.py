@@ -11,6 +11,7 @@ import torch
 
 from ..errors import BuildError, EngineError, EngineUnavailable, SettingsError
 from ..settings import Settings
+from .allocator import output_allocator
 from .base import Progress
 from .discover import TENSORRT, TENSORRT_RTX, available
 from .features import Features
@@ -42,6 +43,8 @@ class TensorRTBackend:
         self.runnable = torch.cuda.is_available()
         # TensorRT-RTX leaves that to the machine that runs the plan.
         self.times_kernels = name == "tensorrt"
+        # TensorRT-RTX has the layers, and no kernels for them.
+        self.selects = name == "tensorrt"
         self.fingerprint = f"{self.features.version} for {_gpu()}"
 
     def supports(self, device: torch.device) -> str | None:
@@ -118,6 +121,7 @@ class TensorRTEngine:
             dtype = features.to_torch(self._engine.get_tensor_dtype(spec.name))
             if dtype != spec.dtype:
                 raise EngineError(f"the plan has {spec.name} as {dtype}, expected {spec.dtype}")
+        self._trt = trt
         self._contexts: dict[int, tuple[Any, threading.Lock]] = {}
         self._lock = threading.Lock()
 
@@ -131,18 +135,24 @@ class TensorRTEngine:
                 if not spec.is_static:
                     context.set_input_shape(spec.name, tuple(tensor.shape))
                 context.set_tensor_address(spec.name, tensor.data_ptr())
-            results = tuple(
-                torch.empty(self._shape(context, spec), dtype=spec.dtype, device=device)
-                for spec in self.outputs
-            )
-            for spec, result in zip(self.outputs, results, strict=True):
-                context.set_tensor_address(spec.name, result.data_ptr())
+            results = [self._result(context, spec, device) for spec in self.outputs]
             if not context.execute_async_v3(stream):
                 raise EngineError("TensorRT could not enqueue the engine; its log says why")
-        return results
+            return tuple(
+                result if isinstance(result, torch.Tensor) else result.tensor(spec.dtype)
+                for spec, result in zip(self.outputs, results, strict=True)
+            )
 
-    def _shape(self, context: Any, spec: TensorSpec) -> tuple[int, ...]:
-        return spec.low if spec.is_static else tuple(context.get_tensor_shape(spec.name))
+    def _result(self, context: Any, spec: TensorSpec, device: torch.device) -> Any:
+        """Memory for one output; an allocator where its size depends on data."""
+        shape = spec.low if spec.is_static else tuple(context.get_tensor_shape(spec.name))
+        if any(size < 0 for size in shape):
+            allocator = output_allocator(self._trt, device)
+            context.set_output_allocator(spec.name, allocator)
+            return allocator
+        result = torch.empty(shape, dtype=spec.dtype, device=device)
+        context.set_tensor_address(spec.name, result.data_ptr())
+        return result
 
     def _context(self, stream: int) -> tuple[Any, threading.Lock]:
         with self._lock:

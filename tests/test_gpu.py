@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import networkrun
+import numpy as np
 import pytest
 import torch
 from opinfos import ROWS
@@ -172,12 +173,15 @@ def test_a_cuda_graph_holds_an_engine(tensorrt: TensorRTBackend, tmp_path: Path)
 def test_outputs_whose_size_depends_on_data(tensorrt: TensorRTBackend) -> None:
     """TensorRT allocates them while the engine runs; what they select is as on `reference`."""
     trt = tensorrt.features.trt
+    # The layers point into these while the engine is built.
+    numbers = [np.array(1000, np.int32), np.array(0.5, np.float32), np.array(-3.3e38, np.float32)]
 
     def build(net: Any, boxes: Any, scores: Any) -> tuple[Any, Any]:
-        layer = net.add_nms(boxes, scores, networkrun.constant(net, 1000, torch.int32))
+        most, iou, least = (net.add_constant((), number).get_output(0) for number in numbers)
+        layer = net.add_nms(boxes, scores, most)
         layer.bounding_box_format = trt.BoundingBoxFormat.CORNER_PAIRS
-        layer.set_input(3, networkrun.constant(net, 0.5, torch.float32))
-        layer.set_input(4, networkrun.constant(net, -3.3e38, torch.float32))
+        layer.set_input(3, iou)
+        layer.set_input(4, least)
         return layer.get_output(0), net.add_identity(boxes).get_output(0)
 
     class Built:
@@ -193,9 +197,8 @@ def test_outputs_whose_size_depends_on_data(tensorrt: TensorRTBackend) -> None:
     kept = networkrun.load(ReferenceBackend(trt), build, *example)
     for size in (1.0, 30.0, 5.0):
         corners = torch.rand(1, 1000, 2, generator=generator) * 50
-        boxes = torch.cat(
-            [corners, corners + size * torch.rand(1, 1000, 2, generator=generator)], 2
-        )
+        extents = torch.rand(1, 1000, 2, generator=generator) * size
+        boxes = torch.cat([corners, corners + extents], 2)
         scores = torch.randn(1, 1000, 1, generator=generator)
         actual = engine.run((boxes.cuda(), scores.cuda()))
         torch.testing.assert_close(actual[0].cpu(), kept.run((boxes, scores))[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -103,3 +105,31 @@ def test_an_engine_without_kernels_for_selections_leaves_them(rtx: TensorRTBacke
     (row,) = (row for row in report.rejections if row.target == "torchvision.nms.default")
     assert row.code == "check"
     assert "tensorrt_rtx has no kernel whose result's size depends on data" in row.detail
+
+
+class Degrees(torch.nn.Module):
+    """`deg2rad` has no converter; its only part is a product, which has one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.aten.deg2rad.default(x)  # type: ignore[no-any-return]  # an operator's call
+
+
+@pytest.mark.parametrize(
+    ("options", "clusters", "codes"),
+    [
+        ({}, [], ["too_small"]),
+        ({"whitelist": ("aten.deg2rad",)}, ["aten.mul.Tensor of aten.deg2rad.default"], []),
+        ({"whitelist": ("deg2rad",)}, ["aten.mul.Tensor of aten.deg2rad.default"], []),
+        ({"blacklist": ("aten.deg2rad.default",), "min_cluster_size": 1}, [], ["blacklist"]),
+    ],
+    ids=["default", "operator", "node", "blacklist"],
+)
+def test_an_operator_that_was_taken_apart_goes_by_its_own_name(
+    options: dict[str, Any], clusters: list[str], codes: list[str]
+) -> None:
+    x = torch.arange(6.0)
+    fast = fxtrt.compile(Degrees().eval(), (x,), engine="reference", **options)
+    torch.testing.assert_close(fast(x), Degrees()(x))
+    report = fxtrt.report(fast)
+    assert [name for row in report.clusters for name, _ in row.ops] == clusters
+    assert [row.code for row in report.rejections] == codes

@@ -219,15 +219,13 @@ def divisor_ignored(
     aten.adaptive_avg_pool1d.default,
     aten.adaptive_avg_pool2d.default,
 )
-def windows_that_do_not_overlap(
-    right: Function, ctx: Any, size: int, output: int, rank: int
-) -> Any:
+def windows_that_do_not_overlap(right: Function, size: int, output: int) -> torch.Tensor:
     matrix = torch.zeros(output, size)
     for i in range(output):
         start = i * size // output
         end = max(start + 1, (i + 1) * size // output)
         matrix[i, start:end] = 1 / (end - start)
-    return ctx.operands(matrix, dtype=torch.float32, rank=rank)[0]
+    return matrix
 
 
 @instead_of("converters.resize._factors", aten.upsample_bilinear2d.vec, aten.upsample_bicubic2d.vec)

@@ -100,8 +100,8 @@ def candidates(
         notes["inductor fp16"] = f"compiled in {seconds:.0f} s"
     if "onnx" not in arguments.skip:
         start = time.perf_counter()
-        engine = onnx_engine(model, x, fxtrt.Settings(**options(arguments)))
-        calls["ONNX fp16"] = lambda: engine.run([x])
+        context = onnx_engine(model, x, fxtrt.Settings(**options(arguments))).context()
+        calls["ONNX fp16"] = lambda: context.run([x])
         notes["ONNX fp16"] = f"built in {time.perf_counter() - start:.0f} s"
     precisions = ["fp16"] if "fp32" in arguments.skip else ["model", "fp16"]
     for precision in precisions:

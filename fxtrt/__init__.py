@@ -1,7 +1,7 @@
 """fxtrt: a graph-partitioning compiler backend that makes detectors fast on NVIDIA GPUs."""
 
 from . import errors
-from .ahead_of_time import compile, report
+from .ahead_of_time import compile, report, warm_up
 from .registry import Rejection, converts, registered
 from .report import Coverage
 from .settings import Settings
@@ -15,4 +15,5 @@ __all__ = [
     "errors",
     "registered",
     "report",
+    "warm_up",
 ]

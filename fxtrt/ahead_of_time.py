@@ -19,6 +19,7 @@ from .backend import lower, report_graph
 from .calls import Call, record_calls, watched_run
 from .capture import capture_module, require_inference
 from .convert import input_specs
+from .cuda_graphs import CALLS_TO_RECORD
 from .detection import planned
 from .engines.network import TensorSpec
 from .engines.select import select
@@ -30,9 +31,12 @@ from .pass_manager import run_passes
 from .records import recorded_coverage
 from .report import Coverage, RejectionRow, outside_rows
 from .report.node_times import Lowered, measured
+from .report.runtime import runtime_rows
 from .settings import Settings
+from .slots import Slot
+from .stitched_call import serve
 
-__all__ = ["capture_model", "compile", "report"]
+__all__ = ["capture_model", "compile", "report", "warm_up"]
 
 _OUTCOME = "_fxtrt_outcome"
 
@@ -71,14 +75,17 @@ def compile(
     settings = Settings.of(settings, overrides)
     backend = select(settings.engine)
     captured = capture_model(model, inputs, dynamic_shapes, settings)
-    lowered = []
+    parts: list[tuple[GraphModule, Coverage]] = []
     for part in captured.parts:
-        graph, coverage = lower(part.graph, backend, settings, part.values())
-        lowered.append(Lowered(coverage, graph))
+        parts.append(lower(part.graph, backend, settings, part.values()))
         if settings.fuel is not None:
-            settings = replace(settings, fuel=settings.fuel - len(coverage.clusters))
+            settings = replace(settings, fuel=settings.fuel - len(parts[-1][1].clusters))
+    calls = serve([graph for graph, _ in parts], settings)
+    lowered = []
+    for part, (graph, coverage), call in zip(captured.parts, parts, calls, strict=True):
+        lowered.append(Lowered(coverage, graph, call))
         if coverage.clusters:
-            part.module.forward = GuardedForward(part.module, graph, part.specs, part.call)
+            part.module.forward = GuardedForward(part.module, graph, part.specs, part.call, call)
     compiled = captured.model
     object.__setattr__(compiled, _OUTCOME, _Outcome(lowered, captured.missed, captured.outside))
     return compiled
@@ -119,6 +126,33 @@ def report(
     if inputs is None:
         raise FxtrtError("a model that is not compiled needs example inputs: report(model, inputs)")
     return _report_plain(model, inputs, measure, Settings.of(None, overrides))
+
+
+def warm_up(model: torch.nn.Module, *calls: tuple[Any, ...]) -> None:
+    """Make all slots of a model, and in each the CUDA graphs of these calls, before serving.
+
+    Without it, slots are made and shapes recorded when first needed, in the midst of requests.
+
+    Args:
+        model: what `fxtrt.compile` returned.
+        calls: example arguments, a tuple for each shape.
+
+    Raises:
+        FxtrtError: the model is not one of `fxtrt.compile`.
+    """
+    outcome: _Outcome | None = model.__dict__.get(_OUTCOME)
+    if outcome is None:
+        raise FxtrtError("warm_up takes what fxtrt.compile returned")
+
+    def run(slot: Slot) -> None:
+        for call in calls:
+            for _ in range(CALLS_TO_RECORD):
+                model(*call)
+
+    all_slots = {part.call.slots: None for part in outcome.lowered if part.call is not None}
+    with torch.no_grad():
+        for slots in all_slots:
+            slots.each(run)
 
 
 def _report_plain(
@@ -175,7 +209,11 @@ class _Outcome:
         """The coverage of the whole model."""
         total = Coverage.total(coverages)
         rows = outside_rows(self.outside, timed=timed)
-        return replace(total, rejections=(*total.rejections, *self.missed, *rows))
+        return replace(
+            total,
+            rejections=(*total.rejections, *self.missed, *rows),
+            runtime=runtime_rows(self.lowered),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from .report.node_times import Lowered
 from .settings import Settings
 from .settle import plan, settle
 from .stitch import cut, stitch
+from .stitched_call import serve
 
 __all__ = ["compile_graph", "lower", "report_graph"]
 
@@ -92,8 +93,9 @@ def compile_graph(
             # No error, as it would be for a whole model: another graph may have the node.
             log.info("in this graph %s", complaint)
         lowered, coverage = lower(aten_gm, backend, settings)
-        parts[:] = [Lowered(coverage, lowered)]
-        return lowered
+        (call,) = serve([lowered], settings)
+        parts[:] = [Lowered(coverage, lowered, call)]
+        return call
 
     compiled: Callable[..., Any] = gm.forward
     if reason := _nothing_to_gain(gm, example_inputs, settings):

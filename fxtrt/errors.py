@@ -9,6 +9,7 @@ FxtrtError
   EngineError         an engine that could not be used
     BuildError          TensorRT built no plan
     EngineUnavailable   no such engine on this machine
+  SlotTimeout         a request that waited too long for a slot
   CacheError          a cache file that is damaged or is not ours
   ReportError         a file that is no report, or one of another version
 
@@ -29,6 +30,7 @@ __all__ = [
     "RegistrationError",
     "ReportError",
     "SettingsError",
+    "SlotTimeout",
 ]
 
 
@@ -66,6 +68,10 @@ class BuildError(EngineError):
 
 class EngineUnavailable(EngineError):
     """The engine asked for does not exist on this machine, or refuses its GPU."""
+
+
+class SlotTimeout(FxtrtError, TimeoutError):
+    """A request waited too long for one of a model's slots."""
 
 
 class CacheError(FxtrtError):

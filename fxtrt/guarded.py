@@ -40,14 +40,16 @@ class GuardedForward:
         graph: GraphModule,
         specs: Sequence[TensorSpec],
         example: Call,
+        run: Callable[..., Any],
     ) -> None:
         """Guard `graph`, which was captured from `module` with `example`.
 
         Args:
             specs: of the tensors among the flattened example, in order.
+            run: calls the graph.
         """
         self.graph = graph
-        self._run = as_graph(graph)
+        self.run = as_graph(run)
         self.fallbacks: dict[str, int] = {}
         self._original: Callable[..., Any] = module.forward
         self._module = module
@@ -66,7 +68,7 @@ class GuardedForward:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         reason = self._unfit(args, kwargs)
         if reason is None:
-            return self._run(*args, **kwargs)
+            return self.run(*args, **kwargs)
         self._record(reason)
         return self._original(*args, **kwargs)
 

@@ -13,6 +13,7 @@ from torch.fx import GraphModule
 
 from .report import Coverage, GraphBreak
 from .report.node_times import Lowered, measured
+from .report.runtime import runtime_rows
 from .source import line_text
 
 __all__ = ["record_graph", "recorded_coverage"]
@@ -58,7 +59,8 @@ def recorded_coverage(
     if inputs is not None:
         coverages = measured(parts, lambda: compiled(*inputs))
     breaks = tuple(graph.graph_break for graph in graphs if graph.graph_break)
-    return replace(Coverage.total(coverages), graph_breaks=breaks)
+    total = Coverage.total(coverages)
+    return replace(total, graph_breaks=breaks, runtime=runtime_rows(parts))
 
 
 def _current_compile_call() -> Any:

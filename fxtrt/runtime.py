@@ -10,8 +10,10 @@ import torch
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
+from .cuda_graphs import GraphRunner
 from .engines.base import Engine
 from .shapes import memory_order
+from .slots import Slot, Slots
 
 __all__ = ["EngineModule"]
 
@@ -29,6 +31,8 @@ class EngineModule(torch.nn.Module):
 
     engine:   None where the plan cannot run on this machine.
     fallback: the cluster in PyTorch.
+    slots:    what a call takes a context from: its own, until the model's take their place.
+    graphs:   the engine's own CUDA graphs; None where it has none.
     """
 
     def __init__(self, name: str, engine: Engine | None, fallback: GraphModule) -> None:
@@ -39,18 +43,25 @@ class EngineModule(torch.nn.Module):
         self.engine = engine
         self.fallback = fallback
         self.fallbacks: dict[str, int] = {}
+        self.slots = Slots([] if engine is None else [engine])
+        self.graphs: GraphRunner | None = None
         self._lock = threading.Lock()
 
     def forward(self, *inputs: torch.Tensor | int) -> Sequence[torch.Tensor]:
         tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
-        reason = self._unfit(tensors)
+        reason = self.unfit(tensors)
         if reason is None:
-            assert self.engine is not None
-            return tuple(map(_in_order, self.engine.run(tensors), self._orders))
+            return self.slots.run(lambda slot: self._run(slot, tensors))
         self._record(reason)
         return self.fallback(*inputs)  # type: ignore[no-any-return]  # a GraphModule's call
 
-    def _unfit(self, tensors: Sequence[torch.Tensor]) -> str | None:
+    def record_graphs(self) -> None:
+        """From now on, let CUDA graphs run the engine."""
+        assert self.engine is not None
+        self.graphs = GraphRunner(self._call_in_slot, [self.engine])
+
+    def unfit(self, tensors: Sequence[torch.Tensor]) -> str | None:
+        """Why the engine cannot take `tensors`, or None."""
         if self.engine is None:
             return "the plan was built for another machine"
         for spec, tensor in zip(self.engine.inputs, tensors, strict=True):
@@ -59,6 +70,18 @@ class EngineModule(torch.nn.Module):
             if reason := spec.mismatch(tensor):
                 return reason
         return None
+
+    def _run(self, slot: Slot, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        results = None if self.graphs is None else self.graphs.run(slot, tensors)
+        return self._call(slot, tensors) if results is None else tuple(results)
+
+    def _call(self, slot: Slot, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        assert self.engine is not None
+        results = slot.contexts[self.engine].run(tensors)
+        return tuple(map(_in_order, results, self._orders))
+
+    def _call_in_slot(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
+        return self.slots.run(lambda slot: self._call(slot, tensors))
 
     def _record(self, reason: str) -> None:
         with self._lock:

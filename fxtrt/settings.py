@@ -83,6 +83,11 @@ class Settings:
     tactic_sources:       names of `trt.TacticSource`; None leaves TensorRT's own choice.
     compute_capabilities: GPUs to build for, as ("sm86", "sm120"); tensorrt_rtx only. Empty builds
                           for all that it supports.
+    slots:                how many calls may be in engines at once: each holds a slot (execution
+                          contexts, scratch memory, a CUDA stream). Slots are made when needed.
+    slot_timeout:         seconds that a call waits for a slot, before `SlotTimeout`.
+    cuda_graphs:          replay what a CUDA graph can hold: the whole model, or else its engines.
+                          Shapes are recorded at their second call, in each slot.
     """
 
     engine: str = "auto"
@@ -101,6 +106,9 @@ class Settings:
     workspace_bytes: int | None = None
     tactic_sources: tuple[str, ...] | None = None
     compute_capabilities: tuple[str, ...] = ()
+    slots: int = 4
+    slot_timeout: float = 60.0
+    cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -109,6 +117,10 @@ class Settings:
             object.__setattr__(self, name, _strings(name, getattr(self, name)))
         _require_int("min_cluster_size", self.min_cluster_size, 1, None)
         _require_int("optimization_level", self.optimization_level, 0, 5)
+        _require_int("slots", self.slots, 1, None)
+        _require_seconds("slot_timeout", self.slot_timeout)
+        if not isinstance(self.cuda_graphs, bool):
+            raise SettingsError(f"cuda_graphs must be True or False, not {self.cuda_graphs!r}")
         least = {"max_growth": 1, "fuel": 0, "cache_limit_bytes": 1, "workspace_bytes": 1}
         for name, low in least.items():
             if getattr(self, name) is not None:
@@ -168,6 +180,12 @@ def _require_int(name: str, value: object, low: int, high: int | None) -> None:
     if not fits or (high is not None and int(value) > high):  # type: ignore[call-overload]  # it fits, so it is an int
         bounds = f"at least {low}" if high is None else f"from {low} to {high}"
         raise SettingsError(f"{name} must be a whole number {bounds}, not {value!r}")
+
+
+def _require_seconds(name: str, value: object) -> None:
+    # The negation also refuses nan.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise SettingsError(f"{name} must be a number of seconds above 0, not {value!r}")
 
 
 def _strings(name: str, value: object) -> tuple[str, ...] | None:

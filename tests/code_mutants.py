@@ -219,13 +219,15 @@ def divisor_ignored(
     aten.adaptive_avg_pool1d.default,
     aten.adaptive_avg_pool2d.default,
 )
-def windows_that_do_not_overlap(right: Function, size: int, output: int) -> torch.Tensor:
+def windows_that_do_not_overlap(
+    right: Function, ctx: Context, size: int, output: int, rank: int
+) -> Any:
     matrix = torch.zeros(output, size)
     for i in range(output):
         start = i * size // output
         end = max(start + 1, (i + 1) * size // output)
         matrix[i, start:end] = 1 / (end - start)
-    return matrix
+    return ctx.operands(matrix, dtype=torch.float32, rank=rank)[0]
 
 
 @instead_of("converters.resize._factors", aten.upsample_bilinear2d.vec, aten.upsample_bicubic2d.vec)

@@ -87,6 +87,8 @@ def _fit_to_this_decade() -> None:
         resources = types.ModuleType("pkg_resources")
         resources.resource_filename = _resource_filename  # type: ignore[attr-defined]  # a stand-in
         resources.resource_exists = _resource_exists  # type: ignore[attr-defined]  # a stand-in
+        # pytest calls this one wherever the module is loaded.
+        resources.fixup_namespace_packages = lambda path: None  # type: ignore[attr-defined]  # also
         sys.modules["pkg_resources"] = resources
 
 

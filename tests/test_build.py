@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +145,15 @@ def test_an_error_that_is_no_failed_build_ends_them_all() -> None:
         build(clusters(2)[::-1], Planner(build_one), Settings(cache_dir=None))
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT as in a terminal; a job in the background inherits that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_cancels_builds_and_leaves_nothing_half_written(tmp_path: Path) -> None:
     ended: list[int] = []
 

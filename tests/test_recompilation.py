@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.export import Dim
+from torch.fx import GraphModule
 
 import fxtrt
-from fxtrt.settle import build_cluster
+from fxtrt.build import build
 
 torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
 
@@ -42,17 +43,17 @@ class Detector(nn.Module):
 
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The clusters that were built, by name."""
-    names: list[str] = []
+    """The code of each cluster that was built."""
+    clusters: list[str] = []
 
-    def counted(cutting: Any, *args: Any) -> Any:
-        names.append(cutting.cluster.name)
-        return build_cluster(cutting, *args)
+    def counted(modules: Sequence[GraphModule], *args: Any) -> Any:
+        clusters.extend(module.code for module in modules)
+        return build(modules, *args)
 
-    monkeypatch.setattr("fxtrt.settle.build_cluster", counted)
+    monkeypatch.setattr("fxtrt.settle.build", counted)
     torch._dynamo.reset()
     with torch.no_grad():
-        yield names
+        yield clusters
     torch._dynamo.reset()
 
 

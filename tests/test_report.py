@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -154,7 +155,7 @@ def test_precision_is_among_the_dtypes() -> None:
     assert report.clusters[0].dtypes == ("float16", "float32")
 
 
-def test_what_stays_float32_is_named() -> None:
+def test_what_stays_float32_is_named(tmp_path: Path) -> None:
     class TooLarge(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -175,6 +176,8 @@ def test_what_stays_float32_is_named() -> None:
     assert "Kept in float32:\n* cluster_0: convolution" in str(report)
     assert "## Kept in float32\n\n* cluster_0: convolution" in report.to_markdown()
     assert Coverage.from_json(report.to_json()).kept_fp32 == report.kept_fp32
+    report.to_html(page := tmp_path / "page.html")
+    assert "<li>cluster_0: convolution: weight has 70000" in page.read_text(encoding="utf-8")
 
 
 def test_advice_says_what_a_converter_would_join(coverage: Coverage) -> None:

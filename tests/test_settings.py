@@ -33,6 +33,10 @@ from fxtrt.errors import SettingsError
         ({"partition": "measure"}, "did you mean 'measured'"),
         ({"fuel": -1}, "at least 0"),
         ({"cache_dir": 5}, "a path or None"),
+        ({"slots": 0}, "slots must be a whole number at least 1"),
+        ({"slot_timeout": 0}, "seconds above 0"),
+        ({"slot_timeout": float("nan")}, "seconds above 0"),
+        ({"cuda_graphs": 1}, "True or False"),
     ],
 )
 def test_a_wrong_option_names_the_way_out(options: dict[str, Any], message: str) -> None:

@@ -11,14 +11,30 @@ from ..settings import Settings
 from .features import Features
 from .network import Network, TensorSpec
 
-__all__ = ["Engine", "EngineBackend", "Progress"]
+__all__ = ["Context", "Engine", "EngineBackend", "Progress"]
 
 Progress = Callable[[float], bool]
 """Is told, from any thread, which part (0..1) of a build is done; answering False cancels it."""
 
 
+class Context(Protocol):
+    """What an engine needs besides its weights to work on one request at a time."""
+
+    def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """The outputs for `tensors`, which match the engine's inputs and lie on its device.
+
+        On a GPU it works on the current stream and returns without waiting.
+        """
+        ...
+
+
 class Engine(Protocol):
-    """A loaded engine. `run` may be called from several threads at once."""
+    """A loaded engine, whose weights are in memory once. Any thread may call it.
+
+    device:        the GPU that contexts work on; None where they follow their tensors.
+    scratch_bytes: of memory that a context needs while it runs, and that contexts may share that
+                   run one after the other.
+    """
 
     @property
     def inputs(self) -> Sequence[TensorSpec]: ...
@@ -26,11 +42,25 @@ class Engine(Protocol):
     @property
     def outputs(self) -> Sequence[TensorSpec]: ...
 
-    def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """The outputs for `tensors`, which match `inputs` and lie on the engine's device.
+    @property
+    def device(self) -> torch.device | None: ...
 
-        GPU engines work on the caller's current stream and return without waiting.
+    @property
+    def scratch_bytes(self) -> int: ...
+
+    def context(self, scratch: torch.Tensor | None = None) -> Context:
+        """A new context.
+
+        Args:
+            scratch: at least `scratch_bytes` on `device`; None makes a block of its own.
+
+        Raises:
+            EngineError: there is not enough memory.
         """
+        ...
+
+    def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """The outputs for `tensors`, from a context for this one call; waits for the GPU."""
         ...
 
 

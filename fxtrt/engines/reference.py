@@ -27,6 +27,9 @@ class ReferenceEngine:
             are not the network's.
     """
 
+    device = None
+    scratch_bytes = 0
+
     def __init__(
         self, network: Network, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
     ) -> None:
@@ -36,6 +39,10 @@ class ReferenceEngine:
         _require_names("inputs", [net.get_input(i).name for i in range(net.num_inputs)], inputs)
         _require_names("outputs", [net.get_output(i).name for i in range(net.num_outputs)], outputs)
         self._program = read_program(network, [spec.name for spec in outputs])
+
+    def context(self, scratch: torch.Tensor | None = None) -> ReferenceEngine:
+        """Itself: a run leaves nothing behind."""
+        return self
 
     def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """The outputs, computed on the device of `tensors`.

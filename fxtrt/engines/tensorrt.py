@@ -1,23 +1,22 @@
-"""TensorRT and TensorRT-RTX: build plans from networks, and run them on NVIDIA GPUs."""
+"""TensorRT and TensorRT-RTX: build plans from networks, and load them on NVIDIA GPUs."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from ..errors import BuildError, EngineError, EngineUnavailable, SettingsError
+from ..errors import BuildError, EngineUnavailable, SettingsError
 from ..settings import Settings
-from .allocator import output_allocator
 from .base import Progress
 from .discover import TENSORRT, TENSORRT_RTX, available
 from .features import Features
-from .network import Network, TensorSpec, collect_errors, logger_for
+from .network import Network, TensorSpec, collect_errors
 from .precision import constrain_precision
 from .progress import monitor
+from .tensorrt_engine import TensorRTEngine
 
 __all__ = ["TensorRTBackend", "TensorRTEngine"]
 
@@ -93,78 +92,6 @@ class TensorRTBackend:
         _target_capabilities(trt, config, settings)
         _add_profile(network, config)
         return config
-
-
-class TensorRTEngine:
-    """A deserialised plan on the current GPU, with one execution context for each CUDA stream.
-
-    A context owns scratch memory, so it must not work on two streams at once; on one stream the
-    GPU itself keeps the order, and the lock only guards setting its addresses.
-    """
-
-    def __init__(
-        self,
-        trt: ModuleType,
-        plan: bytes,
-        inputs: Sequence[TensorSpec],
-        outputs: Sequence[TensorSpec],
-    ) -> None:
-        self.inputs = tuple(inputs)
-        self.outputs = tuple(outputs)
-        with collect_errors() as messages:
-            self._runtime = trt.Runtime(logger_for(trt))
-            self._engine = self._runtime.deserialize_cuda_engine(plan)
-        if self._engine is None:
-            raise EngineError(f"TensorRT could not load the plan: {'; '.join(messages)}")
-        features = Features(trt)
-        for spec in (*self.inputs, *self.outputs):
-            dtype = features.to_torch(self._engine.get_tensor_dtype(spec.name))
-            if dtype != spec.dtype:
-                raise EngineError(f"the plan has {spec.name} as {dtype}, expected {spec.dtype}")
-        self._trt = trt
-        self._contexts: dict[int, tuple[Any, threading.Lock]] = {}
-        self._lock = threading.Lock()
-
-    def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        device = tensors[0].device if tensors else torch.device("cuda")
-        stream = torch.cuda.current_stream(device).cuda_stream
-        context, lock = self._context(stream)
-        tensors = [tensor.contiguous() for tensor in tensors]
-        with lock:
-            for spec, tensor in zip(self.inputs, tensors, strict=True):
-                if not spec.is_static:
-                    context.set_input_shape(spec.name, tuple(tensor.shape))
-                context.set_tensor_address(spec.name, tensor.data_ptr())
-            results = [self._result(context, spec, device) for spec in self.outputs]
-            if not context.execute_async_v3(stream):
-                raise EngineError("TensorRT could not enqueue the engine; its log says why")
-            return tuple(
-                result if isinstance(result, torch.Tensor) else result.tensor(spec.dtype)
-                for spec, result in zip(self.outputs, results, strict=True)
-            )
-
-    def _result(self, context: Any, spec: TensorSpec, device: torch.device) -> Any:
-        """Memory for one output; an allocator where its size depends on data."""
-        shape = spec.low if spec.is_static else tuple(context.get_tensor_shape(spec.name))
-        if any(size < 0 for size in shape):
-            allocator = output_allocator(self._trt, device)
-            context.set_output_allocator(spec.name, allocator)
-            return allocator
-        result = torch.empty(shape, dtype=spec.dtype, device=device)
-        context.set_tensor_address(spec.name, result.data_ptr())
-        return result
-
-    def _context(self, stream: int) -> tuple[Any, threading.Lock]:
-        with self._lock:
-            if stream not in self._contexts:
-                context = self._engine.create_execution_context()
-                if context is None:
-                    raise EngineError(
-                        "TensorRT could not create an execution context: the GPU "
-                        "memory is full; use fewer CUDA streams"
-                    )
-                self._contexts[stream] = context, threading.Lock()
-            return self._contexts[stream]
 
 
 def _import(name: str) -> ModuleType:

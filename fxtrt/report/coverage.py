@@ -10,7 +10,7 @@ from ..build import BuildInfo
 from ..source import shared_path
 from .picture import Picture
 
-__all__ = ["ClusterRow", "Coverage", "GraphBreak", "RejectionRow"]
+__all__ = ["ClusterRow", "Coverage", "Fallback", "GraphBreak", "RejectionRow", "RuntimeRow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,36 @@ class GraphBreak:
 
 
 @dataclass(frozen=True, slots=True)
+class Fallback:
+    """Calls of a cluster that ran in PyTorch while serving, because of their inputs."""
+
+    cluster: str
+    reason: str
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeRow:
+    """What the calls of a compiled model hold, and what became of them so far.
+
+    slots:         how many calls may be in engines at once; `made`: the slots that there are.
+    scratch_bytes: of device memory, in each slot.
+    plan_bytes:    of all plans; their weights are in memory once.
+    cuda_graphs:   whether they were asked for; `recorded`: how many there are, in all slots.
+    unrecorded:    "node: why" for what a CUDA graph of the whole cannot hold, and for what failed.
+    """
+
+    slots: int
+    made: int
+    scratch_bytes: int
+    plan_bytes: int
+    cuda_graphs: bool = False
+    recorded: int = 0
+    unrecorded: tuple[str, ...] = ()
+    fallbacks: tuple[Fallback, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Coverage:
     """What runs where: of one graph, or of all graphs of a model.
 
@@ -93,6 +123,7 @@ class Coverage:
     cuts:         the tensors that pass between a cluster and PyTorch or another cluster.
     cuts_before_repair: what they were before the boundaries were repaired.
     pictures:     one for each graph.
+    runtime:      of a compiled model, at the time of the report; one row for each set of slots.
     """
 
     clusters: tuple[ClusterRow, ...] = ()
@@ -101,6 +132,7 @@ class Coverage:
     cuts: int = 0
     cuts_before_repair: int = 0
     pictures: tuple[Picture, ...] = ()
+    runtime: tuple[RuntimeRow, ...] = ()
 
     @property
     def nodes(self) -> int:
@@ -147,6 +179,7 @@ class Coverage:
             sum(part.cuts for part in parts),
             sum(part.cuts_before_repair for part in parts),
             tuple(pictures),
+            tuple(row for part in parts for row in part.runtime),
         )
 
     # The forms read these values, so they are imported when asked for.

@@ -17,7 +17,7 @@ from .advice import advise
 from .coverage import ClusterRow, Coverage, RejectionRow
 from .folding import boxes
 from .groups import by_reason, cost
-from .text import build_cells, bytes_text, summary
+from .text import build_cells, bytes_text, runtime_lines, summary
 
 __all__ = ["write_html"]
 
@@ -34,7 +34,9 @@ def write_html(coverage: Coverage, path: str | PathLike[str]) -> None:
         "reasons": _reasons(coverage),
         "nodes": _nodes(coverage.rejections),
         "breaks": _table(["reason", "at"], [[b.reason, b.source] for b in coverage.graph_breaks]),
-        "advice": "".join(f"<li>{escape(str(item))}</li>" for item in advise(coverage)),
+        "kept": _list(coverage.kept_fp32),
+        "runtime": _list(list(runtime_lines(coverage))),
+        "advice": _list(advise(coverage)),
         "data": _json(_data(coverage)),
         "dagre": here.joinpath("dagre.min.js").read_text(encoding="utf-8"),
         "script": here.joinpath("page.js").read_text(encoding="utf-8"),
@@ -104,6 +106,12 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
         return "<p>None.</p>"
     # tabulate escapes the cells.
     return str(tabulate(rows, headers=list(headers), tablefmt="html", disable_numparse=True))
+
+
+def _list(items: Sequence[object]) -> str:
+    if not items:
+        return "<p>None.</p>"
+    return f"<ul>{''.join(f'<li>{escape(str(item))}</li>' for item in items)}</ul>"
 
 
 def _giga(row: Any) -> str:

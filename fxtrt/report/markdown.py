@@ -10,7 +10,7 @@ from tabulate import tabulate
 from .advice import advise
 from .coverage import ClusterRow, Coverage
 from .groups import by_reason
-from .text import build_cells, bytes_text, summary
+from .text import build_cells, bytes_text, runtime_lines, summary
 
 __all__ = ["markdown"]
 
@@ -34,6 +34,8 @@ def markdown(coverage: Coverage) -> str:
     if coverage.graph_breaks:
         rows = [[found.reason, found.source] for found in coverage.graph_breaks]
         parts += ["## Graph breaks", _table(["reason", "at"], rows)]
+    if coverage.runtime:
+        parts += ["## While serving", _list(runtime_lines(coverage))]
     if advice := advise(coverage):
         parts += ["## What to whitelist or write next", _list(advice)]
     return "\n\n".join(parts) + "\n"

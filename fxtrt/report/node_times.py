@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from ..measure import Timing, measure
 from ..outside import seconds_now
 from ..runtime import EngineModule
+from ..stitched_call import StitchedCall
 from .coverage import Coverage
 
 __all__ = ["Lowered", "measured"]
@@ -28,10 +29,12 @@ class Lowered:
 
     graph: stitched, or as it was captured in a report before compiling; None where Dynamo's graph
            was left as it is.
+    call:  of the stitched graph.
     """
 
     coverage: Coverage
     graph: GraphModule | None
+    call: StitchedCall | None = None
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from ..partition import PartitionPlan, computes
 from ..precision import COMPUTE_DTYPES
 from ..registry import Rejection
 from ..settings import Settings
-from ..shapes import hint, is_unbacked
+from ..shapes import hint
 from ..source import module_path, source_line
 from ..stitch import Cutting
 from .coverage import ClusterRow, Coverage, GraphBreak, RejectionRow
@@ -137,18 +138,13 @@ def _row(node: Node, rejection: Rejection, count: int, *, computed: bool) -> Rej
 
 
 def _bytes(nodes: Sequence[Node]) -> int:
-    """Of the tensors at the example's sizes; one whose size depends on data counts as empty."""
+    """Of the tensors at the example's sizes; a size that depends on data counts as its largest."""
     values = [node.meta.get("val") for node in nodes]
     return sum(
-        value.element_size() * _numel(value) for value in values if isinstance(value, torch.Tensor)
+        value.element_size() * math.prod(map(hint, value.shape))
+        for value in values
+        if isinstance(value, torch.Tensor)
     )
-
-
-def _numel(tensor: torch.Tensor) -> int:
-    count = 1
-    for size in tensor.shape:
-        count *= 0 if is_unbacked(size) else hint(size)
-    return count
 
 
 def _name_of(dtype: torch.dtype) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..build import BuildInfo
 from ..errors import ReportError
-from .coverage import ClusterRow, Coverage, GraphBreak, RejectionRow
+from .coverage import ClusterRow, Coverage, Fallback, GraphBreak, RejectionRow, RuntimeRow
 from .picture import Picture, PictureNode
 
 __all__ = ["VERSION", "from_json", "to_json"]
@@ -62,7 +62,16 @@ def _coverage(value: dict[str, Any]) -> Coverage:
         cuts=value["cuts"],
         cuts_before_repair=value["cuts_before_repair"],
         pictures=tuple(_picture(picture) for picture in value["pictures"]),
+        runtime=tuple(_runtime(row) for row in value.get("runtime", ())),
     )
+
+
+def _runtime(row: dict[str, Any]) -> RuntimeRow:
+    changed = {
+        "unrecorded": tuple(row["unrecorded"]),
+        "fallbacks": tuple(Fallback(**fallback) for fallback in row["fallbacks"]),
+    }
+    return RuntimeRow(**(row | changed))
 
 
 def _cluster(row: dict[str, Any]) -> ClusterRow:

@@ -13,7 +13,7 @@ from .advice import advise
 from .coverage import ClusterRow, Coverage
 from .groups import ReasonGroup, by_reason
 
-__all__ = ["build_cells", "bytes_text", "summary", "text"]
+__all__ = ["build_cells", "bytes_text", "runtime_lines", "summary", "text"]
 
 _LINES = 3
 """Of a reason: longer ones are cut."""
@@ -32,6 +32,8 @@ def text(coverage: Coverage) -> str:
         lines += ["", "In PyTorch:", _rejections(by_reason(coverage.rejections))]
     if coverage.graph_breaks:
         lines += ["", "Graph breaks:", _breaks(coverage)]
+    if coverage.runtime:
+        lines += ["", "While serving:", *_items(runtime_lines(coverage))]
     if advice := advise(coverage):
         lines += ["", "What to whitelist or write next:", *_items(advice)]
     return "\n".join(lines)
@@ -52,6 +54,22 @@ def summary(coverage: Coverage) -> str:
     if coverage.cuts_before_repair != coverage.cuts:
         return f"{line}, {coverage.cuts} cuts ({coverage.cuts_before_repair} before repair)"
     return f"{line}, {coverage.cuts} cut{'s' * (coverage.cuts != 1)}"
+
+
+def runtime_lines(coverage: Coverage) -> Iterator[str]:
+    """A line for each set of slots, its CUDA graphs, and the clusters that fell back."""
+    for row in coverage.runtime:
+        memory = ""
+        if row.scratch_bytes:
+            together = bytes_text(row.slots * row.scratch_bytes)
+            memory = f", with {bytes_text(row.scratch_bytes)} of scratch memory each: {together}, "
+            memory += f"besides {bytes_text(row.plan_bytes)} of plans"
+        yield f"{row.slots} slots ({row.made} made){memory}"
+        if row.cuda_graphs:
+            yield f"{row.recorded} CUDA graphs recorded"
+        yield from (f"in no CUDA graph of the whole: {reason}" for reason in row.unrecorded)
+        for fallback in row.fallbacks:
+            yield f"{fallback.cluster} ran {fallback.calls} times in PyTorch: {fallback.reason}"
 
 
 def bytes_text(count: int) -> str:

@@ -1,0 +1,170 @@
+"""A plan as an engine on the GPU, and the execution contexts that run it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from ..errors import EngineError
+from .allocator import output_allocator
+from .features import Features
+from .network import TensorSpec, collect_errors, logger_for
+
+__all__ = ["TensorRTContext", "TensorRTEngine"]
+
+_SMALLEST_SCRATCH = 512
+"""Bytes; an engine that needs none is given a block all the same, so that its address is valid."""
+
+
+class TensorRTEngine:
+    """A deserialised plan on the current GPU; see `Engine`.
+
+    Raises:
+        EngineError: TensorRT refuses the plan, or its tensors have other types.
+    """
+
+    def __init__(
+        self,
+        trt: ModuleType,
+        plan: bytes,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+    ) -> None:
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self.device = torch.device("cuda", torch.cuda.current_device())
+        with collect_errors() as messages:
+            self._runtime = trt.Runtime(logger_for(trt))
+            self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise EngineError(f"TensorRT could not load the plan: {'; '.join(messages)}")
+        features = Features(trt)
+        for spec in (*self.inputs, *self.outputs):
+            dtype = features.to_torch(self._engine.get_tensor_dtype(spec.name))
+            if dtype != spec.dtype:
+                raise EngineError(f"the plan has {spec.name} as {dtype}, expected {spec.dtype}")
+        self.scratch_bytes = max(_SMALLEST_SCRATCH, _scratch_bytes(self._engine))
+        self._trt = trt
+        self._lock = threading.Lock()
+
+    def context(self, scratch: torch.Tensor | None = None) -> TensorRTContext:
+        if scratch is None:
+            scratch = torch.empty(self.scratch_bytes, dtype=torch.uint8, device=self.device)
+        with self._lock, collect_errors() as messages:
+            context = _create(self._trt, self._engine)
+            if context is None:
+                why = "; ".join(messages) or "the GPU memory may be full; use fewer slots"
+                raise EngineError(f"TensorRT could not create an execution context: {why}")
+            if not all(spec.is_static for spec in self.inputs):
+                self._choose_profile(context)
+            _give_scratch(context, scratch)
+        return TensorRTContext(self._trt, context, self.inputs, self.outputs, scratch)
+
+    def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        context = self.context()
+        results = context.run(tensors)
+        # The context goes now, so nothing of it may be running any more.
+        torch.cuda.current_stream(self.device).synchronize()
+        return results
+
+    def _choose_profile(self, context: Any) -> None:
+        """Give the context the one profile that there is.
+
+        TensorRT 8.6 gives it to an engine's first context only; that others may share it was asked
+        for when building (PROFILE_SHARING_0806).
+        """
+        if context.active_optimization_profile == 0:
+            return
+        stream = torch.cuda.current_stream(self.device)
+        try:
+            chosen = context.set_optimization_profile_async(0, stream.cuda_stream)
+        except RuntimeError as error:
+            raise EngineError(f"a second context cannot have the profile: {error}") from error
+        if not chosen:
+            raise EngineError("a second context cannot have the profile; TensorRT's log says why")
+        # The context will work on other streams too.
+        stream.synchronize()
+
+
+class TensorRTContext:
+    """One execution context; for one thread at a time, and one stream after the other.
+
+    The scratch block must not be in use by other work when this runs.
+    """
+
+    def __init__(
+        self,
+        trt: ModuleType,
+        context: Any,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        scratch: torch.Tensor,
+    ) -> None:
+        self._trt = trt
+        self._context = context
+        self._inputs, self._outputs = inputs, outputs
+        self._scratch = scratch
+        self._shapes: list[torch.Size] | None = None
+        self._result_shapes: list[tuple[int, ...]] = []
+
+    def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        device, context = self._scratch.device, self._context
+        tensors = [tensor.contiguous() for tensor in tensors]
+        shapes = [tensor.shape for tensor in tensors]
+        if shapes != self._shapes:
+            self._set_shapes(shapes)
+        for spec, tensor in zip(self._inputs, tensors, strict=True):
+            context.set_tensor_address(spec.name, tensor.data_ptr())
+        results = list(map(self._result, self._outputs, self._result_shapes))
+        if not context.execute_async_v3(torch.cuda.current_stream(device).cuda_stream):
+            raise EngineError("TensorRT could not enqueue the engine; its log says why")
+        return tuple(
+            result if isinstance(result, torch.Tensor) else result.tensor(spec.dtype)
+            for spec, result in zip(self._outputs, results, strict=True)
+        )
+
+    def _result(self, spec: TensorSpec, shape: tuple[int, ...]) -> Any:
+        """Memory for one output; an allocator where its size depends on data."""
+        if min(shape, default=0) < 0:
+            allocator = output_allocator(self._trt, self._scratch.device)
+            if not self._context.set_output_allocator(spec.name, allocator):
+                raise EngineError(f"TensorRT took no allocator for {spec.name}")
+            return allocator
+        result = torch.empty(shape, dtype=spec.dtype, device=self._scratch.device)
+        self._context.set_tensor_address(spec.name, result.data_ptr())
+        return result
+
+    def _set_shapes(self, shapes: list[torch.Size]) -> None:
+        self._shapes = None
+        for spec, shape in zip(self._inputs, shapes, strict=True):
+            if not spec.is_static and not self._context.set_input_shape(spec.name, tuple(shape)):
+                raise EngineError(f"TensorRT refused {spec.name} of shape {tuple(shape)}")
+        self._result_shapes = [
+            spec.low if spec.is_static else tuple(self._context.get_tensor_shape(spec.name))
+            for spec in self._outputs
+        ]
+        self._shapes = shapes
+
+
+def _scratch_bytes(engine: Any) -> int:
+    newer = getattr(engine, "device_memory_size_v2", None)
+    return int(engine.device_memory_size if newer is None else newer)
+
+
+def _create(trt: ModuleType, engine: Any) -> Any:
+    """A context without memory for activations: the caller lends it some."""
+    strategies = getattr(trt, "ExecutionContextAllocationStrategy", None)
+    if strategies is not None:
+        return engine.create_execution_context(strategies.USER_MANAGED)
+    return engine.create_execution_context_without_device_memory()
+
+
+def _give_scratch(context: Any, scratch: torch.Tensor) -> None:
+    if hasattr(context, "set_device_memory"):
+        context.set_device_memory(scratch.data_ptr(), scratch.nbytes)
+    else:
+        context.device_memory = scratch.data_ptr()

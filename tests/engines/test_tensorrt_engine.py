@@ -1,0 +1,158 @@
+"""Contexts are asked in the order that TensorRT wants; a fake one insists on it."""
+
+from __future__ import annotations
+
+import types
+from ctypes import c_float
+from typing import Any
+
+import pytest
+import torch
+from gpu_model import FakeGpu
+
+from fxtrt.engines.network import TensorSpec
+from fxtrt.engines.tensorrt_engine import TensorRTEngine
+from fxtrt.errors import EngineError
+
+trt_module = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+
+X = TensorSpec("x", torch.float32, (1, 3), (4, 3), (8, 3))
+Y = TensorSpec("y", torch.float32, (1, 3), (4, 3), (8, 3))
+SCRATCH = 4096
+
+
+class FakeContext:
+    """Gives 2 * x, once profile, shapes, addresses and scratch memory are there."""
+
+    def __init__(self, engine: FakeEngine, profile: int) -> None:
+        self.engine = engine
+        self.active_optimization_profile = profile
+        self.memory: int | None = None
+        self.shape: tuple[int, ...] | None = None
+        self.addresses: dict[str, int] = {}
+        self.shapes_set = 0
+
+    def set_optimization_profile_async(self, index: int, stream: int) -> bool:
+        if not self.engine.shares_profiles:
+            raise RuntimeError("the profile is in use")
+        self.active_optimization_profile = index
+        return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        assert name == "x"
+        assert self.active_optimization_profile == 0, "no profile"
+        self.shape = shape
+        self.shapes_set += 1
+        return shape[0] <= 8
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        assert name == "y"
+        return (-1, 3) if self.shape is None else self.shape
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.addresses[name] = address
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        assert self.memory
+        assert self.shape is not None
+        assert stream == self.engine.gpu.current().cuda_stream
+        count = self.shape[0] * self.shape[1]
+        memory = {
+            name: torch.frombuffer((c_float * count).from_address(address), dtype=torch.float32)
+            for name, address in self.addresses.items()
+        }
+        memory["y"].copy_(memory["x"] * 2)
+        return self.engine.enqueues
+
+
+class OldContext(FakeContext):
+    """8.6: the memory is an attribute that can only be written."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__("memory" if name == "device_memory" else name, value)
+
+
+class NewContext(FakeContext):
+    def set_device_memory(self, address: int, size: int) -> None:
+        assert size >= SCRATCH
+        self.memory = address
+
+
+class FakeEngine:
+    def __init__(self, gpu: FakeGpu, *, old: bool) -> None:
+        self.gpu, self.old = gpu, old
+        self.shares_profiles = True
+        self.enqueues = True
+        self.contexts: list[FakeContext] = []
+        if old:
+            self.device_memory_size = SCRATCH
+        else:
+            self.device_memory_size_v2 = SCRATCH
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        return trt_module.DataType.FLOAT
+
+    def create_execution_context_without_device_memory(self) -> FakeContext:
+        assert self.old
+        # 8.6 gives the profile to the first context only.
+        self.contexts.append(OldContext(self, -1 if self.contexts else 0))
+        return self.contexts[-1]
+
+    def create_execution_context(self, strategy: str) -> FakeContext:
+        assert not self.old
+        assert strategy == "user managed"
+        self.contexts.append(NewContext(self, 0))
+        return self.contexts[-1]
+
+
+def load(monkeypatch: pytest.MonkeyPatch, *, old: bool = True) -> tuple[TensorRTEngine, FakeEngine]:
+    fake = FakeEngine(FakeGpu(monkeypatch), old=old)
+    module: Any = types.ModuleType("tensorrt")
+    module.DataType, module.ILogger = trt_module.DataType, trt_module.ILogger
+    module.Runtime = lambda logger: types.SimpleNamespace(deserialize_cuda_engine=lambda plan: fake)
+    if not old:
+        module.ExecutionContextAllocationStrategy = types.SimpleNamespace(
+            USER_MANAGED="user managed"
+        )
+    engine = TensorRTEngine(module, b"plan", [X], [Y])
+    engine.device = torch.device("cpu")
+    return engine, fake
+
+
+@pytest.mark.parametrize("old", [True, False], ids=["8.6", "10 and later"])
+def test_contexts_share_scratch_and_profile(monkeypatch: pytest.MonkeyPatch, old: bool) -> None:
+    engine, fake = load(monkeypatch, old=old)
+    scratch = torch.empty(engine.scratch_bytes, dtype=torch.uint8)
+    contexts = [engine.context(scratch) for _ in range(3)]
+    for count in (1, 8, 8, 3):
+        for context in contexts:
+            x = torch.randn(3, count).t()
+            torch.testing.assert_close(context.run([x])[0], x * 2)
+    assert {context.memory for context in fake.contexts} == {scratch.data_ptr()}
+    assert [context.shapes_set for context in fake.contexts] == [3, 3, 3]
+
+
+def test_a_context_of_its_own_for_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, fake = load(monkeypatch)
+    x = torch.randn(2, 3)
+    for _ in range(2):
+        torch.testing.assert_close(engine.run([x])[0], x * 2)
+    assert len(fake.contexts) == 2
+
+
+def test_what_tensorrt_refuses_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, fake = load(monkeypatch)
+    context = engine.context()
+    with pytest.raises(EngineError, match=r"refused x of shape \(9, 3\)"):
+        context.run([torch.randn(9, 3)])
+    torch.testing.assert_close(context.run([torch.ones(2, 3)])[0], torch.full((2, 3), 2.0))
+    fake.enqueues = False
+    with pytest.raises(EngineError, match="could not enqueue"):
+        context.run([torch.randn(2, 3)])
+    fake.shares_profiles = False
+    with pytest.raises(EngineError, match="cannot have the profile: the profile is in use"):
+        engine.context()
+    monkeypatch.setattr(fake, "create_execution_context_without_device_memory", lambda: None)
+    with pytest.raises(EngineError, match="use fewer slots"):
+        engine.context()

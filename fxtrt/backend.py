@@ -16,7 +16,7 @@ from .errors import CaptureError, PassError, SettingsError
 from .lists import unmatched
 from .outside import as_graph
 from .pass_manager import run_passes
-from .ranges import bound_ranges
+from .ranges import bound_ranges, bound_selections
 from .records import record_graph
 from .registry import Rejection
 from .report import Coverage, cluster_row, graph_coverage, graph_rejection
@@ -118,6 +118,7 @@ def compile_graph(
 def _bound(gm: GraphModule, settings: Settings) -> None:
     if settings.max_growth is not None:
         bound_ranges(gm, settings.max_growth)
+    bound_selections(gm)
 
 
 def _nothing_to_gain(

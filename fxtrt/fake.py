@@ -12,9 +12,26 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from .shapes import Size
 
-__all__ = ["add_weight", "fake_mode_of", "infer", "known_equal", "same_metadata", "weight"]
+__all__ = [
+    "PARTS_OF",
+    "add_weight",
+    "fake_mode_of",
+    "infer",
+    "known_equal",
+    "same_metadata",
+    "weight",
+]
 
-PROVENANCE = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
+PARTS_OF = "fxtrt_parts_of"
+"""The key of `Node.meta` with the nodes and operators that were taken apart into this node."""
+PROVENANCE = (
+    "stack_trace",
+    "nn_module_stack",
+    "source_fn_stack",
+    "torch_fn",
+    "from_node",
+    PARTS_OF,
+)
 """The keys of `Node.meta` that say where in the user's model a node comes from."""
 
 

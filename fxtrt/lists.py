@@ -1,4 +1,7 @@
-"""Whitelist and blacklist: patterns that name nodes by operator, overload, node name or module."""
+"""Whitelist and blacklist: patterns that name nodes by operator, overload, node name or module.
+
+The parts of an operator that was taken apart go by its names too.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from torch._ops import OpOverload
 from torch.fx import Node
 
 from .errors import SettingsError
+from .fake import PARTS_OF
 from .source import module_path
 
 __all__ = ["Patterns", "require_matches", "unmatched"]
@@ -55,10 +59,12 @@ def unmatched(entries: tuple[str, ...], nodes: Iterable[Node]) -> list[str]:
 
 
 def _names(node: Node) -> list[str]:
-    names = [node.name]
+    wholes = list(node.meta.get(PARTS_OF, ()))
     if isinstance(node.target, OpOverload):
-        overload = str(node.target)
-        names += [overload, overload.rpartition(".")[0]]
+        wholes.append((node.name, str(node.target)))
+    names = [node.name]
+    for name, overload in wholes:
+        names += [name, overload, overload.rpartition(".")[0]]
     if path := module_path(node):
         parts = path.split(".")
         names += [".".join(parts[:end]) for end in range(1, len(parts) + 1)]

@@ -14,10 +14,11 @@ from torch.utils import _pytree as pytree
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from .calls import Call
+from .registry import registered
 from .relations import linear
-from .shapes import Size, hint, is_infinite, is_unbacked
+from .shapes import Size, hint, is_infinite, is_static, is_unbacked, size_range
 
-__all__ = ["bound_ranges", "restore_ranges"]
+__all__ = ["bound_ranges", "bound_selections", "restore_ranges"]
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,21 @@ def bound_ranges(gm: GraphModule, growth: int) -> None:
         if example is not None and is_infinite(known.upper):
             bound = max(int(known.lower), growth * int(example))
             environment.var_to_range[symbol] = ValueRanges(known.lower, bound)
+
+
+def bound_selections(gm: GraphModule) -> None:
+    """Give the size of each selection (`nms`) that its inputs bound, that bound."""
+    for node in gm.graph.nodes:
+        converter = registered().get(node.target)
+        if converter is not None and converter.selects:
+            (size,) = node.meta["val"].shape
+            most = size_range(node.all_input_nodes[0].meta["val"].shape[0])[1]
+            if most is None or is_static(size):
+                continue
+            ranges = size.node.shape_env.var_to_range
+            known = ranges[size.node.expr]
+            if known.upper > most:
+                ranges[size.node.expr] = ValueRanges(known.lower, max(known.lower, most))
 
 
 def _by_symbol(ranges: Mapping[Any, ValueRanges[Any]]) -> dict[sympy.Symbol, ValueRanges[Any]]:

@@ -57,6 +57,8 @@ class Converter:
     computes:  whether the operator does work; views, casts and copies do not, and do not count
                towards a cluster's minimum size.
     opt_in:    why the operator stays in PyTorch unless `whitelist` names it; "" if it does not.
+    selects:   whether the size of the result depends on data. It must be 0 only where an input is
+               empty, and at most the first size of the first tensor. The result has one dimension.
     """
 
     target: OpOverload
@@ -65,6 +67,7 @@ class Converter:
     constants: frozenset[str] = frozenset()
     computes: bool = True
     opt_in: str = ""
+    selects: bool = False
     parameters: Mapping[str, str] = field(default_factory=dict)
 
     def check(self, arguments: Mapping[str, Any], **context: Any) -> str | None:
@@ -88,6 +91,7 @@ def converts(
     constants: Iterable[str] = (),
     computes: bool = True,
     opt_in: str = "",
+    selects: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as the converter of `targets`.
 
@@ -98,8 +102,8 @@ def converts(
     `check` is one function or several; each names the arguments that it looks at, and may name
     `node` (the fx node) and `features` (what the engine's TensorRT has). It returns the reason
     for declining, or None. Together they must name every argument of the schema.
-    `constants`, `computes` and `opt_in` are as in `Converter`; views are recognised by their
-    schema.
+    `constants`, `computes`, `opt_in` and `selects` are as in `Converter`; views are
+    recognised by their schema.
 
     Raises:
         RegistrationError: an argument is missing or unknown, or the target is taken.
@@ -118,6 +122,7 @@ def converts(
             frozenset(constants),
             computes and not is_view(target),
             opt_in,
+            selects,
             _parameters_of(target),
         )
         _check_schema(converter)

@@ -80,9 +80,9 @@ class StitchedCall:
 
     def _record_engines(self) -> None:
         for module in self.modules:
-            # Where data decides on sizes, hardly a shape comes twice.
-            inputs = module.fallback.graph.find_nodes(op="placeholder")
-            if module.engine is not None and not any(map(_depends_on_data, inputs)):
+            # Where data decides on sizes, hardly a shape comes twice, or the engine waits for one.
+            nodes = module.fallback.graph.nodes
+            if module.engine is not None and not any(map(_depends_on_data, nodes)):
                 module.record_graphs()
 
     def _run(self, slot: Slot, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -175,6 +175,8 @@ def _why_not_recorded(node: Node, graph: GraphModule, device: str) -> str | None
         module = graph.get_submodule(str(node.target))
         if not isinstance(module, EngineModule) or module.engine is None:
             return "runs in PyTorch: its plan cannot run on this machine"
+        if any(map(_depends_on_data, module.fallback.graph.nodes)):
+            return "its engine waits for a size that depends on data"
         return None
     return _why_not_called(node) if node.op == "call_function" else None
 

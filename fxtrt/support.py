@@ -17,7 +17,7 @@ from torch.fx.experimental.symbolic_shapes import (
 
 from .data_dependent import data_dependent
 from .engines.base import EngineBackend
-from .registry import Rejection, arguments_of, is_view, registered
+from .registry import Converter, Rejection, arguments_of, is_view, registered
 from .shapes import Size, is_static, is_unbacked, size_range
 
 __all__ = ["computes", "input_sizes", "is_size", "support", "target_computes"]
@@ -61,17 +61,35 @@ def support(
     if any(isinstance(value, torch.SymFloat) for value in leaves):
         return Rejection("check", f"{node.target}: an argument is a float computed from sizes")
     numbers = [value for value in leaves if isinstance(value, torch.SymInt)]
-    if reason := data_dependent(_tensors_in(node), _tensors_out(node), numbers):
-        return Rejection("shape", f"{node.target}: {reason}")
-    for number in numbers:
-        if not _is_of_sizes(number, node, sizes):
-            detail = f"{node.target}: the number {number} is no size of an input tensor"
-            return Rejection("check", detail)
+    if rejection := _size_limits(node, converter, backend, numbers, sizes):
+        return rejection
     try:
         reason = converter.check(arguments, node=node, features=backend.features)
     except GuardOnDataDependentSymNode as error:
         reason = f"whether {error.cond} depends on data"
     return None if reason is None else Rejection("check", f"{node.target}: {reason}")
+
+
+def _size_limits(
+    node: Node,
+    converter: Converter,
+    backend: EngineBackend,
+    numbers: Sequence[torch.SymInt],
+    sizes: Set[sympy.Symbol] | None,
+) -> Rejection | None:
+    """Why an engine cannot know the node's sizes and numbers, or None."""
+    if converter.selects and not backend.selects:
+        detail = f"{node.target}: {backend.name} has no kernel whose result's size depends on data"
+        return Rejection("check", detail)
+    if not converter.selects:
+        reason = data_dependent(_tensors_in(node), _tensors_out(node), numbers)
+        if reason is not None:
+            return Rejection("shape", f"{node.target}: {reason}")
+    for number in numbers:
+        if not _is_of_sizes(number, node, sizes):
+            detail = f"{node.target}: the number {number} is no size of an input tensor"
+            return Rejection("check", detail)
+    return None
 
 
 def computes(node: Node) -> bool:

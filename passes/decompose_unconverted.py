@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from ..capture import _composites_whole
 from ..effects import erase_dead, is_pure
-from ..fake import PROVENANCE, add_weight, fake_mode_of, same_metadata, weight
+from ..fake import PARTS_OF, PROVENANCE, add_weight, fake_mode_of, same_metadata, weight
 from ..registry import registered
 from ..shapes import is_unbacked
 from .fold_constants import is_computable
@@ -200,6 +200,7 @@ def _inline(gm: GraphModule, node: Node, template: GraphModule) -> None:
         zip(template.graph.find_nodes(op="placeholder"), inputs, strict=True)
     )
     source = {key: node.meta[key] for key in PROVENANCE if key in node.meta}
+    source[PARTS_OF] = (*source.get(PARTS_OF, ()), (node.name, str(node.target)))
     with gm.graph.inserting_before(node):
         for part in template.graph.nodes:
             if part.op == "get_attr":

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import networkrun
+import numpy as np
 import pytest
 import torch
 from opinfos import ROWS
@@ -15,7 +17,9 @@ from oprow import OpRow, in_float16, rejection_of, trace_row
 
 import fxtrt
 from fxtrt.convert import convert
-from fxtrt.engines.tensorrt import TensorRTBackend
+from fxtrt.engines.network import Network
+from fxtrt.engines.reference import ReferenceBackend
+from fxtrt.engines.tensorrt import TensorRTBackend, TensorRTEngine
 from fxtrt.errors import BuildError, EngineUnavailable
 
 pytestmark = pytest.mark.gpu
@@ -164,6 +168,66 @@ def test_a_cuda_graph_holds_an_engine(tensorrt: TensorRTBackend, tmp_path: Path)
         graph.replay()
         stream.synchronize()
         torch.testing.assert_close(result, model(x), atol=1e-4, rtol=1e-4)
+
+
+def test_outputs_whose_size_depends_on_data(tensorrt: TensorRTBackend) -> None:
+    """TensorRT allocates them while the engine runs; what they select is as on `reference`."""
+    trt = tensorrt.features.trt
+    # The layers point into these while the engine is built.
+    numbers = [np.array(1000, np.int32), np.array(0.5, np.float32), np.array(-3.3e38, np.float32)]
+
+    def build(net: Any, boxes: Any, scores: Any) -> tuple[Any, Any]:
+        most, iou, least = (net.add_constant((), number).get_output(0) for number in numbers)
+        layer = net.add_nms(boxes, scores, most)
+        layer.bounding_box_format = trt.BoundingBoxFormat.CORNER_PAIRS
+        layer.set_input(3, iou)
+        layer.set_input(4, least)
+        return layer.get_output(0), net.add_identity(boxes).get_output(0)
+
+    class Built:
+        features = tensorrt.features
+
+        def load(self, network: Network, inputs: Any, outputs: Any) -> TensorRTEngine:
+            settings = fxtrt.Settings(optimization_level=0, tactic_sources=TACTICS)
+            return tensorrt.load(tensorrt.build(network, settings), inputs, outputs)
+
+    generator = torch.Generator().manual_seed(0)
+    example = (torch.zeros(1, 1000, 4), torch.zeros(1, 1000, 1))
+    engine = networkrun.load(Built(), build, *(x.cuda() for x in example))  # type: ignore[arg-type]  # what it uses of one
+    kept = networkrun.load(ReferenceBackend(trt), build, *example)
+    for size in (1.0, 30.0, 5.0):
+        corners = torch.rand(1, 1000, 2, generator=generator) * 50
+        extents = torch.rand(1, 1000, 2, generator=generator) * size
+        boxes = torch.cat([corners, corners + extents], 2)
+        scores = torch.randn(1, 1000, 1, generator=generator)
+        actual = engine.run((boxes.cuda(), scores.cuda()))
+        torch.testing.assert_close(actual[0].cpu(), kept.run((boxes, scores))[0])
+        torch.testing.assert_close(actual[1].cpu(), boxes)
+
+
+def test_nms_in_an_engine(tensorrt: TensorRTBackend, tmp_path: Path) -> None:
+    if torch.int64 not in tensorrt.features.dtypes:
+        pytest.skip(f"{tensorrt.features.version} has no int64, which nms gives")
+    torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
+
+    class Suppressed(torch.nn.Module):
+        def forward(self, boxes: torch.Tensor, scores: torch.Tensor) -> Any:
+            kept = torchvision.ops.nms(boxes * 2, scores * 3, 0.5)
+            return kept, (boxes[kept] + 1).relu() * scores[kept].unsqueeze(1)
+
+    corners = torch.rand(500, 2, device="cuda") * 50
+    inputs = (torch.cat([corners, corners + 10], 1), torch.randn(500, device="cuda"))
+    model = Suppressed().eval()
+    compiled = fxtrt.compile(
+        model,
+        inputs,
+        engine="tensorrt",
+        whitelist=("torchvision.nms",),
+        tactic_sources=TACTICS,
+        cache_dir=tmp_path,
+    )
+    assert fxtrt.report(compiled).rejections == ()
+    torch.testing.assert_close(compiled(*inputs), model(*inputs))
 
 
 def test_measured_clusters_stay_where_they_win(

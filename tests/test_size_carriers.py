@@ -25,7 +25,8 @@ class Clipped(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[1:]
         means = torch.special.bessel_j0(image).mean((1, 2)) * 90
-        return (means * 2 + height).clamp(max=width).relu() / (height * width)
+        result: Tensor = (means * 2 + height).clamp(max=width).relu() / (height * width)
+        return result
 
 
 class Resized(nn.Module):

@@ -76,6 +76,7 @@ class EngineBackend(Protocol):
     bounded:     whether every dynamic dimension needs an upper bound.
     times_kernels: whether `build` times kernels on the GPU: two builds at once would disturb each
                  other's choice.
+    selects:     whether its engines have layers whose result's size depends on data.
     """
 
     name: str
@@ -85,6 +86,7 @@ class EngineBackend(Protocol):
     runnable: bool
     bounded: bool
     times_kernels: bool
+    selects: bool
 
     def build(
         self, network: Network, settings: Settings, progress: Progress | None = None

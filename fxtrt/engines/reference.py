@@ -77,6 +77,7 @@ class ReferenceBackend:
     runnable = True
     bounded = False
     times_kernels = False
+    selects = True
 
     def __init__(self, trt: ModuleType | None = None) -> None:
         self.features = Features(import_tensorrt() if trt is None else trt)

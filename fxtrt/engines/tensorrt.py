@@ -42,6 +42,8 @@ class TensorRTBackend:
         self.runnable = torch.cuda.is_available()
         # TensorRT-RTX leaves that to the machine that runs the plan.
         self.times_kernels = name == "tensorrt"
+        # TensorRT-RTX has the layers, and no kernels for them.
+        self.selects = name == "tensorrt"
         self.fingerprint = f"{self.features.version} for {_gpu()}"
 
     def supports(self, device: torch.device) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import EngineError
+from .allocator import output_allocator
 from .features import Features
 from .network import TensorSpec, collect_errors, logger_for
 
@@ -61,7 +62,7 @@ class TensorRTEngine:
             if not all(spec.is_static for spec in self.inputs):
                 self._choose_profile(context)
             _give_scratch(context, scratch)
-        return TensorRTContext(context, self.inputs, self.outputs, scratch)
+        return TensorRTContext(self._trt, context, self.inputs, self.outputs, scratch)
 
     def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         context = self.context()
@@ -97,11 +98,13 @@ class TensorRTContext:
 
     def __init__(
         self,
+        trt: ModuleType,
         context: Any,
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
         scratch: torch.Tensor,
     ) -> None:
+        self._trt = trt
         self._context = context
         self._inputs, self._outputs = inputs, outputs
         self._scratch = scratch
@@ -114,17 +117,26 @@ class TensorRTContext:
         shapes = [tensor.shape for tensor in tensors]
         if shapes != self._shapes:
             self._set_shapes(shapes)
-        results = tuple(
-            torch.empty(shape, dtype=spec.dtype, device=device)
-            for spec, shape in zip(self._outputs, self._result_shapes, strict=True)
-        )
         for spec, tensor in zip(self._inputs, tensors, strict=True):
             context.set_tensor_address(spec.name, tensor.data_ptr())
-        for spec, result in zip(self._outputs, results, strict=True):
-            context.set_tensor_address(spec.name, result.data_ptr())
+        results = list(map(self._result, self._outputs, self._result_shapes))
         if not context.execute_async_v3(torch.cuda.current_stream(device).cuda_stream):
             raise EngineError("TensorRT could not enqueue the engine; its log says why")
-        return results
+        return tuple(
+            result if isinstance(result, torch.Tensor) else result.tensor(spec.dtype)
+            for spec, result in zip(self._outputs, results, strict=True)
+        )
+
+    def _result(self, spec: TensorSpec, shape: tuple[int, ...]) -> Any:
+        """Memory for one output; an allocator where its size depends on data."""
+        if min(shape, default=0) < 0:
+            allocator = output_allocator(self._trt, self._scratch.device)
+            if not self._context.set_output_allocator(spec.name, allocator):
+                raise EngineError(f"TensorRT took no allocator for {spec.name}")
+            return allocator
+        result = torch.empty(shape, dtype=spec.dtype, device=self._scratch.device)
+        self._context.set_tensor_address(spec.name, result.data_ptr())
+        return result
 
     def _set_shapes(self, shapes: list[torch.Size]) -> None:
         self._shapes = None
@@ -135,9 +147,6 @@ class TensorRTContext:
             spec.low if spec.is_static else tuple(self._context.get_tensor_shape(spec.name))
             for spec in self._outputs
         ]
-        for spec, known in zip(self._outputs, self._result_shapes, strict=True):
-            if min(known, default=0) < 0:
-                raise EngineError(f"TensorRT does not know the shape of {spec.name}: {known}")
         self._shapes = shapes
 
 

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from ..build import BuildInfo
 from ..engines.base import EngineBackend
+from ..fake import PARTS_OF
 from ..flops import flops
 from ..outside import OutsideCall
 from ..partition import PartitionPlan, computes
@@ -35,7 +36,7 @@ def cluster_row(
 ) -> ClusterRow:
     """The row of a cluster that an engine runs."""
     nodes, timing = cutting.cluster.nodes, build.timing if build else None
-    targets = Counter(str(node.target) for node in nodes if computes(node))
+    targets = Counter(map(_operator, filter(computes, nodes)))
     tensors = pytree.tree_leaves([node.meta["val"] for node in nodes])
     dtypes = sorted({_name_of(value.dtype) for value in tensors if isinstance(value, torch.Tensor)})
     if computed_in := COMPUTE_DTYPES.get(settings.precision):
@@ -111,6 +112,12 @@ def outside_rows(
         )
         for call in calls
     )
+
+
+def _operator(node: Node) -> str:
+    """The node's operator, and which one it was taken from, if it is a part of one."""
+    wholes = node.meta.get(PARTS_OF, ())
+    return f"{node.target} of {wholes[0][1]}" if wholes else str(node.target)
 
 
 def _rejection_row(node: Node, rejection: Rejection) -> RejectionRow:

@@ -68,11 +68,11 @@ def _segmentation(name: str) -> Example:
     return _torchvision(name, weights_backbone=None)
 
 
-def _timm(name: str, inputs: Inputs = CNN, **options: Any) -> Example:
+def _timm(name: str, inputs: Inputs = CNN, note: str = "", **options: Any) -> Example:
     def build() -> nn.Module:
         return timm.create_model(name, pretrained=False, **options)
 
-    return Example("timm", name, build, inputs)
+    return Example("timm", name, build, inputs, note)
 
 
 class _Updates(nn.Module):
@@ -84,6 +84,10 @@ class _Updates(nn.Module):
 
     def forward(self, image1: torch.Tensor, image2: torch.Tensor) -> list[torch.Tensor]:
         return self.raft(image1, image2, num_flow_updates=2)  # type: ignore[no-any-return]  # untyped
+
+
+def _convmixer() -> nn.Module:
+    return timm.models.ConvMixer(768, 4, kernel_size=7, patch_size=7, act_layer=nn.ReLU)
 
 
 def _part(name: str, build: Callable[[], nn.Module], inputs: Inputs = CNN) -> Example:
@@ -163,12 +167,12 @@ EXAMPLES = (
     _timm("xcit_nano_12_p16_224", FIXED),
     _timm("pvt_v2_b0"),
     _timm("poolformer_s12"),
-    _timm("convmixer_768_32", image(56, 56, 7), depth=4),
+    Example("timm", "convmixer_768_32", _convmixer, image(56, 56, 7), "with four of its 32 blocks"),
     _timm("mixer_s32_224", FIXED),
     _timm("coat_lite_tiny", FIXED),
     _timm("cait_xxs24_224", FIXED),
     _timm("deit_tiny_patch16_224", FIXED),
-    _timm("beit_base_patch16_224", FIXED, depth=3),
+    _timm("beit_base_patch16_224", FIXED, "with three of its twelve blocks", depth=3),
     _timm("davit_tiny", PADDED),
     _timm("edgenext_xx_small"),
     _timm("repvgg_a0"),

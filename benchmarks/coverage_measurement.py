@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,8 +22,9 @@ from fxtrt.errors import FxtrtError
 from fxtrt.guarded import GuardedForward
 from fxtrt.runtime import EngineModule
 
-__all__ = ["ARCHITECTURES", "Measurement", "Run", "measure"]
+__all__ = ["ARCHITECTURES", "TOLERANCE", "Measurement", "Run", "from_float64", "measure"]
 
+TOLERANCE = 1e-4
 ARCHITECTURES = ("sm80", "sm89", "sm120")
 
 
@@ -34,6 +36,8 @@ class Run:
     converted, nodes: compute nodes inside clusters, and all of them.
     flops_share:      0..1.
     error:            the largest difference from eager, as a share of its output's magnitude.
+    from_float64:     where error is above `TOLERANCE`, the largest difference from the model in
+                      float64, of the engines and of eager: how well conditioned it is.
     plan_seconds, plan_mib: of the TensorRT-RTX plans for `ARCHITECTURES`, all clusters together.
     outside:          what runs in PyTorch and why, counted.
     problem:          why there is no answer; then all else is 0.
@@ -45,6 +49,7 @@ class Run:
     nodes: int = 0
     flops_share: float = 0.0
     error: float = 0.0
+    from_float64: tuple[float, ...] = ()
     plan_seconds: float = 0.0
     plan_mib: float = 0.0
     outside: tuple[str, ...] = ()
@@ -58,7 +63,7 @@ class Run:
             and self.clusters == 1
             and self.converted == self.nodes
             and self.flops_share == 1.0
-            and self.error <= 1e-4
+            and self.error <= TOLERANCE
         )
 
 
@@ -94,7 +99,9 @@ def _run(
             on_build_failure="raise",
         )
         with torch.no_grad():
-            error = max(_error(compiled, model, make(shapes)) for shapes in (traced, *others))
+            sizes = [make(shapes) for shapes in (traced, *others)]
+            error = max(_error(compiled, model, inputs) for inputs in sizes)
+            own = from_float64(compiled, model, sizes) if error > TOLERANCE else ()
         engines = list(_engines(compiled))
         seconds, mib = _plans(engines) if plans else (0.0, 0.0)
     except FxtrtError as failure:
@@ -109,6 +116,7 @@ def _run(
         nodes=coverage.nodes,
         flops_share=coverage.flops_share,
         error=error,
+        from_float64=own,
         plan_seconds=seconds,
         plan_mib=mib,
         outside=tuple(f"{count}x {reason}" for reason, count in counted.items()),
@@ -117,10 +125,25 @@ def _run(
 
 
 def _error(compiled: nn.Module, model: nn.Module, inputs: tuple[Any, ...]) -> float:
-    """The largest difference of an output, as a share of the output's largest magnitude."""
-    pairs = zip(
-        pytree.tree_leaves(compiled(*inputs)), pytree.tree_leaves(model(*inputs)), strict=True
+    return _difference(compiled(*inputs), model(*inputs))
+
+
+def from_float64(
+    compiled: nn.Module, model: nn.Module, sizes: Sequence[tuple[Any, ...]]
+) -> tuple[float, float]:
+    """The largest difference from `model` in float64: of `compiled`, and of `model` itself."""
+    exact = copy.deepcopy(model).double()
+    answers = [exact(*pytree.tree_map(torch.Tensor.double, inputs)) for inputs in sizes]
+    engines, eager = (
+        max(_difference(m(*i), a) for i, a in zip(sizes, answers, strict=True))
+        for m in (compiled, model)
     )
+    return engines, eager
+
+
+def _difference(actual: Any, expected: Any) -> float:
+    """The largest difference of an output, as a share of the output's largest magnitude."""
+    pairs = zip(pytree.tree_leaves(actual), pytree.tree_leaves(expected), strict=True)
     return max(float((a - e).abs().max() / e.abs().max()) for a, e in pairs)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from coverage_measurement import ARCHITECTURES, Measurement, Run
+from coverage_measurement import ARCHITECTURES, TOLERANCE, Measurement, Run
 from tabulate import tabulate
 from zoo import EXAMPLES
 
@@ -29,19 +29,13 @@ _PACKAGES = ("torch", "torchvision", "timm", "tensorrt_rtx")
 _WIDTH = 100
 
 
-def document(
-    measurements: Sequence[Measurement], peer: Mapping[str, Any], earlier: Sequence[str] = ()
-) -> str:
-    """The text of docs/coverage.md.
-
-    peer:    what `peer_dryrun.py` found, by model.
-    earlier: the models that were measured with earlier code.
-    """
+def document(measurements: Sequence[Measurement], peer: Mapping[str, Any]) -> str:
+    """The text of docs/coverage.md; `peer` is what `peer_dryrun.py` found, by model."""
     sections = [_introduction(measurements)]
     for source, title in _SOURCES.items():
         rows = [_row(m) for m in measurements if m.source == source]
         sections += [f"## {title}", tabulate(rows, HEADERS, "pipe", disable_numparse=True)]
-    sections += ["## What is measured otherwise", _notes(earlier)]
+    sections += ["## What is measured otherwise", _notes()]
     if peer:
         sections += [f"## {_PEER}", _peer(measurements, peer)]
     sections += ["## What is not whole, and why", _exceptions(measurements)]
@@ -76,7 +70,8 @@ def _introduction(measurements: Sequence[Measurement]) -> str:
     static = sum(m.static.whole for m in measurements)
     dynamic = sum(m.dynamic.whole for m in measurements)
     paragraphs = (
-        "Written by `python benchmarks/model_coverage.py --results FILE --table docs/coverage.md`.",
+        "Written by `python benchmarks/model_coverage.py --results FILE --peer FILE --table "
+        "docs/coverage.md`.",
         f"{len(measurements)} models with random weights go through capture, passes, partition "
         f"and conversion, run on the `reference` engine in float32, and are compared with eager. "
         f"{static} of them are whole with fixed sizes, and {dynamic} with dynamic ones: one "
@@ -113,19 +108,17 @@ def run_cells(run: Run) -> list[str]:
     ]
 
 
-def _notes(earlier: Sequence[str]) -> str:
-    notes = [f"**{example.name}** {example.note}." for example in EXAMPLES if example.note]
-    if earlier:
-        notes.append(f"With an earlier version of the code: {', '.join(earlier)}.")
-    return _bullets(notes)
+def _notes() -> str:
+    return _bullets([f"**{example.name}** {example.note}." for example in EXAMPLES if example.note])
 
 
 def _peer(measurements: Sequence[Measurement], peer: Mapping[str, Any]) -> str:
     versions = ", ".join(sorted({record["version"] for record in peer.values()}))
     text = (
         f"Torch-TensorRT's `dryrun` {versions} (`python benchmarks/peer_dryrun.py`) on the same "
-        f"models and fixed sizes, with the same torch, `min_block_size` 5, without a GPU. It "
-        f"partitions only: it makes no network and no numbers. Its operators are those of its own "
+        f"models and fixed sizes, with the same torch, `min_block_size` 5, without a GPU: what it "
+        f"asks of one is answered in its place. It partitions only: it makes no network and no "
+        f"numbers. Its operators are those of its own "
         f"graph, `getitem` included, so they are not to be compared with fxtrt's nodes."
     )
     headers = ("model", "engines, fxtrt", "nodes, fxtrt", "engines, dryrun", "operators, dryrun")
@@ -165,6 +158,10 @@ def _exceptions(measurements: Sequence[Measurement]) -> str:
 
 def _reasons(run: Run) -> list[str]:
     reasons = [*([run.problem] if run.problem else []), *run.outside]
-    if run.error > 1e-4:
-        reasons.append(f"the error is {run.error:.1e}")
+    if run.error > TOLERANCE:
+        engines, eager = run.from_float64
+        reasons.append(
+            f"the error is {run.error:.2e}; from the same model in float64, the engine's is "
+            f"{engines:.1e} and eager's own {eager:.1e}"
+        )
     return reasons

@@ -2,6 +2,8 @@
 
     python benchmarks/model_coverage.py --results coverage.json --table docs/coverage.md
 
+`--peer` adds what `peer_dryrun.py` found.
+
 Results are kept model by model, so that a second run goes on where the first one ended.
 """
 
@@ -22,7 +24,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, required=True, help="JSON file to go on with")
     parser.add_argument("--only", nargs="+", default=[], help="models to measure again")
-    parser.add_argument("--earlier", type=Path, help="results of earlier code, to fill gaps with")
     parser.add_argument("--peer", type=Path, help="JSON file of peer_dryrun.py, for the table")
     parser.add_argument("--table", type=Path, help="Markdown file to write")
     arguments = parser.parse_args()
@@ -36,10 +37,7 @@ def main() -> None:
             print(f"{example.name} [{seconds:.0f} s]\n{describe(measurement)}", flush=True)
     if arguments.table:
         peer = json.loads(arguments.peer.read_text()) if arguments.peer else {}
-        earlier = Results(arguments.earlier) if arguments.earlier else results
-        gaps = [e.name for e in EXAMPLES if e.name not in results and e.name in earlier]
-        rows = [(earlier if e.name in gaps else results).of(e) for e in EXAMPLES]
-        arguments.table.write_text(document(rows, peer, gaps))
+        arguments.table.write_text(document([results.of(example) for example in EXAMPLES], peer))
 
 
 class Results:

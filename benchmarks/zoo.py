@@ -27,7 +27,7 @@ class Example:
     """A model by name.
 
     source: the library whose architecture it is.
-    note:   what is measured otherwise than in other models, and why.
+    note:   what is measured otherwise than in other models, and why; follows the name.
     """
 
     source: str
@@ -57,11 +57,11 @@ def enliven(model: nn.Module) -> None:
                 parameter.add_(torch.randn_like(parameter) * max(0.1, 0.1 * float(first.abs())))
 
 
-def _torchvision(name: str, inputs: Inputs = CNN, **options: Any) -> Example:
+def _torchvision(name: str, inputs: Inputs = CNN, note: str = "", **options: Any) -> Example:
     def build() -> nn.Module:
         return get_model(name, weights=None, **options)  # type: ignore[no-any-return]  # untyped
 
-    return Example("torchvision", name, build, inputs)
+    return Example("torchvision", name, build, inputs, note)
 
 
 def _segmentation(name: str) -> Example:
@@ -119,6 +119,10 @@ def _ssd_head() -> nn.Module:
 
 
 FPN = (256,) * 5
+SWIN = (
+    "has fixed H and W: with multiples of 224 for them, `torch.export` had not ended after 200 s "
+    "on two cores that did other work too"
+)
 RAFT = (
     "with two of its twelve updates; N is fixed, because `torch.export` gives a size to the parts "
     "into which `chunk` takes its batch apart"
@@ -142,10 +146,10 @@ EXAMPLES = (
     _torchvision("efficientnet_v2_s"),
     _torchvision("regnet_y_400mf"),
     _torchvision("convnext_tiny"),
-    _torchvision("vit_b_16", image(64, 64, None), image_size=64),
-    _torchvision("swin_t", PADDED),
-    _torchvision("swin_v2_t", PADDED),
-    _torchvision("maxvit_t", FIXED),
+    _torchvision("vit_b_16", image(64, 64, None), "takes one image size", image_size=64),
+    _torchvision("swin_t", PADDED, SWIN),
+    _torchvision("swin_v2_t", PADDED, "has the shifted windows of swin_t, and so fixed H and W"),
+    _torchvision("maxvit_t", FIXED, "takes one image size: its grids are made with it"),
     _segmentation("deeplabv3_mobilenet_v3_large"),
     _segmentation("fcn_resnet50"),
     _segmentation("lraspp_mobilenet_v3_large"),

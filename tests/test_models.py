@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 pytest.importorskip("torchvision", reason="torchvision is not installed")
 pytest.importorskip("timm", reason="timm is not installed")
 
-from coverage_measurement import Measurement, Run, measure
+from coverage_measurement import Measurement, Run, from_float64, measure
 from coverage_table import HEADERS, cells, document
 from torch import nn
 from zoo import EXAMPLES, Example, enliven
@@ -59,6 +60,24 @@ def test_a_model_that_does_not_export_dynamically_says_why() -> None:
     assert "torch.export could not capture Fixed" in measurement.dynamic.problem
 
 
+def test_errors_from_float64_are_those_of_each_model() -> None:
+    eager = nn.Linear(8, 8, bias=False)
+    wrong = copy.deepcopy(eager)
+    with torch.no_grad():
+        wrong.weight.mul_(1.5)
+        engines_error, eagers_error = from_float64(wrong, eager, [(torch.randn(4, 8),)])
+    assert engines_error == pytest.approx(0.5, rel=1e-4)
+    assert eagers_error < 1e-5
+
+
+def test_an_error_is_shown_beside_eagers_own() -> None:
+    run = Run(1, 5, 5, 5, 1.0, 3e-4, (1e-4, 2e-4))
+    assert not run.whole
+    text = document([Measurement("timm", "a model", "N", run, run)], {})
+    own = "the error is 3.00e-04; from the same model in float64, the engine's is 1.0e-04"
+    assert own in " ".join(text.split())
+
+
 def test_no_parameter_is_left_constant() -> None:
     model = nn.Sequential(nn.LayerNorm(8), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1))
     enliven(model)
@@ -67,7 +86,7 @@ def test_no_parameter_is_left_constant() -> None:
 
 
 def test_the_table_can_be_read_back() -> None:
-    run = Run(1, 20, 5, 5, 1.0, 3e-6, 1.5, 12.0)
+    run = Run(1, 20, 5, 5, 1.0, 3e-6, (), 1.5, 12.0)
     problem = Run(problem="it does not export")
     peer = {"a model": {"version": "9", "operators": 7, "supported": 6, "engines": 2}}
     text = document([Measurement("timm", "a model", "N", run, problem)], peer)
@@ -81,6 +100,11 @@ def test_another_table_is_refused() -> None:
         cells("| " + " | ".join(reversed(HEADERS)) + " |")
 
 
-def test_the_document_has_every_model() -> None:
+def test_the_document_has_every_model_as_one_engine() -> None:
     rows = cells(DOCUMENT.read_text())
     assert list(rows) == [example.name for example in EXAMPLES]
+    for name, row in rows.items():
+        for engines, nodes, flops, _, error, _ in (row[:6], row[7:]):
+            inside, total = nodes.split("/")
+            assert (engines, flops, inside) == ("1", "100.0%", total), name
+            assert float(error) < 2e-4, name

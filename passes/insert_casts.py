@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 
 import torch
@@ -102,7 +103,9 @@ class _Casts:
 
     def _visit(self, node: Node) -> None:
         is_product = node.target in _NARROW and node.meta["val"].dtype == torch.float32
-        if (is_product or self._follows(node)) and not self._keeps(node):
+        if self._is_part(node):
+            replace = _same
+        elif (is_product or self._follows(node)) and not self._keeps(node):
             replace = self._narrowed_input if is_product else _same
         elif any(source in self._narrowed for source in node.all_input_nodes):
             replace = self._widened
@@ -120,9 +123,13 @@ class _Casts:
         if not floats or any(source not in self._narrowed for source in floats):
             return False
         if not isinstance(target, OpOverload):
-            return target.__name__ == "getitem"  # type: ignore[union-attr]  # a call_function
+            return False
         is_view = any(result.alias_info is not None for result in target._schema.returns)
         return is_view or target.overloadpacket in _FOLLOW
+
+    def _is_part(self, node: Node) -> bool:
+        """Whether the call takes one of several results (of a split, say) that are narrow."""
+        return node.target is operator.getitem and node.args[0] in self._narrowed
 
     def _narrowed_input(self, node: Node) -> Node:
         if node in self._narrowed or not _is_float32(node):

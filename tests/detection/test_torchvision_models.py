@@ -138,3 +138,14 @@ def test_images_of_any_size_run_in_the_same_engines() -> None:
         assert all(difference.agrees for difference in differences), differences
     assert compiled.forward.fallbacks == {}  # type: ignore[attr-defined]  # a GuardedForward
     assert fxtrt.report(compiled).flops_share == 1.0
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_engines_of_another_precision(precision: str) -> None:
+    model, inputs = detector(MaskRCNN), images(1)
+    compiled = fxtrt.compile(model, (inputs,), engine="reference", precision=precision)
+    (found,), (expected,) = compiled(inputs), model(inputs)
+    assert fxtrt.report(compiled).flops_share == 1.0
+    assert compiled.forward.fallbacks == {}  # type: ignore[attr-defined]  # a GuardedForward
+    best, wanted = found["boxes"][0], expected["boxes"]
+    assert (best - wanted).abs().amax(1).min() < 5, "the best is among eager's, to a few pixels"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,7 +22,8 @@ def dtypes(gm: GraphModule) -> dict[str, torch.dtype]:
     return {
         node.name: node.meta["val"].dtype
         for node in gm.graph.nodes
-        if node.op == "call_function" and "to_copy" not in node.name
+        if isinstance(node.meta.get("val"), torch.Tensor) and "to_copy" not in node.name
+        if node.op == "call_function"
     }
 
 
@@ -62,6 +66,23 @@ def test_a_value_is_cast_once() -> None:
     gm = trace(lambda x: (F.conv2d(x, W), F.conv2d(x, W + 0.0)), (X,))
     insert_casts(gm, torch.float16)
     assert casts(gm) == 4  # the input, the weight that is computed, and two outputs
+
+
+@pytest.mark.parametrize("split", [lambda y: y.split([1, 3], 1), lambda y: y.chunk(2, 1)])
+def test_parts_of_a_narrow_value_are_narrow(split: Callable[..., Any]) -> None:
+    def function(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        first, second = split(F.conv2d(x, W))
+        return torch.relu(first), second.exp()
+
+    gm = trace(function, (X,))
+    expected = gm(X)
+    assert insert_casts(gm, torch.float16, lambda node: node.name == "getitem")
+    gm.graph.lint()
+    assert dtypes(gm)["relu"] == torch.float16
+    assert dtypes(gm)["exp"] == torch.float32
+    for actual, wanted in zip(gm(X), expected, strict=True):
+        assert actual.dtype == torch.float32
+        torch.testing.assert_close(actual, wanted, atol=0.05, rtol=0.05)
 
 
 def test_a_second_run_changes_nothing() -> None:

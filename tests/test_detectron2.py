@@ -124,10 +124,16 @@ def test_engines_do_all_the_work() -> None:
     model, calls = detector(FASTER_RCNN)
     (inputs,) = calls[""].args
     compiled = fxtrt.compile(model, (inputs,), engine="reference")
-    for difference in compare(named(compiled(inputs)), named(model(inputs))):
-        assert difference.same_count, difference
-        assert difference.largest <= LARGEST[difference.output], difference
-    assert compiled.forward.fallbacks == {}  # type: ignore[attr-defined]  # a GuardedForward
+    guard: Any = compiled.forward
+    for number, size in enumerate([(256, 320), (256, 256), (300, 310), (128, 320), (320, 224)]):
+        resized = [{"image": torch.nn.functional.interpolate(inputs[0]["image"][None], size)[0]}]
+        for difference in compare(named(compiled(resized)), named(model(resized))):
+            assert difference.same_count, (size, difference)
+            assert difference.largest <= LARGEST[difference.output], (size, difference)
+        assert len(guard.fallbacks) == number
+    for path in ("backbone", "proposal_generator.rpn_head", "roi_heads.box_head"):
+        part: Any = compiled.get_submodule(path).forward
+        assert part.fallbacks == {}
     coverage = fxtrt.report(compiled)
     assert coverage.flops_share == 1.0
     assert "capture" not in {row.code for row in coverage.rejections}

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.export import Dim
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
@@ -28,6 +27,7 @@ from .errors import CaptureError, FxtrtError
 from .guarded import GuardedForward
 from .lists import require_matches
 from .outside import OutsideCall
+from .part_shapes import PartShapes, image_shapes, region_counts
 from .pass_manager import run_passes
 from .records import recorded_coverage
 from .report import Coverage, RejectionRow, outside_rows
@@ -42,11 +42,6 @@ __all__ = ["capture_model", "compile", "report", "warm_up"]
 log = logging.getLogger(__name__)
 
 _OUTCOME = "_fxtrt_outcome"
-
-_MOST_IMAGES = 16
-_MOST_ROWS = 1024
-"""In a part of a model, a leading size above _MOST_IMAGES counts regions of interest: it depends
-on the picture, so the part is compiled for up to _MOST_ROWS of them."""
 
 
 def compile(
@@ -63,7 +58,8 @@ def compile(
     equivalents of what it does with data (`fxtrt.detection`); where that fails, every largest
     submodule that exports is compiled in its place. The copy has the type, the attributes and the
     `state_dict` keys of `model`. Calls that differ from the example (other shapes, training mode,
-    changed weights) run in PyTorch.
+    changed weights) run in PyTorch; a detector's backbone and heads have engines for other image
+    sizes too (the option `other_sizes`).
 
     Args:
         model: in eval mode.
@@ -79,19 +75,21 @@ def compile(
     settings = Settings.of(settings, overrides)
     backend = select(settings.engine)
     captured = capture_model(model, inputs, dynamic_shapes, settings)
-    parts: list[tuple[GraphModule, Coverage]] = []
-    for part in captured.parts:
-        parts.append(lower(part.graph, backend, settings, part.values()))
+    parts = [*captured.parts, *captured.others]
+    built: list[tuple[GraphModule, Coverage]] = []
+    for part in parts:
+        built.append(lower(part.graph, backend, settings, part.values()))
         if settings.fuel is not None:
-            settings = replace(settings, fuel=settings.fuel - len(parts[-1][1].clusters))
-    calls = serve([graph for graph, _ in parts], settings)
+            settings = replace(settings, fuel=settings.fuel - len(built[-1][1].clusters))
+    calls = serve([graph for graph, _ in built], settings)
     lowered = []
-    for part, (graph, coverage), call in zip(captured.parts, parts, calls, strict=True):
+    for part, (graph, coverage), call in zip(parts, built, calls, strict=True):
         lowered.append(Lowered(coverage, graph, call))
         if coverage.clusters:
             part.module.forward = GuardedForward(part.module, graph, part.specs, part.call, call)
     compiled = captured.model
-    object.__setattr__(compiled, _OUTCOME, _Outcome(lowered, captured.missed, captured.outside))
+    reported = lowered[: len(captured.parts)]
+    object.__setattr__(compiled, _OUTCOME, _Outcome(reported, captured.missed, captured.outside))
     return compiled
 
 
@@ -163,7 +161,7 @@ def _report_plain(
     model: torch.nn.Module, inputs: tuple[Any, ...], measure: bool, settings: Settings
 ) -> Coverage:
     backend = select(settings.engine)
-    captured = capture_model(model, inputs, None, settings)
+    captured = capture_model(model, inputs, None, replace(settings, other_sizes="pytorch"))
     lowered = [
         Lowered(report_graph(part.graph, backend, settings), part.graph) for part in captured.parts
     ]
@@ -237,12 +235,16 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Captured:
-    """A copy of a model, its parts, and what belongs to none, as in `_Outcome`."""
+    """A copy of a model, its parts, and what belongs to none, as in `_Outcome`.
+
+    others: the parts of a detector that was captured whole, for images of other sizes.
+    """
 
     model: torch.nn.Module
     parts: Sequence[_Part]
     missed: Sequence[RejectionRow]
     outside: Sequence[OutsideCall]
+    others: Sequence[_Part] = ()
 
 
 def capture_model(
@@ -260,20 +262,36 @@ def capture_model(
     call = Call(inputs, {})
     missed: list[RejectionRow] = []
     outside: list[OutsideCall] = []
+    others: list[_Part] = []
     try:
         parts = [_whole(twin, call, dynamic_shapes)]
+        if dynamic_shapes is None and all(spec.is_static for spec in parts[0].specs):
+            others = _parts_for_other_sizes(twin, call, settings)
     except CaptureError as error:
         if dynamic_shapes is not None:
             raise
         missed.append(_missed(twin, "", error))
         calls, watch = record_calls(twin, call)
-        parts = _parts_below(twin, "", calls, missed)
+        parts = _parts_below(twin, "", calls, missed, region_counts)
         outside = watch.below([part.path for part in parts])
-    for part in parts:
+    for part in (*parts, *others):
         run_passes(part.graph)
     nodes = [node for part in parts for node in part.graph.graph.nodes]
     require_matches(settings.patterns, nodes)
-    return _Captured(twin, parts, missed, outside)
+    return _Captured(twin, parts, missed, outside, others)
+
+
+def _parts_for_other_sizes(model: torch.nn.Module, call: Call, settings: Settings) -> list[_Part]:
+    """The parts of a detector that has a plan, with dynamic heights and widths."""
+    if plan_of(model) is None or settings.other_sizes != "parts" or settings.fuel is not None:
+        return []
+    calls, _ = record_calls(model, call)
+    shapes = image_shapes(calls, settings.max_growth or 1)
+    missed: list[RejectionRow] = []
+    parts = [] if shapes is None else _parts_below(model, "", calls, missed, shapes)
+    for row in missed:
+        log.info("%s is not captured for other image sizes: %s", row.module, row.detail)
+    return parts
 
 
 def _whole(model: torch.nn.Module, call: Call, dynamic_shapes: Any) -> _Part:
@@ -288,7 +306,11 @@ def _whole(model: torch.nn.Module, call: Call, dynamic_shapes: Any) -> _Part:
 
 
 def _parts_below(
-    module: torch.nn.Module, path: str, calls: Mapping[str, Call], missed: list[RejectionRow]
+    module: torch.nn.Module,
+    path: str,
+    calls: Mapping[str, Call],
+    missed: list[RejectionRow],
+    shapes_of: PartShapes,
 ) -> list[_Part]:
     """The largest submodules that can be captured; what cannot is added to `missed`."""
     parts: list[_Part] = []
@@ -296,13 +318,17 @@ def _parts_below(
         child_path = f"{path}.{name}" if path else name
         call = calls.get(child_path)
         if call is None:
-            parts += _parts_below(child, child_path, calls, missed)
+            parts += _parts_below(child, child_path, calls, missed, shapes_of)
+            continue
+        shapes = shapes_of(child, call)
+        if shapes is False:
+            parts += _parts_below(child, child_path, calls, missed, shapes_of)
             continue
         try:
-            parts.append(_part(child, call, _region_counts(call), child_path))
+            parts.append(_part(child, call, shapes, child_path))
         except CaptureError as error:
             missed.append(_missed(child, child_path, error))
-            parts += _parts_below(child, child_path, calls, missed)
+            parts += _parts_below(child, child_path, calls, missed, shapes_of)
     return parts
 
 
@@ -324,17 +350,6 @@ def _without_hooks(module: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         module.__dict__.update(hooks)
-
-
-def _region_counts(call: Call) -> Any:
-    """The dynamic shapes of a call of a submodule: leading sizes that count regions vary."""
-
-    def spec(value: Any) -> Any:
-        if isinstance(value, torch.Tensor) and value.dim() and value.shape[0] > _MOST_IMAGES:
-            return {0: Dim.AUTO(max=max(_MOST_ROWS, value.shape[0]))}
-        return None
-
-    return pytree.tree_map(spec, (*call.args, *call.kwargs.values()))
 
 
 def _missed(module: torch.nn.Module, path: str, error: CaptureError) -> RejectionRow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -52,6 +52,7 @@ def bisect(model: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings) 
         FxtrtError: as `fxtrt.compile` does.
     """
     backend = select(settings.engine)
+    settings = replace(settings, other_sizes="pytorch")
     for part in capture_model(model, inputs, None, settings).parts:
         culprit = first_difference(part.graph, part.values(), backend, settings)
         if culprit is not None:

@@ -18,6 +18,7 @@ __all__ = ["Settings"]
 _CHOICES: dict[str, tuple[str, ...]] = {
     "engine": ("auto", "tensorrt", "tensorrt_rtx", "reference"),
     "precision": ("model", "fp32", "tf32", "fp16", "bf16"),
+    "other_sizes": ("parts", "pytorch"),
     "on_build_failure": ("fallback", "bisect", "raise"),
     "partition": ("all", "measured"),
 }
@@ -73,6 +74,11 @@ class Settings:
                           the example's. Larger inputs are compiled again by torch.compile, and
                           run in PyTorch after `fxtrt.compile`. None gives none: TensorRT, which
                           needs one, leaves such nodes to PyTorch.
+    other_sizes:          what a detector that `fxtrt.compile` captured whole does with images of
+                          other sizes than the example's. "parts" also builds its parts (backbone,
+                          heads) with dynamic heights and widths, each up to the longer side of the
+                          example's padded images, or `max_growth` times that. "pytorch" builds
+                          the whole only: half the engines, for images of one size.
     on_build_failure:     "fallback" runs the failing cluster in PyTorch and reports it; "bisect"
                           finds the few nodes that fail, with at most 32 more builds, and keeps
                           engines for the rest; "raise".
@@ -99,6 +105,7 @@ class Settings:
     partition: str = "all"
     fuel: int | None = None
     max_growth: int | None = None
+    other_sizes: str = "parts"
     on_build_failure: str = "fallback"
     cache_dir: Path | None = field(default_factory=_default_cache_dir)
     cache_limit_bytes: int | None = 20 << 30

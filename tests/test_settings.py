@@ -30,6 +30,7 @@ from fxtrt.errors import SettingsError
         ({"tf32": True}, "no option 'tf32'"),
         ({"keep_fp32": "head.*"}, "sequence of strings"),
         ({"on_build_failure": "ignore"}, "fallback, bisect, raise"),
+        ({"other_sizes": "engines"}, "parts, pytorch"),
         ({"partition": "measure"}, "did you mean 'measured'"),
         ({"fuel": -1}, "at least 0"),
         ({"cache_dir": 5}, "a path or None"),

@@ -23,6 +23,7 @@ from fxtrt.capture import capture_module
 from fxtrt.comparison import compare
 from fxtrt.detection import planned
 from fxtrt.examples import calibrate, load_photograph
+from fxtrt.guarded import GuardedForward
 
 pytestmark = pytest.mark.slow
 
@@ -60,6 +61,12 @@ def no_grad() -> Iterator[None]:
 
 def leaves(value: Any) -> list[torch.Tensor]:
     return list(torch.utils._pytree.tree_leaves(value))
+
+
+def engines_of(compiled: torch.nn.Module) -> dict[str, Any]:
+    """The guards of the modules that have a compiled graph, by path."""
+    found = {path: module.__dict__.get("forward") for path, module in compiled.named_modules()}
+    return {path: guard for path, guard in found.items() if isinstance(guard, GuardedForward)}
 
 
 def assert_same(actual: Any, expected: Any) -> None:
@@ -104,6 +111,39 @@ def test_engines_do_all_the_work(kind: Any) -> None:
     working = [row for row in coverage.clusters if row.flops]
     assert len(working) == 2 if kind is FasterRCNN else 3
     assert compiled.forward.fallbacks == {}  # type: ignore[attr-defined]  # a GuardedForward
+    parts = {"backbone", "rpn.head", "roi_heads.box_head"}
+    parts |= {"roi_heads.mask_head"} if kind is MaskRCNN else set()
+    assert parts <= engines_of(compiled).keys()
+    before = {path: part.graph for path, part in engines_of(compiled).items()}
+    for size in ((128, 150), (100, 128), (128, 128), (90, 150)):
+        resized = [torch.nn.functional.interpolate(inputs[0][None], size)[0]]
+        differences = compare(compiled(resized), model(resized))
+        assert all(difference.agrees for difference in differences), (size, differences)
+    assert len(compiled.forward.fallbacks) == 4  # type: ignore[attr-defined]  # once a size
+    for path, part in engines_of(compiled).items():
+        assert part.graph is before[path]
+        assert part.fallbacks == {} or path == ""
+    # Larger than any engine takes: the heads' engines stay.
+    transforms: list[Any] = [model.transform, compiled.transform]
+    for transform in transforms:
+        transform.max_size = 320
+    try:
+        wide = [torch.nn.functional.interpolate(inputs[0][None], (100, 250))[0]]
+        differences = compare(compiled(wide), model(wide))
+    finally:
+        model.transform.max_size = 160
+    assert all(difference.agrees for difference in differences), differences
+    after = engines_of(compiled)
+    assert list(after["backbone"].fallbacks) == [
+        "x0 has shape (1, 3, 128, 320), expected 1x3x(64..160)x(64..160)"
+    ]
+    assert after["roi_heads.box_head"].fallbacks == {}
+
+
+def test_the_whole_only() -> None:
+    model, inputs = detector(FasterRCNN), images(1)
+    compiled = fxtrt.compile(model, (inputs,), engine="reference", other_sizes="pytorch")
+    assert list(engines_of(compiled)) == [""]
 
 
 def small_detector() -> FasterRCNN:
@@ -143,7 +183,9 @@ def test_images_of_any_size_run_in_the_same_engines() -> None:
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_engines_of_another_precision(precision: str) -> None:
     model, inputs = detector(MaskRCNN), images(1)
-    compiled = fxtrt.compile(model, (inputs,), engine="reference", precision=precision)
+    compiled = fxtrt.compile(
+        model, (inputs,), engine="reference", precision=precision, other_sizes="pytorch"
+    )
     (found,), (expected,) = compiled(inputs), model(inputs)
     assert fxtrt.report(compiled).flops_share == 1.0
     assert compiled.forward.fallbacks == {}  # type: ignore[attr-defined]  # a GuardedForward

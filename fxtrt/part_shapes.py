@@ -1,0 +1,122 @@
+"""Which sizes of the inputs of a model's parts vary from call to call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import count
+from math import ceil
+from typing import Any
+
+import torch
+from torch.export import Dim
+from torch.utils import _pytree as pytree
+
+from .calls import Call
+
+__all__ = ["PartShapes", "image_shapes", "region_counts"]
+
+PartShapes = Callable[[torch.nn.Module, Call], Any]
+"""The dynamic shapes of the call of a part; False: the part is not to be captured."""
+
+_MOST_IMAGES = 16
+_MOST_ROWS = 1024
+"""In a part of a model, a leading size above _MOST_IMAGES counts regions of interest: it depends
+on the picture, so the part is compiled for up to _MOST_ROWS of them."""
+
+_STRIDE = 32
+"""Detectors pad their images to multiples of it."""
+
+_SHORTEST = 2 * _STRIDE
+"""torch traces a size of 1 apart, so the coarsest feature map has at least two rows."""
+
+
+def region_counts(_: torch.nn.Module, call: Call) -> Any:
+    """Leading sizes that count regions vary."""
+
+    def spec(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.dim() and value.shape[0] > _MOST_IMAGES:
+            return _rows(value)
+        return None
+
+    return _map(spec, call)
+
+
+def image_shapes(calls: Mapping[str, Call], growth: int) -> PartShapes | None:
+    """Heights and widths vary too, in the parts of a detector whose `backbone` takes its images.
+
+    Only parts with weights are captured, not what computes anchors or pools regions. Both sides
+    may be up to the longer side of the example's padded images, times `growth`.
+
+    Args:
+        calls: of the parts, by path.
+
+    Returns:
+        None where there is no such backbone, or the images are smaller than 64 pixels.
+    """
+    backbone = calls.get("backbone")
+    tensors = [] if backbone is None else pytree.tree_leaves((backbone.args, backbone.kwargs))
+    if len(tensors) != 1 or not isinstance(tensors[0], torch.Tensor) or tensors[0].dim() != 4:
+        return None
+    images = tensors[0]
+    longest = max(images.shape[2:])
+    if min(images.shape[2:]) < _SHORTEST or growth * longest <= _SHORTEST:
+        return None
+    numbers = count()
+
+    def shapes(part: torch.nn.Module, call: Call) -> Any:
+        one = _ImageShapes(images.shape[0], longest, growth * longest, numbers)
+        specs = _map(one.spec, call)
+        has_weights = next(part.parameters(), None) is not None
+        return specs if has_weights and one.features != one.regions else False
+
+    return shapes
+
+
+@dataclass(slots=True)
+class _ImageShapes:
+    """The sizes of one call that vary.
+
+    longest, most: the images' longest side in the example, and at most.
+    features, regions: whether the call takes any of them.
+    """
+
+    batch: int
+    longest: int
+    most: int
+    numbers: Iterator[int]
+    features: bool = False
+    regions: bool = False
+
+    def spec(self, value: Any) -> Any:
+        if not isinstance(value, torch.Tensor) or not value.dim():
+            return None
+        if value.shape[0] == self.batch and value.dim() == 4:
+            self.features = True
+            return self._image(value)
+        if value.shape[0] > 1 and value.shape[0] != self.batch:
+            self.regions = True
+            return _rows(value)
+        return None
+
+    def _image(self, value: torch.Tensor) -> Any:
+        height, width = value.shape[2:]
+        if max(height, width) == self.longest and not (height % _STRIDE or width % _STRIDE):
+            high = self.most // _STRIDE
+            # Equal sizes must not become one dimension: each has a name of its own.
+            sides = [
+                Dim(f"side_{next(self.numbers)}", min=_SHORTEST // _STRIDE, max=high)
+                for _ in range(2)
+            ]
+            return {2: _STRIDE * sides[0], 3: _STRIDE * sides[1]}
+        most = ceil(Fraction(max(height, width) * self.most, self.longest))
+        return {dim: Dim.AUTO(max=max(2, most)) for dim in (2, 3)}
+
+
+def _rows(value: torch.Tensor) -> Any:
+    return {0: Dim.AUTO(max=max(_MOST_ROWS, value.shape[0]))}
+
+
+def _map(spec: Callable[[Any], Any], call: Call) -> Any:
+    return pytree.tree_map(spec, (*call.args, *call.kwargs.values()))

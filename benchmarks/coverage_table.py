@@ -82,7 +82,8 @@ def _introduction(measurements: Sequence[Measurement]) -> str:
         f"magnitude; of the dynamic graph, at three sizes. *Plan* is the time to convert and "
         f"build, and the size of, TensorRT-RTX plans for {', '.join(ARCHITECTURES)}, on "
         f"{os.cpu_count()} CPU cores that did other work too, without a GPU. Plans that were "
-        f"built are not plans that were run.",
+        "built are not plans that were run. Models are measured one by one, and a later version "
+        "of the code goes on with the results of an earlier one.",
         "*Dynamic sizes* are those that vary, N images or regions of H by W: `32 H` stands for "
         "multiples of 32.",
         f"Versions: {versions}.",

@@ -148,7 +148,11 @@ EXAMPLES = (
     _torchvision("convnext_tiny"),
     _torchvision("vit_b_16", image(64, 64, None), "takes one image size", image_size=64),
     _torchvision("swin_t", PADDED, SWIN),
-    _torchvision("swin_v2_t", PADDED, "has the shifted windows of swin_t, and so fixed H and W"),
+    _torchvision(
+        "swin_v2_t",
+        PADDED,
+        "has fixed H and W, as swin_t, whose windows it shares; others were not tried",
+    ),
     _torchvision("maxvit_t", FIXED, "takes one image size: its grids are made with it"),
     _segmentation("deeplabv3_mobilenet_v3_large"),
     _segmentation("fcn_resnet50"),

@@ -264,7 +264,7 @@ def capture_model(
     outside: list[OutsideCall] = []
     others: list[_Part] = []
     try:
-        parts = [_whole(twin, call, dynamic_shapes)]
+        parts = [_whole(twin, call, dynamic_shapes, missed)]
         if dynamic_shapes is None and all(spec.is_static for spec in parts[0].specs):
             others = _parts_for_other_sizes(twin, call, settings)
     except CaptureError as error:
@@ -294,14 +294,20 @@ def _parts_for_other_sizes(model: torch.nn.Module, call: Call, settings: Setting
     return parts
 
 
-def _whole(model: torch.nn.Module, call: Call, dynamic_shapes: Any) -> _Part:
-    """The whole model; where it is not told, the sizes vary that its architecture's plan says."""
+def _whole(
+    model: torch.nn.Module, call: Call, dynamic_shapes: Any, missed: list[RejectionRow]
+) -> _Part:
+    """The whole model; where it is not told, the sizes vary that its architecture's plan says.
+
+    Where they cannot, that is added to `missed`, and the example's sizes are the only ones.
+    """
     plan = plan_of(model)
     if dynamic_shapes is None and plan is not None and plan.dynamic_shapes is not None:
         try:
             return _part(model, call, plan.dynamic_shapes(*call.args), "")
         except CaptureError as error:
-            log.warning("the sizes of the example are the only ones: %s", error)
+            row = _missed(model, "", error)
+            missed.append(replace(row, detail=f"other sizes than the example's: {row.detail}"))
     return _part(model, call, dynamic_shapes, "")
 
 
@@ -333,11 +339,21 @@ def _parts_below(
 
 
 def _part(module: torch.nn.Module, call: Call, dynamic_shapes: Any, path: str) -> _Part:
+    args, kwargs = _unmarked((call.args, call.kwargs))
     with _without_hooks(module), planned(module):
-        graph = capture_module(module, call.args, call.kwargs, dynamic_shapes, path)
+        graph = capture_module(module, args, kwargs, dynamic_shapes, path)
     # GuardedForward asks first, and what does not fit runs in PyTorch.
     graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
     return _Part(path, module, graph, call, input_specs(graph))
+
+
+def _unmarked(values: Any) -> Any:
+    """The same tensors as new objects: torch.export marks those that it is given, and a second try
+    would obey the marks of the first."""
+    known: dict[int, torch.Tensor] = {}
+    return pytree.tree_map_only(
+        torch.Tensor, lambda tensor: known.setdefault(id(tensor), tensor.detach()), values
+    )
 
 
 @contextmanager

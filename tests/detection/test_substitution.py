@@ -10,9 +10,11 @@ import torch
 
 pytest.importorskip("torchvision", reason="torchvision is not installed")
 
+from torch.export import Dim
 from torchvision.models.detection import FasterRCNN, _utils
 from torchvision.ops import boxes, poolers
 
+import fxtrt
 from fxtrt.detection import ComponentPlan, plan_of, plans, register
 from fxtrt.detection.lengths import rows
 from fxtrt.detection.substitution import planned, substituted
@@ -118,3 +120,21 @@ def test_a_user_registers_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
         program = torch.export.export(model, (x,))
     for other in (x, -x.abs()):
         assert torch.equal(program.module()(other), model(other))
+
+
+class Halved(torch.nn.Module):
+    """Traces for one size only."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x * 2)[: int(x.shape[0]) // 2] + 1
+
+
+def test_a_report_says_where_sizes_cannot_vary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "_PLANS", {})
+    name = f"{Halved.__module__}.{Halved.__qualname__}"
+    register(ComponentPlan(name, {}, lambda x: ({0: Dim.DYNAMIC(min=2, max=64)},)))
+    model, x = Halved().eval(), torch.rand(8, 3)
+    compiled = fxtrt.compile(model, (x,), engine="reference")
+    torch.testing.assert_close(compiled(x), model(x))
+    (row,) = (row for row in fxtrt.report(compiled).rejections if row.code == "capture")
+    assert row.detail.startswith("other sizes than the example's: torch.export could not")

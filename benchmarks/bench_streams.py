@@ -141,8 +141,9 @@ def backbone(size: tuple[int, int]) -> Subject:
 
 def detector(size: tuple[int, int]) -> Subject:
     """torchvision's Faster R-CNN on a photograph, which it scales to these sides at most."""
-    model, inputs = load_example("fasterrcnn_resnet50_fpn", min_size=min(size), max_size=max(size))
-    model, inputs = model.cuda(), pytree.tree_map(torch.Tensor.cuda, inputs)
+    sides = {"min_size": min(size), "max_size": max(size)}
+    example = load_example("fasterrcnn_resnet50_fpn", **sides).cuda()
+    model, inputs = example.model, example.inputs
     (expected,) = model(*inputs)
 
     def check(outputs: Any) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .ahead_of_time import assemble, outcome_of, weight_states
+from .ahead_of_time import assemble, outcome_of, report, weight_states
 from .artifact_file import ArtifactFile, write_artifact
 from .cache import PlanCache
 from .capture import require_inference
@@ -124,7 +124,11 @@ def load(path: str | os.PathLike[str], model: torch.nn.Module, **overrides: Any)
             return assemble(captured, backend, settings)
         with _unpacked(file) as directory:
             unpacked = replace(settings, cache_dir=directory, cache_limit_bytes=None)
-            return assemble(captured, backend, unpacked)
+            loaded = assemble(captured, backend, unpacked)
+    for row in report(loaded).clusters:
+        if backend.plans and row.build is not None and not row.build.cached:
+            log.warning("%s had no good plan of %s: save the model again", path, row.name)
+    return loaded
 
 
 def _stored(part: Part) -> StoredGraph:

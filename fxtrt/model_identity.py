@@ -76,12 +76,12 @@ def difference(saved: Mapping[str, Any], found: Mapping[str, Any]) -> str | None
     """The first thing that two identities differ in, or None."""
     for kind in (*_ONE_OF, "files"):
         before, now = saved[kind], found[kind]
-        for name in (*before, *now):
-            if before.get(name) == now.get(name):
-                continue
+        for name in dict.fromkeys((*before, *now)):
+            was, is_now = (one.get(name) or "not there" for one in (before, now))
+            if was == is_now or (kind == "versions" and "not there" in (was, is_now)):
+                continue  # Another package is a matter of other modules and attributes.
             if kind == "files":
                 return f"the source of {name} has changed"
-            was, is_now = (one.get(name) or "not there" for one in (before, now))
             return f"{_ONE_OF[kind]} {name!r} was {was}, and is now {is_now}"
     return None
 

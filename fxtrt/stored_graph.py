@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from .calls import Call
 from .errors import ArtifactError
 from .graph import attribute
+from .shapes import hint
 from .source import last_frame, module_path
 from .stored_symbols import SymbolReader
 from .stored_values import (
@@ -175,8 +176,11 @@ def _examples(gm: GraphModule, data: Mapping[str, Any]) -> list[Any]:
     placeholders = gm.graph.find_nodes(op="placeholder")
     reader = ValueReader(SymbolReader((), {"symbols": []}), {})
     return [
-        torch.empty_like(node.meta["val"], device="meta")
-        if leaf == {"input": None}
-        else reader.value(leaf)
+        _blank(node.meta["val"]) if leaf == {"input": None} else reader.value(leaf)
         for node, leaf in zip(placeholders, data["example"], strict=True)
     ]
+
+
+def _blank(fake: torch.Tensor) -> torch.Tensor:
+    # Of the example's numbers: to make one of symbols would add relations between them.
+    return torch.empty([hint(size) for size in fake.shape], dtype=fake.dtype, device="meta")

@@ -22,7 +22,7 @@ from torch.fx import Graph, GraphModule
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from fxtrt.capture import trace
-from fxtrt.engine_key import EngineKey, code_digest, _Symbols
+from fxtrt.engine_key import EngineKey, _Symbols, code_digest
 from fxtrt.engines.reference import ReferenceBackend
 from fxtrt.registry import Converter, registered
 from fxtrt.settings import Settings

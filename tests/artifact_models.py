@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-__all__ = ["CASES", "Cut", "Sized", "case"]
+__all__ = ["CASES", "Cut", "case", "detector"]
 
 
 class Sized(nn.Module):
@@ -118,3 +118,14 @@ def case(name: str) -> nn.Module:
     """The model, with the same weights at every call."""
     torch.manual_seed(0)
     return CASES[name][0]().eval()
+
+
+def detector() -> tuple[nn.Module, tuple[Any, ...]]:
+    """torchvision's smallest Faster R-CNN, which finds something in anything, and an image."""
+    from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
+
+    torch.manual_seed(0)
+    model = fasterrcnn_mobilenet_v3_large_320_fpn(
+        weights=None, weights_backbone=None, box_score_thresh=0
+    )
+    return model.eval(), ([torch.rand(3, 64, 96)],)

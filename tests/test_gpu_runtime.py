@@ -165,15 +165,15 @@ def assert_near(model: Callable[..., Any], x: torch.Tensor, actual: torch.Tensor
 
 
 @pytest.mark.parametrize(
-    ("streams", "slots"),
-    [(True, 1), (True, 4), (False, 4)],
-    ids=["one slot", "8 streams", "default stream"],
+    ("streams", "slots", "requests"),
+    [(True, 1, 300), (True, 4, 300), (True, 8, 1000), (False, 8, 1000)],
+    ids=["one slot", "4 slots", "8 slots", "default stream"],
 )
-def test_eight_threads_equal_one(streams: bool, slots: int, plans: Path) -> None:
+def test_eight_threads_equal_one(streams: bool, slots: int, requests: int, plans: Path) -> None:
     model = net(split=True)
     fast = compiled(model, plans, dynamic=True, slots=slots)
     draw = random.Random(0)
-    inputs = [image(draw) for _ in range(300)]
+    inputs = [image(draw) for _ in range(requests)]
     expected = one_by_one(fast, inputs)
     assert runtime(fast).made == 1, "one thread on one stream takes one slot"
     for x, result in list(zip(inputs, expected, strict=True))[:5]:

@@ -18,7 +18,6 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from torchvision import models
-from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.transforms.functional import normalize, pil_to_tensor, resize
 
 from .errors import SettingsError
@@ -27,7 +26,14 @@ __all__ = ["calibrate", "load_example", "load_photograph"]
 
 _CROP = [224, 224]
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-_RESIDUAL_SCALE = 0.3
+_RESIDUAL_SCALE = 0.15
+_LAST_NORMS = {
+    "torchvision.models.resnet.BasicBlock": "bn2",
+    "torchvision.models.resnet.Bottleneck": "bn3",
+    "detectron2.modeling.backbone.resnet.BasicBlock": "conv2.norm",
+    "detectron2.modeling.backbone.resnet.BottleneckBlock": "conv3.norm",
+}
+"""The last norm of a residual branch, by the type of the block."""
 _SPREADS = {
     "rpn.head.bbox_pred": (0.05, 0.0),
     "box_predictor.bbox_pred": (0.25, 0.0),
@@ -101,9 +107,9 @@ def calibrate(model: nn.Module, inputs: Sequence[Any]) -> None:
                 handles.append(_at_first_call(module.register_forward_hook, hook))
     with torch.no_grad():
         for module in model.modules():
-            if isinstance(module, (BasicBlock, Bottleneck)):
-                last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
-                last.weight.fill_(_RESIDUAL_SCALE)
+            cls = type(module)
+            if last := _LAST_NORMS.get(f"{cls.__module__}.{cls.__qualname__}"):
+                module.get_submodule(last).weight.fill_(_RESIDUAL_SCALE)
         model(*inputs)
     for handle in handles:
         handle.remove()

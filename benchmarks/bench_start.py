@@ -33,20 +33,20 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         starts = {way: in_new_process(folder, way) for way in WAYS}
-    steps = [*starts[WAYS[0]]["s"], "save"]
+    steps = list(starts[WAYS[0]]["s"])
     rows = [
         [way, *(f"{timed['s'][step]:.2f}" if step in timed["s"] else "" for step in steps)]
         for way, timed in starts.items()
     ]
     print(tabulate(rows, headers=["seconds", *steps], disable_numparse=True))
     print(*(f"{way}: {timed['engines']}" for way, timed in starts.items()), sep="\n")
-    if len({timed["detections"] for timed in starts.values()}) > 1:
-        raise SystemExit("the starts do not find the same")
     if arguments.out:
         gpu = starts[WAYS[0]]["machine"].get("gpu", "cpu").replace(" ", "-")
         path = arguments.out / gpu / "start_faster_rcnn.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(starts, indent=2) + "\n")
+    if len({timed["detections"] for timed in starts.values()}) > 1:
+        raise SystemExit("the starts do not find the same")
 
 
 def parse() -> argparse.Namespace:

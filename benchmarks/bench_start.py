@@ -87,7 +87,7 @@ def start(arguments: argparse.Namespace) -> dict[str, Any]:
     path = arguments.folder / "detector.fxtrt"
     moments.append(time.perf_counter())
     if arguments.way == "artifact":
-        fast = fxtrt.load(path, model, cache_dir=arguments.folder / "unused")
+        fast = fxtrt.load(path, model)
     else:
         fast = fxtrt.compile(model, (images,), **options(arguments))
     moments.append(time.perf_counter())
@@ -102,15 +102,20 @@ def start(arguments: argparse.Namespace) -> dict[str, Any]:
         moments.append(time.perf_counter())
         steps.append("save")
     took = (end - begun for begun, end in pairwise(moments))
-    builds = [row.build for row in fxtrt.report(fast).clusters if row.build]
     return {
         "s": dict(zip(steps, took, strict=True)),
-        "engines": f"{len(builds)} engines in {sum(build.seconds for build in builds):.2f} s, "
-        f"{sum(build.cached for build in builds)} not built",
+        "engines": engines(fxtrt.report(fast)),
         "detections": digest(found),
         "machine": machine(),
         "settings": {name: str(value) for name, value in vars(arguments).items()},
     }
+
+
+def engines(report: Any) -> str:
+    """How many there are, and how they came about."""
+    builds = [row.build for row in report.clusters if row.build]
+    seconds, cached = sum(build.seconds for build in builds), sum(build.cached for build in builds)
+    return f"{len(builds)} engines in {seconds:.2f} s, {cached} of them not built"
 
 
 def digest(found: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import threading
 import time
@@ -69,7 +70,7 @@ class Load:
                 threads=count,
                 images_per_second=len(ordered) / wall,
                 median_ms=1e3 * statistics.median(ordered),
-                p95_ms=1e3 * ordered[int(0.95 * (len(ordered) - 1))],
+                p95_ms=1e3 * ordered[math.ceil(0.95 * len(ordered)) - 1],
                 calls=len(ordered),
                 memory_gb=(total - free) / 1e9,
             )

@@ -149,6 +149,7 @@ class SymbolReader:
         self._sizes: dict[tuple[str, int], Any] = {}
         self._environment = ShapeEnv()
         self.mode = FakeTensorMode(shape_env=self._environment, allow_non_fake_inputs=True)
+        self._use_up_names()
         for symbol in environment["symbols"]:
             self._add(symbol)
 
@@ -189,11 +190,15 @@ class SymbolReader:
         environment, variable = self._environment, self._expressions[symbol["row"]]
         environment.var_to_range[variable] = self._range(symbol)
         if symbol["value"] is not None:
-            environment.add_backed_var_to_val(variable, symbol["value"])
-        if (found := _UNBACKED.match(variable.name)) is not None:
-            # A symbol that a pass makes must be a new one.
-            count = max(environment.unbacked_symint_counter, int(found[1]) + 1)
-            environment.unbacked_symint_counter = count
+            environment.backed_var_to_val[variable] = sympy.Integer(symbol["value"])
+
+    def _use_up_names(self) -> None:
+        """Let the symbols that passes make be new ones."""
+        names = [self._expressions[symbol["row"]].name for symbol in self._known["symbols"]]
+        numbers = [int(found[1]) for name in names if (found := _UNBACKED.match(name))]
+        for _ in range(max(numbers, default=-1) + 1):
+            self._environment.create_unbacked_symint()
+        self._environment.pending_fresh_unbacked_symbols.clear()
 
     def _hint(self, expr: Any, kind: type[Any]) -> Any:
         """The example's value; None where a symbol depends on data."""

@@ -243,6 +243,23 @@ def test_a_whole_model_replays(split: bool, plans: Path) -> None:
         assert torch.equal(fast(inputs[0]), expected[0])
 
 
+@pytest.mark.parametrize("cuda_graphs", [False, True], ids=["engines", "CUDA graphs"])
+def test_a_loaded_model_gives_the_same_bits(cuda_graphs: bool, plans: Path, tmp_path: Path) -> None:
+    fast = compiled(net(split=True), plans, dynamic=True)
+    draw = random.Random(4)
+    inputs = [image(draw, 48, 32) for _ in range(4)] + [image(draw) for _ in range(4)]
+    expected = one_by_one(fast, inputs)
+    fxtrt.save(fast, tmp_path / "net.fxtrt")
+    loaded = fxtrt.load(
+        tmp_path / "net.fxtrt", net(split=True), cache_dir=tmp_path, cuda_graphs=cuda_graphs
+    )
+    assert_same(one_by_one(loaded, inputs), expected)
+    builds = [row.build for row in fxtrt.report(loaded).clusters]
+    assert [build.cached for build in builds if build is not None] == [True] * 2
+    assert runtime(loaded).recorded == cuda_graphs
+    assert runtime(loaded).fallbacks == ()
+
+
 @pytest.mark.parametrize("streams", [True, False], ids=["streams", "default stream"])
 def test_graphs_are_recorded_while_others_serve(streams: bool, plans: Path) -> None:
     model = net(split=True)

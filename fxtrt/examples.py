@@ -109,7 +109,8 @@ def calibrate(model: nn.Module, inputs: Sequence[Any]) -> None:
         for module in model.modules():
             cls = type(module)
             if last := _LAST_NORMS.get(f"{cls.__module__}.{cls.__qualname__}"):
-                module.get_submodule(last).weight.fill_(_RESIDUAL_SCALE)
+                norm: Any = module.get_submodule(last)
+                norm.weight.fill_(_RESIDUAL_SCALE)
         model(*inputs)
     for handle in handles:
         handle.remove()

@@ -92,5 +92,14 @@ GENERALIZED_RCNN = register(
                 batch_images
             ),
         },
+        glue=(
+            "torchvision.models.detection.roi_heads.RoIHeads.postprocess_detections",
+            "torchvision.models.detection.roi_heads.keypointrcnn_inference",
+            "torchvision.models.detection.roi_heads.maskrcnn_inference",
+            "torchvision.models.detection.rpn.RegionProposalNetwork.filter_proposals",
+            "torchvision.models.detection.transform.GeneralizedRCNNTransform.forward",
+            "torchvision.models.detection.transform.GeneralizedRCNNTransform.postprocess",
+            "torchvision.ops.poolers.MultiScaleRoIAlign.forward",
+        ),
     )
 )

@@ -60,7 +60,7 @@ class Subject:
             from .detection.detectron2_example import load_config
 
             example = load_config(self.detectron2, self.image, self.size, self.weights)
-        return example.cuda() if torch.cuda.is_available() else example
+        return example.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def run(subject: Subject, options: Mapping[str, Any], drawing: Path | None = None) -> bool:

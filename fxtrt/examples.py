@@ -58,10 +58,10 @@ class Example:
     photograph: Tensor
     categories: Sequence[str] = ()
 
-    def cuda(self) -> Example:
-        """The same on the GPU."""
-        inputs = tree_map_only(Tensor, Tensor.cuda, self.inputs)
-        return replace(self, model=self.model.cuda(), inputs=inputs)
+    def to(self, device: str) -> Example:
+        """The same on another device."""
+        inputs = tree_map_only(Tensor, lambda tensor: tensor.to(device), self.inputs)
+        return replace(self, model=self.model.to(device), inputs=inputs)
 
 
 def load_example(

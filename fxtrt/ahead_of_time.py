@@ -81,7 +81,15 @@ def assemble(captured: Captured, backend: EngineBackend, settings: Settings) -> 
     for part, (graph, coverage), call in zip(parts, built, calls, strict=True):
         lowered.append(Lowered(coverage, graph, call))
         if coverage.clusters:
-            part.module.forward = GuardedForward(part.module, graph, part.specs, part.call, call)
+            plan = plan_of(part.module)
+            part.module.forward = GuardedForward(
+                part.module,
+                graph,
+                part.specs,
+                part.call,
+                call,
+                None if plan is None else plan.arguments,
+            )
     compiled = captured.model
     reported = lowered[: len(captured.parts)]
     kept = captured.without_values()

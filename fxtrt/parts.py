@@ -16,8 +16,8 @@ from torch.utils import _pytree as pytree
 
 from .calls import Call, record_calls
 from .capture import capture_module, require_inference
-from .convert import input_specs
-from .detection import plan_of, planned
+from .convert import tensor_specs
+from .detection import ComponentPlan, plan_of, planned
 from .engines.network import TensorSpec
 from .errors import ArtifactError, CaptureError
 from .lists import require_matches
@@ -175,6 +175,8 @@ def _whole(
     Where they cannot, that is added to `missed`, and the example's sizes are the only ones.
     """
     plan = plan_of(model)
+    if plan is not None and plan.arguments is not None:
+        call = Call(_arguments(plan, call), call.kwargs)
     if dynamic_shapes is None and plan is not None and plan.dynamic_shapes is not None:
         try:
             return _part(model, call, plan.dynamic_shapes(*call.args), "")
@@ -182,6 +184,14 @@ def _whole(
             row = _missed(model, "", error)
             missed.append(replace(row, detail=f"other sizes than the example's: {row.detail}"))
     return _part(model, call, dynamic_shapes, "")
+
+
+def _arguments(plan: ComponentPlan, call: Call) -> tuple[Any, ...]:
+    assert plan.arguments is not None
+    try:
+        return plan.arguments(*call.args)
+    except Exception as error:
+        raise CaptureError(f"the inputs are none of {plan.architecture}: {error!r}") from error
 
 
 def _parts_below(
@@ -217,7 +227,7 @@ def _part(module: torch.nn.Module, call: Call, dynamic_shapes: Any, path: str) -
         graph = capture_module(module, args, kwargs, dynamic_shapes, path)
     # GuardedForward asks first, and what does not fit runs in PyTorch.
     graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
-    return Part(path, module, graph, call, input_specs(graph), _stored(graph, module, call))
+    return Part(path, module, graph, call, tensor_specs(graph), _stored(graph, module, call))
 
 
 def _stored(graph: GraphModule, module: torch.nn.Module, call: Call) -> StoredGraph | ArtifactError:

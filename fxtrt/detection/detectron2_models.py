@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from torch.export import Dim
 
-from .detectron2_operators import heatmaps_to_keypoints
+from .detectron2_dense import decode_level, detections_of_logits
+from .detectron2_operators import batched_nms, heatmaps_to_keypoints
+from .detectron2_panoptic import combine
 from .detectron2_selection import fast_rcnn_inference_single_image, find_top_rpn_proposals
 from .detectron2_structures import (
     clip,
@@ -87,3 +90,46 @@ SEMANTIC_SEGMENTOR = register(
         image_sizes,
     )
 )
+PANOPTIC_FPN = register(
+    ComponentPlan(
+        "detectron2.modeling.meta_arch.panoptic_fpn.PanopticFPN",
+        {
+            **_STRUCTURES,
+            **_PROPOSALS,
+            **_HEADS,
+            "detectron2.modeling.meta_arch.panoptic_fpn.combine_semantic_and_instance_outputs": (
+                combine
+            ),
+        },
+        image_sizes,
+    )
+)
+
+_META_ARCH = "detectron2.modeling.meta_arch"
+if find_spec(f"{_META_ARCH}.dense_detector") is None:
+    # Until 0.5, RetinaNet stands alone.
+    RETINANET = register(
+        ComponentPlan(
+            f"{_META_ARCH}.retinanet.RetinaNet",
+            {
+                **_STRUCTURES,
+                f"{_META_ARCH}.retinanet.RetinaNet.inference_single_image": detections_of_logits,
+            },
+            image_sizes,
+        )
+    )
+else:
+    DENSE_DETECTOR = register(
+        ComponentPlan(
+            f"{_META_ARCH}.dense_detector.DenseDetector",
+            {
+                **_STRUCTURES,
+                f"{_META_ARCH}.dense_detector.DenseDetector._decode_per_level_predictions": (
+                    decode_level
+                ),
+                f"{_META_ARCH}.fcos.batched_nms": batched_nms,
+                f"{_META_ARCH}.retinanet.batched_nms": batched_nms,
+            },
+            image_sizes,
+        )
+    )

@@ -32,7 +32,10 @@ _SPREADS = {
     "rpn.head.bbox_pred": (0.05, 0.0),
     "box_predictor.bbox_pred": (0.25, 0.0),
     "box_predictor.cls_score": (1.5, 0.0),
+    **{f"box_predictor.{stage}.cls_score": (2.5, 0.0) for stage in range(3)},
     "classification_head.cls_logits": (1.0, -4.5),
+    "head.cls_score": (1.0, -4.5),
+    "head.ctrness": (1.0, 0.0),
 }
 """What a detector predicts, by the end of the layer's path: standard deviation and mean."""
 
@@ -101,12 +104,23 @@ def calibrate(model: nn.Module, inputs: Sequence[Any]) -> None:
                 handles.append(_at_first_call(module.register_forward_hook, hook))
     with torch.no_grad():
         for module in model.modules():
-            if isinstance(module, (BasicBlock, Bottleneck)):
-                last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
+            last = _last_norm(module)
+            if last is not None:
                 last.weight.fill_(_RESIDUAL_SCALE)
         model(*inputs)
     for handle in handles:
         handle.remove()
+
+
+def _last_norm(module: nn.Module) -> Any:
+    """The norm at the end of a residual branch, if `module` is a block of torchvision's or
+    Detectron2's residual networks."""
+    if isinstance(module, (BasicBlock, Bottleneck)):
+        return module.bn3 if isinstance(module, Bottleneck) else module.bn2
+    if hasattr(module, "shortcut"):
+        last = getattr(module, "conv3", getattr(module, "conv2", None))
+        return getattr(last, "norm", None)
+    return None
 
 
 def _at_first_call(

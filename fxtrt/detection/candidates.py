@@ -37,9 +37,7 @@ def best_above(
 
 
 @best_above.register_fake
-def _(
-    scores: Tensor, threshold: float, most: int, stable: bool = False
-) -> tuple[Tensor, Tensor]:
+def _(scores: Tensor, threshold: float, most: int, stable: bool = False) -> tuple[Tensor, Tensor]:
     count = _count(scores, most)
     return scores.new_empty(count), scores.new_empty(count, dtype=torch.int64)
 

@@ -23,6 +23,7 @@ from .detectron2_structures import (
     to_bitmasks,
 )
 from .lengths import rows
+from .norms import NORMS
 from .plans import ComponentPlan, register
 
 __all__ = ["GENERALIZED_RCNN"]
@@ -58,6 +59,7 @@ _PROPOSALS = {
     "detectron2.modeling.proposal_generator.rpn.find_top_rpn_proposals": find_top_rpn_proposals
 }
 _HEADS = {
+    **NORMS,
     "detectron2.modeling.poolers.convert_boxes_to_pooler_format": pooler_format,
     "detectron2.modeling.roi_heads.fast_rcnn.fast_rcnn_inference_single_image": (
         fast_rcnn_inference_single_image
@@ -107,7 +109,7 @@ PANOPTIC_FPN = register(
 
 _META_ARCH = "detectron2.modeling.meta_arch"
 if find_spec(f"{_META_ARCH}.dense_detector") is None:
-    # Until 0.5, RetinaNet stands alone.
+    # Detectron2 0.4 knows no base class of dense detectors.
     RETINANET = register(
         ComponentPlan(
             f"{_META_ARCH}.retinanet.RetinaNet",

@@ -158,4 +158,3 @@ pytree.register_pytree_node(
     _unflatten_boxes,
     serialized_type_name="detectron2.structures.Boxes",
 )
-

@@ -82,7 +82,7 @@ def detector(name: str) -> torch.nn.Module:
     options = ("MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu", *SMALL, *case.options)
     cfg.merge_from_list(list(options))
     torch.manual_seed(0)
-    model = build_model(cfg).eval()
+    model: torch.nn.Module = build_model(cfg).eval()
     calibrate(model, (pictures(1),))
     return model
 

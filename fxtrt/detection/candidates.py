@@ -65,8 +65,8 @@ def best_of_each_class(
 @best_of_each_class.register_fake
 def _(scores: Tensor, threshold: float, most: int) -> tuple[Tensor, Tensor, Tensor]:
     count = _count(scores, most, scores.shape[1] - 1)
-    indices = [scores.new_empty(count, dtype=torch.int64) for _ in range(2)]
-    return scores.new_empty(count), *indices
+    rows, columns = (scores.new_empty(count, dtype=torch.int64) for _ in range(2))
+    return scores.new_empty(count), rows, columns
 
 
 def _count(scores: Tensor, most: int, classes: int = 1) -> torch.SymInt:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from torch import Tensor
 from torch.export import Dim
 
 from .detectron2_dense import decode_level, detections_of_logits
@@ -24,7 +25,7 @@ from .detectron2_structures import (
 )
 from .lengths import rows
 from .norms import NORMS
-from .plans import ComponentPlan, register
+from .plans import ComponentPlan, Equivalents, register
 
 __all__ = ["GENERALIZED_RCNN"]
 
@@ -47,7 +48,7 @@ def image_sizes(batched_inputs: Sequence[dict[str, Any]]) -> Any:
     )
 
 
-_STRUCTURES = {
+_STRUCTURES: Equivalents = {
     "detectron2.layers.Conv2d.forward": conv2d,
     "detectron2.structures.Boxes.__init__": new_boxes,
     "detectron2.structures.Boxes.clip": clip,
@@ -55,10 +56,10 @@ _STRUCTURES = {
     "detectron2.structures.Instances.__getitem__": select,
     "detectron2.structures.Instances.set": set_field,
 }
-_PROPOSALS = {
+_PROPOSALS: Equivalents = {
     "detectron2.modeling.proposal_generator.rpn.find_top_rpn_proposals": find_top_rpn_proposals
 }
-_HEADS = {
+_HEADS: Equivalents = {
     **NORMS,
     "detectron2.modeling.poolers.convert_boxes_to_pooler_format": pooler_format,
     "detectron2.modeling.roi_heads.fast_rcnn.fast_rcnn_inference_single_image": (
@@ -74,14 +75,14 @@ _HEADS = {
 GENERALIZED_RCNN = register(
     ComponentPlan(
         "detectron2.modeling.meta_arch.rcnn.GeneralizedRCNN",
-        _STRUCTURES | _PROPOSALS | _HEADS,
+        {**_STRUCTURES, **_PROPOSALS, **_HEADS},
         image_sizes,
     )
 )
 PROPOSAL_NETWORK = register(
     ComponentPlan(
         "detectron2.modeling.meta_arch.rcnn.ProposalNetwork",
-        _STRUCTURES | _PROPOSALS,
+        {**_STRUCTURES, **_PROPOSALS},
         image_sizes,
     )
 )

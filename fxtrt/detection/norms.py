@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..shapes import is_static
+from .plans import Equivalents
 
 __all__ = ["NORMS"]
 
@@ -33,5 +34,5 @@ def _equivalent(
     return normalised
 
 
-NORMS = {"torch.nn.functional.batch_norm": _equivalent}
+NORMS: Equivalents = {"torch.nn.functional.batch_norm": _equivalent}
 """The equivalents of models that normalise regions."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from .lengths import rows
 from .norms import NORMS
 from .operators import batched_nms, heatmaps_to_keypoints, paste_masks_in_image
-from .plans import ComponentPlan, register
+from .plans import ComponentPlan, Equivalents, register
 from .torchvision_dense import detections_of_fcos, detections_of_retinanet, detections_of_ssd
 
 __all__ = ["FCOS", "GENERALIZED_RCNN", "RETINANET", "SSD", "decode"]
@@ -80,7 +80,7 @@ def topk_min(values: Tensor, orig_kval: int, axis: int) -> int | torch.SymInt:
 
 
 _DETECTION = "torchvision.models.detection"
-_TRANSFORM = {
+_TRANSFORM: Equivalents = {
     f"{_DETECTION}.transform._resize_image_and_masks": resize,
     f"{_DETECTION}.transform.GeneralizedRCNNTransform.batch_images": batch_images,
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +11,11 @@ from torch.export import Dim
 from .detectron2_dense import decode_level, detections_of_logits
 from .detectron2_operators import batched_nms, heatmaps_to_keypoints
 from .detectron2_panoptic import combine
-from .detectron2_selection import fast_rcnn_inference_single_image, find_top_rpn_proposals
+from .detectron2_selection import (
+    IS_0_4,
+    fast_rcnn_inference_single_image,
+    find_top_rpn_proposals,
+)
 from .detectron2_structures import (
     clip,
     conv2d,
@@ -109,8 +112,7 @@ PANOPTIC_FPN = register(
 )
 
 _META_ARCH = "detectron2.modeling.meta_arch"
-if find_spec(f"{_META_ARCH}.dense_detector") is None:
-    # Detectron2 0.4 knows no base class of dense detectors.
+if IS_0_4:
     RETINANET = register(
         ComponentPlan(
             f"{_META_ARCH}.retinanet.RetinaNet",

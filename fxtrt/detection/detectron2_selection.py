@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -12,7 +13,11 @@ from torch import Tensor
 from .detectron2_operators import batched_nms
 from .detectron2_structures import clipped, rows_where
 
-__all__ = ["fast_rcnn_inference_single_image", "find_top_rpn_proposals"]
+__all__ = ["IS_0_4", "fast_rcnn_inference_single_image", "find_top_rpn_proposals"]
+
+IS_0_4 = find_spec("detectron2.modeling.meta_arch.dense_detector") is None
+"""Whether this is Detectron2 0.4: it sorts all candidates, where later versions take the top ones,
+and it knows no base class of dense detectors."""
 
 
 def find_top_rpn_proposals(
@@ -39,10 +44,9 @@ def find_top_rpn_proposals(
         zip(proposals, pred_objectness_logits, strict=True)
     ):
         count = torch.sym_min(logits.shape[1], pre_nms_topk)
-        ordered, order = logits.sort(descending=True, dim=1)
-        best = order.narrow(1, 0, count)
+        highest, best = _highest(logits, count)
         images = torch.arange(len(image_sizes), device=logits.device)[:, None]
-        scores.append(ordered.narrow(1, 0, count))
+        scores.append(highest)
         boxes.append(boxes_of_level[images, best])
         levels.append(torch.full((count,), level, dtype=torch.int64, device=logits.device))
     limits = (nms_thresh, post_nms_topk, min_box_size)
@@ -51,6 +55,15 @@ def find_top_rpn_proposals(
         _proposals_of_image(its_boxes, its_scores, torch.cat(levels), size, *limits)
         for its_boxes, its_scores, size in by_image
     ]
+
+
+def _highest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The highest of each row and their indices, equal ones in the order of Detectron2."""
+    if not IS_0_4:
+        highest, best = logits.topk(count, dim=1)
+        return highest, best
+    ordered, order = logits.sort(descending=True, dim=1)
+    return ordered.narrow(1, 0, count), order.narrow(1, 0, count)
 
 
 def _proposals_of_image(

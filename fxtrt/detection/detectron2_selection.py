@@ -57,7 +57,7 @@ def find_top_rpn_proposals(
     ]
 
 
-def _highest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _highest(logits: Tensor, count: int | torch.SymInt) -> tuple[Tensor, Tensor]:
     """The highest of each row and their indices, equal ones in the order of Detectron2."""
     if not IS_0_4:
         highest, best = logits.topk(count, dim=1)

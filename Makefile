@@ -17,8 +17,8 @@ setup: $(READY) ## a virtual environment in .venv; PYTHON=... picks the Python
 demo: $(READY) ## a detector on a photograph, against eager; ARGS="--model ... --image ..."
 	$(BIN)/python -m fxtrt run $(ARGS)
 
-test: $(READY) ## the tests; ARGS="-m gpu", ARGS="-k relu" ...
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## the tests, in two processes; ARGS="-m gpu -n0", ARGS="-k relu" ...
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n2 --dist=loadfile $(ARGS)
 
 test-ops: $(READY) ## every sample of PyTorch's own operator tests, for an hour or two; build/opdb.json
 	$(BIN)/python -m pytest -s --timeout=0 --all-samples --opdb-json=build/opdb.json \

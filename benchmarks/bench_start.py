@@ -1,14 +1,17 @@
-"""Times how long a detector takes to start: without plans, and with all of them in the cache.
+"""Times how long a detector takes to start: without plans, with all of them in the cache, and from
+a file of `fxtrt.save`.
 
     python benchmarks/bench_start.py --engine tensorrt --out benchmarks/results
 
-Each start is a process of its own that imports torch, compiles torchvision's Faster R-CNN and calls
-it once. The second finds the plans of the first.
+Each start is a process of its own that imports torch, compiles or loads torchvision's Faster R-CNN,
+and calls it once. The first leaves its plans and the file to the others; the last must find what
+the first found, to the bit.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
@@ -20,24 +23,30 @@ from typing import Any
 
 from tabulate import tabulate
 
+WAYS = ("no plans", "all plans cached", "artifact")
+
 
 def main() -> None:
     arguments = parse()
-    if arguments.cache_dir:
+    if arguments.folder:
         print(json.dumps(start(arguments)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        starts = {name: in_new_process(folder) for name in ("no plans", "all plans cached")}
+        starts = {way: in_new_process(folder, way) for way in WAYS}
+    steps = list(starts[WAYS[0]]["s"])
     rows = [
-        [name, *(f"{value:.2f}" for value in timed["s"].values())] for name, timed in starts.items()
+        [way, *(f"{timed['s'][step]:.2f}" if step in timed["s"] else "" for step in steps)]
+        for way, timed in starts.items()
     ]
-    print(tabulate(rows, headers=["seconds", *starts["no plans"]["s"]], disable_numparse=True))
-    print(*(f"{name}: {timed['engines']}" for name, timed in starts.items()), sep="\n")
+    print(tabulate(rows, headers=["seconds", *steps], disable_numparse=True))
+    print(*(f"{way}: {timed['engines']}" for way, timed in starts.items()), sep="\n")
     if arguments.out:
-        gpu = starts["no plans"]["machine"].get("gpu", "cpu").replace(" ", "-")
+        gpu = starts[WAYS[0]]["machine"].get("gpu", "cpu").replace(" ", "-")
         path = arguments.out / gpu / "start_faster_rcnn.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(starts, indent=2) + "\n")
+    if len({timed["detections"] for timed in starts.values()}) > 1:
+        raise SystemExit("the starts do not find the same")
 
 
 def parse() -> argparse.Namespace:
@@ -48,13 +57,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tactic-sources", nargs="*")
     parser.add_argument("--size", type=int, nargs=2, default=[800, 1344], metavar=("H", "W"))
     parser.add_argument("--out", type=Path, help="folder for the results, one below it per GPU")
-    parser.add_argument("--cache-dir", help="start once with these plans, and print JSON")
+    parser.add_argument("--folder", type=Path, help="start once with what is here; print JSON")
+    parser.add_argument("--way", choices=WAYS, default=WAYS[0])
     return parser.parse_args()
 
 
-def in_new_process(cache_dir: str) -> dict[str, Any]:
-    """What a start finds that shares plans with others in `cache_dir`."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--cache-dir", cache_dir]
+def in_new_process(folder: str, way: str) -> dict[str, Any]:
+    """What a start finds that shares plans and the file with others in `folder`."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--folder", folder, "--way", way]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return dict(json.loads(result.stdout.splitlines()[-1]))
 
@@ -71,32 +81,55 @@ def start(arguments: argparse.Namespace) -> dict[str, Any]:
     moments.append(time.perf_counter())
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
-    model = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None).eval().to(device)
+    model = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, box_score_thresh=0.0)
+    model = model.eval().to(device)
     images = [torch.rand(3, *arguments.size, device=device)]
+    path = arguments.folder / "detector.fxtrt"
     moments.append(time.perf_counter())
-    compiled = fxtrt.compile(model, (images,), **options(arguments))
+    if arguments.way == "artifact":
+        fast = fxtrt.load(path, model)
+    else:
+        fast = fxtrt.compile(model, (images,), **options(arguments))
     moments.append(time.perf_counter())
     with torch.no_grad():
-        compiled(images)
+        (found,) = fast(images)
     if device == "cuda":
         torch.cuda.synchronize()
     moments.append(time.perf_counter())
-    steps = ("import", "make the model", "compile", "first call")
+    steps = ["import", "make the model", "compile or load", "first call"]
+    if arguments.way == "no plans":
+        fxtrt.save(fast, path)
+        moments.append(time.perf_counter())
+        steps.append("save")
     took = (end - begun for begun, end in pairwise(moments))
-    builds = [row.build for row in fxtrt.report(compiled).clusters if row.build]
     return {
         "s": dict(zip(steps, took, strict=True)),
-        "engines": f"{len(builds)} engines in {sum(build.seconds for build in builds):.2f} s, "
-        f"{sum(build.cached for build in builds)} from the cache",
+        "engines": engines(fxtrt.report(fast)),
+        "detections": digest(found),
         "machine": machine(),
         "settings": {name: str(value) for name, value in vars(arguments).items()},
     }
 
 
+def engines(report: Any) -> str:
+    """How many there are, and how they came about."""
+    builds = [row.build for row in report.clusters if row.build]
+    seconds, cached = sum(build.seconds for build in builds), sum(build.cached for build in builds)
+    return f"{len(builds)} engines in {seconds:.2f} s, {cached} of them not built"
+
+
+def digest(found: dict[str, Any]) -> str:
+    """Of the values of all detections."""
+    values = [found[name].cpu().numpy().tobytes() for name in sorted(found)]
+    return hashlib.sha256(b"".join(values)).hexdigest()
+
+
 def options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of `Settings` that the command line gives."""
-    names = ("engine", "precision", "optimization_level", "tactic_sources", "cache_dir")
-    return {name: getattr(arguments, name) for name in names}
+    names = ("engine", "precision", "optimization_level", "tactic_sources")
+    return {name: getattr(arguments, name) for name in names} | {
+        "cache_dir": arguments.folder / "cache"
+    }
 
 
 if __name__ == "__main__":

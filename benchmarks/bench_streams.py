@@ -1,11 +1,18 @@
-"""Threads against images per second and latency: eager on one stream, on many, and fxtrt's slots.
+"""Threads against images per second and latency: eager on one stream, on many, torch.compile, and
+fxtrt's slots, without and with CUDA graphs.
 
-    python benchmarks/bench_streams.py --out benchmarks/results
+    python benchmarks/bench_streams.py --out benchmarks/results --cache-dir plans
 
 Each thread sends one image after the other and waits for the result of each, as a server's worker
 does. Outputs are checked before anything is timed: the backbone's against float32, the detector's
 detections against eager's, and those of all threads against one thread's. `--quick` ends within 90
 seconds, engine builds included: it takes the backbone only, and fewer settings.
+
+The result file is written after each measurement. What it has is not measured again, so that a run
+that was ended, by `--deadline` or otherwise, goes on where it was; `--again` starts anew. Without a
+GPU everything is float32 on the CPU, which shows that the script works and nothing else:
+
+    python benchmarks/bench_streams.py --engine reference --precision model --size 64 96 --quick
 """
 
 from __future__ import annotations
@@ -18,8 +25,8 @@ import argparse  # noqa: E402  # the clock counts the imports
 import copy  # noqa: E402
 import json  # noqa: E402
 import tempfile  # noqa: E402
-from collections.abc import Callable, Iterator  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
+from collections.abc import Callable, Iterator, Sequence  # noqa: E402
+from dataclasses import dataclass, replace  # noqa: E402
 from functools import cache  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
@@ -40,6 +47,9 @@ from fxtrt.outside import as_graph  # noqa: E402
 from fxtrt.stitched_call import StitchedCall, serve  # noqa: E402
 
 _MOST_ERROR, _LEAST_AGREEMENT = 0.05, 0.7
+_GPU = torch.cuda.is_available()
+_DEVICE = "cuda" if _GPU else "cpu"
+_EAGER = "eager fp16" if _GPU else "eager fp32"
 _SECONDS_TO_BUILD = {"backbone": 50, "fasterrcnn": 75}
 """What engines may take; no build is begun with less time left."""
 
@@ -69,27 +79,76 @@ def main() -> None:
     torch.manual_seed(0)
     # The expected values come from full float32.
     torch.backends.cudnn.allow_tf32 = False
-    rows: list[Row] = []
-    notes: dict[str, Any] = {}
-    load = Load(0.4 if arguments.quick else 2.0, arguments.threads)
+    results = Results(arguments)
     subjects = {"backbone": backbone, "fasterrcnn": detector}
     with torch.no_grad():
         for name in arguments.models:
             subject = subjects[name](arguments.size)
             try:
-                for candidate in candidates(subject, arguments, notes):
-                    if left(arguments) < len(arguments.threads) * load.seconds * 2:
-                        notes[f"{name}, {candidate.name}"] = "left out: the time was over"
-                        continue
-                    rows += measure(subject, candidate, load, notes)
-                    save(arguments, rows, notes)
+                for candidate in candidates(subject, arguments, results):
+                    measure(subject, candidate, arguments, results)
             except (RuntimeError, FxtrtError) as failure:
-                notes[name] = f"failed: {failure}"
-    save(arguments, rows, notes)
-    print(show(rows))
-    print("\n".join(f"{what}: {note}" for what, note in notes.items()))
-    if arguments.out and rows:
-        plot(rows, folder(arguments) / f"streams_{arguments.label}")
+                results.note(name, f"failed: {failure}")
+    print(show(results.rows))
+    print("\n".join(f"{what}: {note}" for what, note in results.notes.items()))
+    if arguments.out and results.rows:
+        plot(results.rows, folder(arguments) / f"streams_{arguments.label}")
+
+
+class Results:
+    """Rows and notes, in a file after each one; those of earlier runs with the same options too."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.rows: list[Row] = []
+        self.notes: dict[str, Any] = {}
+        self._path: Path | None = None
+        self._head = {
+            "machine": this_machine(),
+            "engine": select(arguments.engine).features.version,
+            "options": {
+                "size": list(arguments.size),
+                "precision": arguments.precision,
+                "optimization_level": arguments.optimization_level,
+                "tactic_sources": arguments.tactic_sources,
+            },
+        }
+        if arguments.out:
+            self._path = folder(arguments) / f"streams_{arguments.label}.json"
+            if self._path.exists() and not arguments.again:
+                self._go_on(json.loads(self._path.read_text()))
+
+    def _go_on(self, known: dict[str, Any]) -> None:
+        if {name: known.get(name) for name in self._head} != self._head:
+            raise SystemExit(f"{self._path} is of another machine or options: --again or --label")
+        self.rows = [Row(**row) for row in known["rows"]]
+        self.notes = known["notes"]
+
+    def missing(self, subject: Subject, name: str, threads: Sequence[int]) -> list[int]:
+        """The numbers of threads that a candidate is not measured with yet."""
+        known = {row.case for row in self.rows}
+        return [count for count in threads if (subject.name, name, count) not in known]
+
+    def add(self, row: Row) -> None:
+        self.rows.append(row)
+        self._save()
+
+    def note(self, what: str, note: str) -> None:
+        self.notes[what] = note
+        self._save()
+
+    def forget(self, what: str) -> None:
+        """Drop the note of an earlier run."""
+        if self.notes.pop(what, None) is not None:
+            self._save()
+
+    def _save(self) -> None:
+        if self._path is not None:
+            rows = [row.record() for row in self.rows]
+            record = {**self._head, "notes": self.notes, "rows": rows}
+            # In one step: a run may be ended at any moment.
+            written = self._path.with_suffix(".new")
+            written.write_text(json.dumps(record, indent=2) + "\n")
+            written.replace(self._path)
 
 
 def parse() -> argparse.Namespace:
@@ -100,7 +159,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", type=int, nargs=2, default=[800, 1344])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--slots", type=int, nargs="+")
-    parser.add_argument("--inductor", action="store_true", help="torch.compile's own backend too")
+    parser.add_argument("--again", action="store_true", help="measure what the file has, too")
+    parser.add_argument("--no-inductor", action="store_true", help="leave torch.compile out")
     parser.add_argument("--precision", default="fp16")
     parser.add_argument("--optimization-level", type=int, default=3, help="of TensorRT's builder")
     parser.add_argument("--tactic-sources", nargs="*", help="names of trt.TacticSource")
@@ -125,8 +185,8 @@ def left(arguments: argparse.Namespace) -> float:
 
 def backbone(size: tuple[int, int]) -> Subject:
     """ResNet-50-FPN."""
-    model = resnet_fpn_backbone(backbone_name="resnet50", weights=None).eval().cuda()
-    x = torch.nn.functional.interpolate(load_photograph()[None], size).cuda()
+    model = resnet_fpn_backbone(backbone_name="resnet50", weights=None).eval().to(_DEVICE)
+    x = torch.nn.functional.interpolate(load_photograph()[None], size).to(_DEVICE)
     calibrate(model, (x,))
     expected = list(model(x).values())
 
@@ -141,8 +201,9 @@ def backbone(size: tuple[int, int]) -> Subject:
 
 def detector(size: tuple[int, int]) -> Subject:
     """torchvision's Faster R-CNN on a photograph, which it scales to these sides at most."""
-    model, inputs = load_example("fasterrcnn_resnet50_fpn", min_size=min(size), max_size=max(size))
-    model, inputs = model.cuda(), pytree.tree_map(torch.Tensor.cuda, inputs)
+    sides = {"min_size": min(size), "max_size": max(size)}
+    example = load_example("fasterrcnn_resnet50_fpn", **sides).to(_DEVICE)
+    model, inputs = example.model, example.inputs
     (expected,) = model(*inputs)
 
     def check(outputs: Any) -> float:
@@ -163,37 +224,40 @@ def agreeing_share(actual: dict[str, Any], expected: dict[str, Any], best: int =
 
 
 def candidates(
-    subject: Subject, arguments: argparse.Namespace, notes: dict[str, Any]
+    subject: Subject, arguments: argparse.Namespace, results: Results
 ) -> Iterator[Candidate]:
     """The engines are built first, while nothing else disturbs the timing of their kernels."""
-    fast = None
+    fast, name = None, f"{subject.name}, fxtrt"
     if left(arguments) < _SECONDS_TO_BUILD[subject.name]:
-        notes[f"{subject.name}, fxtrt"] = "left out: no time to build"
+        results.note(name, "left out: no time to build")
     else:
         try:
-            fast = compile_subject(subject, arguments, notes)
+            fast = compile_subject(subject, arguments, results)
         except (RuntimeError, FxtrtError) as failure:
-            notes[f"{subject.name}, fxtrt"] = f"failed: {failure}"
-    yield from eager_candidates(subject, arguments, notes)
+            results.note(name, f"failed: {failure}")
+    yield from eager_candidates(subject, arguments, results)
     if fast is not None:
-        yield from fxtrt_candidates(subject, fast, arguments, notes)
+        yield from fxtrt_candidates(subject, fast, arguments, results)
 
 
 def fxtrt_candidates(
-    subject: Subject, fast: torch.nn.Module, arguments: argparse.Namespace, notes: dict[str, Any]
+    subject: Subject, fast: torch.nn.Module, arguments: argparse.Namespace, results: Results
 ) -> Iterator[Candidate]:
     guard = fast.forward
     assert isinstance(guard, GuardedForward)
-    for graphs in (False, True):
+    for graphs in (False, True)[: 1 + _GPU]:
         for slots in arguments.slots:
+            name = f"fxtrt {arguments.precision}, {slots} slots{', CUDA graphs' * graphs}"
+            if not results.missing(subject, name, arguments.threads):
+                continue
             call = serve_again(guard, slots, graphs)
             call.slots.each(lambda slot: [fast(*subject.inputs) for _ in range(3)])
-            name = f"fxtrt {arguments.precision}, {slots} slots{', CUDA graphs' * graphs}"
             yield Candidate(name, lambda: fast(*subject.inputs), slots)
             if graphs:
                 recorded = sum(runner.recorded for runner in call.recorders)
                 reasons = "; ".join(call.reasons[:3]) or "nothing"
-                notes[f"{subject.name}, {name}"] = f"{recorded} recorded; left out: {reasons}"
+                note = f"{recorded} recorded; left out: {reasons}"
+                results.note(f"{subject.name}, {name}", note)
     slots = max(arguments.slots)
     serve_again(guard, slots, graphs=False)
     name = f"fxtrt {arguments.precision}, {slots} slots, default stream"
@@ -201,21 +265,37 @@ def fxtrt_candidates(
 
 
 def eager_candidates(
-    subject: Subject, arguments: argparse.Namespace, notes: dict[str, Any]
+    subject: Subject, arguments: argparse.Namespace, results: Results
 ) -> Iterator[Candidate]:
-    half = copy.deepcopy(subject.model).half().to(memory_format=torch.channels_last)
-    inputs = pytree.tree_map(half_channels_last, subject.inputs)
-    eager: Callable[[], Any] = lambda: half(*inputs)  # noqa: E731  # one of two
+    eager = in_half(subject) if _GPU else Eager(subject.model, subject.inputs)
     try:
         subject.check(eager())
     except RuntimeError as error:
-        notes[f"{subject.name}, eager"] = f"autocast, because in float16: {error}"
-        eager = with_autocast(subject)
-    yield Candidate("eager fp16, default stream", eager, streams=False)
-    yield Candidate("eager fp16, stream per thread", eager)
-    if arguments.inductor:
-        compiled = torch.compile(half)
-        yield Candidate("inductor fp16, stream per thread", lambda: compiled(*inputs))
+        results.note(f"{subject.name}, eager", f"autocast, because in float16: {error}")
+        eager = Eager(copy.deepcopy(subject.model), subject.inputs, autocast=True)
+    yield Candidate(f"{_EAGER}, default stream", eager, streams=False)
+    yield Candidate(f"{_EAGER}, stream per thread", eager)
+    name = f"torch.compile {_EAGER.split()[1]}, stream per thread"
+    if not arguments.no_inductor and results.missing(subject, name, arguments.threads):
+        yield Candidate(name, replace(eager, model=torch.compile(eager.model)))
+
+
+@dataclass(frozen=True)
+class Eager:
+    """A call of a model in PyTorch."""
+
+    model: Callable[..., Any]
+    inputs: tuple[Any, ...]
+    autocast: bool = False
+
+    def __call__(self) -> Any:
+        with torch.autocast("cuda", dtype=torch.float16, enabled=self.autocast):
+            return self.model(*self.inputs)
+
+
+def in_half(subject: Subject) -> Eager:
+    model = copy.deepcopy(subject.model).half().to(memory_format=torch.channels_last)
+    return Eager(model, pytree.tree_map(half_channels_last, subject.inputs))
 
 
 def serve_again(guard: GuardedForward, slots: int, graphs: bool) -> StitchedCall:
@@ -225,18 +305,8 @@ def serve_again(guard: GuardedForward, slots: int, graphs: bool) -> StitchedCall
     return call
 
 
-def with_autocast(subject: Subject) -> Callable[[], Any]:
-    model = copy.deepcopy(subject.model).to(memory_format=torch.channels_last)
-
-    def call() -> Any:
-        with torch.autocast("cuda", dtype=torch.float16):
-            return model(*subject.inputs)
-
-    return call
-
-
 def compile_subject(
-    subject: Subject, arguments: argparse.Namespace, notes: dict[str, Any]
+    subject: Subject, arguments: argparse.Namespace, results: Results
 ) -> torch.nn.Module:
     """The compiled model.
 
@@ -252,10 +322,11 @@ def compile_subject(
         precision=arguments.precision,
         optimization_level=arguments.optimization_level,
         tactic_sources=None if sources is None else tuple(sources),
+        other_sizes="pytorch",
         cache_dir=arguments.cache_dir,
     )
-    notes[f"{subject.name}, fxtrt"] = f"compiled in {time.perf_counter() - start:.0f} s"
-    notes[f"{subject.name}, report"] = str(fxtrt.report(fast)).splitlines()[0]
+    results.note(f"{subject.name}, fxtrt", f"compiled in {time.perf_counter() - start:.0f} s")
+    results.note(f"{subject.name}, report", str(fxtrt.report(fast)).splitlines()[0])
     guard = fast.forward
     if not isinstance(guard, GuardedForward):
         raise RuntimeError(f"nothing of it runs in an engine:\n{fxtrt.report(fast)}")
@@ -270,16 +341,28 @@ def half_channels_last(tensor: torch.Tensor) -> torch.Tensor:
     return half.to(memory_format=torch.channels_last) if half.dim() == 4 else half
 
 
-def measure(subject: Subject, candidate: Candidate, load: Load, notes: dict[str, Any]) -> list[Row]:
+def measure(
+    subject: Subject, candidate: Candidate, arguments: argparse.Namespace, results: Results
+) -> None:
     """One row for each number of threads; none where the outputs are wrong."""
+    name = f"{subject.name}, {candidate.name}"
+    threads = results.missing(subject, candidate.name, arguments.threads)
+    load = Load(0.4 if arguments.quick else 2.0, threads)
+    if not threads:
+        return
+    if left(arguments) < len(threads) * load.seconds * 2:
+        results.note(name, "left out: the time was over")
+        return
     try:
         error = subject.check(candidate.call())
         first = Row(subject.name, candidate.name, candidate.slots, error)
-        return list(load.rows(first, candidate.call, candidate.streams))
+        for row in load.rows(first, candidate.call, candidate.streams):
+            results.add(row)
     except (RuntimeError, FxtrtError) as failure:
         # The other candidates can still be measured.
-        notes[f"{subject.name}, {candidate.name}"] = f"failed: {failure}"
-        return []
+        results.note(name, f"failed: {failure}")
+    else:
+        results.forget(name)
 
 
 @cache
@@ -291,25 +374,6 @@ def folder(arguments: argparse.Namespace) -> Path:
     path: Path = arguments.out / this_machine().get("gpu", "cpu").replace(" ", "-")
     path.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def save(arguments: argparse.Namespace, rows: list[Row], notes: dict[str, Any]) -> None:
-    """After each candidate, so that what was measured stays if a later one fails."""
-    if not arguments.out:
-        return
-    record = {
-        "machine": this_machine(),
-        "engine": select(arguments.engine).features.version,
-        "options": {
-            "precision": arguments.precision,
-            "optimization_level": arguments.optimization_level,
-            "tactic_sources": arguments.tactic_sources,
-        },
-        "notes": notes,
-        "rows": [row.record() for row in rows],
-    }
-    path = folder(arguments) / f"streams_{arguments.label}.json"
-    path.write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

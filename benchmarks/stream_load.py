@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import threading
 import time
@@ -15,7 +16,7 @@ import torch
 from tabulate import tabulate
 from torch.utils import _pytree as pytree
 
-__all__ = ["Load", "Row", "plot", "show"]
+__all__ = ["Load", "Row", "plot", "show", "synchronize"]
 
 _WARM_UP_CALLS = 3
 
@@ -26,7 +27,7 @@ class Row:
 
     slots:     0 for eager.
     error:     of the outputs, as the model's check gives it.
-    memory_gb: the GPU memory in use on the whole.
+    memory_gb: the GPU memory in use on the whole; 0 without a GPU.
     """
 
     model: str
@@ -43,6 +44,11 @@ class Row:
     def record(self) -> dict[str, Any]:
         return asdict(self)
 
+    @property
+    def case(self) -> tuple[str, str, int]:
+        """What it is a measurement of."""
+        return self.model, self.name, self.threads
+
 
 @dataclass(frozen=True)
 class Load:
@@ -54,20 +60,26 @@ class Load:
     def rows(self, blank: Row, call: Callable[[], Any], streams: bool) -> Iterator[Row]:
         """Fill in `blank` for `call`, in threads that have a stream each or share the default."""
         expected = pytree.tree_map(torch.clone, call())
-        torch.cuda.synchronize()
+        synchronize()
         for count in self.threads:
             latencies, wall = _under_load(call, count, streams, self.seconds, expected)
             ordered = sorted(latencies)
-            free, total = torch.cuda.mem_get_info()
+            free, total = torch.cuda.mem_get_info() if torch.cuda.is_available() else (0, 0)
             yield replace(
                 blank,
                 threads=count,
                 images_per_second=len(ordered) / wall,
                 median_ms=1e3 * statistics.median(ordered),
-                p95_ms=1e3 * ordered[int(0.95 * (len(ordered) - 1))],
+                p95_ms=1e3 * ordered[math.ceil(0.95 * len(ordered)) - 1],
                 calls=len(ordered),
                 memory_gb=(total - free) / 1e9,
             )
+
+
+def synchronize() -> None:
+    """Wait for all work on the GPU, where there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def _under_load(
@@ -99,7 +111,7 @@ def _under_load(
 class _Worker:
     def __init__(self, call: Callable[[], Any], streams: bool, expected: Any) -> None:
         self._call, self._expected = call, expected
-        self._stream = torch.cuda.Stream() if streams else None
+        self._stream = torch.cuda.Stream() if streams and torch.cuda.is_available() else None
         self.latencies: list[float] = []
         self.failure: Exception | None = None
 
@@ -114,7 +126,8 @@ class _Worker:
                 while not stop.is_set():
                     start = time.perf_counter()
                     self._call()
-                    torch.cuda.current_stream().synchronize()
+                    if torch.cuda.is_available():
+                        torch.cuda.current_stream().synchronize()
                     self.latencies.append(time.perf_counter() - start)
         except Exception as failure:
             self.failure = failure

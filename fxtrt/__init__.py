@@ -2,6 +2,7 @@
 
 from . import errors
 from .ahead_of_time import compile, report, warm_up
+from .artifact import load, save
 from .registry import Rejection, converts, registered
 from .report import Coverage
 from .settings import Settings
@@ -13,7 +14,9 @@ __all__ = [
     "compile",
     "converts",
     "errors",
+    "load",
     "registered",
     "report",
+    "save",
     "warm_up",
 ]

@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-import copy
-import logging
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch.fx import GraphModule
-from torch.utils import _pytree as pytree
 
 from .backend import lower, report_graph
-from .calls import Call, record_calls, watched_run
-from .capture import capture_module, require_inference
-from .convert import input_specs
+from .calls import Call, watched_run
 from .cuda_graphs import CALLS_TO_RECORD
-from .detection import plan_of, planned
-from .engines.network import TensorSpec
+from .engines.base import EngineBackend
 from .engines.select import select
-from .errors import CaptureError, FxtrtError
+from .errors import FxtrtError
 from .guarded import GuardedForward
-from .lists import require_matches
-from .outside import OutsideCall
-from .part_shapes import PartShapes, image_shapes, region_counts
-from .pass_manager import run_passes
+from .parts import Captured, capture_model
 from .records import recorded_coverage
-from .report import Coverage, RejectionRow, outside_rows
+from .report import Coverage, outside_rows
 from .report.node_times import Lowered, measured
 from .report.runtime import runtime_rows
 from .settings import Settings
 from .slots import Slot
 from .stitched_call import serve
+from .weights import State, states
 
-__all__ = ["capture_model", "compile", "report", "warm_up"]
-
-log = logging.getLogger(__name__)
+__all__ = ["Outcome", "assemble", "compile", "outcome_of", "report", "warm_up", "weight_states"]
 
 _OUTCOME = "_fxtrt_outcome"
 
@@ -74,11 +62,17 @@ def compile(
     """
     settings = Settings.of(settings, overrides)
     backend = select(settings.engine)
-    captured = capture_model(model, inputs, dynamic_shapes, settings)
+    return assemble(capture_model(model, inputs, dynamic_shapes, settings), backend, settings)
+
+
+def assemble(captured: Captured, backend: EngineBackend, settings: Settings) -> torch.nn.Module:
+    """The compiled model, once its graphs are captured and the passes have run."""
+    whole = settings
     parts = [*captured.parts, *captured.others]
     built: list[tuple[GraphModule, Coverage]] = []
     for part in parts:
-        built.append(lower(part.graph, backend, settings, part.values()))
+        values = part.values() if part.has_values else None
+        built.append(lower(part.graph, backend, settings, values))
         if settings.fuel is not None:
             settings = replace(settings, fuel=settings.fuel - len(built[-1][1].clusters))
     calls = serve([graph for graph, _ in built], settings)
@@ -89,8 +83,20 @@ def compile(
             part.module.forward = GuardedForward(part.module, graph, part.specs, part.call, call)
     compiled = captured.model
     reported = lowered[: len(captured.parts)]
-    object.__setattr__(compiled, _OUTCOME, _Outcome(reported, captured.missed, captured.outside))
+    kept = captured.without_values()
+    outcome = Outcome(reported, kept, whole, backend, weight_states(compiled))
+    object.__setattr__(compiled, _OUTCOME, outcome)
     return compiled
+
+
+def outcome_of(model: torch.nn.Module) -> Outcome | None:
+    """What became of a model that `fxtrt.compile` returned; None of any other."""
+    return model.__dict__.get(_OUTCOME)
+
+
+def weight_states(model: torch.nn.Module) -> list[State]:
+    """What changes when a weight or a buffer of the model does."""
+    return states([*model.parameters(), *model.buffers()])
 
 
 def report(
@@ -118,13 +124,15 @@ def report(
         raise FxtrtError("to measure needs example inputs: report(model, inputs, measure=True)")
     if isinstance(model, torch._dynamo.OptimizedModule):
         return _report_jit(model, inputs, measure)
-    outcome: _Outcome | None = model.__dict__.get(_OUTCOME)
+    outcome = outcome_of(model)
     if outcome is not None:
+        lowered = outcome.lowered
         if not measure:
-            return outcome.total([part.coverage for part in outcome.lowered])
+            return _total(outcome.captured, lowered, [part.coverage for part in lowered])
         assert inputs is not None
         with torch.no_grad():
-            return outcome.total(measured(outcome.lowered, partial(model, *inputs)), timed=True)
+            coverages = measured(lowered, partial(model, *inputs))
+        return _total(outcome.captured, lowered, coverages, timed=True)
     if inputs is None:
         raise FxtrtError("a model that is not compiled needs example inputs: report(model, inputs)")
     return _report_plain(model, inputs, measure, Settings.of(None, overrides))
@@ -142,7 +150,7 @@ def warm_up(model: torch.nn.Module, *calls: tuple[Any, ...]) -> None:
     Raises:
         FxtrtError: the model is not one of `fxtrt.compile`.
     """
-    outcome: _Outcome | None = model.__dict__.get(_OUTCOME)
+    outcome = outcome_of(model)
     if outcome is None:
         raise FxtrtError("warm_up takes what fxtrt.compile returned")
 
@@ -165,16 +173,15 @@ def _report_plain(
     lowered = [
         Lowered(report_graph(part.graph, backend, settings), part.graph) for part in captured.parts
     ]
-    outcome = _Outcome(lowered, captured.missed, captured.outside)
     if not measure:
-        return outcome.total([part.coverage for part in lowered])
+        return _total(captured, lowered, [part.coverage for part in lowered])
 
     def run() -> None:
         for part in captured.parts:
             part.graph(*part.call.args, **part.call.kwargs)
 
     with torch.no_grad():
-        return outcome.total(measured(lowered, run), timed=True)
+        return _total(captured, lowered, measured(lowered, run), timed=True)
 
 
 def _report_jit(
@@ -196,192 +203,32 @@ def _report_jit(
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What became of a model's parts, and what no part holds.
+class Outcome:
+    """What became of a model's parts.
 
-    missed: the modules that could not be captured.
-    outside: the calls that they make themselves.
+    lowered: the parts that the report is about.
+    states:  of the weights that the engines hold.
     """
 
     lowered: Sequence[Lowered]
-    missed: Sequence[RejectionRow]
-    outside: Sequence[OutsideCall]
-
-    def total(self, coverages: Sequence[Coverage], *, timed: bool = False) -> Coverage:
-        """The coverage of the whole model."""
-        total = Coverage.total(coverages)
-        rows = outside_rows(self.outside, timed=timed)
-        return replace(
-            total,
-            rejections=(*total.rejections, *self.missed, *rows),
-            runtime=runtime_rows(self.lowered),
-        )
+    captured: Captured
+    settings: Settings
+    backend: EngineBackend
+    states: Sequence[State]
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A module that was captured whole, ready to lower."""
-
-    path: str
-    module: torch.nn.Module
-    graph: GraphModule
-    call: Call
-    specs: Sequence[TensorSpec]
-
-    def values(self) -> list[Any]:
-        """What the call passes, one value for each placeholder of the graph."""
-        return pytree.tree_leaves((self.call.args, self.call.kwargs))
-
-
-@dataclass(frozen=True, slots=True)
-class _Captured:
-    """A copy of a model, its parts, and what belongs to none, as in `_Outcome`.
-
-    others: the parts of a detector that was captured whole, for images of other sizes.
-    """
-
-    model: torch.nn.Module
-    parts: Sequence[_Part]
-    missed: Sequence[RejectionRow]
-    outside: Sequence[OutsideCall]
-    others: Sequence[_Part] = ()
-
-
-def capture_model(
-    model: torch.nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any, settings: Settings
-) -> _Captured:
-    """The graphs of a copy of `model`, after the passes; arguments as in `compile`.
-
-    Raises:
-        SettingsError, CaptureError: with the way out.
-    """
-    if not isinstance(inputs, tuple):
-        raise CaptureError(f"inputs must be a tuple of arguments, not {type(inputs).__name__}")
-    require_inference(model, inputs)
-    twin = _twin(model)
-    call = Call(inputs, {})
-    missed: list[RejectionRow] = []
-    outside: list[OutsideCall] = []
-    others: list[_Part] = []
-    try:
-        parts = [_whole(twin, call, dynamic_shapes, missed)]
-        if dynamic_shapes is None and all(spec.is_static for spec in parts[0].specs):
-            others = _parts_for_other_sizes(twin, call, settings)
-    except CaptureError as error:
-        if dynamic_shapes is not None:
-            raise
-        missed.append(_missed(twin, "", error))
-        calls, watch = record_calls(twin, call)
-        parts = _parts_below(twin, "", calls, missed, region_counts)
-        outside = watch.below([part.path for part in parts])
-    for part in (*parts, *others):
-        run_passes(part.graph)
-    nodes = [node for part in parts for node in part.graph.graph.nodes]
-    require_matches(settings.patterns, nodes)
-    return _Captured(twin, parts, missed, outside, others)
-
-
-def _parts_for_other_sizes(model: torch.nn.Module, call: Call, settings: Settings) -> list[_Part]:
-    """The parts of a detector that has a plan, with dynamic heights and widths."""
-    if plan_of(model) is None or settings.other_sizes != "parts" or settings.fuel is not None:
-        return []
-    calls, _ = record_calls(model, call)
-    shapes = image_shapes(calls, settings.max_growth or 1)
-    missed: list[RejectionRow] = []
-    parts = [] if shapes is None else _parts_below(model, "", calls, missed, shapes)
-    for row in missed:
-        log.info("%s is not captured for other image sizes: %s", row.module, row.detail)
-    return parts
-
-
-def _whole(
-    model: torch.nn.Module, call: Call, dynamic_shapes: Any, missed: list[RejectionRow]
-) -> _Part:
-    """The whole model; where it is not told, the sizes vary that its architecture's plan says.
-
-    Where they cannot, that is added to `missed`, and the example's sizes are the only ones.
-    """
-    plan = plan_of(model)
-    if dynamic_shapes is None and plan is not None and plan.dynamic_shapes is not None:
-        try:
-            return _part(model, call, plan.dynamic_shapes(*call.args), "")
-        except CaptureError as error:
-            row = _missed(model, "", error)
-            missed.append(replace(row, detail=f"other sizes than the example's: {row.detail}"))
-    return _part(model, call, dynamic_shapes, "")
-
-
-def _parts_below(
-    module: torch.nn.Module,
-    path: str,
-    calls: Mapping[str, Call],
-    missed: list[RejectionRow],
-    shapes_of: PartShapes,
-) -> list[_Part]:
-    """The largest submodules that can be captured; what cannot is added to `missed`."""
-    parts: list[_Part] = []
-    for name, child in module.named_children():
-        child_path = f"{path}.{name}" if path else name
-        call = calls.get(child_path)
-        if call is None:
-            parts += _parts_below(child, child_path, calls, missed, shapes_of)
-            continue
-        shapes = shapes_of(child, call)
-        if shapes is False:
-            parts += _parts_below(child, child_path, calls, missed, shapes_of)
-            continue
-        try:
-            parts.append(_part(child, call, shapes, child_path))
-        except CaptureError as error:
-            missed.append(_missed(child, child_path, error))
-            parts += _parts_below(child, child_path, calls, missed, shapes_of)
-    return parts
-
-
-def _part(module: torch.nn.Module, call: Call, dynamic_shapes: Any, path: str) -> _Part:
-    args, kwargs = _unmarked((call.args, call.kwargs))
-    with _without_hooks(module), planned(module):
-        graph = capture_module(module, args, kwargs, dynamic_shapes, path)
-    # GuardedForward asks first, and what does not fit runs in PyTorch.
-    graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
-    return _Part(path, module, graph, call, input_specs(graph))
-
-
-def _unmarked(values: Any) -> Any:
-    """The same tensors as new objects: torch.export marks those that it is given, and a second try
-    would obey the marks of the first."""
-    known: dict[int, torch.Tensor] = {}
-    return pytree.tree_map_only(
-        torch.Tensor, lambda tensor: known.setdefault(id(tensor), tensor.detach()), values
+def _total(
+    captured: Captured,
+    lowered: Sequence[Lowered],
+    coverages: Sequence[Coverage],
+    *,
+    timed: bool = False,
+) -> Coverage:
+    """The coverage of the whole model."""
+    total = Coverage.total(coverages)
+    rows = outside_rows(captured.outside, timed=timed)
+    return replace(
+        total,
+        rejections=(*total.rejections, *captured.missed, *rows),
+        runtime=runtime_rows(lowered),
     )
-
-
-@contextmanager
-def _without_hooks(module: torch.nn.Module) -> Iterator[None]:
-    """Only `forward` is replaced: the module's own hooks go on being called around it."""
-    names = ("_forward_hooks", "_forward_pre_hooks")
-    hooks = {name: module.__dict__[name] for name in names}
-    module.__dict__.update({name: OrderedDict() for name in names})
-    try:
-        yield
-    finally:
-        module.__dict__.update(hooks)
-
-
-def _missed(module: torch.nn.Module, path: str, error: CaptureError) -> RejectionRow:
-    return RejectionRow(
-        node=path or type(module).__name__,
-        target=type(module).__name__,
-        code="capture",
-        detail=str(error),
-        module=path,
-        source="",
-        flops=0,
-        computes=False,
-    )
-
-
-def _twin(model: torch.nn.Module) -> torch.nn.Module:
-    """A deep copy of the modules that shares every tensor with `model`."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from .ahead_of_time import capture_model
 from .border import border_values
 from .comparison import Difference, compare
 from .engines.base import EngineBackend
 from .engines.select import select
 from .halving import first_wrong
 from .partition import Cluster
+from .parts import capture_model
 from .runtime import EngineModule
 from .settings import Settings
 from .settle import build_cluster, settle

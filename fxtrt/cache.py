@@ -46,7 +46,7 @@ class PlanCache:
 
     def get(self, key: EngineKey) -> bytes | None:
         """The plan of `key`, or None. A damaged file is removed, logged, and counts as absent."""
-        path = self._path(key)
+        path = self.path(key)
         try:
             plan = read_plan(path)
         except FileNotFoundError:
@@ -66,14 +66,15 @@ class PlanCache:
             log.warning("a plan of %d bytes is not kept: see cache_limit_bytes", len(plan))
             return
         try:
-            write_plan(self._path(key), header, plan)
+            write_plan(self.path(key), header, plan)
         except OSError as error:
             log.warning("the plan cache at %s could not be written: %s", self._directory, error)
         else:
             if self._limit is not None:
                 evict(self._directory, self._limit)
 
-    def _path(self, key: EngineKey) -> Path:
+    def path(self, key: EngineKey) -> Path:
+        """Where the plan of `key` is, or would be."""
         return self._directory / f"{self._kind}s" / f"{key.digest}.{self._kind}"
 
 

@@ -22,7 +22,7 @@ from .graph import attribute
 from .registry import registered
 from .settings import Settings
 
-__all__ = ["EngineKey"]
+__all__ = ["EngineKey", "code_digest", "weight_digest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class EngineKey:
             backend.fingerprint,
             f"torch {torch.__version__}",
             settings.build_digest(),
-            _code_digest(),
+            code_digest(),
         )
         return cls(_sha256(*parts))
 
@@ -58,7 +58,7 @@ def _structure(cluster: GraphModule) -> list[str]:
         if node.op == "placeholder":
             content, args = f"input {len(sources)}", ()
         elif node.op == "get_attr":
-            content = _weight_digest(attribute(cluster, node))
+            content = weight_digest(attribute(cluster, node))
         else:
             content = _target_name(node.target)
         value = symbols.describe(node.meta.get("val"))
@@ -114,7 +114,7 @@ class _Symbols:
 
 
 @functools.cache
-def _code_digest() -> str:
+def code_digest() -> str:
     """A digest of the source files that networks are made by, third-party converters included."""
     here = Path(__file__).parent
     files = {*here.glob("*.py"), *(here / "engines").glob("*.py")}
@@ -129,7 +129,8 @@ def _is_family(module: str) -> bool:
     return module.startswith("fxtrt.converters.")
 
 
-def _weight_digest(tensor: torch.Tensor) -> str:
+def weight_digest(tensor: torch.Tensor) -> str:
+    """A digest of a tensor's dtype, shape and values."""
     flat = tensor.detach().cpu().contiguous().flatten()
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\0".encode())
     if flat.numel():

@@ -12,6 +12,7 @@ FxtrtError
   SlotTimeout         a request that waited too long for a slot
   CacheError          a cache file that is damaged or is not ours
   ReportError         a file that is no report, or one of another version
+  ArtifactError       a compiled model that cannot be saved, or a file that does not fit the model
 
 A `Rejection` (fxtrt.registry) says why a node stays in PyTorch; it is a value, never an exception.
 """
@@ -19,6 +20,7 @@ A `Rejection` (fxtrt.registry) says why a node stays in PyTorch; it is a value, 
 from __future__ import annotations
 
 __all__ = [
+    "ArtifactError",
     "BuildError",
     "CacheError",
     "CaptureError",
@@ -80,3 +82,7 @@ class CacheError(FxtrtError):
 
 class ReportError(FxtrtError):
     """A file that is no report of fxtrt's, or one of a version that it does not read."""
+
+
+class ArtifactError(FxtrtError):
+    """A compiled model that cannot be saved; or a file that is damaged, or not of this model."""

@@ -7,7 +7,14 @@ from collections.abc import Iterable
 
 from torch.fx import GraphModule, Node
 
-__all__ = ["line_text", "module_path", "set_module_prefix", "shared_path", "source_line"]
+__all__ = [
+    "last_frame",
+    "line_text",
+    "module_path",
+    "set_module_prefix",
+    "shared_path",
+    "source_line",
+]
 
 _RESUMED = re.compile(r"^torch_dynamo_resume_in_(?P<function>.+)_at_\d+$")
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
@@ -20,6 +27,16 @@ def source_line(node: Node) -> str | None:
         return None
     last = frames[-1]
     return line_text(last["file"], int(last["line"]), last["function"])
+
+
+def last_frame(node: Node) -> str:
+    """The part of a stack trace that `source_line` reads, without the file's folder; or ""."""
+    frames = list(_FRAME.finditer(node.meta.get("stack_trace") or ""))
+    if not frames:
+        return ""
+    last = frames[-1]
+    file = last["file"].rsplit("/", 1)[-1]
+    return f'File "{file}", line {last["line"]}, in {last["function"]}'
 
 
 def line_text(file: str, line: int, function: str) -> str:

@@ -22,7 +22,7 @@ from torch.fx import Graph, GraphModule
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from fxtrt.capture import trace
-from fxtrt.engine_key import EngineKey, _code_digest, _Symbols
+from fxtrt.engine_key import EngineKey, _Symbols, code_digest
 from fxtrt.engines.reference import ReferenceBackend
 from fxtrt.registry import Converter, registered
 from fxtrt.settings import Settings
@@ -241,7 +241,7 @@ def test_the_key_covers_the_code_that_makes_networks(
 ) -> None:
     def of_source(source: str) -> EngineKey:
         (tmp_path / "fxtrt_third_party.py").write_text(source)
-        _code_digest.cache_clear()
+        code_digest.cache_clear()
         return key(lambda x, y: x + y)
 
     monkeypatch.syspath_prepend(tmp_path)
@@ -254,4 +254,4 @@ def test_the_key_covers_the_code_that_makes_networks(
     assert first != second == of_source("def build(ctx, x):\n    return x\n")
     assert second != of_source("def build(ctx, x):\n    return ctx.unary('SIN', x)\n")
     monkeypatch.undo()
-    _code_digest.cache_clear()
+    code_digest.cache_clear()

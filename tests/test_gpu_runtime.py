@@ -165,15 +165,15 @@ def assert_near(model: Callable[..., Any], x: torch.Tensor, actual: torch.Tensor
 
 
 @pytest.mark.parametrize(
-    ("streams", "slots"),
-    [(True, 1), (True, 4), (False, 4)],
-    ids=["one slot", "8 streams", "default stream"],
+    ("streams", "slots", "requests"),
+    [(True, 1, 300), (True, 4, 300), (True, 8, 1000), (False, 8, 1000)],
+    ids=["one slot", "4 slots", "8 slots", "default stream"],
 )
-def test_eight_threads_equal_one(streams: bool, slots: int, plans: Path) -> None:
+def test_eight_threads_equal_one(streams: bool, slots: int, requests: int, plans: Path) -> None:
     model = net(split=True)
     fast = compiled(model, plans, dynamic=True, slots=slots)
     draw = random.Random(0)
-    inputs = [image(draw) for _ in range(300)]
+    inputs = [image(draw) for _ in range(requests)]
     expected = one_by_one(fast, inputs)
     assert runtime(fast).made == 1, "one thread on one stream takes one slot"
     for x, result in list(zip(inputs, expected, strict=True))[:5]:
@@ -241,6 +241,23 @@ def test_a_whole_model_replays(split: bool, plans: Path) -> None:
     assert row.recorded == 2
     with torch.inference_mode():
         assert torch.equal(fast(inputs[0]), expected[0])
+
+
+@pytest.mark.parametrize("cuda_graphs", [False, True], ids=["engines", "CUDA graphs"])
+def test_a_loaded_model_gives_the_same_bits(cuda_graphs: bool, plans: Path, tmp_path: Path) -> None:
+    fast = compiled(net(split=True), plans, dynamic=True)
+    draw = random.Random(4)
+    inputs = [image(draw, 48, 32) for _ in range(4)] + [image(draw) for _ in range(4)]
+    expected = one_by_one(fast, inputs)
+    fxtrt.save(fast, tmp_path / "net.fxtrt")
+    loaded = fxtrt.load(
+        tmp_path / "net.fxtrt", net(split=True), cache_dir=tmp_path, cuda_graphs=cuda_graphs
+    )
+    assert_same(one_by_one(loaded, inputs), expected)
+    builds = [row.build for row in fxtrt.report(loaded).clusters]
+    assert [build.cached for build in builds if build is not None] == [True] * 2
+    assert runtime(loaded).recorded == cuda_graphs
+    assert runtime(loaded).fallbacks == ()
 
 
 @pytest.mark.parametrize("streams", [True, False], ids=["streams", "default stream"])

@@ -108,6 +108,16 @@ PANOPTIC_FPN = register(
             ),
         },
         image_sizes,
+        glue=(
+            "detectron2.modeling.meta_arch.rcnn.GeneralizedRCNN._postprocess",
+            "detectron2.modeling.poolers.ROIPooler.forward",
+            "detectron2.modeling.proposal_generator.rpn.find_top_rpn_proposals",
+            "detectron2.modeling.roi_heads.cascade_rcnn.fast_rcnn_inference",
+            "detectron2.modeling.roi_heads.fast_rcnn.fast_rcnn_inference",
+            "detectron2.modeling.roi_heads.keypoint_head.keypoint_rcnn_inference",
+            "detectron2.modeling.roi_heads.mask_head.mask_rcnn_inference",
+            "detectron2.structures.ImageList.from_tensors",
+        ),
     )
 )
 

@@ -31,11 +31,14 @@ class ComponentPlan:
                   without a branch that depends on data.
     dynamic_shapes: of the model's positional arguments, the sizes that vary from call to call, as
                   `torch.export` takes them, where `fxtrt.compile` is not told; None keeps all.
+    glue:         names, as in `equivalents`, of what breaks Dynamo's graph many times and has
+                  nothing for an engine; `prepare` keeps it out of Dynamo.
     """
 
     architecture: str
     equivalents: Equivalents = field(repr=False)
     dynamic_shapes: Callable[..., Any] | None = field(default=None, repr=False)
+    glue: tuple[str, ...] = field(default=(), repr=False)
 
 
 _PLANS: dict[str, ComponentPlan] = {}

@@ -98,6 +98,15 @@ GENERALIZED_RCNN = register(
             f"{_DETECTION}.roi_heads.heatmaps_to_keypoints": heatmaps_to_keypoints,
             f"{_DETECTION}.transform.paste_masks_in_image": paste_masks_in_image,
         },
+        glue=(
+            "torchvision.models.detection.roi_heads.RoIHeads.postprocess_detections",
+            "torchvision.models.detection.roi_heads.keypointrcnn_inference",
+            "torchvision.models.detection.roi_heads.maskrcnn_inference",
+            "torchvision.models.detection.rpn.RegionProposalNetwork.filter_proposals",
+            "torchvision.models.detection.transform.GeneralizedRCNNTransform.forward",
+            "torchvision.models.detection.transform.GeneralizedRCNNTransform.postprocess",
+            "torchvision.ops.poolers.MultiScaleRoIAlign.forward",
+        ),
     )
 )
 RETINANET = register(

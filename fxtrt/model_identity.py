@@ -1,0 +1,228 @@
+"""Says what a model is, apart from the values of its weights, in words that another process can
+compare."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import hashlib
+import importlib.metadata
+import sys
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+import torch
+
+from .detection import plan_of
+from .engine_key import code_digest, weight_digest
+
+__all__ = ["difference", "identity_of", "weights_digest"]
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_INTERNAL = frozenset(torch.nn.Module().__dict__) - {"training", *_HOOKS}
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, range, slice)
+_OF_TORCH = (torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size)
+_FUNCTIONS = (type, FunctionType, BuiltinFunctionType, MethodType, torch._ops.OpOverload)
+_LONGEST, _DEEPEST = 200, 12
+_ONE_OF = {
+    "versions": "the version of",
+    "process": "torch's",
+    "modules": "the module",
+    "tensors": "the weight",
+    "attributes": "the attribute",
+}
+_UNSEEN = "?"
+"""Stands for what cannot be compared between processes."""
+
+
+def identity_of(model: torch.nn.Module) -> dict[str, Any]:
+    """All that a capture of `model` depends on besides its inputs and the values of its weights.
+
+    Returns:
+        JSON: "modules", the class of each; "attributes" of each that are no weights; "tensors",
+        each one's dtype, shape, strides and device; "files", digests of the sources of all these
+        classes and functions; "versions" of their packages; "process", torch's defaults; "unseen",
+        the attributes that hold something whose content cannot be told.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    words = _Words({id(module): path for path, module in reversed(modules.items())})
+    attributes: dict[str, str] = {}
+    for path, module in modules.items():
+        words.note(type(module))
+        if (plan := plan_of(module)) is not None:
+            for equivalent in plan.equivalents.values():
+                words.note(equivalent)
+        for name, value in module.__dict__.items():
+            if name in _HOOKS:
+                value = list(value.values())
+            if name not in _INTERNAL and value != []:
+                attributes[f"{path}.{name}".removeprefix(".")] = words.short(value)
+    return {
+        "modules": {path: _name(type(module)) for path, module in modules.items()},
+        "attributes": attributes,
+        "tensors": {name: _form(tensor) for name, tensor in _tensors(model)},
+        "files": {name: _file_digest(name) for name in sorted(words.sources)},
+        "versions": _versions(words.sources),
+        "process": {"default dtype": str(torch.get_default_dtype())},
+        "unseen": [name for name, text in attributes.items() if _UNSEEN in text],
+    }
+
+
+def difference(saved: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
+    """The first thing that two identities differ in, or None."""
+    for kind in (*_ONE_OF, "files"):
+        before, now = saved[kind], found[kind]
+        for name in dict.fromkeys((*before, *now)):
+            was, is_now = (one.get(name) or "not there" for one in (before, now))
+            if was == is_now or (kind == "versions" and "not there" in (was, is_now)):
+                continue  # Another package is a matter of other modules and attributes.
+            if kind == "files":
+                return f"the source of {name} has changed"
+            return f"{_ONE_OF[kind]} {name!r} was {was}, and is now {is_now}"
+    return None
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """A digest of the values of all parameters and buffers, under their names."""
+    tensors = _tensors(model)
+    unique = {id(tensor): tensor for _, tensor in tensors}
+    with ThreadPoolExecutor(4) as pool:  # hashlib lets other threads run
+        digests = dict(zip(unique, pool.map(weight_digest, unique.values()), strict=True))
+    named = "\n".join(f"{name} {digests[id(tensor)]}" for name, tensor in tensors)
+    return hashlib.sha256(named.encode()).hexdigest()
+
+
+def _tensors(model: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
+    parameters = model.named_parameters(remove_duplicate=False)
+    return sorted([*parameters, *model.named_buffers(remove_duplicate=False)], key=lambda p: p[0])
+
+
+def _form(tensor: torch.Tensor) -> str:
+    return f"{tensor.dtype} {tuple(tensor.shape)} {tuple(tensor.stride())} on {tensor.device}"
+
+
+def _versions(sources: set[str]) -> dict[str, str]:
+    packages = sorted({"torch", *(name.partition(".")[0] for name in sources)} - {"__main__"})
+    versions = {name: _version(name) for name in packages}
+    return versions | {"fxtrt": _version("fxtrt"), "fxtrt's code": code_digest()}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return str(getattr(sys.modules.get(package), "__version__", "unknown"))
+
+
+def _file_digest(module: str) -> str:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None or not Path(file).is_file():
+        return "no file"
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def _name(value: Any) -> str:
+    module = getattr(value, "__module__", None) or "builtins"
+    return f"{module}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+
+
+def _bound(function: Any) -> list[Any]:
+    """What a function holds besides its code: defaults, and variables of the function around it."""
+    cells = getattr(function, "__closure__", None) or ()
+    contents = [cell.cell_contents for cell in cells if cell != type(cell)()]
+    return [*(getattr(function, "__defaults__", None) or ()), *contents]
+
+
+class _Words:
+    """Tells values in words that are the same in every process.
+
+    sources: the modules that the classes and functions among them come from.
+    """
+
+    def __init__(self, paths: Mapping[int, str]) -> None:
+        """
+        Args:
+            paths: of the model's modules, by id.
+        """
+        self._paths = paths
+        self._visited: dict[int, int] = {}
+        self.sources: set[str] = set()
+
+    def note(self, value: Any) -> None:
+        """Take the source of a class, with those of its bases, or of a function."""
+        for one in value.__mro__ if isinstance(value, type) else [value]:
+            module = getattr(one, "__module__", None)
+            is_torch = (module or "builtins").partition(".")[0] in ("builtins", "torch")
+            if module is not None and not is_torch:
+                self.sources.add(module)
+
+    def short(self, value: Any) -> str:
+        """`value` in words; of many words a digest."""
+        self._visited.clear()
+        text = "".join(self._tell(value, 0))
+        if len(text) <= _LONGEST:
+            return text
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        unseen = _UNSEEN * (_UNSEEN in text)
+        return f"{text[: _LONGEST // 2].replace(_UNSEEN, '')}... {digest}{unseen}"
+
+    def _tell(self, value: Any, depth: int) -> Iterator[str]:
+        if isinstance(value, enum.Enum):
+            yield f"{_name(type(value))}.{value.name}"
+        elif isinstance(value, _PLAIN):
+            yield repr(value).replace(_UNSEEN, "\\x3f")
+        elif isinstance(value, _OF_TORCH):
+            yield str(value)
+        elif isinstance(value, torch.Tensor):
+            yield f"tensor {_form(value)} {weight_digest(value)}"
+        elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
+            digest = hashlib.sha256(value.tobytes()).hexdigest()
+            yield f"array {value.dtype} {value.shape} {digest}"
+        elif id(value) in self._paths:
+            yield f"the module {self._paths[id(value)]!r}"
+        elif depth > _DEEPEST:
+            yield _UNSEEN
+        elif id(value) in self._visited:
+            yield f"number {self._visited[id(value)]} again"
+        else:
+            self._visited[id(value)] = len(self._visited)
+            yield from self._tell_parts(value, depth + 1)
+
+    def _tell_parts(self, value: Any, depth: int) -> Iterator[str]:
+        parts: Any
+        if isinstance(value, _FUNCTIONS):
+            self.note(value)
+            yield _name(value)
+            parts = [value.__self__] if isinstance(value, MethodType) else _bound(value)
+        elif isinstance(value, functools.partial):
+            yield "partial"
+            parts = [value.func, value.args, value.keywords]
+        elif isinstance(value, Mapping):
+            yield _name(type(value))
+            parts = [part for item in value.items() for part in item]
+        elif isinstance(value, (set, frozenset)):
+            yield f"set {sorted(''.join(self._tell(item, depth)) for item in value)}"
+            return
+        elif isinstance(value, (list, tuple)):
+            yield _name(type(value))
+            parts = value
+        else:
+            parts = yield from self._tell_object(value)
+        yield "("
+        for part in parts:
+            yield from self._tell(part, depth)
+            yield ", "
+        yield ")"
+
+    def _tell_object(self, value: Any) -> Generator[str, None, list[Any]]:
+        self.note(type(value))
+        yield _name(type(value))
+        state = getattr(value, "__dict__", None)
+        if state is None:
+            yield _UNSEEN
+            return []
+        return [part for item in state.items() for part in item]

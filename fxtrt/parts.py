@@ -1,0 +1,252 @@
+"""Captures a model: the whole where it exports, else each largest part that does."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
+
+from .calls import Call, record_calls
+from .capture import capture_module, require_inference
+from .convert import input_specs
+from .detection import plan_of, planned
+from .engines.network import TensorSpec
+from .errors import ArtifactError, CaptureError
+from .lists import require_matches
+from .model_identity import identity_of
+from .outside import OutsideCall
+from .part_shapes import PartShapes, image_shapes, region_counts
+from .pass_manager import run_passes
+from .report import RejectionRow
+from .settings import Settings
+from .stored_graph import StoredGraph, store
+
+__all__ = ["Captured", "Part", "capture_model", "prepare", "twin_of"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A module that was captured whole, ready to lower.
+
+    stored: the graph before the passes, to be saved; or why that cannot be.
+    """
+
+    path: str
+    module: torch.nn.Module
+    graph: GraphModule
+    call: Call
+    specs: Sequence[TensorSpec]
+    stored: StoredGraph | ArtifactError
+
+    def values(self) -> list[Any]:
+        """What the call passes, one value for each placeholder of the graph."""
+        return pytree.tree_leaves((self.call.args, self.call.kwargs))
+
+    @property
+    def has_values(self) -> bool:
+        """Whether the tensors of the call do; those of a restored graph have shapes only."""
+        return not any(isinstance(v, torch.Tensor) and v.is_meta for v in self.values())
+
+    def without_values(self) -> Part:
+        """The same, without the memory of the call's tensors."""
+
+        def blank(tensor: torch.Tensor) -> torch.Tensor:
+            return torch.empty_like(tensor, device="meta")
+
+        args, kwargs = pytree.tree_map_only(
+            torch.Tensor, blank, (tuple(self.call.args), dict(self.call.kwargs))
+        )
+        return replace(self, call=Call(args, kwargs))
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A copy of a model, its parts, and what belongs to none of them.
+
+    identity: of the model before it was captured, as `identity_of` gives it.
+    missed:   the modules that could not be captured.
+    outside:  the calls that they make themselves.
+    others:   the parts of a detector that was captured whole, for images of other sizes.
+    """
+
+    model: torch.nn.Module
+    identity: Mapping[str, Any]
+    parts: Sequence[Part]
+    missed: Sequence[RejectionRow]
+    outside: Sequence[OutsideCall]
+    others: Sequence[Part] = ()
+
+    def without_values(self) -> Captured:
+        """The same, without the memory of the example's tensors."""
+        parts = [part.without_values() for part in self.parts]
+        others = [part.without_values() for part in self.others]
+        return replace(self, parts=parts, others=others)
+
+
+def capture_model(
+    model: torch.nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any, settings: Settings
+) -> Captured:
+    """The graphs of a copy of `model`, after the passes; arguments as in `compile`.
+
+    Raises:
+        SettingsError, CaptureError: with the way out.
+    """
+    if not isinstance(inputs, tuple):
+        raise CaptureError(f"inputs must be a tuple of arguments, not {type(inputs).__name__}")
+    require_inference(model, inputs)
+    twin = twin_of(model)
+    identity = identity_of(twin)
+    call = Call(inputs, {})
+    missed: list[RejectionRow] = []
+    outside: list[OutsideCall] = []
+    others: list[Part] = []
+    try:
+        parts = [_whole(twin, call, dynamic_shapes, missed)]
+        if dynamic_shapes is None and all(spec.is_static for spec in parts[0].specs):
+            others = _parts_for_other_sizes(twin, call, settings)
+    except CaptureError as error:
+        if dynamic_shapes is not None:
+            raise
+        missed.append(_missed(twin, "", error))
+        calls, watch = record_calls(twin, call)
+        parts = _parts_below(twin, "", calls, missed, region_counts)
+        outside = watch.below([part.path for part in parts])
+    captured = Captured(twin, identity, parts, missed, outside, others)
+    prepare(captured, settings)
+    return captured
+
+
+def prepare(captured: Captured, settings: Settings) -> None:
+    """Run the passes over all graphs.
+
+    Raises:
+        SettingsError: a pattern names no node of the model.
+    """
+    for part in (*captured.parts, *captured.others):
+        run_passes(part.graph)
+    nodes = [node for part in captured.parts for node in part.graph.graph.nodes]
+    require_matches(settings.patterns, nodes)
+
+
+def _parts_for_other_sizes(model: torch.nn.Module, call: Call, settings: Settings) -> list[Part]:
+    """The parts of a detector that has a plan, with dynamic heights and widths."""
+    if plan_of(model) is None or settings.other_sizes != "parts" or settings.fuel is not None:
+        return []
+    calls, _ = record_calls(model, call)
+    shapes = image_shapes(calls, settings.max_growth or 1)
+    missed: list[RejectionRow] = []
+    parts = [] if shapes is None else _parts_below(model, "", calls, missed, shapes)
+    for row in missed:
+        log.info("%s is not captured for other image sizes: %s", row.module, row.detail)
+    return parts
+
+
+def _whole(
+    model: torch.nn.Module, call: Call, dynamic_shapes: Any, missed: list[RejectionRow]
+) -> Part:
+    """The whole model; where it is not told, the sizes vary that its architecture's plan says.
+
+    Where they cannot, that is added to `missed`, and the example's sizes are the only ones.
+    """
+    plan = plan_of(model)
+    if dynamic_shapes is None and plan is not None and plan.dynamic_shapes is not None:
+        try:
+            return _part(model, call, plan.dynamic_shapes(*call.args), "")
+        except CaptureError as error:
+            row = _missed(model, "", error)
+            missed.append(replace(row, detail=f"other sizes than the example's: {row.detail}"))
+    return _part(model, call, dynamic_shapes, "")
+
+
+def _parts_below(
+    module: torch.nn.Module,
+    path: str,
+    calls: Mapping[str, Call],
+    missed: list[RejectionRow],
+    shapes_of: PartShapes,
+) -> list[Part]:
+    """The largest submodules that can be captured; what cannot is added to `missed`."""
+    parts: list[Part] = []
+    for name, child in module.named_children():
+        child_path = f"{path}.{name}" if path else name
+        call = calls.get(child_path)
+        if call is None:
+            parts += _parts_below(child, child_path, calls, missed, shapes_of)
+            continue
+        shapes = shapes_of(child, call)
+        if shapes is False:
+            parts += _parts_below(child, child_path, calls, missed, shapes_of)
+            continue
+        try:
+            parts.append(_part(child, call, shapes, child_path))
+        except CaptureError as error:
+            missed.append(_missed(child, child_path, error))
+            parts += _parts_below(child, child_path, calls, missed, shapes_of)
+    return parts
+
+
+def _part(module: torch.nn.Module, call: Call, dynamic_shapes: Any, path: str) -> Part:
+    args, kwargs = _unmarked((call.args, call.kwargs))
+    with _without_hooks(module), planned(module):
+        graph = capture_module(module, args, kwargs, dynamic_shapes, path)
+    # GuardedForward asks first, and what does not fit runs in PyTorch.
+    graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
+    return Part(path, module, graph, call, input_specs(graph), _stored(graph, module, call))
+
+
+def _stored(graph: GraphModule, module: torch.nn.Module, call: Call) -> StoredGraph | ArtifactError:
+    # Now, because the passes and the engines take the graph apart. It takes some 0.1 s.
+    try:
+        return store(graph, module, call)
+    except ArtifactError as error:
+        return error
+
+
+def _unmarked(values: Any) -> Any:
+    """The same tensors as new objects: torch.export marks those that it is given, and a second try
+    would obey the marks of the first."""
+    known: dict[int, torch.Tensor] = {}
+    return pytree.tree_map_only(
+        torch.Tensor, lambda tensor: known.setdefault(id(tensor), tensor.detach()), values
+    )
+
+
+@contextmanager
+def _without_hooks(module: torch.nn.Module) -> Iterator[None]:
+    """Only `forward` is replaced: the module's own hooks go on being called around it."""
+    names = ("_forward_hooks", "_forward_pre_hooks")
+    hooks = {name: module.__dict__[name] for name in names}
+    module.__dict__.update({name: OrderedDict() for name in names})
+    try:
+        yield
+    finally:
+        module.__dict__.update(hooks)
+
+
+def _missed(module: torch.nn.Module, path: str, error: CaptureError) -> RejectionRow:
+    return RejectionRow(
+        node=path or type(module).__name__,
+        target=type(module).__name__,
+        code="capture",
+        detail=str(error),
+        module=path,
+        source="",
+        flops=0,
+        computes=False,
+    )
+
+
+def twin_of(model: torch.nn.Module) -> torch.nn.Module:
+    """A deep copy of the modules that shares every tensor with `model`."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})

@@ -1,0 +1,82 @@
+"""A prepared detector is a few large graphs under torch.compile, and says the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("torchvision", reason="torchvision is not installed")
+
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import MultiScaleRoIAlign
+
+import fxtrt
+from fxtrt.comparison import compare
+from fxtrt.detection import ComponentPlan, prepare, register
+from fxtrt.detection.plans import _PLANS
+from fxtrt.errors import CaptureError
+from fxtrt.examples import calibrate, load_photograph
+
+
+@pytest.fixture(autouse=True)
+def fresh_dynamo() -> Iterator[None]:
+    torch._dynamo.reset()
+    with torch.no_grad():
+        yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.slow
+def test_a_prepared_detector_is_few_graphs() -> None:
+    torch.manual_seed(0)
+    backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None)
+    size = {"min_size": 128, "max_size": 160, "box_detections_per_img": 10}
+    model = FasterRCNN(backbone, num_classes=5, rpn_post_nms_top_n_test=60, **size).eval()
+    inputs = ([torch.nn.functional.avg_pool2d(load_photograph(), 4)],)
+    calibrate(model, inputs)
+    expected = model(*inputs)
+    assert len(expected[0]["boxes"]) == 10
+    undo = prepare(model)
+    try:
+        compiled: Any = torch.compile(model, backend="fxtrt", options={"engine": "reference"})
+        assert all(difference.agrees for difference in compare(compiled(*inputs), expected))
+    finally:
+        undo()
+    coverage = fxtrt.report(compiled)
+    assert coverage.flops_share == 1.0
+    # Backbone, RPN head with the decoding of its boxes, box head; an unprepared model has dozens.
+    assert len(coverage.pictures) == 3
+    assert len(coverage.clusters) <= 4
+
+
+def test_the_originals_come_back() -> None:
+    model = FasterRCNN(resnet_fpn_backbone(backbone_name="resnet18", weights=None), 5)
+    original = MultiScaleRoIAlign.forward
+    undo = prepare(model)
+    assert MultiScaleRoIAlign.forward is not original
+    undo()
+    assert MultiScaleRoIAlign.forward is original
+
+
+class Unknown(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def test_an_architecture_without_a_plan_says_what_to_do() -> None:
+    with pytest.raises(CaptureError, match="Unknown has no plan that names its glue: register one"):
+        prepare(Unknown())
+
+
+def test_a_name_that_does_not_exist_is_named() -> None:
+    name = f"{Unknown.__module__}.{Unknown.__qualname__}"
+    register(ComponentPlan(name, {}, glue=("torchvision.ops.poolers.no_such_function",)))
+    try:
+        with pytest.raises(CaptureError, match=r"there is no torchvision\.ops\.poolers\.no_such"):
+            prepare(Unknown())
+    finally:
+        del _PLANS[name]

@@ -1,0 +1,381 @@
+"""What was saved and loaded answers as what was compiled, to the bit, or says what is not the
+same."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from artifact_models import CASES, Cut, case, detector
+from torch import nn
+from torch.utils import _pytree as pytree
+
+import fxtrt
+from fxtrt.artifact_file import ArtifactFile, write_artifact
+from fxtrt.cache import entries
+from fxtrt.errors import ArtifactError, CaptureError, SettingsError
+from fxtrt.guarded import GuardedForward
+
+HERE = Path(__file__).parent
+
+
+def compiled(name: str, **options: Any) -> nn.Module:
+    _, dynamic_shapes, (example, *_) = CASES[name]
+    options = {"engine": "reference", "min_cluster_size": 1, **options}
+    return fxtrt.compile(case(name), example, dynamic_shapes=dynamic_shapes, **options)
+
+
+def answers(model: nn.Module, name: str) -> list[Any]:
+    with torch.no_grad():
+        return [model(*call) for call in CASES[name][2]]
+
+
+def assert_equal(actual: Any, expected: Any) -> None:
+    assert pytree.tree_structure(actual) == pytree.tree_structure(expected)
+    for a, e in zip(pytree.tree_leaves(actual), pytree.tree_leaves(expected), strict=True):
+        assert torch.equal(a, e)
+        assert a.stride() == e.stride()
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("saved") / "model.fxtrt"
+    fxtrt.save(compiled("dynamic"), path)
+    return path
+
+
+@pytest.fixture
+def saved(first: Path, tmp_path: Path) -> Path:
+    """A file of the "dynamic" model."""
+    return Path(shutil.copy(first, tmp_path))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_loaded_model_is_the_compiled_one(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = compiled(name)
+    expected, before = answers(fast, name), fxtrt.report(fast)
+    fxtrt.save(fast, tmp_path / "model.fxtrt")
+    monkeypatch.setattr(torch.export, "export", None)
+    loaded = fxtrt.load(tmp_path / "model.fxtrt", case(name))
+    assert_equal(answers(loaded, name), expected)
+    after = fxtrt.report(loaded)
+    assert [row.ops for row in after.clusters] == [row.ops for row in before.clusters]
+    assert [row.module_paths for row in after.clusters] == [
+        row.module_paths for row in before.clusters
+    ]
+    assert after.rejections == before.rejections
+    assert fallbacks(loaded) == fallbacks(fast)
+    assert len(fallbacks(fast)) == (2 if name == "parts" else 1)
+
+
+def fallbacks(model: nn.Module) -> list[dict[str, int]]:
+    forwards = [vars(module).get("forward") for module in model.modules()]
+    return [one.fallbacks for one in forwards if isinstance(one, GuardedForward)]
+
+
+_LOADER = """
+import sys, torch, fxtrt
+from artifact_models import CASES, Cut, case, detector
+from test_artifact import answers
+
+torch.export.export = None
+path, detectors, out = sys.argv[1:]
+found = fxtrt.load(detectors, detector()[0])
+with torch.no_grad():
+    detections = found(*detector()[1])
+assert not found.forward.fallbacks
+torch.save([answers(fxtrt.load(path, case("dynamic")), "dynamic"), detections], out)
+"""
+
+
+def test_another_process_gives_the_same_bits(saved: Path, tmp_path: Path) -> None:
+    """For convolutions of dynamic sizes, and for a detector that is one graph."""
+    model, inputs = detector()
+    fast = fxtrt.compile(model, inputs, engine="reference", other_sizes="pytorch")
+    path, out = tmp_path / "detector.fxtrt", tmp_path / "out"
+    fxtrt.save(fast, path)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}
+    command = [sys.executable, "-c", _LOADER, str(saved), str(path), str(out)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    with torch.no_grad():
+        expected = fast(*inputs)
+    assert expected[0]["boxes"].shape[0] > 0
+    assert_equal(torch.load(out), [answers(compiled("dynamic"), "dynamic"), expected])
+    assert path.stat().st_size < 2 << 20, "the weights are 77 MB"
+
+
+def test_plans_are_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FXTRT_CACHE_DIR", str(tmp_path / "other"))
+    path, options = tmp_path / "model.fxtrt", {"engine": "tensorrt_rtx", "optimization_level": 0}
+    fast = compiled("static", cache_dir=tmp_path / "cache", **options)
+    fxtrt.save(fast, path)
+    loaded = fxtrt.load(path, case("static"))
+    builds = [row.build for row in fxtrt.report(loaded).clusters]
+    assert builds
+    assert all(build is not None and build.cached for build in builds)
+    assert entries(tmp_path / "other") == []
+    with pytest.raises(ArtifactError, match="copy that one"):
+        fxtrt.save(loaded, path)
+    for entry in entries(tmp_path / "cache"):
+        entry.path.unlink()
+    with pytest.raises(ArtifactError, match="has left"):
+        fxtrt.save(fast, path)
+    with pytest.raises(ArtifactError, match="keeps no plans"):
+        fxtrt.save(compiled("static", cache_dir=None, **options), path)
+
+
+def test_a_damaged_plan_is_built_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "model.fxtrt"
+    options = {"engine": "tensorrt_rtx", "optimization_level": 0, "cache_dir": tmp_path}
+    fxtrt.save(compiled("static", **options), path)
+    with zipfile.ZipFile(path) as archive:
+        (plan,) = (info for info in archive.infolist() if info.filename.startswith("plans/"))
+        data = {info.filename: archive.read(info) for info in archive.infolist()}
+        comment = archive.comment
+    damaged = data[plan.filename]
+    data[plan.filename] = damaged[:-1] + bytes([damaged[-1] ^ 1])
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.comment = comment
+        for name, content in data.items():
+            archive.writestr(name, content)
+    with caplog.at_level(logging.WARNING):
+        loaded = fxtrt.load(path, case("static"))
+    assert "is damaged" in caplog.text
+    assert "save the model again" in caplog.text
+    assert [row.build.cached for row in fxtrt.report(loaded).clusters if row.build] == [False]
+
+
+def change_list(model: Any) -> None:
+    model.factors[1] = 0.75
+
+
+def change_object(model: Any) -> None:
+    model.second.padding_mode = "reflect"
+
+
+def add_hook(model: Any) -> None:
+    model.second.register_forward_hook(lambda module, args, result: result * 2)
+
+
+def replace_forward(model: Any) -> None:
+    model.norm.forward = model.first.forward
+
+
+def change_weight(model: Any) -> None:
+    with torch.no_grad():
+        model.second.bias[0] += 1
+
+
+def change_buffer(model: Any) -> None:
+    model.norm.running_mean += 1
+
+
+def change_module(model: Any) -> None:
+    model.norm = nn.InstanceNorm2d(4).eval()
+
+
+def change_dtype(model: Any) -> None:
+    model.first.half()
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (change_list, "attribute 'factors' was"),
+        (change_object, "attribute 'second.padding_mode' was 'zeros', and is now 'reflect'"),
+        (add_hook, "attribute 'second._forward_hooks' was not there"),
+        (replace_forward, "attribute 'norm.forward' was not there"),
+        (change_weight, "other weights"),
+        (change_buffer, "other weights"),
+        (change_module, "module 'norm' was torch.nn.modules.batchnorm.BatchNorm2d"),
+        (change_dtype, "weight 'first.bias' was torch.float32"),
+    ],
+)
+def test_a_changed_model_is_refused(change: Callable[[Any], None], names: str, saved: Path) -> None:
+    model = case("dynamic")
+    change(model)
+    with pytest.raises(ArtifactError, match=names):
+        fxtrt.load(saved, model)
+
+
+def test_another_model_or_one_in_training_is_refused(saved: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"the module '' was artifact_models.Sized"):
+        fxtrt.load(saved, Cut().eval())
+    with pytest.raises(CaptureError, match="training mode"):
+        fxtrt.load(saved, case("dynamic").train())
+
+
+def test_a_changed_source_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "written_model.py"
+    text = "import torch\nclass Net(torch.nn.Module):\n"
+    text += "    def forward(self, x):\n        return x.relu() + 1\n"
+    source.write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("written_model")
+    path, x = tmp_path / "model.fxtrt", torch.randn(4, 4)
+    fxtrt.save(fxtrt.compile(module.Net().eval(), (x,), engine="reference"), path)
+    fxtrt.load(path, module.Net().eval())
+    source.write_text(text.replace("+ 1", "+ 2"))
+    with pytest.raises(ArtifactError, match="the source of written_model has changed"):
+        fxtrt.load(path, module.Net().eval())
+
+
+def test_another_version_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fxtrt.model_identity.code_digest", lambda: "another")
+    with pytest.raises(ArtifactError, match='the version of "fxtrt\'s code" was'):
+        fxtrt.load(saved, case("dynamic"))
+
+
+def test_settings_are_kept_and_some_can_be_changed(tmp_path: Path) -> None:
+    path = tmp_path / "model.fxtrt"
+    fxtrt.save(compiled("dynamic", blacklist=("aten.sigmoid",), slots=2), path)
+    loaded = fxtrt.load(path, case("dynamic"), slots=3)
+    report = fxtrt.report(loaded)
+    assert [row.code for row in report.rejections] == ["blacklist"]
+    assert report.runtime[0].slots == 3
+    whole = fxtrt.load(path, case("dynamic"), blacklist=())
+    assert fxtrt.report(whole).rejections == ()
+    with pytest.raises(SettingsError, match="was captured with max_growth=None"):
+        fxtrt.load(path, case("dynamic"), max_growth=2)
+    with pytest.raises(SettingsError, match="no option"):
+        fxtrt.load(path, case("dynamic"), slot=3)
+
+
+def test_what_cannot_be_saved_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "model.fxtrt"
+    with pytest.raises(ArtifactError, match="takes what"):
+        fxtrt.save(case("static"), path)
+    with pytest.raises(ArtifactError, match="compile without it"):
+        fxtrt.save(compiled("static", fuel=1), path)
+    fast = compiled("static")
+    change_weight(fast)
+    with pytest.raises(ArtifactError, match="changed after compiling"):
+        fxtrt.save(fast, path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_a_file_that_is_cut_short_is_refused(share: float, saved: Path) -> None:
+    data = saved.read_bytes()
+    saved.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(ArtifactError, match=r"cut short|damaged"):
+        fxtrt.load(saved, case("dynamic"))
+
+
+def test_a_changed_byte_is_refused_wherever_it_is(saved: Path) -> None:
+    data = saved.read_bytes()
+    with ArtifactFile(saved) as file:
+        graph = file.read("graphs/0.json")
+    places = [data.index(graph), data.index(graph) + len(graph) // 2, data.index(b'{"model"') + 40]
+    for place in (*places, len(data) - 3):
+        changed = bytearray(data)
+        changed[place] ^= 1
+        saved.write_bytes(changed)
+        with pytest.raises(ArtifactError, match=r"damaged|cut short|no artifact"):
+            fxtrt.load(saved, case("dynamic"))
+    saved.write_bytes(data)
+    fxtrt.load(saved, case("dynamic"))
+
+
+def rewrite(path: Path, change: Callable[[Any], None]) -> None:
+    """Make another file of it, whole and with true digests."""
+    with ArtifactFile(path) as file:
+        graph = json.loads(file.read("graphs/0.json"))
+        manifest, constants = file.manifest, file.read("graphs/0.constants")
+    change(graph)
+    contents = {"graphs/0.json": json.dumps(graph).encode(), "graphs/0.constants": constants}
+    write_artifact(path, manifest, contents, {})
+
+
+def call_another(name: str) -> Callable[[Any], None]:
+    def change(graph: Any) -> None:
+        node = next(node for node in graph["nodes"] if node[1] == "call_function")
+        node[2] = name
+
+    return change
+
+
+def add_expression(*content: Any) -> Callable[[Any], None]:
+    return lambda graph: graph["expressions"].append(list(content))
+
+
+def hold(value: Any) -> Callable[[Any], None]:
+    return lambda graph: graph["nodes"][-1][4].update({"dict": {"x": value}})
+
+
+def take(kind: str, context: str) -> Callable[[Any], None]:
+    return lambda graph: graph["takes"].update({"type": kind, "context": context})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        call_another("torch.os.system"),
+        call_another("builtins.eval"),
+        call_another("aten.no_such_operator.default"),
+        call_another("load_library.__call__.default"),
+        add_expression("call", "sympy.core.function.Lambda", []),
+        add_expression("call", "os.system", []),
+        add_expression("eval", "1 + 1", []),
+        hold({"torch": "load"}),
+        hold({"pickle": "..."}),
+        take("collections.defaultdict", '{"default_factory_module": "os"}'),
+        take("builtins.dict", '[{"__enum__": true, "fqn": "antigravity:x", "name": "y"}]'),
+        lambda graph: graph["attributes"].update({"first.weight": ["weight", "another"]}),
+        lambda graph: graph["nodes"].pop(0),
+        lambda graph: graph.pop("nodes"),
+    ],
+)
+def test_a_file_can_name_nothing_but_a_graph(change: Callable[[Any], None], saved: Path) -> None:
+    rewrite(saved, lambda graph: None)
+    fxtrt.load(saved, case("dynamic"))
+    rewrite(saved, change)
+    with pytest.raises(ArtifactError):
+        fxtrt.load(saved, case("dynamic"))
+    assert "antigravity" not in sys.modules
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from fxtrt.artifact_file import ArtifactFile, write_artifact
+
+path, letter = Path(sys.argv[1]), sys.argv[2]
+print("ready", flush=True)
+sys.stdin.readline()
+for turn in range(40):
+    write_artifact(path, {"by": letter}, {"data": letter.encode() * (100_000 + turn)}, {})
+    with ArtifactFile(path) as file:
+        data, by = file.read("data").decode(), file.manifest["by"]
+    assert data == by * len(data), "a mixture of two files"
+"""
+
+
+def test_two_processes_that_save_at_once_do_not_mix_their_files(tmp_path: Path) -> None:
+    path = tmp_path / "model.fxtrt"
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    writers = [
+        subprocess.Popen([sys.executable, "-c", _WRITER, str(path), letter], text=True, **pipes)
+        for letter in "ab"
+    ]
+    ready = [writer.stdout.readline() for writer in writers if writer.stdout is not None]
+    with ThreadPoolExecutor(2) as pool:
+        ends = list(pool.map(lambda writer: writer.communicate("go\n"), writers))
+    assert [writer.returncode for writer in writers] == [0, 0], ends
+    assert ready == ["ready\n"] * 2
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]

@@ -74,12 +74,23 @@ _HEADS: Equivalents = {
     "detectron2.modeling.roi_heads.mask_head.len": rows,
     "detectron2.structures.ROIMasks.to_bitmasks": to_bitmasks,
 }
+_GLUE = (
+    "detectron2.modeling.meta_arch.rcnn.GeneralizedRCNN._postprocess",
+    "detectron2.modeling.poolers.ROIPooler.forward",
+    "detectron2.modeling.proposal_generator.rpn.find_top_rpn_proposals",
+    "detectron2.modeling.roi_heads.cascade_rcnn.fast_rcnn_inference",
+    "detectron2.modeling.roi_heads.fast_rcnn.fast_rcnn_inference",
+    "detectron2.modeling.roi_heads.keypoint_head.keypoint_rcnn_inference",
+    "detectron2.modeling.roi_heads.mask_head.mask_rcnn_inference",
+    "detectron2.structures.ImageList.from_tensors",
+)
 
 GENERALIZED_RCNN = register(
     ComponentPlan(
         "detectron2.modeling.meta_arch.rcnn.GeneralizedRCNN",
         {**_STRUCTURES, **_PROPOSALS, **_HEADS},
         image_sizes,
+        _GLUE,
     )
 )
 PROPOSAL_NETWORK = register(
@@ -108,16 +119,6 @@ PANOPTIC_FPN = register(
             ),
         },
         image_sizes,
-        glue=(
-            "detectron2.modeling.meta_arch.rcnn.GeneralizedRCNN._postprocess",
-            "detectron2.modeling.poolers.ROIPooler.forward",
-            "detectron2.modeling.proposal_generator.rpn.find_top_rpn_proposals",
-            "detectron2.modeling.roi_heads.cascade_rcnn.fast_rcnn_inference",
-            "detectron2.modeling.roi_heads.fast_rcnn.fast_rcnn_inference",
-            "detectron2.modeling.roi_heads.keypoint_head.keypoint_rcnn_inference",
-            "detectron2.modeling.roi_heads.mask_head.mask_rcnn_inference",
-            "detectron2.structures.ImageList.from_tensors",
-        ),
     )
 )
 

@@ -32,7 +32,7 @@ from fxtrt.errors import FxtrtError
 HEADING = "## Families\n"
 _HEADERS = (
     *("family", "Detectron2", "nodes", "engines", "FLOPs", "cuts", "found"),
-    *("boxes", "scores", "masks", "other", "needs"),
+    *("boxes", "scores", "masks", "other", "notes"),
 )
 _EXACT = ("count", "classes", "segments")
 _OWN_COLUMN = ("pred_boxes", "proposal_boxes", "scores", "pred_masks", *_EXACT)
@@ -144,9 +144,9 @@ def _row(family: Family, records: Mapping[str, Any]) -> list[str]:
     if family.name not in records:
         return [family.name, *[""] * 10, "not tried"]
     m = Measurement(**records[family.name])
-    needs = "; ".join(part for part in (family.needs, m.problem) if part)
+    notes = "; ".join(part for part in (family.notes, m.problem) if part)
     if not m.nodes:
-        return [family.name, m.detectron2, *[""] * 9, needs]
+        return [family.name, m.detectron2, *[""] * 9, notes]
     found = dict(m.differences)
     odd = [f"{name} {found[name]:.0f}" for name in _EXACT if found.get(name)]
     others = [f"{name} {v:.0e}" for name, v in found.items() if name not in _OWN_COLUMN]
@@ -155,7 +155,7 @@ def _row(family: Family, records: Mapping[str, Any]) -> list[str]:
         *(family.name, m.detectron2, f"{m.converted}/{m.nodes}", str(m.engines)),
         *(f"{m.flops_share:.1%}", str(m.cuts), m.found),
         *(_cell(boxes), _cell(found.get("scores")), _cell(found.get("pred_masks"))),
-        *(", ".join([*odd, *others]), needs),
+        *(", ".join([*odd, *others]), notes),
     ]
 
 

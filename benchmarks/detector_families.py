@@ -22,7 +22,7 @@ class Family:
     config: in the zoo; a file of YAML, or of Python (LazyConfig, not in Detectron2 0.4).
     options: changes to a YAML config.
     adapt: changes a LazyConfig's model.
-    needs: what it takes that other families do not.
+    notes: what sets it apart.
     size: height and width of the image.
     """
 
@@ -30,7 +30,7 @@ class Family:
     config: str
     options: tuple[Any, ...] = ()
     adapt: Callable[[Any], None] | None = None
-    needs: str = ""
+    notes: str = ""
     size: tuple[int, int] = _SIZE
 
     def build(self) -> tuple[torch.nn.Module, list[dict[str, Any]]]:
@@ -66,26 +66,30 @@ _DETECTION, _MASK = "COCO-Detection", "COCO-InstanceSegmentation"
 _NEW = "new_baselines/mask_rcnn_regnet{}_4gf_dds_FPN_100ep_LSJ.py"
 FAMILIES = (
     Family("Faster R-CNN R50-FPN", f"{_DETECTION}/faster_rcnn_R_50_FPN_1x.yaml"),
-    Family("Faster R-CNN R50-C4", f"{_DETECTION}/faster_rcnn_R_50_C4_1x.yaml"),
+    Family(
+        "Faster R-CNN R50-C4",
+        f"{_DETECTION}/faster_rcnn_R_50_C4_1x.yaml",
+        ("MODEL.RPN.POST_NMS_TOPK_TEST", 100),
+        notes="here with 100 proposals",
+    ),
     Family("Faster R-CNN R50-DC5", f"{_DETECTION}/faster_rcnn_R_50_DC5_1x.yaml"),
     Family("Faster R-CNN X101-32x8d-FPN", f"{_DETECTION}/faster_rcnn_X_101_32x8d_FPN_3x.yaml"),
     Family("RetinaNet R50", f"{_DETECTION}/retinanet_R_50_FPN_1x.yaml"),
     Family("RPN R50-FPN", f"{_DETECTION}/rpn_R_50_FPN_1x.yaml"),
-    Family("FCOS R50-FPN", f"{_DETECTION}/fcos_R_50_FPN_1x.py", needs="Detectron2 after 0.6"),
+    Family("FCOS R50-FPN", f"{_DETECTION}/fcos_R_50_FPN_1x.py", notes="Detectron2 after 0.6"),
     Family("Mask R-CNN R50-FPN", f"{_MASK}/mask_rcnn_R_50_FPN_1x.yaml"),
-    Family("Mask R-CNN R50-C4", f"{_MASK}/mask_rcnn_R_50_C4_1x.yaml"),
     Family("Mask R-CNN R50-FPN, GroupNorm", "Misc/scratch_mask_rcnn_R_50_FPN_3x_gn.yaml"),
     Family("Cascade Mask R-CNN R50-FPN", "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml"),
     Family("Keypoint R-CNN R50-FPN", "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml"),
     Family("Panoptic FPN R50", "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"),
     Family("Semantic FPN R50", "Misc/semantic_R_50_FPN_1x.yaml"),
-    Family("Mask R-CNN RegNetX-4GF-FPN", _NEW.format("x"), needs="Detectron2 after 0.5"),
-    Family("Mask R-CNN RegNetY-4GF-FPN", _NEW.format("y"), needs="Detectron2 after 0.5"),
+    Family("Mask R-CNN RegNetX-4GF-FPN", _NEW.format("x"), notes="Detectron2 after 0.5"),
+    Family("Mask R-CNN RegNetY-4GF-FPN", _NEW.format("y"), notes="Detectron2 after 0.5"),
     Family(
         "Mask R-CNN ViTDet-B",
         "common/models/mask_rcnn_vitdet.py",
         adapt=_small_square,
-        needs="Detectron2 after 0.6 and timm; here padded to 512x512",
+        notes="Detectron2 after 0.6 and timm; here padded to 512x512",
         size=(384, 512),
     ),
 )

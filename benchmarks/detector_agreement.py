@@ -48,7 +48,7 @@ def _of_instances(actual: Any, expected: Any) -> dict[str, float]:
     sides = [_for_pairing(one) for one in (actual, expected)]
     a, e = pair(*sides)
     labels, wanted = sides[0]["labels"][a], sides[1]["labels"][e]
-    found = {
+    found: dict[str, float] = {
         "count": abs(len(actual) - len(expected)),
         "classes": int((labels != wanted).sum()),
     }
@@ -72,19 +72,23 @@ def _of_field(name: str, actual: Tensor, expected: Tensor) -> float:
     if expected.dtype == torch.bool:
         return _share(actual, expected)
     if name in ("pred_boxes", "proposal_boxes", "scores", "pred_keypoints"):
-        return _largest(actual.double() - expected.double())
+        return _gap(actual, expected)
     return _relative(actual, expected)
 
 
 def _share(actual: Tensor, expected: Tensor) -> float:
     """The share of pixels that differ, of the worst picture."""
-    differ = (actual != expected).double()
-    return _largest(differ.mean(dim=(-2, -1)))
+    shares = (actual != expected).double().mean(dim=(-2, -1))
+    return float(shares.max()) if shares.numel() else 0.0
 
 
 def _relative(actual: Tensor, expected: Tensor) -> float:
-    return _largest(actual - expected) / max(_largest(expected), 1e-30)
+    finite = expected[expected.isfinite()]
+    return _gap(actual, expected) / (float(finite.abs().max()) if finite.numel() else 1.0)
 
 
-def _largest(values: Tensor) -> float:
-    return float(values.nan_to_num(nan=0.0).abs().max()) if values.numel() else 0.0
+def _gap(actual: Tensor, expected: Tensor) -> float:
+    """The largest difference; infinite where only one of the two is NaN."""
+    gap = (actual.double() - expected.double()).abs()
+    gap[(actual == expected) | (actual.isnan() & expected.isnan())] = 0
+    return float(gap.nan_to_num(torch.inf).max()) if gap.numel() else 0.0

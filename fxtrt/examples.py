@@ -40,7 +40,10 @@ _SPREADS = {
     "rpn.head.bbox_pred": (0.05, 0.0),
     "box_predictor.bbox_pred": (0.25, 0.0),
     "box_predictor.cls_score": (1.5, 0.0),
+    **{f"box_predictor.{stage}.cls_score": (2.5, 0.0) for stage in range(3)},
     "classification_head.cls_logits": (1.0, -4.5),
+    "head.cls_score": (1.0, -4.5),
+    "head.ctrness": (1.0, 0.0),
 }
 """What a detector predicts, by the end of the layer's path: standard deviation and mean."""
 

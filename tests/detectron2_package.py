@@ -35,6 +35,7 @@ def require_detectron2() -> None:
         pytest.importorskip("fvcore", reason="fxtrt[detectron2-test] is not installed")
         sys.path.insert(0, str(_unpacked()))
         _fit_to_this_decade()
+    _offer_pkg_resources()
     pytest.importorskip("detectron2.model_zoo", reason="detectron2 does not import")
 
 
@@ -82,8 +83,11 @@ def _fit_to_this_decade() -> None:
     PIL.Image.LINEAR = PIL.Image.Resampling.BILINEAR  # type: ignore[attr-defined]  # its old name
     schema = "nms_rotated(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor"
     _library().define(schema)  # type: ignore[no-untyped-call]  # untyped torch API
+
+
+def _offer_pkg_resources() -> None:
+    """Gone from setuptools 81 on; the model zoo looks up its configs with it."""
     if importlib.util.find_spec("pkg_resources") is None:
-        # Gone from setuptools 81 on; the model zoo looks up its configs with it.
         resources = types.ModuleType("pkg_resources")
         resources.resource_filename = _resource_filename  # type: ignore[attr-defined]  # a stand-in
         resources.resource_exists = _resource_exists  # type: ignore[attr-defined]  # a stand-in

@@ -12,9 +12,8 @@ from detectron2_package import require_detectron2
 
 import fxtrt
 from fxtrt.calls import Call, record_calls
-from fxtrt.capture import capture_module
 from fxtrt.comparison import compare
-from fxtrt.detection import planned
+from fxtrt.detection import plan_of, plans
 
 pytestmark = [
     pytest.mark.detectron2,
@@ -101,24 +100,6 @@ def named(detections: Any) -> list[dict[str, torch.Tensor]]:
     return [dict(zip(("boxes", "scores", "labels"), fields(detections), strict=True))]
 
 
-@pytest.mark.slow
-def test_the_whole_detector_is_one_graph() -> None:
-    model, calls = detector(FASTER_RCNN)
-    ((picture,),) = calls[""].args
-    inputs = [picture | {"height": 512, "width": 600}, {"image": picture["image"][:, :200]}]
-    expected, others = model(inputs), [one | {"image": one["image"].flip(2)} for one in inputs]
-    expected_of_others = model(others)
-    assert all(len(one["instances"]) == 100 for one in expected)
-    with planned(model):
-        graph = capture_module(model, (inputs,))
-    graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
-    for given, wanted in ((inputs, expected), (others, expected_of_others)):
-        actual = graph(given)
-        assert [one["instances"].image_size for one in actual] == [(512, 600), (200, 320)]
-        for a, e in zip(fields(actual), fields(wanted), strict=True):
-            assert torch.equal(a, e)
-
-
 SIZES = ((256, 320), (320, 256), (200, 333), (128, 160), (320, 416))
 
 
@@ -139,8 +120,10 @@ def test_engines_do_all_the_work_for_images_of_any_size() -> None:
     assert "capture" not in {row.code for row in coverage.rejections}
 
 
-def test_the_whole_model_in_parts() -> None:
+def test_a_model_without_a_plan_is_compiled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     model, calls = detector(MASK_RCNN)
+    assert plan_of(model) is not None
+    monkeypatch.setattr(plans, "_PLANS", {})
     (inputs,) = calls[""].args
     compiled = fxtrt.compile(model, (inputs,), engine="reference")
     assert list(compiled.state_dict()) == list(model.state_dict())

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["ComponentPlan", "plan_of", "register"]
+__all__ = ["ComponentPlan", "Equivalents", "plan_of", "register"]
+
+Equivalents = Mapping[str, Callable[..., Any]]
 
 _BUILT_IN = {
     "detectron2.modeling": ".detectron2_models",
@@ -37,7 +39,7 @@ class ComponentPlan:
     """
 
     architecture: str
-    equivalents: Mapping[str, Callable[..., Any]] = field(repr=False)
+    equivalents: Equivalents = field(repr=False)
     dynamic_shapes: Callable[..., Any] | None = field(default=None, repr=False)
     arguments: Callable[..., tuple[Any, ...]] | None = field(default=None, repr=False)
     glue: tuple[str, ...] = field(default=(), repr=False)

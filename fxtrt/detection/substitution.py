@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pkgutil import resolve_name
-from typing import Any
 from unittest.mock import patch
 
 import torch
 
 from ..errors import CaptureError
-from .plans import plan_of
+from .plans import Equivalents, plan_of
 
 __all__ = ["planned", "substituted"]
 
@@ -28,7 +27,7 @@ def planned(model: torch.nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def substituted(equivalents: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+def substituted(equivalents: Equivalents) -> Iterator[None]:
     """While the block runs, each name ("module.Class.method") is its equivalent.
 
     One thread at a time; others that call the originals meanwhile get the equivalents, which give

@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .lengths import rows
+from .norms import NORMS
 from .operators import batched_nms, heatmaps_to_keypoints, paste_masks_in_image
-from .plans import ComponentPlan, register
+from .plans import ComponentPlan, Equivalents, register
+from .torchvision_dense import detections_of_fcos, detections_of_retinanet, detections_of_ssd
 
-__all__ = ["GENERALIZED_RCNN", "decode"]
+__all__ = ["FCOS", "GENERALIZED_RCNN", "RETINANET", "SSD", "decode"]
 
 
 def decode(coder: Any, rel_codes: Tensor, boxes: Sequence[Tensor]) -> Tensor:
@@ -77,20 +79,24 @@ def topk_min(values: Tensor, orig_kval: int, axis: int) -> int | torch.SymInt:
     return torch.sym_min(orig_kval, values.size(axis))
 
 
+_DETECTION = "torchvision.models.detection"
+_TRANSFORM: Equivalents = {
+    f"{_DETECTION}.transform._resize_image_and_masks": resize,
+    f"{_DETECTION}.transform.GeneralizedRCNNTransform.batch_images": batch_images,
+}
+
 GENERALIZED_RCNN = register(
     ComponentPlan(
-        "torchvision.models.detection.generalized_rcnn.GeneralizedRCNN",
+        f"{_DETECTION}.generalized_rcnn.GeneralizedRCNN",
         {
+            **NORMS,
+            **_TRANSFORM,
             "torchvision.ops.boxes.batched_nms": batched_nms,
             "torchvision.ops.poolers.len": rows,
-            "torchvision.models.detection._utils._topk_min": topk_min,
-            "torchvision.models.detection._utils.BoxCoder.decode": decode,
-            "torchvision.models.detection.roi_heads.heatmaps_to_keypoints": heatmaps_to_keypoints,
-            "torchvision.models.detection.transform._resize_image_and_masks": resize,
-            "torchvision.models.detection.transform.paste_masks_in_image": paste_masks_in_image,
-            "torchvision.models.detection.transform.GeneralizedRCNNTransform.batch_images": (
-                batch_images
-            ),
+            f"{_DETECTION}._utils._topk_min": topk_min,
+            f"{_DETECTION}._utils.BoxCoder.decode": decode,
+            f"{_DETECTION}.roi_heads.heatmaps_to_keypoints": heatmaps_to_keypoints,
+            f"{_DETECTION}.transform.paste_masks_in_image": paste_masks_in_image,
         },
         glue=(
             "torchvision.models.detection.roi_heads.RoIHeads.postprocess_detections",
@@ -101,5 +107,26 @@ GENERALIZED_RCNN = register(
             "torchvision.models.detection.transform.GeneralizedRCNNTransform.postprocess",
             "torchvision.ops.poolers.MultiScaleRoIAlign.forward",
         ),
+    )
+)
+RETINANET = register(
+    ComponentPlan(
+        f"{_DETECTION}.retinanet.RetinaNet",
+        {
+            **_TRANSFORM,
+            f"{_DETECTION}.retinanet.RetinaNet.postprocess_detections": detections_of_retinanet,
+        },
+    )
+)
+FCOS = register(
+    ComponentPlan(
+        f"{_DETECTION}.fcos.FCOS",
+        {**_TRANSFORM, f"{_DETECTION}.fcos.FCOS.postprocess_detections": detections_of_fcos},
+    )
+)
+SSD = register(
+    ComponentPlan(
+        f"{_DETECTION}.ssd.SSD",
+        {**_TRANSFORM, f"{_DETECTION}.ssd.SSD.postprocess_detections": detections_of_ssd},
     )
 )

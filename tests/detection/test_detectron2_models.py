@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,15 +17,16 @@ pytestmark = [
 ]
 
 SIZES = [(40, 60), (64, 48)]
+FAKES = ("test_schema", "test_faketensor")
 SPECIAL = ["", "ties", "not finite", "nothing"]
 
 
 @pytest.fixture
 def models() -> Any:
     require_detectron2()
-    from fxtrt.detection import detectron2_models
-
-    return detectron2_models
+    names = ("dense", "operators", "panoptic", "selection", "structures")
+    modules = [import_module(f"fxtrt.detection.detectron2_{name}") for name in names]
+    return SimpleNamespace(**{name: vars(m)[name] for m in modules for name in m.__all__})
 
 
 def boxes_of(*shape: int, special: str) -> Tensor:
@@ -117,8 +120,113 @@ def test_batched_nms(models: Any) -> None:
     torch.manual_seed(0)
     arguments = (boxes_of(90, special=""), torch.rand(90), torch.randint(3, (90,)), 0.5)
     assert torch.equal(models.batched_nms(*arguments), batched_nms(*arguments))
-    fakes = ("test_schema", "test_faketensor")
-    torch.library.opcheck(models.batched_nms, arguments, test_utils=fakes)
+    torch.library.opcheck(models.batched_nms, arguments, test_utils=FAKES)
+
+
+@pytest.mark.parametrize("item", [slice(1, 3), 2, -1, torch.tensor([2, 0]), "mask"])
+def test_select(models: Any, item: Any) -> None:
+    from detectron2.structures import Boxes, Instances
+
+    instances = Instances((4, 5), pred_boxes=Boxes(torch.rand(4, 4)), scores=torch.rand(4))
+    if item == "mask":
+        item = torch.tensor([True, False, True, True])
+    assert_same(models.select(instances, item), instances[item])
+
+
+@pytest.mark.parametrize("norm", ["", "FrozenBN"])
+def test_conv2d(models: Any, norm: str) -> None:
+    from detectron2.layers import Conv2d, get_norm
+
+    layer = Conv2d(3, 4, 3, padding=1, norm=get_norm(norm, 4), activation=torch.relu)
+    for count in (0, 2):
+        x = torch.rand(count, 3, 5, 5)
+        assert torch.equal(models.conv2d(layer, x), layer(x))
+
+
+@pytest.mark.parametrize("counts", [(3,), (2, 4), (0, 2)])
+def test_pooler_format(models: Any, counts: tuple[int, ...]) -> None:
+    from detectron2.modeling.poolers import convert_boxes_to_pooler_format
+    from detectron2.structures import Boxes
+
+    boxes = [Boxes(torch.rand(count, 4)) for count in counts]
+    assert torch.equal(models.pooler_format(boxes), convert_boxes_to_pooler_format(boxes))
+
+
+@pytest.mark.parametrize("count", [0, 1, 6])
+def test_to_bitmasks(models: Any, count: int) -> None:
+    from detectron2.structures import Boxes, ROIMasks
+
+    torch.manual_seed(count)
+    masks, boxes = ROIMasks(torch.rand(count, 7, 7)), Boxes(boxes_of(count, special=""))
+    expected = masks.to_bitmasks(boxes, 50, 70, 0.5)
+    assert torch.equal(models.to_bitmasks(masks, boxes, 50, 70, 0.5).tensor, expected.tensor)
+    arguments = (masks.tensor, boxes.tensor, (50, 70), 0.5)
+    torch.library.opcheck(models.paste_masks, arguments, test_utils=FAKES)
+
+
+@pytest.mark.parametrize("count", [0, 1, 6])
+def test_heatmaps_to_keypoints(models: Any, count: int) -> None:
+    from detectron2.structures import heatmaps_to_keypoints
+
+    torch.manual_seed(count)
+    arguments = (torch.rand(count, 3, 8, 8), boxes_of(count, special=""))
+    expected = heatmaps_to_keypoints(*arguments)
+    assert torch.equal(models.heatmaps_to_keypoints(*arguments), expected)
+    torch.library.opcheck(models.heatmaps_to_keypoints, arguments, test_utils=FAKES)
+
+
+@pytest.mark.parametrize("count", [0, 1, 6])
+def test_panoptic_segments(models: Any, count: int) -> None:
+    from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_instance_outputs
+    from detectron2.structures import Instances
+
+    torch.manual_seed(count)
+    instances = Instances(
+        (20, 30),
+        pred_masks=torch.rand(count, 20, 30) > 0.7,
+        scores=torch.rand(count),
+        pred_classes=torch.randint(9, (count,)),
+    )
+    arguments = (instances, torch.randint(5, (20, 30)), 0.5, 20.0, 0.3)
+    expected = combine_semantic_and_instance_outputs(*arguments)
+    assert len(expected[1]) > 1
+    leaves, tree = torch.utils._pytree.tree_flatten(models.combine(*arguments))
+    actual = torch.utils._pytree.tree_unflatten(leaves, tree)
+    assert torch.equal(actual[0], expected[0])
+    assert actual[1] == expected[1]
+    kinds = [[type(value) for value in one.values()] for one in actual[1]]
+    assert kinds == [[type(value) for value in one.values()] for one in expected[1]]
+
+
+@pytest.mark.parametrize("special", SPECIAL)
+def test_detections_of_a_dense_detector(models: Any, special: str) -> None:
+    from detectron2.modeling.box_regression import Box2BoxTransform
+    from detectron2.modeling.meta_arch.retinanet import RetinaNet
+    from detectron2.structures import Boxes
+
+    torch.manual_seed(0)
+    detector = RetinaNet.__new__(RetinaNet)
+    torch.nn.Module.__init__(detector)
+    detector.num_classes, detector.test_topk_candidates = 3, 20
+    detector.test_score_thresh = 2.0 if special == "nothing" else 0.6
+    detector.test_nms_thresh, detector.max_detections_per_image = 0.5, 15
+    detector.box2box_transform = Box2BoxTransform((1.0, 1.0, 1.0, 1.0))
+    counts = (60, 8)
+    anchors = [Boxes(boxes_of(count, special="")) for count in counts]
+    scores = [scores_of(count, 3, special=special) for count in counts]
+    deltas = [torch.randn(count, 4) * 0.1 for count in counts]
+    expected = detector.inference_single_image(
+        anchors, [one.clone() for one in scores], deltas, SIZES[0]
+    )
+    assert (len(expected) > 0) == (special != "nothing")
+    if not hasattr(detector, "_decode_per_level_predictions"):
+        actual = models.detections_of_logits(detector, anchors, scores, deltas, SIZES[0])
+        assert_same(actual, expected)
+        return
+    for level in zip(anchors, scores, deltas, strict=True):
+        arguments = (*level, detector.test_score_thresh, 20, SIZES[0])
+        expected = detector._decode_per_level_predictions(*arguments)
+        assert_same(models.decode_level(detector, *arguments), expected)
 
 
 def test_pytrees_open_instances(models: Any) -> None:

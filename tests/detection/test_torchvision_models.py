@@ -13,17 +13,29 @@ pytest.importorskip("torchvision", reason="torchvision is not installed")
 
 from torch import nn
 from torch.export import Dim
-from torchvision.models.detection import FasterRCNN, KeypointRCNN, MaskRCNN
+from torchvision.models.detection import (
+    FCOS,
+    FasterRCNN,
+    KeypointRCNN,
+    MaskRCNN,
+    RetinaNet,
+    ssd300_vgg16,
+)
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 import fxtrt
+from fxtrt.backend import lower
 from fxtrt.capture import capture_module
 from fxtrt.comparison import compare
 from fxtrt.detection import planned
+from fxtrt.engines.select import select
 from fxtrt.examples import calibrate, load_photograph
 from fxtrt.guarded import GuardedForward
+from fxtrt.pass_manager import run_passes
+from fxtrt.settings import Settings
 
 pytestmark = pytest.mark.slow
 
@@ -85,6 +97,50 @@ def test_the_whole_detector_is_one_graph(kind: Any, count: int) -> None:
     graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
     assert_same(graph(inputs), expected)
     assert_same(graph(others), expected_of_others)
+
+
+@cache
+def one_stage(kind: str) -> torch.nn.Module:
+    """A calibrated one-stage detector for small pictures."""
+    torch.manual_seed(0)
+    if kind == "SSD":
+        model = ssd300_vgg16(
+            weights=None, weights_backbone=None, num_classes=5, detections_per_img=10
+        )
+    else:
+        backbone = resnet_fpn_backbone(
+            backbone_name="resnet18",
+            weights=None,
+            returned_layers=[2, 3, 4],
+            extra_blocks=LastLevelP6P7(256, 256),
+        )
+        sizes = {"min_size": 128, "max_size": 160}
+        model = {"FCOS": FCOS, "RetinaNet": RetinaNet}[kind](
+            backbone, num_classes=5, topk_candidates=50, detections_per_img=10, **sizes
+        )
+    calibrate(model.eval(), (images(1),))
+    return model  # type: ignore[no-any-return]  # torchvision has no types
+
+
+@pytest.mark.parametrize(("kind", "count"), [("RetinaNet", 1), ("FCOS", 2), ("SSD", 1)])
+def test_one_stage_detectors(kind: str, count: int) -> None:
+    model, inputs = one_stage(kind), images(count)
+    nothing = [inputs[0] * torch.nan, *inputs[1:]]
+    calls = [inputs, [image.flip(1) for image in inputs], nothing]
+    expected = [model(call) for call in calls]
+    counts = [[len(one["boxes"]) for one in answer] for answer in expected]
+    assert counts == [[10] * count, [10] * count, [0, *[10] * (count - 1)]]
+    with planned(model):
+        graph = capture_module(model, (inputs,))
+    graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
+    for call, wanted in zip(calls, expected, strict=True):
+        assert_same(graph(call), wanted)
+    run_passes(graph)
+    stitched, coverage = lower(graph, select("reference"), Settings(engine="reference"), inputs)
+    assert coverage.flops_share == 1.0
+    for call, wanted in zip(calls, expected, strict=True):
+        differences = compare(stitched(call), wanted)
+        assert all(difference.agrees for difference in differences), differences
 
 
 @pytest.mark.parametrize("threshold", ["rpn.score_thresh", "roi_heads.score_thresh"])

@@ -1,0 +1,95 @@
+"""Detectron2's families, each as a calibrated model with random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fxtrt.examples import calibrate, load_photograph
+
+__all__ = ["FAMILIES", "Family"]
+
+_SIZE = (480, 640)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One model of Detectron2's zoo.
+
+    config: in the zoo; a file of YAML, or of Python (LazyConfig, not in Detectron2 0.4).
+    options: changes to a YAML config.
+    adapt: changes a LazyConfig's model.
+    notes: what sets it apart.
+    size: height and width of the image.
+    """
+
+    name: str
+    config: str
+    options: tuple[Any, ...] = ()
+    adapt: Callable[[Any], None] | None = None
+    notes: str = ""
+    size: tuple[int, int] = _SIZE
+
+    def build(self) -> tuple[torch.nn.Module, list[dict[str, Any]]]:
+        """The model in eval mode, and its example: one image."""
+        torch.manual_seed(0)
+        model = self._model().eval()
+        image = torch.nn.functional.interpolate(load_photograph()[None] * 255, self.size)[0]
+        example = [{"image": image, "height": self.size[0], "width": self.size[1]}]
+        calibrate(model, (example,))
+        return model, example
+
+    def _model(self) -> torch.nn.Module:
+        from detectron2 import model_zoo
+        from detectron2.modeling import build_model
+
+        cfg = model_zoo.get_config(self.config)
+        if self.config.endswith(".yaml"):
+            cfg.merge_from_list(["MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu", *self.options])
+            return build_model(cfg)  # type: ignore[no-any-return]  # untyped
+        from detectron2.config import instantiate
+
+        if self.adapt is not None:
+            self.adapt(cfg.model)
+        return instantiate(cfg.model)  # type: ignore[no-any-return]  # untyped
+
+
+def _small_square(model: Any) -> None:
+    model.backbone.square_pad = 512
+    model.backbone.net.img_size = 512
+
+
+_DETECTION, _MASK = "COCO-Detection", "COCO-InstanceSegmentation"
+_NEW = "new_baselines/mask_rcnn_regnet{}_4gf_dds_FPN_100ep_LSJ.py"
+FAMILIES = (
+    Family("Faster R-CNN R50-FPN", f"{_DETECTION}/faster_rcnn_R_50_FPN_1x.yaml"),
+    Family(
+        "Faster R-CNN R50-C4",
+        f"{_DETECTION}/faster_rcnn_R_50_C4_1x.yaml",
+        ("MODEL.RPN.POST_NMS_TOPK_TEST", 100),
+        notes="here with 100 proposals",
+    ),
+    Family("Faster R-CNN R50-DC5", f"{_DETECTION}/faster_rcnn_R_50_DC5_1x.yaml"),
+    Family("Faster R-CNN X101-32x8d-FPN", f"{_DETECTION}/faster_rcnn_X_101_32x8d_FPN_3x.yaml"),
+    Family("RetinaNet R50", f"{_DETECTION}/retinanet_R_50_FPN_1x.yaml"),
+    Family("RPN R50-FPN", f"{_DETECTION}/rpn_R_50_FPN_1x.yaml"),
+    Family("FCOS R50-FPN", f"{_DETECTION}/fcos_R_50_FPN_1x.py", notes="Detectron2 after 0.6"),
+    Family("Mask R-CNN R50-FPN", f"{_MASK}/mask_rcnn_R_50_FPN_1x.yaml"),
+    Family("Mask R-CNN R50-FPN, GroupNorm", "Misc/scratch_mask_rcnn_R_50_FPN_3x_gn.yaml"),
+    Family("Cascade Mask R-CNN R50-FPN", "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml"),
+    Family("Keypoint R-CNN R50-FPN", "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml"),
+    Family("Panoptic FPN R50", "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"),
+    Family("Semantic FPN R50", "Misc/semantic_R_50_FPN_1x.yaml"),
+    Family("Mask R-CNN RegNetX-4GF-FPN", _NEW.format("x"), notes="Detectron2 after 0.5"),
+    Family("Mask R-CNN RegNetY-4GF-FPN", _NEW.format("y"), notes="Detectron2 after 0.5"),
+    Family(
+        "Mask R-CNN ViTDet-B",
+        "common/models/mask_rcnn_vitdet.py",
+        adapt=_small_square,
+        notes="Detectron2 after 0.6 and timm; here padded to 512x512",
+        size=(384, 512),
+    ),
+)

@@ -201,8 +201,9 @@ def backbone(size: tuple[int, int]) -> Subject:
 
 def detector(size: tuple[int, int]) -> Subject:
     """torchvision's Faster R-CNN on a photograph, which it scales to these sides at most."""
-    model, inputs = load_example("fasterrcnn_resnet50_fpn", min_size=min(size), max_size=max(size))
-    model, inputs = model.to(_DEVICE), pytree.tree_map(lambda x: x.to(_DEVICE), inputs)
+    sides = {"min_size": min(size), "max_size": max(size)}
+    example = load_example("fasterrcnn_resnet50_fpn", **sides).to(_DEVICE)
+    model, inputs = example.model, example.inputs
     (expected,) = model(*inputs)
 
     def check(outputs: Any) -> float:

@@ -13,6 +13,7 @@ from torch.fx import GraphModule
 from .backend import lower, report_graph
 from .calls import Call, watched_run
 from .cuda_graphs import CALLS_TO_RECORD
+from .detection import ComponentPlan, plan_of
 from .engines.base import EngineBackend
 from .engines.select import select
 from .errors import FxtrtError
@@ -195,11 +196,22 @@ def _report_jit(
             "nothing is compiled yet: call the model once, then ask for the report. (Of two models "
             "of one class, Dynamo may give the second the graphs of the first, and their report.)"
         )
+    plan = plan_of(model._orig_mod) if recorded.graph_breaks else None
+    if plan is not None:
+        recorded = replace(recorded, capture=(*recorded.capture, _better_than_jit(plan)))
     if inputs is None:
         return recorded
     outside = watched_run(model, Call(inputs, {})).below(())
     rows = outside_rows(outside, recorded.graph_breaks, timed=measure)
     return replace(recorded, rejections=(*recorded.rejections, *rows))
+
+
+def _better_than_jit(plan: ComponentPlan) -> str:
+    """What to do about the graph breaks of a detector."""
+    advice = "fxtrt.compile(model, inputs) would make it one graph, which nothing breaks"
+    if plan.glue:
+        advice += "; or call fxtrt.detection.prepare(model) before torch.compile, for fewer breaks"
+    return advice
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,4 +243,5 @@ def _total(
         total,
         rejections=(*total.rejections, *captured.missed, *rows),
         runtime=runtime_rows(lowered),
+        capture=captured.how,
     )

@@ -1,7 +1,8 @@
-"""The command line: `fxtrt run`, `fxtrt report`, `fxtrt bisect` and `fxtrt cache`."""
+"""The command line: `fxtrt run`, `report`, `build`, `bisect` and `cache`."""
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,20 @@ __all__ = ["main"]
 
 _INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
+
+
+class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only
+    """Height and width, as "800x1333"."""
+
+    name = "HxW"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        height, _, width = str(value).partition("x")
+        if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+            self.fail(f"{value!r} is no height and width, as 800x1333", param, ctx)
+        return int(height), int(width)
+
+
 _OPTIONS = (
     click.option(
         "--model",
@@ -25,6 +40,15 @@ _OPTIONS = (
         show_default=True,
         help="A torchvision classifier, segmentation model or detector, by name.",
     ),
+    click.option(
+        "--detectron2",
+        metavar="CONFIG",
+        help="Instead, a config of Detectron2's model zoo, or a YAML file.",
+    ),
+    click.option(
+        "--weights", type=_INPUT, help="A checkpoint for Detectron2; by default random weights."
+    ),
+    click.option("--size", type=_Size(), help="Resize the photograph to this height and width."),
     click.option(
         "--image",
         type=_INPUT,
@@ -54,19 +78,32 @@ _cli.add_command(cache)
 
 
 def _with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give `command` the options that all have in common, as a Subject and options of Settings."""
+
+    @functools.wraps(command)
+    def wrapped(engine: str | None, precision: str | None, **given: Any) -> None:
+        names = ("model", "detectron2", "weights", "image", "size")
+        subject = _demo().Subject(**{name: given.pop(name) for name in names})
+        if subject.weights is not None and subject.detectron2 is None:
+            raise click.UsageError("--weights goes with --detectron2")
+        options = {"engine": engine, "precision": precision}
+        command(subject, {k: v for k, v in options.items() if v is not None}, **given)
+
+    result: Callable[..., None] = wrapped
     for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+        result = option(result)
+    return result
 
 
 @_cli.command()
 @_with_options
-def run(model: str, image: Path | None, engine: str | None, precision: str | None) -> None:
-    """Compile a model with random weights, run it on a photograph, and compare it with eager.
+@click.option("--draw", type=_OUTPUT, help="Save the photograph with the boxes that are found.")
+def run(subject: Any, options: dict[str, Any], draw: Path | None) -> None:
+    """Compile a model, run it on a photograph, and compare it with eager.
 
     Ends with status 1 where an output differs by more than its tolerance.
     """
-    if not _demo().run(model, image, _given(engine=engine, precision=precision)):
+    if not _demo().run(subject, options, draw):
         sys.exit(1)
 
 
@@ -94,10 +131,8 @@ def run(model: str, image: Path | None, engine: str | None, precision: str | Non
     help="Only print what changed between two reports that --json wrote.",
 )
 def report(
-    model: str,
-    image: Path | None,
-    engine: str | None,
-    precision: str | None,
+    subject: Any,
+    options: dict[str, Any],
     measure: bool,
     json_file: Path | None,
     html_file: Path | None,
@@ -111,8 +146,7 @@ def report(
         before, after = (Coverage.from_json(path.read_text()) for path in compared)
         click.echo(diff(before, after))
         return
-    given = _given(engine=engine, precision=precision)
-    coverage: Coverage = _demo().report(model, image, given, measure=measure)
+    coverage: Coverage = _demo().report(subject, options, measure=measure)
     click.echo(str(coverage))
     if json_file is not None:
         json_file.write_text(coverage.to_json(), encoding="utf-8")
@@ -140,19 +174,26 @@ def _below_the_bar(
 
 @_cli.command()
 @_with_options
-def bisect(model: str, image: Path | None, engine: str | None, precision: str | None) -> None:
+def build(subject: Any, options: dict[str, Any]) -> None:
+    """Build a model's engines ahead of time, and print the report.
+
+    The plans are kept in the cache: the next process that compiles the model the same way starts
+    without building.
+    """
+    click.echo(str(_demo().build(subject, options)))
+
+
+@_cli.command()
+@_with_options
+def bisect(subject: Any, options: dict[str, Any]) -> None:
     """Name the first cluster, and the node in it, whose engine answers differently from PyTorch.
 
     Ends with status 1 where there is one.
     """
-    culprit = _demo().find_difference(model, image, _given(engine=engine, precision=precision))
+    culprit = _demo().find_difference(subject, options)
     click.echo(culprit or "Every cluster answers like PyTorch.")
     if culprit:
         sys.exit(1)
-
-
-def _given(**options: str | None) -> dict[str, str]:
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _demo() -> Any:

@@ -10,9 +10,11 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-__all__ = ["Difference", "compare", "table"]
+__all__ = ["Difference", "compare", "fields_of", "table"]
 
 _DETECTION = ("boxes", "labels", "scores")
+_FIELDS = {"pred_boxes": "boxes", "pred_classes": "labels"}
+"""How Detectron2's `Instances` call these."""
 _ABSOLUTE = {"boxes": 1e-3, "scores": 1e-4, "labels": 0.0}
 """Tolerances in pixels, as probabilities, and none."""
 _RELATIVE = 1e-4
@@ -42,8 +44,8 @@ class Difference:
 def compare(actual: Any, expected: Any) -> tuple[Difference, ...]:
     """The difference of every output; the two are tensors, or mappings and sequences of them.
 
-    Detections (a mapping with boxes, labels and scores) are paired first, nearest with nearest:
-    two of almost equal score may come in either order.
+    Detections (a mapping with boxes, labels and scores, or Detectron2's `Instances`) are paired
+    first, nearest with nearest: two of almost equal score may come in either order.
     """
     return tuple(_compare(actual, expected, ""))
 
@@ -59,6 +61,8 @@ def table(differences: Sequence[Difference]) -> str:
 
 
 def _compare(actual: Any, expected: Any, name: str) -> list[Difference]:
+    if hasattr(expected, "get_fields"):
+        actual, expected = fields_of(actual), fields_of(expected)
     if isinstance(expected, Tensor):
         return [_difference(name or "output", actual, expected)]
     if isinstance(expected, Mapping):
@@ -67,11 +71,21 @@ def _compare(actual: Any, expected: Any, name: str) -> list[Difference]:
         if set(_DETECTION) <= set(expected):
             return _compare_detections(actual, expected, name)
         return [d for key in expected for d in _compare(actual[key], expected[key], name + key)]
+    if not isinstance(expected, Sequence) or isinstance(expected, str):
+        return [Difference(name, "1", 0.0 if actual == expected else torch.inf, 0.0)]
     if len(actual) != len(expected):
         raise ValueError(f"there are {len(actual)} outputs, expected {len(expected)}")
     single = len(expected) == 1
     pairs = enumerate(zip(actual, expected, strict=True))
     return [d for i, (a, e) in pairs for d in _compare(a, e, name if single else f"{name}{i}.")]
+
+
+def fields_of(instances: Any) -> dict[str, Tensor]:
+    """The tensors in Detectron2's `Instances`, by torchvision's names where it has one."""
+    return {
+        _FIELDS.get(name, name): getattr(value, "tensor", value)
+        for name, value in instances.get_fields().items()
+    }
 
 
 def _compare_detections(

@@ -1,11 +1,12 @@
-"""Runs a model through torch.compile and fxtrt.compile, and prints how both compare with eager."""
+"""What the command line does with a model: runs it both ways, reports, builds, bisects."""
 
 from __future__ import annotations
 
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,57 @@ import fxtrt
 from .bisect import bisect
 from .comparison import compare, table
 from .engines.select import select
-from .examples import load_example
+from .examples import Example, load_example
+from .picture import draw
 from .report import Coverage
 
-__all__ = ["find_difference", "report", "run"]
+__all__ = ["Subject", "build", "find_difference", "report", "run"]
 
 _console = Console(highlight=False)
 
 
-def run(name: str, image: Path | None, options: Mapping[str, Any]) -> bool:
-    """Compile a torchvision model both ways, and print coverage, engines and differences.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What the command line was asked to compile.
+
+    model:      a torchvision model, by name.
+    detectron2: instead of `model`, a config of Detectron2's model zoo, or a YAML file.
+    weights:    a checkpoint for Detectron2; None makes calibrated random weights.
+    image:      a photograph; None takes one that matplotlib has.
+    size:       its height and width before the model sees it; None leaves that to the model.
+    """
+
+    model: str = "fasterrcnn_resnet50_fpn"
+    detectron2: str | None = None
+    weights: Path | None = None
+    image: Path | None = None
+    size: tuple[int, int] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.detectron2 or self.model
+
+    def load(self) -> Example:
+        """The model and its inputs, on the GPU where there is one.
+
+        Raises:
+            SettingsError: no such model or config, no Detectron2, or a file that is no image.
+        """
+        if self.detectron2 is None:
+            example = load_example(self.model, self.image, size=self.size)
+        else:
+            from .detection.detectron2_example import load_config
+
+            example = load_config(self.detectron2, self.image, self.size, self.weights)
+        return example.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def run(subject: Subject, options: Mapping[str, Any], drawing: Path | None = None) -> bool:
+    """Compile a model both ways, and print coverage, engines and differences.
 
     Args:
-        name, image: as `load_example` takes them.
         options: fields of `fxtrt.Settings` by name.
+        drawing: where to save the photograph with the boxes that the compiled model found.
 
     Returns:
         Whether something ran in an engine and, on `reference` with the model's own precision,
@@ -40,11 +78,11 @@ def run(name: str, image: Path | None, options: Mapping[str, Any]) -> bool:
     select(fxtrt.Settings.of(None, options).engine)
     # torchvision calls functions of torch by names that torch has since changed.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torchvision")
-    with _step(f"{name} with random weights"):
-        model, inputs = load_example(name, image)
-    if torch.cuda.is_available():
-        torch.backends.cudnn.allow_tf32 = False
-        model, inputs = model.cuda(), torch.utils._pytree.tree_map(torch.Tensor.cuda, inputs)
+    weights = "random weights" if subject.weights is None else str(subject.weights)
+    with _step(f"{subject.name} with {weights}"):
+        example = subject.load()
+    model, inputs = example.model, example.inputs
+    torch.backends.cudnn.allow_tf32 = False
     with torch.no_grad():
         with _step(f"eager, {next(model.parameters()).device}"):
             expected = model(*inputs)
@@ -56,21 +94,34 @@ def run(name: str, image: Path | None, options: Mapping[str, Any]) -> bool:
             compiled = fxtrt.compile(model, inputs, **options)
         with _step("its first call"):
             actual = compiled(*inputs)
+        if drawing is not None:
+            draw(example, actual, drawing)
+            _print(f"The boxes are drawn in {drawing}.")
         return _judge(fxtrt.report(compiled), actual, expected, options) and same
 
 
-def report(
-    name: str, image: Path | None, options: Mapping[str, Any], *, measure: bool = False
-) -> Coverage:
-    """What fxtrt would do with a torchvision model; nothing is built."""
-    model, inputs = load_example(name, image)
-    return fxtrt.report(model, inputs, measure=measure, **options)
+def report(subject: Subject, options: Mapping[str, Any], *, measure: bool = False) -> Coverage:
+    """What fxtrt would do with a model; nothing is built."""
+    with _progress(subject.name):
+        example = subject.load()
+    with _progress(f"capturing {subject.name}"):
+        return fxtrt.report(example.model, example.inputs, measure=measure, **options)
 
 
-def find_difference(name: str, image: Path | None, options: Mapping[str, Any]) -> str:
-    """Where the engines of a torchvision model first differ from PyTorch; "" if they do not."""
-    model, inputs = load_example(name, image)
-    culprit = bisect(model, inputs, fxtrt.Settings.of(None, options))
+def build(subject: Subject, options: Mapping[str, Any]) -> Coverage:
+    """Build a model's engines; their plans go to the cache, where the next process finds them."""
+    with _progress(subject.name):
+        example = subject.load()
+    with torch.no_grad(), _progress(f"compiling {subject.name}"):
+        return fxtrt.report(fxtrt.compile(example.model, example.inputs, **options))
+
+
+def find_difference(subject: Subject, options: Mapping[str, Any]) -> str:
+    """Where the engines of a model first differ from PyTorch; "" if they do not."""
+    with _progress(subject.name):
+        example = subject.load()
+    with _progress(f"comparing the clusters of {subject.name} with PyTorch"):
+        culprit = bisect(example.model, example.inputs, fxtrt.Settings.of(None, options))
     return "" if culprit is None else f"{culprit}\n{table(culprit.differences)}"
 
 
@@ -89,6 +140,11 @@ def _judge(coverage: Coverage, actual: Any, expected: Any, options: Mapping[str,
 def _print(text: str) -> None:
     # Tables are as wide as they are: rich would fold them.
     _console.print(text, markup=False, soft_wrap=True)
+
+
+def _progress(what: str) -> AbstractContextManager[Any]:
+    """A spinner on a terminal, beside the report on standard output."""
+    return Console(stderr=True).status(what)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Turns a torchvision model's name and a photograph into a model and its inputs, offline.
+"""Turns a model's name and a photograph into a model and its inputs, offline.
 
 Plain random weights make a poor test: from layer to layer activations grow or vanish and rounding
 errors grow, and class scores lie so close together that rounding decides which detections stay.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ import matplotlib.cbook
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 from torchvision import models
 from torchvision.transforms.functional import normalize, pil_to_tensor, resize
 
 from .errors import SettingsError
 
-__all__ = ["calibrate", "load_example", "load_photograph"]
+__all__ = ["Example", "calibrate", "load_example", "load_photograph"]
 
 _CROP = [224, 224]
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -43,16 +45,36 @@ _SPREADS = {
 """What a detector predicts, by the end of the layer's path: standard deviation and mean."""
 
 
-def load_example(
-    name: str, image: Path | None = None, **options: Any
-) -> tuple[nn.Module, tuple[Any, ...]]:
-    """A torchvision model in eval mode with calibrated random weights, and its inputs.
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A model in eval mode, and something to call it with.
 
-    The weights are the same each time. A detector gets the photograph whole, as a list of one
-    3xHxW tensor in 0..1; any other model a normalised 1x3x224x224 tensor.
+    photograph: what it is shown, 3xHxW, float32 in 0..1; the boxes of a detector are its pixels.
+    categories: the names of a detector's labels, as far as they are known.
+    """
+
+    model: nn.Module
+    inputs: tuple[Any, ...]
+    photograph: Tensor
+    categories: Sequence[str] = ()
+
+    def to(self, device: str) -> Example:
+        """The same on another device."""
+        inputs = tree_map_only(Tensor, lambda tensor: tensor.to(device), self.inputs)
+        return replace(self, model=self.model.to(device), inputs=inputs)
+
+
+def load_example(
+    name: str, image: Path | None = None, *, size: tuple[int, int] | None = None, **options: Any
+) -> Example:
+    """A torchvision model with calibrated random weights, the same each time, and its inputs.
+
+    A detector gets the photograph whole, as a list of one 3xHxW tensor in 0..1; any other model a
+    normalised 1x3x224x224 tensor.
 
     Args:
         image: a file; matplotlib's photograph of Grace Hopper if None.
+        size: height and width of what the model gets.
         options: for torchvision's builder, e.g. min_size=256 for a small detector.
 
     Raises:
@@ -64,15 +86,18 @@ def load_example(
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
         raise SettingsError(f"torchvision has no model {name!r}: did you mean {close[0]!r}?")
     photograph = load_photograph(image)
+    if size is not None or name not in detectors:
+        photograph = resize(photograph, list(size or _CROP))
     inputs: tuple[Any, ...] = ([photograph],)
     if name in detectors:
         options["weights_backbone"] = None
     else:
-        inputs = (normalize(resize(photograph, _CROP), _MEAN, _STD)[None],)
+        inputs = (normalize(photograph, _MEAN, _STD)[None],)
     torch.manual_seed(0)
     model = models.get_model(name, weights=None, **options).eval()
     calibrate(model, inputs)
-    return model, inputs
+    categories = models.get_model_weights(name).DEFAULT.meta.get("categories", ())
+    return Example(model, inputs, photograph, categories)
 
 
 def load_photograph(image: Path | None = None) -> Tensor:

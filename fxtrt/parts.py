@@ -86,6 +86,22 @@ class Captured:
     outside: Sequence[OutsideCall]
     others: Sequence[Part] = ()
 
+    @property
+    def how(self) -> tuple[str, ...]:
+        """For the report, a line each: the whole or which parts, by which plan."""
+        plan = plan_of(self.model)
+        if [part.path for part in self.parts] != [""]:
+            paths = ", ".join(part.path for part in self.parts) or "none"
+            lines = [f"captured in parts, since the whole does not export: {paths}"]
+        elif plan is not None:
+            lines = [f"captured whole, by the plan of {plan.architecture}"]
+        else:
+            lines = ["captured whole"]
+        if self.others:
+            paths = ", ".join(part.path for part in self.others)
+            lines.append(f"with engines for images of other sizes in {paths}")
+        return tuple(lines)
+
     def without_values(self) -> Captured:
         """The same, without the memory of the example's tensors."""
         parts = [part.without_values() for part in self.parts]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from graphs import replace_converter
+from PIL import Image
 from test_report import CLUSTER, REJECTED
 
 import fxtrt
@@ -107,11 +108,15 @@ def test_run_compares_both_ways_with_eager(
 
 
 @pytest.mark.slow
-def test_run_takes_a_detector(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_run_takes_a_detector_and_draws_what_it_finds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    name = "fasterrcnn_mobilenet_v3_large_320_fpn"
-    assert run(monkeypatch, "run", "--model", name, "--engine", "reference") == 0
+    name, drawing = "fasterrcnn_mobilenet_v3_large_320_fpn", tmp_path / "drawn.png"
+    arguments = ("--model", name, "--size", "150x128", "--engine", "reference")
+    assert run(monkeypatch, "run", *arguments, "--draw", str(drawing)) == 0
+    with Image.open(drawing) as drawn:
+        assert drawn.size == (128, 150)
+        assert (255, 0, 0) in {color for _, color in drawn.getcolors(1 << 20) or ()}
     printed = capsys.readouterr().out
     for output in ("boxes", "labels", "scores"):
         assert printed.count(f"\n{output}") == 2

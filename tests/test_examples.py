@@ -15,7 +15,8 @@ from fxtrt.examples import calibrate, load_example, load_photograph
 
 
 def test_the_weights_are_the_same_each_time() -> None:
-    (first, inputs), (second, _) = load_example("resnet18"), load_example("resnet18")
+    example = load_example("resnet18")
+    first, second, inputs = example.model, load_example("resnet18").model, example.inputs
     with torch.no_grad():
         assert torch.equal(first(*inputs), second(*inputs))
 
@@ -41,9 +42,9 @@ def test_a_norm_without_statistics_stays_as_it_is() -> None:
 
 
 def test_a_detector_finds_much_and_ranks_it() -> None:
-    model, inputs = load_example("fasterrcnn_mobilenet_v3_large_320_fpn")
+    example = load_example("fasterrcnn_mobilenet_v3_large_320_fpn")
     with torch.no_grad():
-        (found,) = model(*inputs)
+        (found,) = example.model(*example.inputs)
     assert len(found["boxes"]) == 100
     assert len(found["labels"].unique()) > 3
     assert found["scores"].max() > 2 * found["scores"].min()

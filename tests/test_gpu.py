@@ -255,7 +255,7 @@ def test_measured_clusters_stay_where_they_win(
 
 
 def test_the_demo(tensorrt: TensorRTBackend, tmp_path: Path) -> None:
-    from fxtrt.demo import run
+    from fxtrt.demo import Subject, run
 
     options = {
         "engine": "tensorrt",
@@ -263,4 +263,4 @@ def test_the_demo(tensorrt: TensorRTBackend, tmp_path: Path) -> None:
         "tactic_sources": TACTICS,
         "cache_dir": tmp_path,
     }
-    assert run("fasterrcnn_resnet50_fpn", None, options)
+    assert run(Subject(), options)

@@ -124,6 +124,7 @@ class Coverage:
     cuts_before_repair: what they were before the boundaries were repaired.
     pictures:     one for each graph.
     runtime:      of a compiled model, at the time of the report; one row for each set of slots.
+    capture:      a line each: how the graphs came about, and what would make fewer of them.
     """
 
     clusters: tuple[ClusterRow, ...] = ()
@@ -133,6 +134,7 @@ class Coverage:
     cuts_before_repair: int = 0
     pictures: tuple[Picture, ...] = ()
     runtime: tuple[RuntimeRow, ...] = ()
+    capture: tuple[str, ...] = ()
 
     @property
     def nodes(self) -> int:
@@ -180,6 +182,7 @@ class Coverage:
             sum(part.cuts_before_repair for part in parts),
             tuple(pictures),
             tuple(row for part in parts for row in part.runtime),
+            tuple(dict.fromkeys(line for part in parts for line in part.capture)),
         )
 
     # The forms read these values, so they are imported when asked for.

@@ -30,6 +30,7 @@ def write_html(coverage: Coverage, path: str | PathLike[str]) -> None:
     page = Template(here.joinpath("page.html").read_text(encoding="utf-8"))
     parts = {
         "summary": escape(summary(coverage)),
+        "capture": _list(coverage.capture) if coverage.capture else "",
         "clusters": _clusters(coverage.clusters),
         "reasons": _reasons(coverage),
         "nodes": _nodes(coverage.rejections),

@@ -18,6 +18,8 @@ __all__ = ["markdown"]
 def markdown(coverage: Coverage) -> str:
     """The whole report; every cluster, reason and graph break has a row."""
     parts = [f"**{summary(coverage)}**"]
+    if coverage.capture:
+        parts.append(_list(coverage.capture))
     if coverage.clusters:
         headers = ["cluster", "modules", "nodes", "GFLOPs", "ops", "in", "out", "dtype"]
         headers += ["engine", "layers", "plan", "built in", "engine ms", "PyTorch ms"]

@@ -63,6 +63,7 @@ def _coverage(value: dict[str, Any]) -> Coverage:
         cuts_before_repair=value["cuts_before_repair"],
         pictures=tuple(_picture(picture) for picture in value["pictures"]),
         runtime=tuple(_runtime(row) for row in value.get("runtime", ())),
+        capture=tuple(value.get("capture", ())),
     )
 
 

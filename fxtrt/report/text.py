@@ -22,7 +22,7 @@ _MOST_ROWS = 20
 
 def text(coverage: Coverage) -> str:
     """The whole report."""
-    lines = [summary(coverage)]
+    lines = [summary(coverage), *_items(coverage.capture)]
     if coverage.clusters:
         engines = dict.fromkeys(f"{row.engine}: {row.runs_on}" for row in coverage.clusters)
         lines += ["", _clusters(coverage.clusters), "", *engines]

@@ -1,0 +1,56 @@
+"""Draws what a detector found on the photograph that it was shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import draw_bounding_boxes
+
+from .comparison import fields_of
+from .errors import SettingsError
+from .examples import Example
+
+__all__ = ["draw"]
+
+_MOST = 20
+"""More boxes than these, by falling score, hide the photograph."""
+
+
+def draw(example: Example, outputs: Any, path: Path) -> None:
+    """Save the photograph with the boxes, names and scores of the best detections.
+
+    Args:
+        outputs: what the model gave, for one image.
+        path: an image file; its suffix says of which kind.
+
+    Raises:
+        SettingsError: the outputs are no detections, or the suffix is that of no kind of image.
+    """
+    found = _detections(outputs)
+    best = found["scores"].argsort(descending=True)[:_MOST]
+    names = [_name(example, int(label)) for label in found["labels"][best]]
+    scores = found["scores"][best].tolist()
+    texts = [f"{name} {score:.2f}" for name, score in zip(names, scores, strict=True)]
+    pixels = (example.photograph.cpu() * 255).round().to(torch.uint8)
+    drawn = draw_bounding_boxes(pixels, found["boxes"][best], texts, colors="red", width=2)
+    try:
+        to_pil_image(drawn).save(path)
+    except ValueError as error:
+        raise SettingsError(f"cannot draw into {path}: {error}") from error
+
+
+def _detections(outputs: Any) -> dict[str, Tensor]:
+    found = outputs[0] if isinstance(outputs, list) and len(outputs) == 1 else outputs
+    if isinstance(found, dict) and "instances" in found:
+        found = fields_of(found["instances"])
+    if not isinstance(found, dict) or not {"boxes", "labels", "scores"} <= set(found):
+        raise SettingsError("there is nothing to draw: the model gives no boxes with scores")
+    return {name: found[name].detach().cpu() for name in ("boxes", "labels", "scores")}
+
+
+def _name(example: Example, label: int) -> str:
+    return example.categories[label] if label < len(example.categories) else f"label {label}"

@@ -7,11 +7,12 @@ import enum
 import functools
 import hashlib
 import importlib.metadata
+import re
 import sys
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from types import BuiltinFunctionType, FunctionType, MethodType
+from pathlib import Path, PurePath
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes, range, slice)
 _OF_TORCH = (torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size)
 _FUNCTIONS = (type, FunctionType, BuiltinFunctionType, MethodType, torch._ops.OpOverload)
 _WRAPPERS = (staticmethod, classmethod)
+_NAMESPACES = ("argparse.Namespace", "types.SimpleNamespace")
 _LONGEST, _DEEPEST = 200, 12
 _ONE_OF = {
     "versions": "the version of",
@@ -47,9 +49,9 @@ def identity_of(model: torch.nn.Module) -> dict[str, Any]:
     Returns:
         JSON: "modules", the class of each; "attributes" of each that are no weights; the functions
         and plain values that their "classes" have; "tensors", each one's dtype, shape, strides and
-        device; "files", digests of the sources of all these
-        classes and functions; "versions" of their packages; "process", torch's defaults; "unseen",
-        the attributes that hold something whose content cannot be told.
+        device; "files", digests of the sources of all these classes and functions; "versions" of
+        their packages; "process", torch's defaults; "unseen", the attributes that hold something
+        whose content cannot be told.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     words = _Words({id(module): path for path, module in reversed(modules.items())})
@@ -167,7 +169,7 @@ class _Words:
             paths: of the model's modules, by id.
         """
         self._paths = paths
-        self._visited: dict[int, int] = {}
+        self._visited: dict[int, tuple[int, Any]] = {}
         self.classes: dict[type, None] = {}
         self.sources: set[str] = set()
 
@@ -196,8 +198,10 @@ class _Words:
             yield f"{_name(type(value))}.{value.name}"
         elif isinstance(value, _PLAIN):
             yield repr(value).replace(_UNSEEN, "\\x3f")
-        elif isinstance(value, _OF_TORCH):
+        elif isinstance(value, (*_OF_TORCH, torch.fx.Graph, re.Pattern, PurePath)):
             yield str(value)
+        elif isinstance(value, ModuleType):
+            yield value.__name__
         elif isinstance(value, torch.Tensor):
             yield f"tensor {_form(value)} {weight_digest(value)}"
         elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
@@ -208,9 +212,11 @@ class _Words:
         elif depth > _DEEPEST:
             yield _UNSEEN
         elif id(value) in self._visited:
-            yield f"number {self._visited[id(value)]} again"
+            yield f"number {self._visited[id(value)][0]} again"
         else:
-            self._visited[id(value)] = len(self._visited)
+            # Whether two equal tuples are one object is not the same in every process.
+            if not isinstance(value, (tuple, *_FUNCTIONS)):
+                self._visited[id(value)] = len(self._visited), value
             yield from self._tell_parts(value, depth + 1)
 
     def _tell_parts(self, value: Any, depth: int) -> Iterator[str]:
@@ -241,9 +247,12 @@ class _Words:
 
     def _tell_object(self, value: Any) -> Generator[str, None, list[Any]]:
         self.note(type(value))
-        yield _name(type(value))
+        name = _name(type(value))
+        yield name
         state = getattr(value, "__dict__", None)
-        if state is None:
+        is_library = name.partition(".")[0] in ("torch", *sys.stdlib_module_names)
+        if state is None or (is_library and name not in _NAMESPACES):
+            # A logger, say, holds all other loggers of the process.
             yield _UNSEEN
             return []
         return [part for item in state.items() for part in item]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+import math
 from collections import OrderedDict
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -11,6 +15,10 @@ from torch import nn
 from torch.export import Dim
 
 __all__ = ["CASES", "Cut", "Sized", "case", "detector"]
+
+
+def _doubled(module: Any) -> Callable[[float], float]:
+    return functools.partial(lambda factor, x: float(module.sqrt(x)) * factor, 2)
 
 
 class Sized(nn.Module):
@@ -24,6 +32,9 @@ class Sized(nn.Module):
         self.norm = nn.BatchNorm2d(4)
         self.second = nn.Conv2d(4, 4, 3, stride=2, padding=1)
         self.factors = [2, 0.5]
+        self.log = logging.getLogger("artifacts")
+        self.config = SimpleNamespace(names={"first", "second", "third"}, scale=_doubled(math))
+        self.config.itself = self.config
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = torch.relu(self.norm(self.first(x)))

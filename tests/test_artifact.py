@@ -3,6 +3,7 @@ same."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import logging
@@ -169,6 +170,14 @@ def change_object(model: Any) -> None:
     model.second.padding_mode = "reflect"
 
 
+def change_config(model: Any) -> None:
+    model.config.names.add("fourth")
+
+
+def change_closure(model: Any) -> None:
+    model.config.scale = functools.partial(model.config.scale.func, 3)
+
+
 def add_hook(model: Any) -> None:
     model.second.register_forward_hook(lambda module, args, result: result * 2)
 
@@ -199,6 +208,8 @@ def change_dtype(model: Any) -> None:
     [
         (change_list, "attribute 'factors' was"),
         (change_object, "attribute 'second.padding_mode' was 'zeros', and is now 'reflect'"),
+        (change_config, "attribute 'config' was"),
+        (change_closure, "attribute 'config' was"),
         (add_hook, "attribute 'second._forward_hooks' was not there"),
         (replace_forward, "attribute 'norm.forward' was not there"),
         (change_weight, "other weights"),
@@ -250,6 +261,13 @@ def test_another_version_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("fxtrt.model_identity.code_digest", lambda: "another")
     with pytest.raises(ArtifactError, match='the version of "fxtrt\'s code" was'):
         fxtrt.load(saved, case("dynamic"))
+
+
+def test_what_cannot_be_compared_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "fxtrt.artifact"):
+        fxtrt.save(compiled("static"), tmp_path / "model.fxtrt")
+    told = [record.getMessage() for record in caplog.records if record.name == "fxtrt.artifact"]
+    assert told == ["fxtrt.load will not see whether the content of log is the same"]
 
 
 def test_settings_are_kept_and_some_can_be_changed(tmp_path: Path) -> None:

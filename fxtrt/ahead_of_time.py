@@ -39,6 +39,7 @@ def compile(
     *,
     settings: Settings | None = None,
     dynamic_shapes: Any = None,
+    more_inputs: Sequence[tuple[Any, ...]] = (),
     **overrides: Any,
 ) -> torch.nn.Module:
     """A copy of `model` that runs what it can in engines; it shares its weights with `model`.
@@ -56,6 +57,8 @@ def compile(
         dynamic_shapes: which sizes of the inputs vary, as `torch.export.export` takes it; the
             whole model must export then. None leaves it to the architecture's plan, or else keeps
             all; `{}` keeps all.
+        more_inputs: examples of calls of other structures, as of two images in a batch: each has a
+            graph and engines of its own. The whole model must export with them.
         overrides: fields of `Settings`.
 
     Raises:
@@ -63,7 +66,8 @@ def compile(
     """
     settings = Settings.of(settings, overrides)
     backend = select(settings.engine)
-    return assemble(capture_model(model, inputs, dynamic_shapes, settings), backend, settings)
+    captured = capture_model(model, inputs, dynamic_shapes, settings, more_inputs)
+    return assemble(captured, backend, settings)
 
 
 def assemble(captured: Captured, backend: EngineBackend, settings: Settings) -> torch.nn.Module:

@@ -32,7 +32,8 @@ class GuardedForward:
 
     Anything else runs the original `forward`: training mode, also of one submodule; other shapes
     than the graph was captured for; other constants; weights that were changed since. The first
-    time is logged, and `fallbacks` counts them.
+    time is logged, and `fallbacks` counts them. A module may have several, one for each structure
+    of arguments: what does not fit the last goes to the one before it, and they count together.
     """
 
     def __init__(
@@ -54,9 +55,12 @@ class GuardedForward:
         """
         self.graph = graph
         self.run = as_graph(run)
-        self.fallbacks: dict[str, int] = {}
         self._arguments = arguments
         self._original: Callable[..., Any] = module.forward
+        before = self._original
+        self.fallbacks: dict[str, int] = (
+            before.fallbacks if isinstance(before, GuardedForward) else {}
+        )
         self._module = module
         self._specs = tuple(specs)
         leaves, self._tree = pytree.tree_flatten((tuple(example.args), dict(example.kwargs)))
@@ -82,7 +86,8 @@ class GuardedForward:
         reason = reason or self._unfit(given, kwargs)
         if reason is None:
             return self.run(*given, **kwargs)
-        self._record(reason)
+        if not isinstance(self._original, GuardedForward):
+            self._record(reason)
         return self._original(*args, **kwargs)
 
     def _unfit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:

@@ -76,7 +76,8 @@ class Captured:
     identity: of the model before it was captured, as `identity_of` gives it.
     missed:   the modules that could not be captured.
     outside:  the calls that they make themselves.
-    others:   the parts of a detector that was captured whole, for images of other sizes.
+    others:   the parts of a detector that was captured whole, for images of other sizes; and the
+              whole again, for calls of other structures.
     """
 
     model: torch.nn.Module
@@ -97,9 +98,10 @@ class Captured:
             lines = [f"captured whole, by the plan of {plan.architecture}"]
         else:
             lines = ["captured whole"]
-        if self.others:
-            paths = ", ".join(part.path for part in self.others)
+        if paths := ", ".join(part.path for part in self.others if part.path):
             lines.append(f"with engines for images of other sizes in {paths}")
+        if count := sum(not part.path for part in self.others):
+            lines.append(f"with {count} more graphs, for calls of other structures")
         return tuple(lines)
 
     def without_values(self) -> Captured:
@@ -110,16 +112,21 @@ class Captured:
 
 
 def capture_model(
-    model: torch.nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any, settings: Settings
+    model: torch.nn.Module,
+    inputs: tuple[Any, ...],
+    dynamic_shapes: Any,
+    settings: Settings,
+    more_inputs: Sequence[tuple[Any, ...]] = (),
 ) -> Captured:
     """The graphs of a copy of `model`, after the passes; arguments as in `compile`.
 
     Raises:
         SettingsError, CaptureError: with the way out.
     """
-    if not isinstance(inputs, tuple):
-        raise CaptureError(f"inputs must be a tuple of arguments, not {type(inputs).__name__}")
-    require_inference(model, inputs)
+    for example in (inputs, *more_inputs):
+        if not isinstance(example, tuple):
+            raise CaptureError(f"inputs must be a tuple of arguments, not {type(example).__name__}")
+        require_inference(model, example)
     twin = twin_of(model)
     identity = identity_of(twin)
     call = Call(inputs, {})
@@ -137,6 +144,7 @@ def capture_model(
         calls, watch = record_calls(twin, call)
         parts = _parts_below(twin, "", calls, missed, region_counts)
         outside = watch.below([part.path for part in parts])
+    others += [_whole(twin, Call(example, {}), None, missed) for example in more_inputs]
     captured = Captured(twin, identity, parts, missed, outside, others)
     prepare(captured, settings)
     return captured

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,6 +68,30 @@ def test_integers_vary_and_the_rest_is_not_looked_at() -> None:
         torch.testing.assert_close(compiled(given), model(given))
     assert forward(compiled).fallbacks == {}
     assert fxtrt.report(compiled).flops_share == 1.0
+
+
+def test_batches_have_graphs_of_their_own(tmp_path: Path) -> None:
+    model = Model().eval()
+    one, other = {"image": torch.rand(3, 16, 24)}, {"image": torch.rand(3, 40, 24), "height": 9}
+    batches = [[one], [one, one], [one, other]]
+    inputs, *more = ((batch,) for batch in batches)
+    compiled = fxtrt.compile(model, inputs, more_inputs=more, engine="reference")
+    for batch in batches:
+        for _ in range(2):
+            torch.testing.assert_close(compiled(batch), model(batch))
+    assert forward(compiled).fallbacks == {}
+    assert fxtrt.report(compiled).capture[-1] == (
+        "with 2 more graphs, for calls of other structures"
+    )
+    fxtrt.save(compiled, tmp_path / "batches.fxtrt")
+    loaded = fxtrt.load(tmp_path / "batches.fxtrt", model)
+    for batch in batches:
+        torch.testing.assert_close(loaded(batch), compiled(batch), rtol=0, atol=0)
+    assert forward(loaded).fallbacks == {}
+    torch.testing.assert_close(compiled([one] * 3), model([one] * 3))
+    assert list(forward(compiled).fallbacks) == [
+        "the arguments have another structure than the example's"
+    ]
 
 
 @pytest.mark.parametrize(

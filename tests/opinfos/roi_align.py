@@ -44,8 +44,11 @@ if importlib.util.find_spec("torchvision"):
         _row(0.25, 2, 3, 3, False, dynamic=True),
         _row(1.0, 1, 1, 2, True),
         _row(1.0, 4, 5, 2, True, x=T((1, 1, 1, 1)), rois=T((1, 5), values=(0, -0.5, 0, 2, 1))),
-        _row(1.0, 4, 5, 0, True, rejected="sampling_ratio=0 each region has its own number"),
-        _row(1.0, 4, 5, -1, False, rejected="sampling_ratio=-1"),
+        _row(1.0, 4, 5, 0, True, dynamic=True),
+        _row(1.0, 4, 5, 0, False, dynamic=True),
+        _row(1.0, 4, 5, -1, False),
+        _row(0.5, 2, 3, -1, True, dynamic=True),
+        _row(0.25, 7, 7, 0, True),
         _row(
             1.0,
             4,

@@ -20,7 +20,7 @@ def _can(
     if sampling_ratio <= 0 and (reason := without_plugin(features)):
         return (
             f"with sampling_ratio={sampling_ratio} each region has its own number of samples, "
-            f"which needs TensorRT's ROIAlign plugin: {reason}. A positive sampling_ratio needs none"
+            f"which needs TensorRT's plugin: {reason}. A positive sampling_ratio needs none"
         )
     if input.dtype == rois.dtype == torch.float32:
         return None

@@ -11,9 +11,9 @@ from oprow import OpRow, T
 ROWS: list[OpRow] = []
 
 X = T((2, 3, 12, 16))
-# The image, then x1, y1, x2, y2: inside, across each edge, outside, one pixel, inverted, on -1.
+# Image, x1, y1, x2, y2: inside, across each edge, outside, a point, inverted, a line, on -1.
 ROIS = T(
-    (8, 5),
+    (9, 5),
     values=(
         (0, 2.0, 1.5, 9.3, 7.9),
         (1, -6.0, -4.0, 5.0, 6.0),
@@ -21,6 +21,7 @@ ROIS = T(
         (0, 40.0, 40.0, 60.0, 60.0),
         (0, 3.0, 3.0, 3.0, 3.0),
         (1, 9.0, 8.0, 4.0, 2.0),
+        (1, 2.0, 5.0, 9.0, 5.0),
         (0, -1.0, -1.0, 15.0, 11.0),
         (1, 0.0, 0.0, 16.0, 12.0),
     ),

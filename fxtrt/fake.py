@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import torch
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
@@ -56,7 +57,8 @@ def infer(node: Node, like: Node) -> Node:
         v for v in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(v, FakeTensor)
     )
     mode = next((fake.fake_mode for fake in fakes), None) or fake_mode_of(_owner(node))
-    with mode, torch.no_grad():
+    # Some operators take apart sizes that are symbols in Python only, as while they were traced.
+    with mode, enable_python_dispatcher(), torch.no_grad():
         value = node.target(*args, **kwargs)  # type: ignore[operator]  # a call_function
     node.meta = {key: like.meta[key] for key in PROVENANCE if key in like.meta}
     node.meta["val"] = value

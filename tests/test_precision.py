@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.export import Dim
 from torch.fx import GraphModule, Node
 
 import fxtrt
@@ -166,3 +167,35 @@ def test_tf32_is_a_flag_of_the_builder(rtx: TensorRTBackend) -> None:
         for precision in ("model", "fp32", "tf32", "fp16", "bf16")
     }
     assert [precision for precision, is_set in allowed.items() if is_set] == ["tf32"]
+
+
+def test_a_size_that_varies_is_no_obstacle() -> None:
+    """`upsample_nearest2d.vec` takes apart symbolic sizes in Python only."""
+
+    class TopDown(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.down = torch.nn.Conv2d(3, 4, 3, stride=2, padding=1)
+            self.side = torch.nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            top = torch.nn.functional.interpolate(self.down(x), size=x.shape[-2:])
+            result: torch.Tensor = self.side(x) + top
+            return result
+
+    model, sides = (
+        TopDown().eval(),
+        {2: Dim("height", min=8, max=64), 3: Dim("width", min=8, max=64)},
+    )
+    compiled = fxtrt.compile(
+        model,
+        (torch.rand(1, 3, 17, 24),),
+        dynamic_shapes=(sides,),
+        engine="reference",
+        precision="fp16",
+    )
+    assert fxtrt.report(compiled).flops_share == 1.0
+    for size in ((17, 24), (32, 9)):
+        x = torch.rand(1, 3, *size)
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(x), model(x), atol=5e-3, rtol=5e-3)

@@ -123,6 +123,8 @@ PANOPTIC_FPN = register(
 )
 
 _META_ARCH = "detectron2.modeling.meta_arch"
+# Sizes are the example's: with dynamic ones the anchors' graph holds for few other sizes, and backbone
+# and head have engines for those.
 if IS_0_4:
     RETINANET = register(
         ComponentPlan(
@@ -131,7 +133,6 @@ if IS_0_4:
                 **_STRUCTURES,
                 f"{_META_ARCH}.retinanet.RetinaNet.inference_single_image": detections_of_logits,
             },
-            image_sizes,
         )
     )
 else:
@@ -146,6 +147,5 @@ else:
                 f"{_META_ARCH}.fcos.batched_nms": batched_nms,
                 f"{_META_ARCH}.retinanet.batched_nms": batched_nms,
             },
-            image_sizes,
         )
     )

@@ -123,8 +123,8 @@ PANOPTIC_FPN = register(
 )
 
 _META_ARCH = "detectron2.modeling.meta_arch"
-# Sizes are the example's: a graph with dynamic ones holds for few others, and backbone and head have
-# engines for those.
+# Sizes are the example's: a graph with dynamic ones holds for few others, and backbone and head
+# have engines for those.
 if IS_0_4:
     RETINANET = register(
         ComponentPlan(

@@ -104,7 +104,6 @@ SEMANTIC_SEGMENTOR = register(
     ComponentPlan(
         "detectron2.modeling.meta_arch.semantic_seg.SemanticSegmentor",
         _STRUCTURES,
-        image_sizes,
     )
 )
 PANOPTIC_FPN = register(
@@ -118,7 +117,6 @@ PANOPTIC_FPN = register(
                 combine
             ),
         },
-        image_sizes,
     )
 )
 

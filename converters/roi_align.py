@@ -1,4 +1,4 @@
-"""Regions of a feature map, resampled to one size: bilinear GATHERs and an average."""
+"""Regions of a feature map, resampled to one size: bilinear GATHERs, or the ROIAlign plugin."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ from typing import Any
 import torch
 
 from ..context import Context
+from ..engines.features import Features
+from ..engines.plugins import add_roi_align, without_plugin
 from ..registry import converts
 from ..shapes import Size
 
 
-def _fixed_samples(input: torch.Tensor, rois: torch.Tensor, sampling_ratio: int) -> str | None:
-    if sampling_ratio <= 0:
-        return f"with sampling_ratio={sampling_ratio} each region has its own number of samples"
+def _can(
+    input: torch.Tensor, rois: torch.Tensor, sampling_ratio: int, features: Features
+) -> str | None:
+    if sampling_ratio <= 0 and (reason := without_plugin(features)):
+        return (
+            f"with sampling_ratio={sampling_ratio} each region has its own number of samples, "
+            f"which needs TensorRT's plugin: {reason}. A positive sampling_ratio needs none"
+        )
     if input.dtype == rois.dtype == torch.float32:
         return None
     return f"input is {input.dtype}, rois {rois.dtype}: torch rounds each step but in float32"
@@ -38,7 +45,7 @@ class _Samples:
 
 @converts(
     "torchvision::roi_align",
-    check=_fixed_samples,
+    check=_can,
     opt_in="it gathers four pixels per sample, which torchvision's kernel does without",
 )
 def roi_align(
@@ -53,6 +60,10 @@ def roi_align(
 ) -> Any:
     """torchvision::roi_align(Tensor input, Tensor rois, float spatial_scale,
     SymInt pooled_height, SymInt pooled_width, int sampling_ratio, bool aligned) -> Tensor"""
+    if sampling_ratio <= 0:
+        return _adaptive(
+            ctx, input, rois, float(spatial_scale), (pooled_height, pooled_width), aligned
+        )
     batch, channels, height, width = ctx.fake("input").shape
     count = ctx.fake("rois").shape[0]
     image, *corners = (ctx.slice(rois, [0, i], [count, 1]) for i in range(5))
@@ -73,6 +84,35 @@ def roi_align(
     average = ctx.trt.ReduceOperation.AVG
     pooled = ctx.net.add_reduce(ctx.reshape(sampled, bins), average, axes, False).get_output(0)
     return ctx.permute(pooled, (0, 3, 1, 2))
+
+
+def _adaptive(
+    ctx: Context, input: Any, rois: Any, scale: float, pooled: tuple[int, int], aligned: bool
+) -> Any:
+    """The plugin, which takes one sample per pixel or so: as many as fit in each region."""
+    count = ctx.fake("rois").shape[0]
+    corners = ctx.slice(rois, [0, 1], [count, 4])
+    images = ctx.cast(ctx.reshape(ctx.slice(rois, [0, 0], [count, 1]), [count]), torch.int32)
+    attributes = {
+        "coordinate_transformation_mode": int(aligned),
+        "mode": 1,
+        "output_height": int(pooled[0]),
+        "output_width": int(pooled[1]),
+        "sampling_ratio": 0,
+        "spatial_scale": scale,
+    }
+    result = add_roi_align(ctx.network, (input, corners, images), attributes)
+    if not aligned:
+        return result
+    # Without an extent there are no samples: the plugin then divides by zero, torchvision by one.
+    zero, factor, offset = (ctx.scalar(v, torch.float32, 2) for v in (0.0, scale, 0.5))
+    places = ctx.elementwise("SUB", ctx.elementwise("PROD", corners, factor), offset)
+    starts, ends = (ctx.slice(places, [0, i], [count, 2]) for i in (0, 2))
+    extents = ctx.elementwise("SUB", ends, starts)
+    has = [ctx.slice(ctx.elementwise("GREATER", extents, zero), [0, i], [count, 1]) for i in (0, 1)]
+    sampled = ctx.reshape(ctx.elementwise("AND", *has), [count, 1, 1, 1])
+    empty = ctx.scalar(0.0, torch.float32, 4)
+    return ctx.net.add_select(sampled, result, empty).get_output(0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from torch.fx import GraphModule
 from .backend import lower, report_graph
 from .calls import Call, watched_run
 from .cuda_graphs import CALLS_TO_RECORD
+from .detection import ComponentPlan, plan_of
 from .engines.base import EngineBackend
 from .engines.select import select
 from .errors import FxtrtError
@@ -38,6 +39,7 @@ def compile(
     *,
     settings: Settings | None = None,
     dynamic_shapes: Any = None,
+    more_inputs: Sequence[tuple[Any, ...]] = (),
     **overrides: Any,
 ) -> torch.nn.Module:
     """A copy of `model` that runs what it can in engines; it shares its weights with `model`.
@@ -55,6 +57,8 @@ def compile(
         dynamic_shapes: which sizes of the inputs vary, as `torch.export.export` takes it; the
             whole model must export then. None leaves it to the architecture's plan, or else keeps
             all; `{}` keeps all.
+        more_inputs: examples of calls of other structures, as of two images in a batch: each has a
+            graph and engines of its own. The whole model must export with them.
         overrides: fields of `Settings`.
 
     Raises:
@@ -62,7 +66,8 @@ def compile(
     """
     settings = Settings.of(settings, overrides)
     backend = select(settings.engine)
-    return assemble(capture_model(model, inputs, dynamic_shapes, settings), backend, settings)
+    captured = capture_model(model, inputs, dynamic_shapes, settings, more_inputs)
+    return assemble(captured, backend, settings)
 
 
 def assemble(captured: Captured, backend: EngineBackend, settings: Settings) -> torch.nn.Module:
@@ -80,7 +85,15 @@ def assemble(captured: Captured, backend: EngineBackend, settings: Settings) -> 
     for part, (graph, coverage), call in zip(parts, built, calls, strict=True):
         lowered.append(Lowered(coverage, graph, call))
         if coverage.clusters:
-            part.module.forward = GuardedForward(part.module, graph, part.specs, part.call, call)
+            plan = plan_of(part.module)
+            part.module.forward = GuardedForward(
+                part.module,
+                graph,
+                part.specs,
+                part.call,
+                call,
+                None if plan is None else plan.arguments,
+            )
     compiled = captured.model
     reported = lowered[: len(captured.parts)]
     kept = captured.without_values()
@@ -195,11 +208,22 @@ def _report_jit(
             "nothing is compiled yet: call the model once, then ask for the report. (Of two models "
             "of one class, Dynamo may give the second the graphs of the first, and their report.)"
         )
+    plan = plan_of(model._orig_mod) if recorded.graph_breaks else None
+    if plan is not None:
+        recorded = replace(recorded, capture=(*recorded.capture, _better_than_jit(plan)))
     if inputs is None:
         return recorded
     outside = watched_run(model, Call(inputs, {})).below(())
     rows = outside_rows(outside, recorded.graph_breaks, timed=measure)
     return replace(recorded, rejections=(*recorded.rejections, *rows))
+
+
+def _better_than_jit(plan: ComponentPlan) -> str:
+    """What to do about the graph breaks of a detector."""
+    advice = "fxtrt.compile(model, inputs) would make it one graph, which nothing breaks"
+    if plan.glue:
+        advice += "; or call fxtrt.detection.prepare(model) before torch.compile, for fewer breaks"
+    return advice
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,4 +255,5 @@ def _total(
         total,
         rejections=(*total.rejections, *captured.missed, *rows),
         runtime=runtime_rows(lowered),
+        capture=captured.how,
     )

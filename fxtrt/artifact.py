@@ -17,7 +17,7 @@ from .ahead_of_time import assemble, outcome_of, report, weight_states
 from .artifact_file import ArtifactFile, write_artifact
 from .cache import PlanCache
 from .capture import require_inference
-from .convert import input_specs
+from .convert import tensor_specs
 from .engine_key import EngineKey
 from .engines.base import EngineBackend
 from .engines.select import select
@@ -235,7 +235,7 @@ def _part(
     text = file.read(f"graphs/{number}.json").decode()
     graph, call = restore(StoredGraph(text, constants), module)
     loaded = ArtifactError("it was loaded from a file: copy that one")
-    return Part(described["path"], module, graph, call, input_specs(graph), loaded)
+    return Part(described["path"], module, graph, call, tensor_specs(graph), loaded)
 
 
 def _form(tensor: torch.Tensor) -> list[Any]:

@@ -22,7 +22,7 @@ from .size_carriers import CARRIER_DTYPE, engine_inputs
 from .source import source_line
 from .support import is_size
 
-__all__ = ["convert", "input_specs", "output_specs"]
+__all__ = ["convert", "input_specs", "output_specs", "tensor_specs"]
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,13 @@ def input_specs(cluster: GraphModule) -> list[TensorSpec]:
     return [
         _spec(f"x{i}", _entering(node, cluster)) for i, node in enumerate(engine_inputs(cluster))
     ]
+
+
+def tensor_specs(graph: GraphModule) -> list[TensorSpec]:
+    """What `graph` was captured for, for each of its inputs that is a tensor."""
+    values = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    return [_spec(f"x{i}", value) for i, value in enumerate(tensors)]
 
 
 def output_specs(cluster: GraphModule) -> list[TensorSpec]:

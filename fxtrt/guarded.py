@@ -17,6 +17,7 @@ from .engines.network import TensorSpec
 from .errors import FxtrtError
 from .outside import as_graph
 from .relations import SizeRelations
+from .shapes import is_static, size_range
 from .weights import states
 
 __all__ = ["GuardedForward"]
@@ -31,7 +32,8 @@ class GuardedForward:
 
     Anything else runs the original `forward`: training mode, also of one submodule; other shapes
     than the graph was captured for; other constants; weights that were changed since. The first
-    time is logged, and `fallbacks` counts them.
+    time is logged, and `fallbacks` counts them. A module may have several, one for each structure
+    of arguments: what does not fit the last goes to the one before it, and they count together.
     """
 
     def __init__(
@@ -41,23 +43,31 @@ class GuardedForward:
         specs: Sequence[TensorSpec],
         example: Call,
         run: Callable[..., Any],
+        arguments: Callable[..., tuple[Any, ...]] | None = None,
     ) -> None:
         """Guard `graph`, which was captured from `module` with `example`.
 
         Args:
             specs: of the tensors among the flattened example, in order.
             run: calls the graph.
+            arguments: makes the graph's positional arguments of the call's, as in
+                `ComponentPlan`; None takes them as they are.
         """
         self.graph = graph
         self.run = as_graph(run)
-        self.fallbacks: dict[str, int] = {}
+        self._arguments = arguments
         self._original: Callable[..., Any] = module.forward
+        before = self._original
+        self.fallbacks: dict[str, int] = (
+            before.fallbacks if isinstance(before, GuardedForward) else {}
+        )
         self._module = module
         self._specs = tuple(specs)
         leaves, self._tree = pytree.tree_flatten((tuple(example.args), dict(example.kwargs)))
         self._constants = tuple(
             None if isinstance(leaf, torch.Tensor) else (type(leaf), leaf) for leaf in leaves
         )
+        self._varying = _varying_integers(graph)
         self._weights = tuple(_weights(module))
         self._tensors = [tensor for _, _, tensor in self._weights]
         self._states = states(self._tensors)
@@ -66,10 +76,18 @@ class GuardedForward:
         self._lock = threading.Lock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        reason = self._unfit(args, kwargs)
+        given: tuple[Any, ...] = args
+        reason = None
+        if self._arguments is not None:
+            try:
+                given = self._arguments(*args)
+            except Exception as error:
+                reason = f"the arguments are of another form than the example's: {error!r}"
+        reason = reason or self._unfit(given, kwargs)
         if reason is None:
-            return self.run(*args, **kwargs)
-        self._record(reason)
+            return self.run(*given, **kwargs)
+        if not isinstance(self._original, GuardedForward):
+            self._record(reason)
         return self._original(*args, **kwargs)
 
     def _unfit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
@@ -79,19 +97,24 @@ class GuardedForward:
         if tree != self._tree:
             return "the arguments have another structure than the example's"
         specs = iter(self._specs)
-        tensors: list[torch.Tensor] = []
-        for leaf, constant in zip(leaves, self._constants, strict=True):
+        sized: list[torch.Tensor | int] = []
+        for i, (leaf, constant) in enumerate(zip(leaves, self._constants, strict=True)):
             if constant is None:
                 if not isinstance(leaf, torch.Tensor):
                     return f"an argument is {type(leaf).__name__}, in the example it was a tensor"
                 if reason := next(specs).mismatch(leaf):
                     return reason
-                tensors.append(leaf)
+                sized.append(leaf)
                 if leaf.requires_grad and torch.is_grad_enabled():
                     return "an input requires grad"
+            elif i in self._varying and type(leaf) is int:
+                low, high = self._varying[i]
+                if leaf < low or (high is not None and leaf > high):
+                    return f"an argument is {leaf}, the graph was captured for {low} to {high}"
+                sized.append(leaf)
             elif (type(leaf), leaf) != constant:
                 return f"an argument is {leaf!r}, in the example it was {constant[1]!r}"
-        if self._relations is not None and not self._relations.hold(tensors):
+        if self._relations is not None and not self._relations.hold(sized):
             return "the graph was captured for other relations between the inputs' sizes"
         current = [owner[name] for owner, name, _ in self._weights]
         if not all(map(operator.is_, current, self._tensors)):
@@ -120,6 +143,16 @@ class GuardedForward:
             first = self.fallbacks[reason] == 1
         if first:
             log.warning("%s runs in PyTorch: %s", type(self._module).__name__, reason)
+
+
+def _varying_integers(graph: GraphModule) -> dict[int, tuple[int, int | None]]:
+    """By their places among the inputs, the integers that may vary, and their ranges."""
+    values = (node.meta["val"] for node in graph.graph.find_nodes(op="placeholder"))
+    return {
+        i: size_range(value)
+        for i, value in enumerate(values)
+        if isinstance(value, torch.SymInt) and not is_static(value)
+    }
 
 
 def _weights(module: torch.nn.Module) -> list[tuple[dict[str, Any], str, torch.Tensor]]:

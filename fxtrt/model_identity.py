@@ -7,11 +7,12 @@ import enum
 import functools
 import hashlib
 import importlib.metadata
+import re
 import sys
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from types import BuiltinFunctionType, FunctionType, MethodType
+from pathlib import Path, PurePath
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ _INTERNAL = frozenset(torch.nn.Module().__dict__) - {"training", *_HOOKS}
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, range, slice)
 _OF_TORCH = (torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size)
 _FUNCTIONS = (type, FunctionType, BuiltinFunctionType, MethodType, torch._ops.OpOverload)
+_WRAPPERS = (staticmethod, classmethod)
+_NAMESPACES = ("argparse.Namespace", "types.SimpleNamespace")
 _LONGEST, _DEEPEST = 200, 12
 _ONE_OF = {
     "versions": "the version of",
@@ -34,6 +37,7 @@ _ONE_OF = {
     "modules": "the module",
     "tensors": "the weight",
     "attributes": "the attribute",
+    "classes": "the class attribute",
 }
 _UNSEEN = "?"
 """Stands for what cannot be compared between processes."""
@@ -43,10 +47,11 @@ def identity_of(model: torch.nn.Module) -> dict[str, Any]:
     """All that a capture of `model` depends on besides its inputs and the values of its weights.
 
     Returns:
-        JSON: "modules", the class of each; "attributes" of each that are no weights; "tensors",
-        each one's dtype, shape, strides and device; "files", digests of the sources of all these
-        classes and functions; "versions" of their packages; "process", torch's defaults; "unseen",
-        the attributes that hold something whose content cannot be told.
+        JSON: "modules", the class of each; "attributes" of each that are no weights; the functions
+        and plain values that their "classes" have; "tensors", each one's dtype, shape, strides and
+        device; "files", digests of the sources of all these classes and functions; "versions" of
+        their packages; "process", torch's defaults; "unseen", the attributes that hold something
+        whose content cannot be told.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     words = _Words({id(module): path for path, module in reversed(modules.items())})
@@ -64,6 +69,7 @@ def identity_of(model: torch.nn.Module) -> dict[str, Any]:
     return {
         "modules": {path: _name(type(module)) for path, module in modules.items()},
         "attributes": attributes,
+        "classes": _class_attributes(words),
         "tensors": {name: _form(tensor) for name, tensor in _tensors(model)},
         "files": {name: _file_digest(name) for name in sorted(words.sources)},
         "versions": _versions(words.sources),
@@ -94,6 +100,19 @@ def weights_digest(model: torch.nn.Module) -> str:
         digests = dict(zip(unique, pool.map(weight_digest, unique.values()), strict=True))
     named = "\n".join(f"{name} {digests[id(tensor)]}" for name, tensor in tensors)
     return hashlib.sha256(named.encode()).hexdigest()
+
+
+def _class_attributes(words: _Words) -> dict[str, str]:
+    """Flags that were set, and methods that were replaced, on classes after their definition."""
+    found: dict[str, str] = {}
+    for cls in list(words.classes):
+        for name, value in vars(cls).items():
+            function = value.__func__ if isinstance(value, _WRAPPERS) else value
+            function = function.fget if isinstance(function, property) else function
+            is_hidden = name.startswith("__") and not isinstance(function, FunctionType)
+            if isinstance(function, (FunctionType, *_PLAIN, tuple)) and not is_hidden:
+                found[f"{_name(cls)}.{name}"] = words.short(function)
+    return found
 
 
 def _tensors(model: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
@@ -140,7 +159,8 @@ def _bound(function: Any) -> list[Any]:
 class _Words:
     """Tells values in words that are the same in every process.
 
-    sources: the modules that the classes and functions among them come from.
+    classes: those of values, and their bases, apart from torch's.
+    sources: the modules that these and functions come from.
     """
 
     def __init__(self, paths: Mapping[int, str]) -> None:
@@ -149,7 +169,8 @@ class _Words:
             paths: of the model's modules, by id.
         """
         self._paths = paths
-        self._visited: dict[int, int] = {}
+        self._visited: dict[int, tuple[int, Any]] = {}
+        self.classes: dict[type, None] = {}
         self.sources: set[str] = set()
 
     def note(self, value: Any) -> None:
@@ -159,6 +180,8 @@ class _Words:
             is_torch = (module or "builtins").partition(".")[0] in ("builtins", "torch")
             if module is not None and not is_torch:
                 self.sources.add(module)
+                if isinstance(one, type):
+                    self.classes[one] = None
 
     def short(self, value: Any) -> str:
         """`value` in words; of many words a digest."""
@@ -175,8 +198,10 @@ class _Words:
             yield f"{_name(type(value))}.{value.name}"
         elif isinstance(value, _PLAIN):
             yield repr(value).replace(_UNSEEN, "\\x3f")
-        elif isinstance(value, _OF_TORCH):
+        elif isinstance(value, (*_OF_TORCH, torch.fx.Graph, re.Pattern, PurePath)):
             yield str(value)
+        elif isinstance(value, ModuleType):
+            yield value.__name__
         elif isinstance(value, torch.Tensor):
             yield f"tensor {_form(value)} {weight_digest(value)}"
         elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
@@ -187,9 +212,11 @@ class _Words:
         elif depth > _DEEPEST:
             yield _UNSEEN
         elif id(value) in self._visited:
-            yield f"number {self._visited[id(value)]} again"
+            yield f"number {self._visited[id(value)][0]} again"
         else:
-            self._visited[id(value)] = len(self._visited)
+            # Whether two equal tuples are one object is not the same in every process.
+            if not isinstance(value, (tuple, *_FUNCTIONS)):
+                self._visited[id(value)] = len(self._visited), value
             yield from self._tell_parts(value, depth + 1)
 
     def _tell_parts(self, value: Any, depth: int) -> Iterator[str]:
@@ -220,9 +247,12 @@ class _Words:
 
     def _tell_object(self, value: Any) -> Generator[str, None, list[Any]]:
         self.note(type(value))
-        yield _name(type(value))
+        name = _name(type(value))
+        yield name
         state = getattr(value, "__dict__", None)
-        if state is None:
+        is_library = name.partition(".")[0] in ("torch", *sys.stdlib_module_names)
+        if state is None or (is_library and name not in _NAMESPACES):
+            # A logger, say, holds all other loggers of the process.
             yield _UNSEEN
             return []
         return [part for item in state.items() for part in item]

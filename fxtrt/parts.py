@@ -16,8 +16,8 @@ from torch.utils import _pytree as pytree
 
 from .calls import Call, record_calls
 from .capture import capture_module, require_inference
-from .convert import input_specs
-from .detection import plan_of, planned
+from .convert import tensor_specs
+from .detection import ComponentPlan, plan_of, planned
 from .engines.network import TensorSpec
 from .errors import ArtifactError, CaptureError
 from .lists import require_matches
@@ -76,7 +76,8 @@ class Captured:
     identity: of the model before it was captured, as `identity_of` gives it.
     missed:   the modules that could not be captured.
     outside:  the calls that they make themselves.
-    others:   the parts of a detector that was captured whole, for images of other sizes.
+    others:   the parts of a detector that was captured whole, for images of other sizes; and the
+              whole again, for calls of other structures.
     """
 
     model: torch.nn.Module
@@ -86,6 +87,23 @@ class Captured:
     outside: Sequence[OutsideCall]
     others: Sequence[Part] = ()
 
+    @property
+    def how(self) -> tuple[str, ...]:
+        """For the report, a line each: the whole or which parts, by which plan."""
+        plan = plan_of(self.model)
+        if [part.path for part in self.parts] != [""]:
+            paths = ", ".join(part.path for part in self.parts) or "none"
+            lines = [f"captured in parts, since the whole does not export: {paths}"]
+        elif plan is not None:
+            lines = [f"captured whole, by the plan of {plan.architecture}"]
+        else:
+            lines = ["captured whole"]
+        if paths := ", ".join(part.path for part in self.others if part.path):
+            lines.append(f"with engines for images of other sizes in {paths}")
+        if count := sum(not part.path for part in self.others):
+            lines.append(f"with {count} more graphs, for calls of other structures")
+        return tuple(lines)
+
     def without_values(self) -> Captured:
         """The same, without the memory of the example's tensors."""
         parts = [part.without_values() for part in self.parts]
@@ -94,16 +112,21 @@ class Captured:
 
 
 def capture_model(
-    model: torch.nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any, settings: Settings
+    model: torch.nn.Module,
+    inputs: tuple[Any, ...],
+    dynamic_shapes: Any,
+    settings: Settings,
+    more_inputs: Sequence[tuple[Any, ...]] = (),
 ) -> Captured:
     """The graphs of a copy of `model`, after the passes; arguments as in `compile`.
 
     Raises:
         SettingsError, CaptureError: with the way out.
     """
-    if not isinstance(inputs, tuple):
-        raise CaptureError(f"inputs must be a tuple of arguments, not {type(inputs).__name__}")
-    require_inference(model, inputs)
+    for example in (inputs, *more_inputs):
+        if not isinstance(example, tuple):
+            raise CaptureError(f"inputs must be a tuple of arguments, not {type(example).__name__}")
+        require_inference(model, example)
     twin = twin_of(model)
     identity = identity_of(twin)
     call = Call(inputs, {})
@@ -121,6 +144,7 @@ def capture_model(
         calls, watch = record_calls(twin, call)
         parts = _parts_below(twin, "", calls, missed, region_counts)
         outside = watch.below([part.path for part in parts])
+    others += [_whole(twin, Call(example, {}), None, missed) for example in more_inputs]
     captured = Captured(twin, identity, parts, missed, outside, others)
     prepare(captured, settings)
     return captured
@@ -159,6 +183,8 @@ def _whole(
     Where they cannot, that is added to `missed`, and the example's sizes are the only ones.
     """
     plan = plan_of(model)
+    if plan is not None and plan.arguments is not None:
+        call = Call(_arguments(plan, call), call.kwargs)
     if dynamic_shapes is None and plan is not None and plan.dynamic_shapes is not None:
         try:
             return _part(model, call, plan.dynamic_shapes(*call.args), "")
@@ -166,6 +192,14 @@ def _whole(
             row = _missed(model, "", error)
             missed.append(replace(row, detail=f"other sizes than the example's: {row.detail}"))
     return _part(model, call, dynamic_shapes, "")
+
+
+def _arguments(plan: ComponentPlan, call: Call) -> tuple[Any, ...]:
+    assert plan.arguments is not None
+    try:
+        return plan.arguments(*call.args)
+    except Exception as error:
+        raise CaptureError(f"the inputs are none of {plan.architecture}: {error!r}") from error
 
 
 def _parts_below(
@@ -201,7 +235,7 @@ def _part(module: torch.nn.Module, call: Call, dynamic_shapes: Any, path: str) -
         graph = capture_module(module, args, kwargs, dynamic_shapes, path)
     # GuardedForward asks first, and what does not fit runs in PyTorch.
     graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
-    return Part(path, module, graph, call, input_specs(graph), _stored(graph, module, call))
+    return Part(path, module, graph, call, tensor_specs(graph), _stored(graph, module, call))
 
 
 def _stored(graph: GraphModule, module: torch.nn.Module, call: Call) -> StoredGraph | ArtifactError:

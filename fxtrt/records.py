@@ -60,7 +60,12 @@ def recorded_coverage(
         coverages = measured(parts, lambda: compiled(*inputs))
     breaks = tuple(graph.graph_break for graph in graphs if graph.graph_break)
     total = Coverage.total(coverages)
-    return replace(total, graph_breaks=breaks, runtime=runtime_rows(parts))
+    how = f"captured by torch.compile in {_count(parts, 'graph')}, {_count(breaks, 'graph break')}"
+    return replace(total, graph_breaks=breaks, runtime=runtime_rows(parts), capture=(how,))
+
+
+def _count(things: Sequence[object], name: str) -> str:
+    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
 
 
 def _current_compile_call() -> Any:

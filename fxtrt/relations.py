@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
@@ -14,6 +14,8 @@ from torch.fx import GraphModule
 from torch.fx.experimental.symbolic_shapes import SYMPY_INTERP
 from torch.utils._sympy.printers import PythonPrinter
 
+from .shapes import is_static
+
 __all__ = ["SizeRelations", "linear"]
 
 
@@ -23,6 +25,8 @@ class SizeRelations:
 
     Tracing asks such questions where a model branches on a size ("is it even?"), and where two
     inputs share one. A range alone does not say it.
+
+    An input is a tensor, or an integer that may vary, which is like a size of its own.
 
     sources: symbol, input, dimension, factor and offset: the size is factor * symbol + offset.
     test:    an expression of the symbols and of `sizes[input][dimension]`.
@@ -35,12 +39,11 @@ class SizeRelations:
     def of(cls, graph: GraphModule) -> SizeRelations | None:
         """The relations of a captured graph; None where every size is static."""
         fakes = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
-        fakes = [fake for fake in fakes if isinstance(fake, torch.Tensor)]
-        mode = detect_fake_mode(fakes)
+        mode = detect_fake_mode([fake for fake in fakes if isinstance(fake, torch.Tensor)])
         sizes = [
             (i, dim, size.node.expr)
-            for i, fake in enumerate(fakes)
-            for dim, size in enumerate(fake.shape)
+            for i, shape in enumerate(_shapes(fakes))
+            for dim, size in enumerate(shape)
             if isinstance(size, torch.SymInt)
         ]
         if mode is None or mode.shape_env is None or not sizes:
@@ -58,14 +61,22 @@ class SizeRelations:
         text = " and ".join(f"({test})" for test in dict.fromkeys(tests))
         return cls(sources, compile(text, "<size relations>", "eval"))
 
-    def hold(self, tensors: Sequence[torch.Tensor]) -> bool:
-        """Whether tensors of these sizes may go through the graph."""
-        sizes = [tensor.shape for tensor in tensors]
+    def hold(self, inputs: Sequence[torch.Tensor | int]) -> bool:
+        """Whether tensors of these sizes, and these integers, may go through the graph."""
+        sizes = [(value,) if isinstance(value, int) else value.shape for value in inputs]
         values: dict[str, Any] = {
             name: (sizes[i][dim] - offset) // factor
             for name, i, dim, factor, offset in self.sources
         }
         return bool(eval(self.test, SYMPY_INTERP, values | {"sizes": sizes}))
+
+
+def _shapes(fakes: Sequence[Any]) -> Iterator[Sequence[int | torch.SymInt]]:
+    for fake in fakes:
+        if isinstance(fake, torch.Tensor):
+            yield fake.shape
+        elif isinstance(fake, torch.SymInt) and not is_static(fake):
+            yield (fake,)
 
 
 def linear(expr: sympy.Expr) -> tuple[sympy.Symbol, int, int] | None:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+import math
 from collections import OrderedDict
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.export import Dim
 
-__all__ = ["CASES", "Cut", "case", "detector"]
+__all__ = ["CASES", "Cut", "Sized", "case", "detector"]
+
+
+def _doubled(module: Any) -> Callable[[float], float]:
+    return functools.partial(lambda factor, x: float(module.sqrt(x)) * factor, 2)
 
 
 class Sized(nn.Module):
     """Convolutions for images of any size, with a list among its attributes."""
+
+    upper = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,6 +32,9 @@ class Sized(nn.Module):
         self.norm = nn.BatchNorm2d(4)
         self.second = nn.Conv2d(4, 4, 3, stride=2, padding=1)
         self.factors = [2, 0.5]
+        self.log = logging.getLogger("artifacts")
+        self.config = SimpleNamespace(names={"first", "second", "third"}, scale=_doubled(math))
+        self.config.itself = self.config
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = torch.relu(self.norm(self.first(x)))
@@ -121,11 +134,13 @@ def case(name: str) -> nn.Module:
 
 
 def detector() -> tuple[nn.Module, tuple[Any, ...]]:
-    """torchvision's smallest Faster R-CNN, which finds something in anything, and an image."""
-    from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
+    """torchvision's Faster R-CNN on a small backbone, which finds something in anything."""
+    from torchvision.models.detection import FasterRCNN
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
 
     torch.manual_seed(0)
-    model = fasterrcnn_mobilenet_v3_large_320_fpn(
-        weights=None, weights_backbone=None, box_score_thresh=0
-    )
+    backbone = nn.Sequential(nn.Conv2d(3, 8, 5, 4), nn.ReLU(), nn.Conv2d(8, 16, 5, 4), nn.ReLU())
+    backbone.out_channels = 16  # type: ignore[assignment]  # an int, as torchvision asks for
+    anchors = AnchorGenerator(((32, 64),), ((0.5, 1.0),))
+    model = FasterRCNN(backbone, 3, 96, 128, rpn_anchor_generator=anchors, box_score_thresh=0)
     return model.eval(), ([torch.rand(3, 64, 96)],)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -287,3 +288,23 @@ def indexed_dimensions_first(right: Function, x: Any, indices: Any) -> Any:
 def rank_raised_at_the_end(right: Function, ctx: Context, x: Any, rank: int) -> Any:
     missing = rank - len(x.shape)
     return ctx.reshape(x, [*x.shape, *[1] * missing]) if missing > 0 else x
+
+
+if importlib.util.find_spec("torchvision"):
+    import torchvision  # noqa: F401  # defines the operator
+
+    _ROI_ALIGN = torch.ops.torchvision.roi_align.default
+
+    def _attribute(name: str, change: Callable[[Any], Any]) -> Function:
+        def wrong(right: Function, network: Any, inputs: Any, attributes: Any) -> Any:
+            return right(network, inputs, {**attributes, name: change(attributes[name])})
+
+        wrong.__name__ = f"roi_align_with_another_{name}"
+        return wrong
+
+    for _name, _change in (
+        ("coordinate_transformation_mode", lambda aligned: 1 - aligned),
+        ("sampling_ratio", lambda ratio: 1),
+        ("spatial_scale", lambda scale: scale * 0.5),
+    ):
+        instead_of("converters.roi_align.add_roi_align", _ROI_ALIGN)(_attribute(_name, _change))

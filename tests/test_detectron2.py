@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,7 +105,7 @@ SIZES = ((256, 320), (320, 256), (200, 333), (128, 160), (320, 416))
 
 
 @pytest.mark.slow
-def test_engines_do_all_the_work_for_images_of_any_size() -> None:
+def test_engines_do_all_the_work_for_images_of_any_size(tmp_path: Path) -> None:
     model, calls = detector(FASTER_RCNN)
     (inputs,) = calls[""].args
     compiled = fxtrt.compile(model, (inputs,), engine="reference")
@@ -118,6 +119,10 @@ def test_engines_do_all_the_work_for_images_of_any_size() -> None:
     coverage = fxtrt.report(compiled)
     assert coverage.flops_share == 1.0
     assert "capture" not in {row.code for row in coverage.rejections}
+    fxtrt.save(compiled, tmp_path / "detector.fxtrt")
+    loaded = fxtrt.load(tmp_path / "detector.fxtrt", model)
+    for actual, expected in zip(fields(loaded(given)), fields(compiled(given)), strict=True):
+        assert torch.equal(actual, expected)
 
 
 def test_a_model_without_a_plan_is_compiled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,6 +229,36 @@ def test_nms_in_an_engine(tensorrt: TensorRTBackend, tmp_path: Path) -> None:
     torch.testing.assert_close(compiled(*inputs), model(*inputs))
 
 
+@pytest.mark.parametrize("ratio", [0, -1, 2])
+@pytest.mark.parametrize("aligned", [True, False])
+def test_roi_align_in_an_engine(
+    aligned: bool, ratio: int, tensorrt: TensorRTBackend, tmp_path: Path
+) -> None:
+    torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
+
+    class Pooled(torch.nn.Module):
+        def forward(self, x: torch.Tensor, regions: torch.Tensor) -> Any:
+            return torchvision.ops.roi_align(x * 2, regions, 7, 0.25, ratio, aligned) + 1
+
+    x = torch.randn(2, 16, 64, 96, device="cuda")
+    image = torch.randint(0, 2, (100, 1), device="cuda").float()
+    corners = torch.rand(100, 2, device="cuda") * 400 - 20
+    sizes = torch.rand(100, 2, device="cuda") * 200
+    sizes[:3] = 0
+    regions = torch.cat([image, corners, corners + sizes], 1)
+    model = Pooled().eval()
+    compiled = fxtrt.compile(
+        model,
+        (x, regions),
+        engine="tensorrt",
+        whitelist=("torchvision.roi_align",),
+        tactic_sources=TACTICS,
+        cache_dir=tmp_path,
+    )
+    assert fxtrt.report(compiled).rejections == ()
+    torch.testing.assert_close(compiled(x, regions), model(x, regions), atol=1e-4, rtol=1e-4)
+
+
 def test_measured_clusters_stay_where_they_win(
     tensorrt: TensorRTBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

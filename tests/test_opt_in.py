@@ -42,6 +42,87 @@ def test_the_whitelist_decides(whitelist: tuple[str, ...], reasons: list[str]) -
     assert all(reason in row.detail for reason, row in zip(reasons, rejections, strict=True))
 
 
+def regions_of(count: int, images: int = 2) -> Tensor:
+    """Regions of 128x128 pixels' images, some beyond an edge, the first without extent."""
+    generator = torch.Generator().manual_seed(count)
+    image = torch.randint(0, images, (count, 1), generator=generator).float()
+    corners = torch.rand(count, 2, generator=generator) * 130 - 10
+    sizes = torch.rand(count, 2, generator=generator) * 100
+    sizes[:1] = 0
+    return torch.cat([image, corners, corners + sizes], 1)
+
+
+class Adaptive(torch.nn.Module):
+    """As Detectron2 calls it, on one level."""
+
+    def forward(self, x: Tensor, regions: Tensor) -> Tensor:
+        pooled: Tensor = torchvision.ops.roi_align(x.relu(), regions, 7, 0.25, 0, True)
+        return pooled * 2
+
+
+def test_any_number_of_regions_takes_the_plugin_and_none_the_bypass() -> None:
+    x = torch.randn(2, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    model = Adaptive().eval()
+    fast = fxtrt.compile(
+        model,
+        (x, regions_of(9)),
+        engine="reference",
+        whitelist=("torchvision.roi_align",),
+        dynamic_shapes=({}, {0: Dim("regions", min=0, max=50)}),
+    )
+    report = fxtrt.report(fast)
+    assert [row.ops for row in report.clusters if "torchvision.roi_align.default" in dict(row.ops)]
+    assert report.rejections == ()
+    for count in (9, 1, 30, 0):
+        regions = regions_of(count)
+        torch.testing.assert_close(fast(x, regions), model(x, regions))
+
+
+def test_an_engine_without_plugins_leaves_adaptive_sampling(rtx: TensorRTBackend) -> None:
+    report = fxtrt.report(
+        Adaptive().eval(),
+        (torch.randn(2, 4, 32, 32), regions_of(9)),
+        engine="tensorrt_rtx",
+        whitelist=("torchvision.roi_align",),
+    )
+    (row,) = (row for row in report.rejections if row.target == "torchvision.roi_align.default")
+    assert row.code == "check"
+    assert "takes no plugins" in row.detail
+    assert "A positive sampling_ratio needs none" in row.detail
+
+
+class Levels(torch.nn.Module):
+    """The pooler of a detector: each region from the level of its size."""
+
+    def forward(self, fine: Tensor, coarse: Tensor, regions: Tensor) -> Tensor:
+        large = (regions[:, 3] - regions[:, 1]) > 50
+        result = fine.new_zeros(regions.shape[0], fine.shape[1], 7, 7)
+        for level, scale, taken in ((fine, 0.25, ~large), (coarse, 0.125, large)):
+            indices = taken.nonzero()[:, 0]
+            pooled = torchvision.ops.roi_align(level.relu(), regions[indices], 7, scale, 0, True)
+            result[indices] = pooled * 2
+        return result
+
+
+def test_the_levels_of_a_pooler_are_in_engines() -> None:
+    generator = torch.Generator().manual_seed(0)
+    levels = [torch.randn(2, 4, size, size, generator=generator) for size in (32, 16)]
+    inputs = (*levels, regions_of(20))
+    model = Levels().eval()
+    fast = fxtrt.compile(
+        model,
+        inputs,
+        engine="reference",
+        min_cluster_size=1,
+        whitelist=("torchvision.roi_align",),
+    )
+    counts = [
+        dict(row.ops).get("torchvision.roi_align.default", 0) for row in fxtrt.report(fast).clusters
+    ]
+    assert sum(counts) == 2
+    torch.testing.assert_close(fast(*inputs), model(*inputs))
+
+
 class Suppressed(torch.nn.Module):
     """Work before a selection, after it, and on what it selects, at most `most`."""
 

@@ -186,6 +186,7 @@ def test_graph_breaks_are_counted_with_their_reasons(block: nn.Module) -> None:
     assert len(coverage.clusters) == 2
     assert len(coverage.graph_breaks) == 1
     assert "test_torch_compile.py" in coverage.graph_breaks[0].source
+    assert coverage.capture == ("captured by torch.compile in 2 graphs, 1 graph break",)
 
 
 def test_two_models_have_two_reports(block: nn.Module) -> None:
@@ -290,3 +291,11 @@ def test_a_list_entry_may_be_for_another_graph(
         "in this graph the list entry 'aten.rleu' matches no node: did you mean 'aten.relu'?"
     )
     assert "blacklist" in codes(model)
+
+
+def test_the_report_says_that_the_whole_was_captured(block: nn.Module) -> None:
+    coverage = fxtrt.report(fxtrt.compile(block, (X,), engine="reference"))
+    assert coverage.capture == ("captured whole",)
+    assert "* captured whole" in str(coverage)
+    assert "* captured whole" in coverage.to_markdown()
+    assert fxtrt.Coverage.from_json(coverage.to_json()).capture == coverage.capture

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.export import Dim
 
@@ -33,29 +34,47 @@ from .plans import ComponentPlan, Equivalents, register
 __all__ = ["GENERALIZED_RCNN"]
 
 
+_READ = ("image", "height", "width", "proposals")
+_LARGEST = 1 << 15
+"""Pixels; of the pictures that detections are scaled to."""
+
+
+def images_and_sizes(batched_inputs: Sequence[dict[str, Any]]) -> tuple[Any, ...]:
+    """What the models read for inference: not, say, the name of the file, or the ground truth.
+
+    Images of bytes become float32, as the models make them, so that both kinds fit one graph.
+    """
+
+    def read(value: Any) -> Any:
+        is_bytes = isinstance(value, Tensor) and value.dtype == torch.uint8
+        return value.float() if is_bytes else value
+
+    return ([{name: read(one[name]) for name in _READ if name in one} for one in batched_inputs],)
+
+
 def image_sizes(batched_inputs: Sequence[dict[str, Any]]) -> Any:
-    """Height and width of each image, for a model with that example.
+    """Height and width of each image, and of its picture, for a model with that example.
 
     Below 96 pixels the coarsest level of a pyramid may have one row, which tracing takes for
     another case; 1344 is the longest side of the zoo's images, 1333, padded.
     """
 
-    def sides(image: Tensor) -> dict[int, Any]:
-        return {i: Dim.DYNAMIC(min=96, max=max(1344, int(image.shape[i]))) for i in (1, 2)}
+    def sizes(name: str, value: Any) -> Any:
+        if name == "image":
+            return {i: Dim.DYNAMIC(min=96, max=max(1344, int(value.shape[i]))) for i in (1, 2)}
+        return Dim.DYNAMIC(min=1, max=_LARGEST) if type(value) is int else None
 
-    return (
-        [
-            {name: sides(value) if name == "image" else None for name, value in one.items()}
-            for one in batched_inputs
-        ],
-    )
+    return ([{name: sizes(name, value) for name, value in one.items()} for one in batched_inputs],)
 
 
+_META_ARCH = "detectron2.modeling.meta_arch"
+_COMBINE = f"{_META_ARCH}.panoptic_fpn.combine_semantic_and_instance_outputs"
+_FROM_TENSORS = "detectron2.structures.ImageList.from_tensors"
 _STRUCTURES: Equivalents = {
     "detectron2.layers.Conv2d.forward": conv2d,
     "detectron2.structures.Boxes.__init__": new_boxes,
     "detectron2.structures.Boxes.clip": clip,
-    "detectron2.structures.ImageList.from_tensors": staticmethod(from_tensors),
+    _FROM_TENSORS: staticmethod(from_tensors),
     "detectron2.structures.Instances.__getitem__": select,
     "detectron2.structures.Instances.set": set_field,
 }
@@ -75,75 +94,69 @@ _HEADS: Equivalents = {
     "detectron2.structures.ROIMasks.to_bitmasks": to_bitmasks,
 }
 _GLUE = (
-    "detectron2.modeling.meta_arch.rcnn.GeneralizedRCNN._postprocess",
+    f"{_META_ARCH}.rcnn.GeneralizedRCNN._postprocess",
+    f"{_META_ARCH}.rcnn.detector_postprocess",
     "detectron2.modeling.poolers.ROIPooler.forward",
     "detectron2.modeling.proposal_generator.rpn.find_top_rpn_proposals",
     "detectron2.modeling.roi_heads.cascade_rcnn.fast_rcnn_inference",
     "detectron2.modeling.roi_heads.fast_rcnn.fast_rcnn_inference",
     "detectron2.modeling.roi_heads.keypoint_head.keypoint_rcnn_inference",
     "detectron2.modeling.roi_heads.mask_head.mask_rcnn_inference",
-    "detectron2.structures.ImageList.from_tensors",
+    _FROM_TENSORS,
 )
 
-GENERALIZED_RCNN = register(
-    ComponentPlan(
-        "detectron2.modeling.meta_arch.rcnn.GeneralizedRCNN",
-        {**_STRUCTURES, **_PROPOSALS, **_HEADS},
-        image_sizes,
-        _GLUE,
-    )
-)
-PROPOSAL_NETWORK = register(
-    ComponentPlan(
-        "detectron2.modeling.meta_arch.rcnn.ProposalNetwork",
-        {**_STRUCTURES, **_PROPOSALS},
-        image_sizes,
-    )
-)
-SEMANTIC_SEGMENTOR = register(
-    ComponentPlan(
-        "detectron2.modeling.meta_arch.semantic_seg.SemanticSegmentor",
-        _STRUCTURES,
-    )
-)
-PANOPTIC_FPN = register(
-    ComponentPlan(
-        "detectron2.modeling.meta_arch.panoptic_fpn.PanopticFPN",
-        {
-            **_STRUCTURES,
-            **_PROPOSALS,
-            **_HEADS,
-            "detectron2.modeling.meta_arch.panoptic_fpn.combine_semantic_and_instance_outputs": (
-                combine
-            ),
-        },
-    )
-)
 
-_META_ARCH = "detectron2.modeling.meta_arch"
-# Sizes are the example's: a graph with dynamic ones holds for few others, and backbone and head
-# have engines for those.
+def _plan(
+    architecture: str,
+    equivalents: Equivalents,
+    glue: tuple[str, ...] = (),
+    *,
+    dynamic: bool = True,
+) -> ComponentPlan:
+    """The plan of a class of `detectron2.modeling.meta_arch`.
+
+    Args:
+        dynamic: whether sizes vary. The graphs of some, captured with dynamic sizes, hold for few
+            others than the example's, and backbone and heads have engines for those.
+    """
+    name = f"{_META_ARCH}.{architecture}"
+    every = {**_STRUCTURES, **equivalents}
+    sizes = image_sizes if dynamic else None
+    return register(ComponentPlan(name, every, sizes, images_and_sizes, glue))
+
+
+GENERALIZED_RCNN = _plan("rcnn.GeneralizedRCNN", {**_PROPOSALS, **_HEADS}, _GLUE)
+PROPOSAL_NETWORK = _plan("rcnn.ProposalNetwork", _PROPOSALS, _GLUE)
+SEMANTIC_SEGMENTOR = _plan("semantic_seg.SemanticSegmentor", {}, dynamic=False)
+PANOPTIC_FPN = _plan(
+    "panoptic_fpn.PanopticFPN",
+    {**_PROPOSALS, **_HEADS, _COMBINE: combine},
+    (*_GLUE, _COMBINE),
+    dynamic=False,
+)
 if IS_0_4:
-    RETINANET = register(
-        ComponentPlan(
-            f"{_META_ARCH}.retinanet.RetinaNet",
-            {
-                **_STRUCTURES,
-                f"{_META_ARCH}.retinanet.RetinaNet.inference_single_image": detections_of_logits,
-            },
-        )
+    _SINGLE_IMAGE = f"{_META_ARCH}.retinanet.RetinaNet.inference_single_image"
+    RETINANET = _plan(
+        "retinanet.RetinaNet",
+        {_SINGLE_IMAGE: detections_of_logits},
+        (_FROM_TENSORS, _SINGLE_IMAGE, f"{_META_ARCH}.retinanet.detector_postprocess"),
+        dynamic=False,
     )
 else:
-    DENSE_DETECTOR = register(
-        ComponentPlan(
-            f"{_META_ARCH}.dense_detector.DenseDetector",
-            {
-                **_STRUCTURES,
-                f"{_META_ARCH}.dense_detector.DenseDetector._decode_per_level_predictions": (
-                    decode_level
-                ),
-                f"{_META_ARCH}.fcos.batched_nms": batched_nms,
-                f"{_META_ARCH}.retinanet.batched_nms": batched_nms,
-            },
-        )
+    DENSE_DETECTOR = _plan(
+        "dense_detector.DenseDetector",
+        {
+            f"{_META_ARCH}.dense_detector.DenseDetector._decode_per_level_predictions": (
+                decode_level
+            ),
+            f"{_META_ARCH}.fcos.batched_nms": batched_nms,
+            f"{_META_ARCH}.retinanet.batched_nms": batched_nms,
+        },
+        (
+            _FROM_TENSORS,
+            f"{_META_ARCH}.dense_detector.detector_postprocess",
+            f"{_META_ARCH}.fcos.FCOS.inference_single_image",
+            f"{_META_ARCH}.retinanet.RetinaNet.inference_single_image",
+        ),
+        dynamic=False,
     )

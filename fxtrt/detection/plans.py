@@ -31,6 +31,9 @@ class ComponentPlan:
                   without a branch that depends on data.
     dynamic_shapes: of the model's positional arguments, the sizes that vary from call to call, as
                   `torch.export` takes them, where `fxtrt.compile` is not told; None keeps all.
+    arguments:    makes of the model's positional arguments those that the graph is captured with
+                  and called with: without what its `forward` does not read, which may then be
+                  anything. It raises where they are of another form. None takes them as they are.
     glue:         names, as in `equivalents`, of what breaks Dynamo's graph many times and has
                   nothing for an engine; `prepare` keeps it out of Dynamo.
     """
@@ -38,6 +41,7 @@ class ComponentPlan:
     architecture: str
     equivalents: Equivalents = field(repr=False)
     dynamic_shapes: Callable[..., Any] | None = field(default=None, repr=False)
+    arguments: Callable[..., tuple[Any, ...]] | None = field(default=None, repr=False)
     glue: tuple[str, ...] = field(default=(), repr=False)
 
 

@@ -33,9 +33,13 @@ _COMPUTE_DTYPES = (
 
 @dataclass(frozen=True)
 class Features:
-    """The differences between TensorRT 8.6, 10, 11 and TensorRT-RTX that the rest asks for."""
+    """The differences between TensorRT 8.6, 10, 11 and TensorRT-RTX that the rest asks for.
+
+    stand_ins: plugins are layers that only the `reference` engine understands (engines/plugins.py).
+    """
 
     trt: ModuleType
+    stand_ins: bool = False
 
     @cached_property
     def version(self) -> str:

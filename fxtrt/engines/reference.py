@@ -80,7 +80,7 @@ class ReferenceBackend:
     selects = True
 
     def __init__(self, trt: ModuleType | None = None) -> None:
-        self.features = Features(import_tensorrt() if trt is None else trt)
+        self.features = Features(import_tensorrt() if trt is None else trt, stand_ins=True)
         self.fingerprint = (
             f"networks of {self.features.version}, executed by torch {torch.__version__}"
         )

@@ -13,6 +13,7 @@ from ..errors import EngineError
 from .allocator import output_allocator
 from .features import Features
 from .network import TensorSpec, collect_errors, logger_for
+from .plugins import load_plugins
 
 __all__ = ["TensorRTContext", "TensorRTEngine"]
 
@@ -38,10 +39,12 @@ class TensorRTEngine:
         self.outputs = tuple(outputs)
         self.device = torch.device("cuda", torch.cuda.current_device())
         with collect_errors() as messages:
+            without_plugins = load_plugins(trt)
             self._runtime = trt.Runtime(logger_for(trt))
             self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise EngineError(f"TensorRT could not load the plan: {'; '.join(messages)}")
+            reasons = [*messages, *([without_plugins] if without_plugins else [])]
+            raise EngineError(f"TensorRT could not load the plan: {'; '.join(reasons)}")
         features = Features(trt)
         for spec in (*self.inputs, *self.outputs):
             dtype = features.to_torch(self._engine.get_tensor_dtype(spec.name))

@@ -51,6 +51,7 @@ def test_a_prepared_detector_is_few_graphs() -> None:
     # Backbone, RPN head with the decoding of its boxes, box head; an unprepared model has dozens.
     assert len(coverage.pictures) == 3
     assert len(coverage.clusters) <= 4
+    assert "fxtrt.compile(model, inputs) would make it one graph" in coverage.capture[-1]
 
 
 def test_the_originals_come_back() -> None:

@@ -11,9 +11,9 @@ from oprow import OpRow, T
 ROWS: list[OpRow] = []
 
 X = T((2, 3, 12, 16))
-# The image, then x1, y1, x2, y2: inside, across each edge, outside, one pixel, inverted, on -1.
+# Image, x1, y1, x2, y2: inside, across each edge, outside, a point, inverted, a line, on -1.
 ROIS = T(
-    (8, 5),
+    (9, 5),
     values=(
         (0, 2.0, 1.5, 9.3, 7.9),
         (1, -6.0, -4.0, 5.0, 6.0),
@@ -21,6 +21,7 @@ ROIS = T(
         (0, 40.0, 40.0, 60.0, 60.0),
         (0, 3.0, 3.0, 3.0, 3.0),
         (1, 9.0, 8.0, 4.0, 2.0),
+        (1, 2.0, 5.0, 9.0, 5.0),
         (0, -1.0, -1.0, 15.0, 11.0),
         (1, 0.0, 0.0, 16.0, 12.0),
     ),
@@ -44,8 +45,11 @@ if importlib.util.find_spec("torchvision"):
         _row(0.25, 2, 3, 3, False, dynamic=True),
         _row(1.0, 1, 1, 2, True),
         _row(1.0, 4, 5, 2, True, x=T((1, 1, 1, 1)), rois=T((1, 5), values=(0, -0.5, 0, 2, 1))),
-        _row(1.0, 4, 5, 0, True, rejected="sampling_ratio=0 each region has its own number"),
-        _row(1.0, 4, 5, -1, False, rejected="sampling_ratio=-1"),
+        _row(1.0, 4, 5, 0, True, dynamic=True),
+        _row(1.0, 4, 5, 0, False, dynamic=True),
+        _row(1.0, 4, 5, -1, False),
+        _row(0.5, 2, 3, -1, True, dynamic=True),
+        _row(0.25, 7, 7, 0, True),
         _row(
             1.0,
             4,

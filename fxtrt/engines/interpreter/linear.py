@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..plugins import STAND_IN
 from .layers import Compute, Layer, layer
+from .roi_align import roi_align
 
 
 @layer("MATRIX_MULTIPLY", "IMatrixMultiplyLayer")
@@ -29,5 +31,7 @@ def matrix_multiply(layer: Layer) -> Compute:
 
 @layer("EINSUM", "IEinsumLayer")
 def einsum(layer: Layer) -> Compute:
+    if layer.raw.metadata == STAND_IN:
+        return roi_align
     equation = layer.raw.equation
     return lambda *tensors: torch.einsum(equation, *tensors)

@@ -63,6 +63,7 @@ def _small_square(model: Any) -> None:
 
 
 _DETECTION, _MASK = "COCO-Detection", "COCO-InstanceSegmentation"
+_REGNET = "not in Detectron2 0.4; its residual branches are not scaled down as the others' are"
 _NEW = "new_baselines/mask_rcnn_regnet{}_4gf_dds_FPN_100ep_LSJ.py"
 FAMILIES = (
     Family("Faster R-CNN R50-FPN", f"{_DETECTION}/faster_rcnn_R_50_FPN_1x.yaml"),
@@ -76,20 +77,20 @@ FAMILIES = (
     Family("Faster R-CNN X101-32x8d-FPN", f"{_DETECTION}/faster_rcnn_X_101_32x8d_FPN_3x.yaml"),
     Family("RetinaNet R50", f"{_DETECTION}/retinanet_R_50_FPN_1x.yaml"),
     Family("RPN R50-FPN", f"{_DETECTION}/rpn_R_50_FPN_1x.yaml"),
-    Family("FCOS R50-FPN", f"{_DETECTION}/fcos_R_50_FPN_1x.py", notes="Detectron2 after 0.6"),
+    Family("FCOS R50-FPN", f"{_DETECTION}/fcos_R_50_FPN_1x.py", notes="not in Detectron2 0.4"),
     Family("Mask R-CNN R50-FPN", f"{_MASK}/mask_rcnn_R_50_FPN_1x.yaml"),
     Family("Mask R-CNN R50-FPN, GroupNorm", "Misc/scratch_mask_rcnn_R_50_FPN_3x_gn.yaml"),
     Family("Cascade Mask R-CNN R50-FPN", "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml"),
     Family("Keypoint R-CNN R50-FPN", "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml"),
     Family("Panoptic FPN R50", "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"),
     Family("Semantic FPN R50", "Misc/semantic_R_50_FPN_1x.yaml"),
-    Family("Mask R-CNN RegNetX-4GF-FPN", _NEW.format("x"), notes="Detectron2 after 0.5"),
-    Family("Mask R-CNN RegNetY-4GF-FPN", _NEW.format("y"), notes="Detectron2 after 0.5"),
+    Family("Mask R-CNN RegNetX-4GF-FPN", _NEW.format("x"), notes=_REGNET),
+    Family("Mask R-CNN RegNetY-4GF-FPN", _NEW.format("y"), notes=_REGNET),
     Family(
         "Mask R-CNN ViTDet-B",
         "common/models/mask_rcnn_vitdet.py",
         adapt=_small_square,
-        notes="Detectron2 after 0.6 and timm; here padded to 512x512",
+        notes="not in Detectron2 0.4; here an image of 384x512, padded to 512x512",
         size=(384, 512),
     ),
 )

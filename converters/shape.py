@@ -73,7 +73,10 @@ def expand_to(ctx: Context, x: Any, old: Sequence[Size], new: Sequence[Size]) ->
     missing = len(new) - len(old)
     x = ctx.raise_rank(x, len(new))
     old = [1] * missing + list(old)
-    grown = [not same_size(a, b) for a, b in zip(old, new, strict=True)]
+    # Only 1 grows: any other size is the new one, perhaps by another name (32 * (s0 // 32) and s0).
+    grown = [
+        is_static(a) and int(a) == 1 and not same_size(a, b) for a, b in zip(old, new, strict=True)
+    ]
     if not any(grown):
         return x
     return ctx.slice(x, [0] * len(new), new, [0 if grows else 1 for grows in grown])

@@ -354,3 +354,22 @@ def test_views_of_outputs_in_another_memory_order() -> None:
         torch.compile(Model(), backend="fxtrt", options={"engine": "reference"}),
     ):
         torch.testing.assert_close(fast(x), Model()(x))
+
+
+class Widened(nn.Module):
+    """Its padded width, known as 32 * ((s1 + 31) // 32), is taken for s1."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        width = (x.shape[1] + 31) // 32 * 32
+        padded = nn.functional.pad(x * 2, (0, width - x.shape[1]))
+        return padded[None].expand(4, x.shape[0], x.shape[1]) + 1
+
+
+def test_a_size_of_two_names_is_not_broadcast() -> None:
+    sides = {i: torch.export.Dim.DYNAMIC(min=2, max=256) for i in (0, 1)}
+    model = make(Widened)
+    fast = compiled(model, torch.rand(3, 64), dynamic_shapes=(sides,))
+    for size in ((3, 64), (5, 96)):
+        x = torch.rand(size)
+        torch.testing.assert_close(fast(x), model(x))
+    assert fast.forward.fallbacks == {}  # type: ignore[attr-defined]  # a GuardedForward

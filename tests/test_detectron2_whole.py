@@ -58,13 +58,12 @@ R_18 = ("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64)
 SMALL = ("MODEL.RPN.POST_NMS_TOPK_TEST", 30, "TEST.DETECTIONS_PER_IMAGE", 10)
 CASES = {
     "Mask R-CNN": Case("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml", R_18, count=2),
-    "Mask R-CNN, C4": Case("COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml"),
-    "Faster R-CNN, DC5": Case("COCO-Detection/faster_rcnn_R_50_DC5_1x.yaml"),
+    "Faster R-CNN, C4": Case("COCO-Detection/faster_rcnn_R_50_C4_1x.yaml"),
     "Keypoint R-CNN": Case("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml", R_18),
     "Cascade R-CNN": Case(
         "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml", (*R_18, "MODEL.MASK_ON", False)
     ),
-    "RetinaNet": Case("COCO-Detection/retinanet_R_50_FPN_1x.yaml", R_18, count=2),
+    "RetinaNet": Case("COCO-Detection/retinanet_R_50_FPN_1x.yaml", R_18),
     "RPN": Case("COCO-Detection/rpn_R_50_FPN_1x.yaml", R_18),
     "Panoptic FPN": Case(
         "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml",

@@ -106,18 +106,33 @@ _GLUE = (
 )
 
 
-def _plan(architecture: str, equivalents: Equivalents, glue: tuple[str, ...] = ()) -> ComponentPlan:
-    """The plan of a class of `detectron2.modeling.meta_arch`."""
+def _plan(
+    architecture: str,
+    equivalents: Equivalents,
+    glue: tuple[str, ...] = (),
+    *,
+    dynamic: bool = True,
+) -> ComponentPlan:
+    """The plan of a class of `detectron2.modeling.meta_arch`.
+
+    Args:
+        dynamic: whether sizes vary. The graphs of some, captured with dynamic sizes, hold for few
+            others than the example's, and backbone and heads have engines for those.
+    """
     name = f"{_META_ARCH}.{architecture}"
     every = {**_STRUCTURES, **equivalents}
-    return register(ComponentPlan(name, every, image_sizes, images_and_sizes, glue))
+    sizes = image_sizes if dynamic else None
+    return register(ComponentPlan(name, every, sizes, images_and_sizes, glue))
 
 
 GENERALIZED_RCNN = _plan("rcnn.GeneralizedRCNN", {**_PROPOSALS, **_HEADS}, _GLUE)
 PROPOSAL_NETWORK = _plan("rcnn.ProposalNetwork", _PROPOSALS, _GLUE)
-SEMANTIC_SEGMENTOR = _plan("semantic_seg.SemanticSegmentor", {})
+SEMANTIC_SEGMENTOR = _plan("semantic_seg.SemanticSegmentor", {}, dynamic=False)
 PANOPTIC_FPN = _plan(
-    "panoptic_fpn.PanopticFPN", {**_PROPOSALS, **_HEADS, _COMBINE: combine}, (*_GLUE, _COMBINE)
+    "panoptic_fpn.PanopticFPN",
+    {**_PROPOSALS, **_HEADS, _COMBINE: combine},
+    (*_GLUE, _COMBINE),
+    dynamic=False,
 )
 if IS_0_4:
     _SINGLE_IMAGE = f"{_META_ARCH}.retinanet.RetinaNet.inference_single_image"
@@ -125,6 +140,7 @@ if IS_0_4:
         "retinanet.RetinaNet",
         {_SINGLE_IMAGE: detections_of_logits},
         (_FROM_TENSORS, _SINGLE_IMAGE, f"{_META_ARCH}.retinanet.detector_postprocess"),
+        dynamic=False,
     )
 else:
     DENSE_DETECTOR = _plan(
@@ -142,4 +158,5 @@ else:
             f"{_META_ARCH}.fcos.FCOS.inference_single_image",
             f"{_META_ARCH}.retinanet.RetinaNet.inference_single_image",
         ),
+        dynamic=False,
     )

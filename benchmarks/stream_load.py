@@ -185,6 +185,6 @@ def plot(rows: Sequence[Row], path: Path) -> None:
                 label=name,
             )
         axes.set(xlabel="threads", ylabel="images per second", title=model, ylim=(0, None))
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.0))
         figure.savefig(f"{path}_{model}.png", dpi=120, bbox_inches="tight")
         pyplot.close(figure)

@@ -59,8 +59,8 @@ def identity_of(model: torch.nn.Module) -> dict[str, Any]:
     for path, module in modules.items():
         words.note(type(module))
         if (plan := plan_of(module)) is not None:
-            for equivalent in plan.equivalents.values():
-                words.note(equivalent)
+            for function in (*plan.equivalents.values(), plan.arguments, plan.dynamic_shapes):
+                words.note(function)
         for name, value in module.__dict__.items():
             if name in _HOOKS:
                 value = list(value.values())

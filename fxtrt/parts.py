@@ -283,4 +283,8 @@ def _missed(module: torch.nn.Module, path: str, error: CaptureError) -> Rejectio
 def twin_of(model: torch.nn.Module) -> torch.nn.Module:
     """A deep copy of the modules that shares every tensor with `model`."""
     tensors = [*model.parameters(), *model.buffers()]
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    twin = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    # The copy of a GraphModule is in training mode.
+    for path, module in twin.named_modules():
+        module.training = model.get_submodule(path).training
+    return twin

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-__all__ = ["CASES", "Cut", "Sized", "case", "detector"]
+__all__ = ["CASES", "Batch", "Cut", "Sized", "case", "detector"]
 
 
 def _doubled(module: Any) -> Callable[[float], float]:
@@ -83,6 +83,17 @@ class Rows(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.relu(self.linear(x)) * 2 + 1
+
+
+class Batch(nn.Module):
+    """Takes a list of images, each by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, images: list[torch.Tensor], factor: int) -> list[torch.Tensor]:
+        return [torch.relu(self.conv(image) * factor) + i for i, image in enumerate(images)]
 
 
 class Cut(nn.Module):

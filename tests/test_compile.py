@@ -373,3 +373,16 @@ def test_a_size_of_two_names_is_not_broadcast() -> None:
         x = torch.rand(size)
         torch.testing.assert_close(fast(x), model(x))
     assert fast.forward.fallbacks == {}  # type: ignore[attr-defined]  # a GuardedForward
+
+
+def test_a_graph_module_is_compiled_in_the_mode_that_it_is_in() -> None:
+    """Its copies are in training mode, where norms would write to the weights of the original."""
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    model = torch.fx.symbolic_trace(layers).eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        expected = model(X)
+        fast = compiled(model, X, min_cluster_size=1)
+        torch.testing.assert_close(fast(X), expected)
+    assert len(fxtrt.report(fast).clusters) == 1
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())

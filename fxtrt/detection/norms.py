@@ -28,7 +28,7 @@ def _equivalent(
     """`torch.nn.functional.batch_norm`, which asks whether there is any input."""
     if is_static(input.shape[0]) or training or running_mean is None or running_var is None:
         return _batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-    normalised: Tensor = torch.ops.aten._native_batch_norm_legit_no_training(
+    normalised: Tensor = torch._native_batch_norm_legit_no_training(
         input, weight, bias, running_mean, running_var, momentum, eps
     )[0]
     return normalised

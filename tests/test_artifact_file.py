@@ -1,0 +1,146 @@
+"""A file of `fxtrt.save` is whole or refused, and can name nothing but a graph."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from artifact_models import CASES, case
+
+import fxtrt
+from fxtrt.artifact_file import ArtifactFile, write_artifact
+from fxtrt.errors import ArtifactError
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    _, sizes, (example, *_) = CASES["dynamic"]
+    fast = fxtrt.compile(case("dynamic"), example, dynamic_shapes=sizes, engine="reference")
+    path: Path = tmp_path_factory.mktemp("saved") / "model.fxtrt"
+    fxtrt.save(fast, path)
+    return path
+
+
+@pytest.fixture
+def saved(first: Path, tmp_path: Path) -> Path:
+    """A file of the "dynamic" model."""
+    return Path(shutil.copy(first, tmp_path))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_a_file_that_is_cut_short_is_refused(share: float, saved: Path) -> None:
+    data = saved.read_bytes()
+    saved.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(ArtifactError, match=r"cut short|damaged"):
+        fxtrt.load(saved, case("dynamic"))
+
+
+def test_a_changed_byte_is_refused_wherever_it_is(saved: Path) -> None:
+    data = saved.read_bytes()
+    with ArtifactFile(saved) as file:
+        graph = file.read("graphs/0.json")
+    places = [data.index(graph), data.index(graph) + len(graph) // 2, data.index(b'{"model"') + 40]
+    for place in (*places, len(data) - 3):
+        changed = bytearray(data)
+        changed[place] ^= 1
+        saved.write_bytes(changed)
+        with pytest.raises(ArtifactError, match=r"damaged|cut short|no artifact"):
+            fxtrt.load(saved, case("dynamic"))
+    saved.write_bytes(data)
+    fxtrt.load(saved, case("dynamic"))
+
+
+def rewrite(path: Path, change: Callable[[Any], None]) -> None:
+    """Make another file of it, whole and with true digests."""
+    with ArtifactFile(path) as file:
+        graph = json.loads(file.read("graphs/0.json"))
+        manifest, constants = file.manifest, file.read("graphs/0.constants")
+    change(graph)
+    contents = {"graphs/0.json": json.dumps(graph).encode(), "graphs/0.constants": constants}
+    write_artifact(path, manifest, contents, {})
+
+
+def call_another(name: str) -> Callable[[Any], None]:
+    def change(graph: Any) -> None:
+        node = next(node for node in graph["nodes"] if node[1] == "call_function")
+        node[2] = name
+
+    return change
+
+
+def add_expression(*content: Any) -> Callable[[Any], None]:
+    return lambda graph: graph["expressions"].append(list(content))
+
+
+def hold(value: Any) -> Callable[[Any], None]:
+    return lambda graph: graph["nodes"][-1][4].update({"dict": {"x": value}})
+
+
+def take(kind: str, context: str) -> Callable[[Any], None]:
+    return lambda graph: graph["takes"].update({"type": kind, "context": context})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        call_another("torch.os.system"),
+        call_another("builtins.eval"),
+        call_another("aten.no_such_operator.default"),
+        call_another("load_library.__call__.default"),
+        add_expression("call", "sympy.core.function.Lambda", []),
+        add_expression("call", "os.system", []),
+        add_expression("eval", "1 + 1", []),
+        hold({"torch": "load"}),
+        hold({"pickle": "..."}),
+        take("collections.defaultdict", '{"default_factory_module": "os"}'),
+        take("builtins.dict", '[{"__enum__": true, "fqn": "antigravity:x", "name": "y"}]'),
+        lambda graph: graph["attributes"].update({"first.weight": ["weight", "another"]}),
+        lambda graph: graph["nodes"].pop(0),
+        lambda graph: graph.pop("nodes"),
+    ],
+)
+def test_a_file_can_name_nothing_but_a_graph(change: Callable[[Any], None], saved: Path) -> None:
+    rewrite(saved, lambda graph: None)
+    fxtrt.load(saved, case("dynamic"))
+    rewrite(saved, change)
+    with pytest.raises(ArtifactError):
+        fxtrt.load(saved, case("dynamic"))
+    assert "antigravity" not in sys.modules
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from fxtrt.artifact_file import ArtifactFile, write_artifact
+
+path, letter = Path(sys.argv[1]), sys.argv[2]
+print("ready", flush=True)
+sys.stdin.readline()
+for turn in range(40):
+    write_artifact(path, {"by": letter}, {"data": letter.encode() * (100_000 + turn)}, {})
+    with ArtifactFile(path) as file:
+        data, by = file.read("data").decode(), file.manifest["by"]
+    assert data == by * len(data), "a mixture of two files"
+"""
+
+
+def test_two_processes_that_save_at_once_do_not_mix_their_files(tmp_path: Path) -> None:
+    path = tmp_path / "model.fxtrt"
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    writers = [
+        subprocess.Popen([sys.executable, "-c", _WRITER, str(path), letter], text=True, **pipes)
+        for letter in "ab"
+    ]
+    ready = [writer.stdout.readline() for writer in writers if writer.stdout is not None]
+    with ThreadPoolExecutor(2) as pool:
+        ends = list(pool.map(lambda writer: writer.communicate("go\n"), writers))
+    assert [writer.returncode for writer in writers] == [0, 0], ends
+    assert ready == ["ready\n"] * 2
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]

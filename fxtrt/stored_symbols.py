@@ -95,10 +95,11 @@ class SymbolWriter:
         # Those of symbols that no value of the graph has say nothing about it.
         guards = filter(self._is_known, [environment.replace(g.expr) for g in environment.guards])
         facts = [one for many in environment.deferred_runtime_asserts.values() for one in many]
-        asserts = filter(self._is_known, [environment.replace(fact.expr) for fact in facts])
+        asserts = filter(self._is_known, {environment.replace(fact.expr) for fact in facts})
         return {
             "guards": list(map(self.row, guards)),
-            "asserts": list(map(self.row, asserts)),
+            # Their order says nothing, and some versions of torch change it.
+            "asserts": list(map(self.row, sorted(asserts, key=str))),
             "symbols": [self._symbol(symbol, environment) for symbol in list(self._symbols)],
         }
 

@@ -174,13 +174,14 @@ def _below_the_bar(
 
 @_cli.command()
 @_with_options
-def build(subject: Any, options: dict[str, Any]) -> None:
+@click.option("--save", "file", type=_OUTPUT, help="Also write a file for fxtrt.load.")
+def build(subject: Any, options: dict[str, Any], file: Path | None) -> None:
     """Build a model's engines ahead of time, and print the report.
 
     The plans are kept in the cache: the next process that compiles the model the same way starts
     without building.
     """
-    click.echo(str(_demo().build(subject, options)))
+    click.echo(str(_demo().build(subject, options, file)))
 
 
 @_cli.command()

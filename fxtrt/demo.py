@@ -108,12 +108,19 @@ def report(subject: Subject, options: Mapping[str, Any], *, measure: bool = Fals
         return fxtrt.report(example.model, example.inputs, measure=measure, **options)
 
 
-def build(subject: Subject, options: Mapping[str, Any]) -> Coverage:
-    """Build a model's engines; their plans go to the cache, where the next process finds them."""
+def build(subject: Subject, options: Mapping[str, Any], file: Path | None = None) -> Coverage:
+    """Build a model's engines; their plans go to the cache, where the next process finds them.
+
+    Args:
+        file: also save what was captured and built there, for `fxtrt.load`.
+    """
     with _progress(subject.name):
         example = subject.load()
     with torch.no_grad(), _progress(f"compiling {subject.name}"):
-        return fxtrt.report(fxtrt.compile(example.model, example.inputs, **options))
+        compiled = fxtrt.compile(example.model, example.inputs, **options)
+    if file is not None:
+        fxtrt.save(compiled, file)
+    return fxtrt.report(compiled)
 
 
 def find_difference(subject: Subject, options: Mapping[str, Any]) -> str:

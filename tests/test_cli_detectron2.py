@@ -12,6 +12,9 @@ from test_cli import run
 pytest.importorskip("torchvision")
 pytest.importorskip("matplotlib")
 
+import fxtrt
+from fxtrt.examples import load_example
+
 pytestmark = pytest.mark.filterwarnings("ignore")  # Detectron2 and what it imports warn.
 
 CONFIG = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
@@ -80,7 +83,12 @@ def test_build_fills_the_cache(
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     arguments = ("build", "--model", "squeezenet1_1", "--size", "64x64", "--engine", "tensorrt_rtx")
+    saved = tmp_path / "squeezenet.fxtrt"
     assert run(monkeypatch, *arguments) == 0
     assert "from cache" not in capsys.readouterr().out
-    assert run(monkeypatch, *arguments) == 0
+    assert run(monkeypatch, *arguments, "--save", str(saved)) == 0
     assert "from cache" in capsys.readouterr().out
+    model = load_example("squeezenet1_1", size=(64, 64)).model
+    (row,) = fxtrt.report(fxtrt.load(saved, model)).clusters
+    assert row.build is not None
+    assert row.build.cached

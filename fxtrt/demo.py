@@ -82,7 +82,8 @@ def run(subject: Subject, options: Mapping[str, Any], drawing: Path | None = Non
     with _step(f"{subject.name} with {weights}"):
         example = subject.load()
     model, inputs = example.model, example.inputs
-    torch.backends.cudnn.allow_tf32 = False
+    if torch.cuda.is_available():
+        torch.backends.cudnn.allow_tf32 = False
     with torch.no_grad():
         with _step(f"eager, {next(model.parameters()).device}"):
             expected = model(*inputs)

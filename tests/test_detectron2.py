@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from detectron2_package import require_detectron2
 
 import fxtrt
 from fxtrt.calls import Call, record_calls
-from fxtrt.comparison import compare
 from fxtrt.detection import plan_of, plans
 
 pytestmark = [
@@ -82,47 +80,7 @@ def test_part_equals_eager(config: str, path: str) -> None:
         assert (actual - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
-FASTER_RCNN = "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
-LARGEST = {"boxes": 1e-2, "scores": 1e-3, "labels": 0.0}
-"""Differences: pixels, probabilities, and none. Weights are random: rounding errors grow."""
 MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"
-
-
-def fields(detections: Any) -> list[torch.Tensor]:
-    """Boxes, scores and classes of each image."""
-    found = [one["instances"] for one in detections]
-    return [
-        tensor for one in found for tensor in (one.pred_boxes.tensor, one.scores, one.pred_classes)
-    ]
-
-
-def named(detections: Any) -> list[dict[str, torch.Tensor]]:
-    """The same, of one image, by the names that `compare` pairs detections by."""
-    return [dict(zip(("boxes", "scores", "labels"), fields(detections), strict=True))]
-
-
-SIZES = ((256, 320), (320, 256), (200, 333), (128, 160), (320, 416))
-
-
-@pytest.mark.slow
-def test_engines_do_all_the_work_for_images_of_any_size(tmp_path: Path) -> None:
-    model, calls = detector(FASTER_RCNN)
-    (inputs,) = calls[""].args
-    compiled = fxtrt.compile(model, (inputs,), engine="reference")
-    for size in SIZES:
-        image = torch.nn.functional.interpolate(inputs[0]["image"][None], size)[0]
-        given = [inputs[0] | {"image": image}]
-        for difference in compare(named(compiled(given)), named(model(given))):
-            assert difference.same_count, difference
-            assert difference.largest <= LARGEST[difference.output], difference
-    assert compiled.forward.fallbacks == {}  # type: ignore[attr-defined]  # a GuardedForward
-    coverage = fxtrt.report(compiled)
-    assert coverage.flops_share == 1.0
-    assert "capture" not in {row.code for row in coverage.rejections}
-    fxtrt.save(compiled, tmp_path / "detector.fxtrt")
-    loaded = fxtrt.load(tmp_path / "detector.fxtrt", model)
-    for actual, expected in zip(fields(loaded(given)), fields(compiled(given)), strict=True):
-        assert torch.equal(actual, expected)
 
 
 def test_a_model_without_a_plan_is_compiled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from detectron2_package import require_detectron2
 
 import fxtrt
-from fxtrt.comparison import compare
+from fxtrt.comparison import compare, fields_of
 
 pytestmark = [
     pytest.mark.detectron2,
@@ -76,6 +77,22 @@ def assert_same(actual: Any, expected: Any) -> None:
 def test_the_default_predictor(size: tuple[int, int]) -> None:
     plain, compiled = predictors()
     assert_same(compiled(picture(*size)), plain(picture(*size)))
+
+
+def test_engines_do_all_the_work_also_from_a_file(tmp_path: Path) -> None:
+    plain, compiled = predictors()
+    coverage = fxtrt.report(compiled.model)
+    assert coverage.flops_share == 1.0
+    assert "capture" not in {row.code for row in coverage.rejections}
+    fxtrt.save(compiled.model, tmp_path / "detector.fxtrt")
+    loaded: Any = fxtrt.load(tmp_path / "detector.fxtrt", plain.model)
+    image = torch.from_numpy(picture(200, 160)).permute(2, 0, 1)
+    call = [{"image": image, "height": 400, "width": 300}]
+    with torch.no_grad():
+        (actual,), (expected,) = loaded(call), compiled.model(call)
+    for field, value in fields_of(expected["instances"]).items():
+        assert torch.equal(fields_of(actual["instances"])[field], value)
+    assert loaded.forward.fallbacks == {}
 
 
 def test_an_evaluation_loop() -> None:

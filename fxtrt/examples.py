@@ -34,7 +34,6 @@ _LAST_NORMS = {
     "torchvision.models.resnet.Bottleneck": "bn3",
     "detectron2.modeling.backbone.resnet.BasicBlock": "conv2.norm",
     "detectron2.modeling.backbone.resnet.BottleneckBlock": "conv3.norm",
-    "detectron2.modeling.backbone.regnet.ResBottleneckBlock": "f.c_bn",
 }
 """The last norm of a residual branch, by the type of the block."""
 _SPREADS = {

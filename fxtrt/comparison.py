@@ -92,6 +92,8 @@ def _compare_detections(
     actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str
 ) -> list[Difference]:
     a, e = pair(actual, expected)
+    if name and not name.endswith("."):
+        name += "."
     count = f"{len(e)} of {len(expected['boxes'])}"
     extra = len(actual["boxes"]) - len(expected["boxes"])
     if extra > 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -93,3 +95,38 @@ def test_the_table_says_no() -> None:
     text = table(compare(torch.ones(2), torch.zeros(2)))
     assert "1.00e+00" in text
     assert "NO" in text
+
+
+class Boxes:
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+
+class Instances:
+    """Shaped like Detectron2's."""
+
+    def __init__(self, boxes: torch.Tensor, scores: torch.Tensor) -> None:
+        labels = torch.arange(len(scores))
+        self.fields = {"pred_boxes": Boxes(boxes), "scores": scores, "pred_classes": labels}
+
+    def get_fields(self) -> dict[str, Any]:
+        return self.fields
+
+
+def test_instances_are_detections_with_their_tolerances() -> None:
+    boxes, scores = torch.tensor([[0.0, 0.0, 5.0, 5.0], [9.0, 9.0, 99.0, 99.0]]), torch.rand(2)
+    one, other = Instances(boxes, scores), Instances(boxes + 2e-3, scores)
+    differences = compare([{"instances": other}], [{"instances": one}])
+    assert [d.output for d in differences] == [
+        "instances.boxes",
+        "instances.scores",
+        "instances.labels",
+    ]
+    assert [d.agrees for d in differences] == [False, True, True]
+
+
+def test_values_that_are_no_tensors_are_the_same_or_not() -> None:
+    segments = [{"id": 1, "isthing": True}]
+    assert all(d.agrees for d in compare({"found": segments}, {"found": segments}))
+    (one, other) = compare({"found": [{"id": 2, "isthing": True}]}, {"found": segments})
+    assert (one.agrees, other.agrees) == (False, True)

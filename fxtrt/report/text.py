@@ -58,6 +58,11 @@ def summary(coverage: Coverage) -> str:
 
 def runtime_lines(coverage: Coverage) -> Iterator[str]:
     """A line for each set of slots, its CUDA graphs, and the clusters that fell back."""
+    for line, count in Counter(_runtime_lines(coverage)).items():
+        yield line if count == 1 else f"{line}, {count} times"
+
+
+def _runtime_lines(coverage: Coverage) -> Iterator[str]:
     for row in coverage.runtime:
         memory = ""
         if row.scratch_bytes:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from .atomic_file import written_at_once
 from .errors import ArtifactError
 
 __all__ = ["ArtifactFile", "write_artifact"]
@@ -45,22 +44,12 @@ def write_artifact(
     """
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     described = json.dumps({**manifest, "contents": digests, "cached": sorted(cached)}).encode()
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                archive.comment = _MAGIC + hashlib.sha256(described).hexdigest().encode()
-                for name, data in {_MANIFEST: described, **contents}.items():
-                    archive.writestr(zipfile.ZipInfo(name, _DATE), data)
-                for name, source in sorted(cached.items()):
-                    archive.writestr(zipfile.ZipInfo(name, _DATE), source.read_bytes())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    with written_at_once(path) as file, zipfile.ZipFile(file, "w") as archive:
+        archive.comment = _MAGIC + hashlib.sha256(described).hexdigest().encode()
+        for name, data in {_MANIFEST: described, **contents}.items():
+            archive.writestr(zipfile.ZipInfo(name, _DATE), data)
+        for name, source in sorted(cached.items()):
+            archive.writestr(zipfile.ZipInfo(name, _DATE), source.read_bytes())
 
 
 class ArtifactFile:

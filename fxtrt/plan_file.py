@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import struct
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +13,7 @@ from typing import BinaryIO
 import torch
 from torch.fx import GraphModule
 
+from .atomic_file import written_at_once
 from .engines.base import EngineBackend
 from .errors import CacheError
 from .source import module_path, shared_path
@@ -69,19 +67,10 @@ def write_plan(path: Path, header: PlanHeader, plan: bytes) -> None:
     described = json.dumps(asdict(header)).encode()
     digest = hashlib.sha256(described + plan).digest()
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(_PREFIX.pack(_MAGIC, len(described), len(plan), digest))
-            file.write(described)
-            file.write(plan)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    with written_at_once(path) as file:
+        file.write(_PREFIX.pack(_MAGIC, len(described), len(plan), digest))
+        file.write(described)
+        file.write(plan)
 
 
 def read_plan(path: Path) -> bytes:

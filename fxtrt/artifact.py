@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.fx import GraphModule
 
 from .ahead_of_time import assemble, outcome_of, report, weight_states
 from .artifact_file import ArtifactFile, write_artifact
+from .backend import bound
 from .cache import PlanCache
 from .capture import require_inference
 from .convert import tensor_specs
@@ -27,7 +29,6 @@ from .outside import OutsideCall
 from .parts import Captured, Part, prepare, twin_of
 from .pass_manager import run_passes
 from .precision import with_precision
-from .ranges import bound_ranges, bound_selections
 from .report import RejectionRow
 from .settings import Settings
 from .settle import plan
@@ -68,12 +69,12 @@ def save(compiled: torch.nn.Module, path: str | os.PathLike[str]) -> None:
         raise ArtifactError("a weight was changed after compiling: compile again, then save")
     parts, contents, cached = [], dict[str, bytes](), dict[str, Path]()
     for number, part in enumerate([*captured.parts, *captured.others]):
-        stored = _stored(part)
+        stored, graph = _checked(part)
         contents[f"graphs/{number}.json"] = stored.text.encode()
         contents[f"graphs/{number}.constants"] = b"".join(map(_bytes, stored.constants))
         parts.append({"path": part.path, "constants": list(map(_form, stored.constants))})
         if outcome.backend.plans:
-            cached |= _cache_files(part, outcome.backend, settings)
+            cached |= _cache_files(part, graph, outcome.backend, settings)
     for name in captured.identity["unseen"]:
         log.info("fxtrt.load will not see whether the content of %s is the same", name)
     manifest = {
@@ -131,8 +132,8 @@ def load(path: str | os.PathLike[str], model: torch.nn.Module, **overrides: Any)
     return loaded
 
 
-def _stored(part: Part) -> StoredGraph:
-    """The part's graph, which is known to come back as it was."""
+def _checked(part: Part) -> tuple[StoredGraph, GraphModule]:
+    """The part's graph as it was captured, which is known to come back, and what comes back."""
     name = part.path or type(part.module).__name__
     if isinstance(part.stored, ArtifactError):
         raise ArtifactError(f"the graph of {name} cannot be saved: {part.stored}") from part.stored
@@ -140,13 +141,16 @@ def _stored(part: Part) -> StoredGraph:
     again = store(graph, part.module, call)
     if again.text != part.stored.text:
         raise ArtifactError(f"the graph of {name} cannot be saved: it comes back another one")
-    return part.stored
+    return part.stored, graph
 
 
 def _cache_files(
-    part: Part, backend: EngineBackend, settings: Settings
+    part: Part, graph: GraphModule, backend: EngineBackend, settings: Settings
 ) -> Iterator[tuple[str, Path]]:
     """The files of the plan cache that compiling the part again would ask for, by name.
+
+    Args:
+        graph: as the part's was captured; it is taken apart.
 
     Raises:
         ArtifactError: the plan of one of its engines is not there any more.
@@ -154,11 +158,8 @@ def _cache_files(
     plans, timings = PlanCache.of(settings), PlanCache.of(settings, "timing")
     if plans is None or timings is None:
         raise ArtifactError("cache_dir=None keeps no plans: compile with a cache_dir to save them")
-    graph, _ = restore(_stored(part), part.module)
     run_passes(graph)
-    if settings.max_growth is not None:
-        bound_ranges(graph, settings.max_growth)
-    bound_selections(graph)
+    bound(graph, settings)
     built = {module.name for module in engine_modules([part.graph])}
     for cluster in plan(graph, backend, settings).clusters:
         module = cut(graph, cluster).module

@@ -26,7 +26,7 @@ from .settle import plan, settle
 from .stitch import cut, stitch
 from .stitched_call import serve
 
-__all__ = ["compile_graph", "lower", "report_graph"]
+__all__ = ["bound", "compile_graph", "lower", "report_graph"]
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def lower(
     Raises:
         EngineError, ConversionError: with `on_build_failure="raise"` only.
     """
-    _bound(gm, settings)
+    bound(gm, settings)
     settled = settle(gm, backend, settings, inputs)
     cuttings = [one.cutting for one in settled.built]
     rows = [cluster_row(one.cutting, backend, settings, one.info) for one in settled.built]
@@ -58,7 +58,7 @@ def lower(
 
 def report_graph(gm: GraphModule, backend: EngineBackend, settings: Settings) -> Coverage:
     """What `lower` would do with `gm`, without building."""
-    _bound(gm, settings)
+    bound(gm, settings)
     settled = plan(gm, backend, settings)
     cuttings = [cut(gm, cluster) for cluster in settled.clusters]
     rows = [cluster_row(cutting, backend, settings, None) for cutting in cuttings]
@@ -115,7 +115,8 @@ def compile_graph(
     return as_graph(compiled)
 
 
-def _bound(gm: GraphModule, settings: Settings) -> None:
+def bound(gm: GraphModule, settings: Settings) -> None:
+    """Give the sizes that have no upper bound one, as far as the settings say which."""
     if settings.max_growth is not None:
         bound_ranges(gm, settings.max_growth)
     bound_selections(gm)

@@ -20,6 +20,7 @@ import torch
 
 from .detection import plan_of
 from .engine_key import code_digest, weight_digest
+from .weights import named_tensors
 
 __all__ = ["difference", "identity_of", "weights_digest"]
 
@@ -116,8 +117,7 @@ def _class_attributes(words: _Words) -> dict[str, str]:
 
 
 def _tensors(model: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
-    parameters = model.named_parameters(remove_duplicate=False)
-    return sorted([*parameters, *model.named_buffers(remove_duplicate=False)], key=lambda p: p[0])
+    return sorted(named_tensors(model), key=lambda pair: pair[0])
 
 
 def _form(tensor: torch.Tensor) -> str:

@@ -27,6 +27,7 @@ from .stored_values import (
     write_target,
     write_tree,
 )
+from .weights import named_tensors
 
 __all__ = ["StoredGraph", "restore", "store"]
 
@@ -82,7 +83,7 @@ def restore(stored: StoredGraph, module: torch.nn.Module) -> tuple[GraphModule, 
     try:
         data = json.loads(stored.text)
         graph = _read_graph(data)
-        tensors = dict(_tensors(module))
+        tensors = dict(named_tensors(module))
         attributes = {
             target: tensors[name] if kind == "weight" else stored.constants[name]
             for target, (kind, name) in data["attributes"].items()
@@ -114,7 +115,7 @@ def _write_attributes(
     gm: GraphModule, module: torch.nn.Module, constants: list[torch.Tensor]
 ) -> dict[str, tuple[str, Any]]:
     """Where each attribute of the graph comes from: a weight by its name, a constant by number."""
-    places = {_place(tensor): name for name, tensor in reversed(_tensors(module))}
+    places = {_place(tensor): name for name, tensor in reversed(named_tensors(module))}
     found: dict[str, tuple[str, Any]] = {}
     for node in gm.graph.find_nodes(op="get_attr"):
         target, value = str(node.target), attribute(gm, node)
@@ -130,11 +131,6 @@ def _write_attributes(
             found[target] = "constant", len(constants)
             constants.append(value.detach())
     return found
-
-
-def _tensors(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
-    parameters = module.named_parameters(remove_duplicate=False)
-    return [*parameters, *module.named_buffers(remove_duplicate=False)]
 
 
 def _place(tensor: torch.Tensor) -> tuple[Any, ...]:

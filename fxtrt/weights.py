@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-__all__ = ["FrozenGraph", "State", "freeze", "states"]
+__all__ = ["FrozenGraph", "State", "freeze", "named_tensors", "states"]
 
 log = logging.getLogger(__name__)
 
@@ -133,3 +133,9 @@ def states(tensors: Sequence[torch.Tensor]) -> list[State]:
     except RuntimeError:  # Inference tensors have none.
         versions = [-1 if t.is_inference() else t._version for t in tensors]
     return list(zip(map(torch.Tensor.data_ptr, tensors), versions, strict=True))
+
+
+def named_tensors(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """All parameters, then all buffers; a shared one under each of its names."""
+    parameters = module.named_parameters(remove_duplicate=False)
+    return [*parameters, *module.named_buffers(remove_duplicate=False)]

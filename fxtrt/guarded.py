@@ -81,7 +81,7 @@ class GuardedForward:
         if self._arguments is not None:
             try:
                 given = self._arguments(*args)
-            except Exception as error:
+            except Exception as error:  # A plan's function meets whatever the caller passed.
                 reason = f"the arguments are of another form than the example's: {error!r}"
         reason = reason or self._unfit(given, kwargs)
         if reason is None:

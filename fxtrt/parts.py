@@ -198,7 +198,7 @@ def _arguments(plan: ComponentPlan, call: Call) -> tuple[Any, ...]:
     assert plan.arguments is not None
     try:
         return plan.arguments(*call.args)
-    except Exception as error:
+    except Exception as error:  # A plan's function meets whatever the caller passed.
         raise CaptureError(f"the inputs are none of {plan.architecture}: {error!r}") from error
 
 

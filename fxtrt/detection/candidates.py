@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..shapes import size_range
 
-__all__ = ["best_above", "best_of_each_class"]
+__all__ = ["best_above", "best_of_each_class", "best_of_table"]
 
 
 @torch.library.custom_op("fxtrt::best_above", mutates_args=())
@@ -40,6 +40,15 @@ def best_above(
 def _(scores: Tensor, threshold: float, most: int, stable: bool = False) -> tuple[Tensor, Tensor]:
     count = _count(scores, most)
     return scores.new_empty(count), scores.new_empty(count, dtype=torch.int64)
+
+
+def best_of_table(
+    scores: Tensor, threshold: float, most: int, stable: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`best_above` of all of (N, classes) scores: these, their rows, and their columns."""
+    best, index = best_above(scores.flatten(), threshold, most, stable)
+    classes = scores.shape[1]
+    return best, torch.div(index, classes, rounding_mode="floor"), index % classes
 
 
 @torch.library.custom_op("fxtrt::best_of_each_class", mutates_args=())

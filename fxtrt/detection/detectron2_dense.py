@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from .candidates import best_above
+from .candidates import best_of_table
 from .detectron2_operators import batched_nms
 
 __all__ = ["decode_level", "detections_of_logits"]
@@ -68,12 +67,10 @@ def _decoded(
     *,
     stable: bool = False,
 ) -> Any:
-    best, index = best_above(scores.flatten(), *limits, stable)
-    classes = scores.shape[1]
-    row = torch.div(index, classes, rounding_mode="floor")
+    best, row, labels = best_of_table(scores, *limits, stable)
     boxes = detector.box2box_transform.apply_deltas(deltas[row], anchors.tensor[row])
     result = Instances(image_size)
     result.pred_boxes = Boxes(boxes)
     result.scores = best
-    result.pred_classes = index % classes
+    result.pred_classes = labels
     return result

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from pkgutil import resolve_name
 from typing import Any
 from unittest.mock import patch
 
@@ -12,6 +11,7 @@ import torch
 
 from ..errors import CaptureError
 from .plans import plan_of
+from .substitution import place_of
 
 __all__ = ["prepare"]
 
@@ -43,13 +43,9 @@ def prepare(model: torch.nn.Module) -> Callable[[], None]:
         )
     with ExitStack() as stack:
         for name in plan.glue:
-            owner, _, attribute = name.rpartition(".")
-            try:
-                place = resolve_name(owner)
-                whole = _out_of_dynamo(place, attribute)
-            except (AttributeError, ImportError) as error:
-                raise CaptureError(f"there is no {name} to keep whole: {error}") from error
-            stack.enter_context(patch.object(place, attribute, whole))
+            owner, attribute = place_of(name)
+            whole = _out_of_dynamo(owner, attribute)
+            stack.enter_context(patch.object(owner, attribute, whole))
         return stack.pop_all().close
 
 

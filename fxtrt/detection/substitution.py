@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pkgutil import resolve_name
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -13,7 +14,7 @@ import torch
 from ..errors import CaptureError
 from .plans import Equivalents, plan_of
 
-__all__ = ["planned", "substituted"]
+__all__ = ["place_of", "planned", "substituted"]
 
 _LOCK = threading.RLock()
 
@@ -38,11 +39,22 @@ def substituted(equivalents: Equivalents) -> Iterator[None]:
     """
     with _LOCK, ExitStack() as stack:
         for name, equivalent in equivalents.items():
-            owner, _, attribute = name.rpartition(".")
-            is_builtin = attribute == "len"
-            try:
-                place = patch.object(resolve_name(owner), attribute, equivalent, create=is_builtin)
-                stack.enter_context(place)
-            except (AttributeError, ImportError) as error:
-                raise CaptureError(f"there is no {name} to replace: {error}") from error
+            owner, attribute = place_of(name)
+            stack.enter_context(patch.object(owner, attribute, equivalent, create=True))
         yield
+
+
+def place_of(name: str) -> tuple[Any, str]:
+    """The module or class that a function or method is looked up in, and its name there.
+
+    Raises:
+        CaptureError: there is none of that name; `len`, a builtin, may be missing.
+    """
+    path, _, attribute = name.rpartition(".")
+    try:
+        owner = resolve_name(path)
+        if attribute != "len":
+            getattr(owner, attribute)
+    except (AttributeError, ImportError) as error:
+        raise CaptureError(f"there is no {name} to replace: {error}") from error
+    return owner, attribute

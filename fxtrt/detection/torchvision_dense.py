@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import boxes as box_ops
 
-from .candidates import best_above, best_of_each_class
+from .candidates import best_of_each_class, best_of_table
 from .operators import batched_nms
 
 __all__ = ["detections_of_fcos", "detections_of_retinanet", "detections_of_ssd"]
@@ -61,15 +61,13 @@ def _by_level(
         boxes, best, labels = [], [], []
         levels = zip(scores, head_outputs["bbox_regression"], anchors[image], strict=True)
         for its_scores, regression, its_anchors in levels:
-            classes = its_scores.shape[-1]
-            found, index = best_above(
-                its_scores[image].flatten(), detector.score_thresh, detector.topk_candidates
+            found, row, columns = best_of_table(
+                its_scores[image], detector.score_thresh, detector.topk_candidates
             )
-            row = torch.div(index, classes, rounding_mode="floor")
             decoded = decode(regression[image][row], its_anchors[row])
             boxes.append(box_ops.clip_boxes_to_image(decoded, shape))
             best.append(found)
-            labels.append(index % classes)
+            labels.append(columns)
         detections.append(_suppressed(detector, *map(torch.cat, (boxes, best, labels))))
     return detections
 

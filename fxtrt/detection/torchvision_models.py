@@ -99,12 +99,12 @@ GENERALIZED_RCNN = register(
             f"{_DETECTION}.transform.paste_masks_in_image": paste_masks_in_image,
         },
         glue=(
-            "torchvision.models.detection.roi_heads.RoIHeads.postprocess_detections",
-            "torchvision.models.detection.roi_heads.keypointrcnn_inference",
-            "torchvision.models.detection.roi_heads.maskrcnn_inference",
-            "torchvision.models.detection.rpn.RegionProposalNetwork.filter_proposals",
-            "torchvision.models.detection.transform.GeneralizedRCNNTransform.forward",
-            "torchvision.models.detection.transform.GeneralizedRCNNTransform.postprocess",
+            f"{_DETECTION}.roi_heads.RoIHeads.postprocess_detections",
+            f"{_DETECTION}.roi_heads.keypointrcnn_inference",
+            f"{_DETECTION}.roi_heads.maskrcnn_inference",
+            f"{_DETECTION}.rpn.RegionProposalNetwork.filter_proposals",
+            f"{_DETECTION}.transform.GeneralizedRCNNTransform.forward",
+            f"{_DETECTION}.transform.GeneralizedRCNNTransform.postprocess",
             "torchvision.ops.poolers.MultiScaleRoIAlign.forward",
         ),
     )

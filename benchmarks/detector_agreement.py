@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fxtrt.comparison import pair
+from fxtrt.comparison import largest_gap, pair
 
 __all__ = ["differences"]
 
@@ -72,7 +72,7 @@ def _of_field(name: str, actual: Tensor, expected: Tensor) -> float:
     if expected.dtype == torch.bool:
         return _share(actual, expected)
     if name in ("pred_boxes", "proposal_boxes", "scores", "pred_keypoints"):
-        return _gap(actual, expected)
+        return largest_gap(actual, expected)
     return _relative(actual, expected)
 
 
@@ -84,11 +84,4 @@ def _share(actual: Tensor, expected: Tensor) -> float:
 
 def _relative(actual: Tensor, expected: Tensor) -> float:
     finite = expected[expected.isfinite()]
-    return _gap(actual, expected) / (float(finite.abs().max()) if finite.numel() else 1.0)
-
-
-def _gap(actual: Tensor, expected: Tensor) -> float:
-    """The largest difference; infinite where only one of the two is NaN."""
-    gap = (actual.double() - expected.double()).abs()
-    gap[(actual == expected) | (actual.isnan() & expected.isnan())] = 0
-    return float(gap.nan_to_num(torch.inf).max()) if gap.numel() else 0.0
+    return largest_gap(actual, expected) / (float(finite.abs().max()) if finite.numel() else 1.0)

@@ -10,7 +10,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-__all__ = ["Difference", "compare", "fields_of", "table"]
+__all__ = ["Difference", "compare", "fields_of", "largest_gap", "table"]
 
 _DETECTION = ("boxes", "labels", "scores")
 _FIELDS = {"pred_boxes": "boxes", "pred_classes": "labels"}
@@ -129,9 +129,14 @@ def _difference(
     tolerance = _ABSOLUTE.get(name.rpartition(".")[2], relative)
     if actual.shape != expected.shape or actual.dtype != expected.dtype:
         return Difference(name, count, torch.inf, tolerance, same_count)
+    return Difference(name, count, largest_gap(actual, expected), tolerance, same_count)
+
+
+def largest_gap(actual: Tensor, expected: Tensor) -> float:
+    """The largest absolute difference; infinite where only one of the two is NaN."""
     gap = (actual.double() - expected.double()).abs()
     gap[(actual == expected) | (actual.isnan() & expected.isnan())] = 0
-    return Difference(name, count, _largest(gap.nan_to_num(torch.inf)), tolerance, same_count)
+    return _largest(gap.nan_to_num(torch.inf))
 
 
 def _largest(value: Tensor) -> float:

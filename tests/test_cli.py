@@ -165,6 +165,9 @@ def test_run_fails_where_nothing_runs_in_an_engine(
         (["--model", "resnet18", "--precision", "float16"], "did you mean 'fp16'?"),
         (["--image", __file__], "is not an image"),
         (["--image", "nowhere.jpg"], "does not exist"),
+        (["--size", "800"], "'800' is no height and width, as 800x1333"),
+        (["--size", "0x5"], "'0x5' is no height and width, as 800x1333"),
+        (["--weights", __file__], "--weights goes with --detectron2"),
     ],
 )
 def test_bad_input_is_one_line(

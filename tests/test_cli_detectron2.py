@@ -51,24 +51,6 @@ def test_without_detectron2_that_is_said(
     assert error.startswith("fxtrt: a Detectron2 config needs detectron2")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--size", "800"], "'800' is no height and width, as 800x1333"),
-        (["--size", "0x5"], "'0x5' is no height and width, as 800x1333"),
-        (["--weights", __file__], "--weights goes with --detectron2"),
-    ],
-)
-def test_bad_options_are_named(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    message: str,
-) -> None:
-    assert run(monkeypatch, "report", *arguments) == 2
-    assert message in capsys.readouterr().err
-
-
 def test_what_has_no_boxes_is_not_drawn(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

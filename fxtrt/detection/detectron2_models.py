@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim
 
+from .detectron2_deformable import deform_conv, modulated_deform_conv
 from .detectron2_dense import decode_level, detections_of_logits
 from .detectron2_operators import batched_nms, heatmaps_to_keypoints
 from .detectron2_panoptic import combine
@@ -72,6 +73,8 @@ _COMBINE = f"{_META_ARCH}.panoptic_fpn.combine_semantic_and_instance_outputs"
 _FROM_TENSORS = "detectron2.structures.ImageList.from_tensors"
 _STRUCTURES: Equivalents = {
     "detectron2.layers.Conv2d.forward": conv2d,
+    "detectron2.layers.deform_conv.deform_conv": deform_conv,
+    "detectron2.layers.deform_conv.modulated_deform_conv": modulated_deform_conv,
     "detectron2.structures.Boxes.__init__": new_boxes,
     "detectron2.structures.Boxes.clip": clip,
     _FROM_TENSORS: staticmethod(from_tensors),

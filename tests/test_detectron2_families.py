@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 from detector_agreement import differences
+from detector_families import ROTATED
 from detectron2_package import require_detectron2
+from torch.export import Dim
 
 import fxtrt
 
@@ -27,16 +29,14 @@ SMALL = (
     *("MODEL.RPN.PRE_NMS_TOPK_TEST", 50, "MODEL.RPN.POST_NMS_TOPK_TEST", 30),
     *("TEST.DETECTIONS_PER_IMAGE", 10),
 )
-R_18 = ("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64)
-ROTATED = (
-    *R_18,
-    *("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN"),
-    *("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"),
-    *("MODEL.ANCHOR_GENERATOR.ANGLES", [[-60, 0, 60]]),
-    *("MODEL.RPN.BBOX_REG_WEIGHTS", [1.0] * 5),
-    *("MODEL.ROI_HEADS.NAME", "RROIHeads", "MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlignRotated"),
-    *("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", [10.0, 10.0, 5.0, 5.0, 1.0]),
+TWO_LEVELS = (
+    *("MODEL.RESNETS.OUT_FEATURES", ["res4", "res5"], "MODEL.FPN.IN_FEATURES", ["res4", "res5"]),
+    *("MODEL.RPN.IN_FEATURES", ["p4", "p5"], "MODEL.ROI_HEADS.IN_FEATURES", ["p4", "p5"]),
+    *("MODEL.ANCHOR_GENERATOR.SIZES", [[32], [64]]),
 )
+"""Of the pyramid: torch.export takes its time for each."""
+R_18 = ("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64)
+BACKBONE_SIZES = (("batch", 3), ("rows", 8), ("columns", 8))
 DEFORMABLE = ("MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False, False, False, True])
 
 
@@ -51,7 +51,7 @@ def config(name: str, *options: Any) -> Any:
     from detectron2 import model_zoo
 
     cfg = model_zoo.get_config(name)
-    cfg.merge_from_list([*SMALL, *options])
+    cfg.merge_from_list([*SMALL, *TWO_LEVELS, *options])
     return cfg
 
 
@@ -93,7 +93,7 @@ def reasons(compiled: torch.nn.Module) -> str:
 
 
 def test_rotated_boxes() -> None:
-    model = calibrated(config(FASTER, *ROTATED))
+    model = calibrated(config(FASTER, *R_18, *ROTATED))
     compiled = fxtrt.compile(model, (example(),), engine="reference", dynamic_shapes={})
     assert_same(compiled, model, torch.full_like(photograph(), torch.nan))
     assert fxtrt.report(compiled).flops_share == 1.0
@@ -108,3 +108,39 @@ def test_deformable_convolution() -> None:
     assert_same(compiled, model, key="proposals")
     ops = {op: n for row in fxtrt.report(compiled).clusters for op, n in row.ops}
     assert ops["torchvision.deform_conv2d.default"] == 3
+
+
+def test_time_augmentation() -> None:
+    """It calls `model.inference`: its own way through the parts, of which the backbone has engines
+    for every size and batch."""
+    cfg = config(
+        FASTER,
+        *R_18,
+        "TEST.AUG.ENABLED",
+        True,
+        "TEST.AUG.MIN_SIZES",
+        (96, 128),
+        "TEST.AUG.FLIP",
+        True,
+    )
+    model = calibrated(cfg)
+    from detectron2.modeling import GeneralizedRCNNWithTTA
+
+    inputs = [{"image": photograph().byte(), "height": 120, "width": 150}]
+    expected = GeneralizedRCNNWithTTA(cfg, model)(inputs)
+    batch, rows, columns = (Dim(name, min=1, max=high) for name, high in BACKBONE_SIZES)
+    backbone: Any = model.backbone
+    fast = fxtrt.compile(
+        backbone,
+        (torch.zeros(2, 3, 96, 128),),
+        dynamic_shapes=({0: batch, 2: 32 * rows, 3: 32 * columns},),
+        engine="reference",
+    )
+    model.backbone = fast
+    actual = GeneralizedRCNNWithTTA(cfg, model)(inputs)
+    assert len(expected[0]["instances"]) > 0
+    found = differences(actual, expected)
+    assert all(value <= LIMITS[name] for name, value in found.items()), found
+    guard: Any = fast.forward
+    assert guard.fallbacks == {}
+    assert fxtrt.report(fast).flops_share == 1.0

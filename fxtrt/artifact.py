@@ -31,7 +31,7 @@ from .pass_manager import run_passes
 from .precision import with_precision
 from .report import RejectionRow
 from .settings import Settings
-from .settle import plan
+from .settle import plan, timing_key
 from .stitch import cut
 from .stitched_call import engine_modules
 from .stored_graph import StoredGraph, restore, store
@@ -162,8 +162,9 @@ def _cache_files(
     bound(graph, settings)
     built = {module.name for module in engine_modules([part.graph])}
     for cluster in plan(graph, backend, settings).clusters:
-        module = cut(graph, cluster).module
-        key = EngineKey.of(with_precision(module, settings)[0], backend, settings)
+        cutting = cut(graph, cluster)
+        module, _ = with_precision(cutting.module, cluster.settings)
+        key = EngineKey.of(module, backend, cluster.settings)
         if plans.get(key) is not None:
             yield f"plans/{key.digest}.plan", plans.path(key)
         elif cluster.name in built:
@@ -172,7 +173,7 @@ def _cache_files(
                 f"larger cache_limit_bytes"
             )
         if settings.partition == "measured":
-            timing = EngineKey.of(module, backend, settings)
+            timing = timing_key(cutting, backend)
             if timings.get(timing) is not None:
                 yield f"timings/{timing.digest}.timing", timings.path(timing)
 

@@ -51,23 +51,23 @@ BuildResult = tuple[Engine | None, BuildInfo] | BuildFailure
 
 
 def build(
-    clusters: Sequence[GraphModule], backend: EngineBackend, settings: Settings
+    clusters: Sequence[tuple[GraphModule, Settings]], backend: EngineBackend
 ) -> list[BuildResult]:
-    """The engine of each of `clusters`, or what went wrong with it, in order.
+    """The engine of each of `clusters`, built with its settings, or what went wrong; in order.
 
     Networks are made one after the other, plans at the same time where the backend and memory
     allow. An interrupt cancels what is being built, and leaves nothing half-written.
     """
-    sizes = [len(cluster.graph.nodes) for cluster in clusters]
+    sizes = [len(cluster.graph.nodes) for cluster, _ in clusters]
     most = 1 if backend.times_kernels else len(clusters)
     with BuildProgress(sizes) as bar, BuildPool(bar, most) as pool:
         started = []
-        for number, cluster in enumerate(clusters):
+        for number, (cluster, settings) in enumerate(clusters):
             started.append(_start(number, cluster, backend, settings, pool))
             if not isinstance(started[-1], Future):
                 bar.update(number, 1.0)
         pairs = zip(clusters, started, strict=True)
-        return [_finish(cluster, one, backend, pool) for cluster, one in pairs]
+        return [_finish(cluster, one, backend, pool) for (cluster, _), one in pairs]
 
 
 @dataclass(frozen=True, slots=True)

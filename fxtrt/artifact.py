@@ -28,10 +28,9 @@ from .model_identity import difference, identity_of, weights_digest
 from .outside import OutsideCall
 from .parts import Captured, Part, prepare, twin_of
 from .pass_manager import run_passes
-from .precision import with_precision
 from .report import RejectionRow
 from .settings import Settings
-from .settle import plan, timing_key
+from .settle import plan
 from .stitch import cut
 from .stitched_call import engine_modules
 from .stored_graph import StoredGraph, restore, store
@@ -162,9 +161,7 @@ def _cache_files(
     bound(graph, settings)
     built = {module.name for module in engine_modules([part.graph])}
     for cluster in plan(graph, backend, settings).clusters:
-        cutting = cut(graph, cluster)
-        module, _ = with_precision(cutting.module, cluster.settings)
-        key = EngineKey.of(module, backend, cluster.settings)
+        key = EngineKey.of(cut(graph, cluster).module, backend, cluster.settings)
         if plans.get(key) is not None:
             yield f"plans/{key.digest}.plan", plans.path(key)
         elif cluster.name in built:
@@ -172,10 +169,8 @@ def _cache_files(
                 f"the plan of {cluster.name} has left {settings.cache_dir}: compile again, with a "
                 f"larger cache_limit_bytes"
             )
-        if settings.partition == "measured":
-            timing = timing_key(cutting, backend)
-            if timings.get(timing) is not None:
-                yield f"timings/{timing.digest}.timing", timings.path(timing)
+        if timings.get(key) is not None:
+            yield f"timings/{key.digest}.timing", timings.path(key)
 
 
 def _engine(backend: EngineBackend) -> dict[str, str]:

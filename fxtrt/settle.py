@@ -20,14 +20,13 @@ from .lists import Patterns
 from .measure import Timing, measure
 from .partition import Cluster, PartitionPlan, partition, without
 from .plan_file import PlanHeader
-from .precision import with_precision
 from .registry import Rejection
 from .runtime import EngineModule
 from .settings import Settings
 from .stitch import Cutting, cut
 from .support import input_sizes, support
 
-__all__ = ["Built", "Settled", "build_cluster", "plan", "settle", "timing_key"]
+__all__ = ["Built", "Settled", "build_cluster", "plan", "settle"]
 
 log = logging.getLogger(__name__)
 
@@ -108,24 +107,16 @@ _Result = tuple[EngineModule, BuildInfo] | BuildFailure
 
 
 def _build_clusters(cuttings: Sequence[Cutting], backend: EngineBackend) -> list[_Result]:
-    settings = [cutting.cluster.settings for cutting in cuttings]
-    settled = [with_precision(one.module, own) for one, own in zip(cuttings, settings, strict=True)]
-    modules = [module for module, _ in settled]
-    built = build(list(zip(modules, settings, strict=True)), backend)
+    built = build([(one.module, one.cluster.settings) for one in cuttings], backend)
     results: list[_Result] = []
-    for cutting, (_, kept), result in zip(cuttings, settled, built, strict=True):
+    for cutting, result in zip(cuttings, built, strict=True):
         if isinstance(result, tuple):
             engine, info = result
             module = EngineModule(cutting.cluster.name, engine, cutting.module)
-            results.append((module, replace(info, kept_fp32=kept)))
+            results.append((module, info))
         else:
             results.append(result)
     return results
-
-
-def timing_key(cutting: Cutting, backend: EngineBackend) -> EngineKey:
-    """Under which the times of a cluster are kept."""
-    return EngineKey.of(cutting.module, backend, cutting.cluster.settings)
 
 
 class _Settlement:
@@ -210,14 +201,17 @@ class _Settlement:
     def _timings(self, built: Sequence[Built]) -> list[Timing | None]:
         """From the cache or a clock; None where an engine cannot run here."""
         cache = PlanCache.of(self._settings, "timing")
-        keys = [timing_key(one.cutting, self._backend) for one in built]
+        keys = [
+            EngineKey.of(one.cutting.module, self._backend, one.cutting.cluster.settings)
+            for one in built
+        ]
         known = [None if cache is None else cache.get(key) for key in keys]
         missing = [one for one, data in zip(built, known, strict=True) if data is None]
         borders = self._borders(missing)
         timings: list[Timing | None] = []
         for one, key, data in zip(built, keys, known, strict=True):
             if data is not None:
-                timings.append(Timing.from_bytes(data))
+                timings.append(Timing.from_bytes(data.plan))
             elif one.module.engine is None:
                 timings.append(None)
             else:

@@ -193,6 +193,20 @@ def test_a_second_build_takes_the_plans_from_the_cache(tmp_path: Path) -> None:
     assert sorted(built) == [1, 2, 3]
 
 
+def test_what_stays_in_float32_is_kept_with_the_plan(tmp_path: Path) -> None:
+    wide = torch.full((2, 2, 1, 1), 1e6)
+    cluster = trace(lambda x: torch.nn.functional.conv2d(x, wide), (torch.rand(1, 2, 3, 3),))
+    settings = Settings(precision="fp16", cache_dir=tmp_path)
+    infos = []
+    for _ in range(2):
+        (result,) = build([(cluster, settings)], Planner(lambda layers, progress: None))
+        assert isinstance(result, tuple)
+        infos.append(result[1])
+    assert [info.cached for info in infos] == [False, True]
+    assert infos[1].kept_fp32 == infos[0].kept_fp32
+    assert [kept.partition(":")[0] for kept in infos[0].kept_fp32] == ["convolution"]
+
+
 def test_an_engine_without_a_plan_is_loaded_from_its_network(reference: EngineBackend) -> None:
     (result,) = build(clusters(1), reference)
     assert isinstance(result, tuple)

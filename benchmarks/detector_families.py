@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -62,8 +63,60 @@ def _small_square(model: Any) -> None:
     model.backbone.net.img_size = 512
 
 
+def _swin(embed_dim: int, middle_depth: int, heads: int) -> Callable[[Any], None]:
+    """As projects/ViTDet/configs/COCO/cascade_mask_rcnn_swin_b_in21k_50ep.py of Detectron2."""
+
+    def adapt(model: Any) -> None:
+        from detectron2.config import LazyCall
+        from detectron2.modeling import SwinTransformer
+
+        _layer_norms(model)
+        model.backbone.bottom_up = LazyCall(SwinTransformer)(
+            depths=[2, 2, middle_depth, 2],
+            embed_dim=embed_dim,
+            num_heads=[heads * 2**stage for stage in range(4)],
+        )
+        model.backbone.in_features = ("p0", "p1", "p2", "p3")
+
+    return adapt
+
+
+def _mvit(depth: int, last_blocks: tuple[int, ...]) -> Callable[[Any], None]:
+    """As projects/ViTDet/configs/COCO/cascade_mask_rcnn_mvitv2_b_in21k_100ep.py of Detectron2."""
+
+    def adapt(model: Any) -> None:
+        from detectron2.config import LazyCall
+        from detectron2.modeling import MViT
+
+        _layer_norms(model)
+        model.backbone.bottom_up = LazyCall(MViT)(
+            embed_dim=96,
+            depth=depth,
+            num_heads=1,
+            last_block_indexes=last_blocks,
+            residual_pooling=True,
+            norm_layer=functools.partial(torch.nn.LayerNorm, eps=1e-6),
+            out_features=("scale2", "scale3", "scale4", "scale5"),
+        )
+        model.backbone.in_features = "${.bottom_up.out_features}"
+
+    return adapt
+
+
+def _layer_norms(model: Any) -> None:
+    """What the two have in common: a square, norms in all heads, and two convolutions for RPN."""
+    model.backbone.square_pad = 512
+    model.backbone.norm = model.roi_heads.mask_head.conv_norm = "LN"
+    for head in model.roi_heads.box_heads:
+        head.conv_dims, head.fc_dims, head.conv_norm = [256] * 4, [1024], "LN"
+    model.proposal_generator.head.conv_dims = [-1, -1]
+
+
 _DETECTION, _MASK = "COCO-Detection", "COCO-InstanceSegmentation"
 _REGNET = "not in Detectron2 0.4; its residual branches are not scaled down as the others' are"
+_SQUARE = "not in Detectron2 0.4; here an image of 384x512, padded to 512x512"
+_LANDSCAPE = (384, 512)
+_CASCADE = "common/models/cascade_rcnn.py"
 _NEW = "new_baselines/mask_rcnn_regnet{}_4gf_dds_FPN_100ep_LSJ.py"
 FAMILIES = (
     Family("Faster R-CNN R50-FPN", f"{_DETECTION}/faster_rcnn_R_50_FPN_1x.yaml"),
@@ -90,7 +143,16 @@ FAMILIES = (
         "Mask R-CNN ViTDet-B",
         "common/models/mask_rcnn_vitdet.py",
         adapt=_small_square,
-        notes="not in Detectron2 0.4; here an image of 384x512, padded to 512x512",
-        size=(384, 512),
+        notes=_SQUARE,
+        size=_LANDSCAPE,
+    ),
+    *(
+        Family(f"Cascade Mask R-CNN {name}", _CASCADE, (), adapt, _SQUARE, _LANDSCAPE)
+        for name, adapt in (
+            ("Swin-T", _swin(96, 6, 3)),
+            ("Swin-B", _swin(128, 18, 4)),
+            ("MViTv2-T", _mvit(10, (0, 2, 7, 9))),
+            ("MViTv2-B", _mvit(24, (1, 4, 20, 23))),
+        )
     ),
 )

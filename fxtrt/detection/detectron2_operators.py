@@ -14,6 +14,7 @@ from detectron2.structures import keypoints
 from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor
 
+from ..registry import explain
 from .lengths import selection_of
 
 __all__ = ["batched_nms", "heatmaps_to_keypoints", "paste_masks"]
@@ -80,3 +81,11 @@ def heatmaps_to_keypoints(maps: Tensor, rois: Tensor) -> Tensor:
 @heatmaps_to_keypoints.register_fake
 def _(maps: Tensor, rois: Tensor) -> Tensor:
     return maps.new_empty((rois.shape[0], maps.shape[1], 4))
+
+
+explain(
+    "fxtrt::detectron2_batched_nms",
+    "how it suppresses depends on the number of boxes",
+)
+explain("fxtrt::detectron2_paste_masks", "it pastes mask after mask, each into its own box")
+explain("fxtrt::detectron2_heatmaps_to_keypoints", "it resizes each map to the size of its box")

@@ -43,9 +43,10 @@ def data_dependent(
 def _is_determined(expr: sympy.Expr, known: Set[sympy.Expr]) -> bool:
     if expr in known or expr.is_number:
         return True
+    if any(parts[0] == expr for other in known if (parts := linear(other))):
+        return True
     if expr.is_Symbol:
-        solved = (linear(other) for other in known)
-        return not free_unbacked_symbols(expr) or any(s and s[0] == expr for s in solved)
+        return not free_unbacked_symbols(expr)
     return all(_is_determined(part, known) for part in expr.args)
 
 

@@ -85,7 +85,7 @@ def _by_symbol(ranges: Mapping[Any, ValueRanges[Any]]) -> dict[sympy.Symbol, Val
     result = {symbol: asked for symbol, asked in ranges.items() if symbol.is_Symbol}
     for expr, asked in ranges.items():
         parts = None if expr.is_Symbol else linear(expr)
-        if parts is not None:
+        if parts is not None and parts[0].is_Symbol:
             symbol, factor, offset = parts
             low, high = (int(bound) - offset for bound in (asked.lower, asked.upper))
             result[symbol] = ValueRanges(-(-low // factor), high // factor)

@@ -79,16 +79,17 @@ def _shapes(fakes: Sequence[Any]) -> Iterator[Sequence[int | torch.SymInt]]:
             yield (fake,)
 
 
-def linear(expr: sympy.Expr) -> tuple[sympy.Symbol, int, int] | None:
-    """Symbol, factor and offset of an expression like 32*s0 + 1; None for any other."""
-    if len(expr.free_symbols) != 1:
+def linear(expr: sympy.Expr) -> tuple[sympy.Expr, int, int] | None:
+    """Term, factor and offset of an expression like 32*s0 + 1 or 64*(s0 // 8) + 64: what the
+    expression tells of the term. None where it is a number, or falls as the term grows."""
+    offset, rest = expr.as_coeff_Add()
+    factor, term = rest.as_coeff_Mul()
+    if not (factor.is_Integer and offset.is_Integer and factor > 0) or term.is_number:
         return None
-    (symbol,) = expr.free_symbols
-    factor, offset = expr.coeff(symbol, 1), expr.coeff(symbol, 0)
-    whole = factor.is_Integer and offset.is_Integer and factor > 0
-    if not whole or sympy.expand(factor * symbol + offset - expr) != 0:
-        return None
-    return symbol, int(factor), int(offset)
+    if factor == 1:
+        return term, 1, int(offset)
+    term, inner, shift = linear(term) or (term, 1, 0)
+    return term, int(factor) * inner, int(factor) * shift + int(offset)
 
 
 def _sources(
@@ -96,7 +97,8 @@ def _sources(
 ) -> tuple[tuple[str, int, int, int, int], ...]:
     found: dict[str, tuple[str, int, int, int, int]] = {}
     for i, dim, expr in sizes:
-        if parts := linear(expr):
+        parts = linear(expr)
+        if parts is not None and parts[0].is_Symbol:
             symbol, factor, offset = parts
             found.setdefault(str(symbol), (str(symbol), i, dim, factor, offset))
     return tuple(found.values())

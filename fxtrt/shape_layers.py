@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from fractions import Fraction
 from functools import reduce
 from typing import Any
@@ -27,6 +27,7 @@ from torch.utils._sympy.functions import (
 
 from .engines.network import Network
 from .errors import ConversionError
+from .relations import linear
 from .shapes import Size, expression, is_static
 
 __all__ = ["ShapeLayers", "has_layers"]
@@ -97,8 +98,10 @@ class ShapeLayers:
                 return self._read(tensor, axis)
         if expr.is_Integer:
             return self._constant([int(expr)])
+        if (solved := self._solve(expr)) is not None:
+            return solved
         if expr.is_Symbol:
-            return self._solve(expr)
+            raise ConversionError(f"the size {expr} is not the size of any input of the cluster")
         if isinstance(expr, Identity):
             return self._evaluate(expr.args[0])
         if isinstance(expr, (FloorToInt, CeilToInt, TruncToInt)):
@@ -118,21 +121,15 @@ class ShapeLayers:
             )
         raise ConversionError(f"no layers for the size {expr} ({expr.func.__name__})")
 
-    def _solve(self, symbol: sympy.Expr) -> Any:
-        """Find `symbol` in an input whose size is a multiple of it plus a constant (32*s0)."""
+    def _solve(self, expr: sympy.Expr) -> Any:
+        """Find `expr` in an input whose size is a multiple of it plus a constant (32*s0 + 1)."""
         for source, tensor, axis in self._sources:
-            if source.free_symbols != {symbol}:
-                continue
-            factor, offset = source.coeff(symbol, 1), source.coeff(symbol, 0)
-            if sympy.expand(factor * symbol + offset) != source:
-                continue
-            if not (factor.is_Integer and offset.is_Integer):
-                continue
-            shifted = self._elementwise(
-                "SUB", self._read(tensor, axis), self._constant([int(offset)])
-            )
-            return self._elementwise("FLOOR_DIV", shifted, self._constant([int(factor)]))
-        raise ConversionError(f"the size {symbol} is not the size of any input of the cluster")
+            term, factor, offset = linear(source) or (None, 1, 0)
+            if term == expr:
+                size, shift = self._read(tensor, axis), self._constant([offset])
+                shifted = self._elementwise("SUB", size, shift)
+                return self._elementwise("FLOOR_DIV", shifted, self._constant([factor]))
+        return None
 
     def _read(self, tensor: Any, axis: int) -> Any:
         net = self._network.definition
@@ -149,20 +146,19 @@ class ShapeLayers:
         return self._network.definition.add_elementwise(a, b, op).get_output(0)
 
 
-def has_layers(expr: sympy.Expr) -> bool:
-    """Whether layers can compute `expr` from its symbols."""
-    if expr.is_Integer or expr.is_Symbol:
+def has_layers(expr: sympy.Expr, known: Set[sympy.Expr]) -> bool:
+    """Whether layers can compute `expr` from what is `known`."""
+    if expr in known or expr.is_Integer:
         return True
     if isinstance(expr, (FloorToInt, CeilToInt, TruncToInt)):
         try:
-            return has_layers(_whole(expr))
+            return has_layers(_whole(expr), known)
         except ConversionError:
             return False
     if isinstance(expr, sympy.Pow):
-        return bool(expr.exp.is_Integer and expr.exp > 0) and has_layers(expr.base)
-    known = (*_FOLDS, Identity, FloorDiv, CleanDiv, Mod, PythonMod)
-    is_known: bool = isinstance(expr, known)
-    return is_known and all(map(has_layers, expr.args))
+        return bool(expr.exp.is_Integer and expr.exp > 0) and has_layers(expr.base, known)
+    has_layer = isinstance(expr, (*_FOLDS, Identity, FloorDiv, CleanDiv, Mod, PythonMod))
+    return has_layer and all(has_layers(part, known) for part in expr.args)
 
 
 def _whole(expr: sympy.Expr) -> sympy.Expr:

@@ -33,7 +33,7 @@ def engine_inputs(cluster: GraphModule) -> list[Node]:
             continue
         expr = expression(node.meta["val"])
         solved = {parts[0] for other in known if (parts := linear(other))}
-        if expr not in known and not (expr.free_symbols <= solved and has_layers(expr)):
+        if not has_layers(expr, known | solved):
             known.add(expr)
             chosen.add(node)
     return [node for node in placeholders if node in chosen]

@@ -14,7 +14,7 @@ from sympy.functions.elementary.piecewise import ExprCondPair
 from sympy.logic.boolalg import BooleanFunction
 from torch._guards import ShapeGuard
 from torch._subclasses import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import RuntimeAssert, ShapeEnv
+from torch.fx.experimental.symbolic_shapes import RuntimeAssert, ShapeEnv, ValueRangesSLoc
 from torch.utils._sympy import functions
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
@@ -190,6 +190,9 @@ class SymbolReader:
     def _add(self, symbol: Mapping[str, Any]) -> None:
         environment, variable = self._environment, self._expressions[symbol["row"]]
         environment.var_to_range[variable] = self._range(symbol)
+        # Whoever narrows a range writes down where.
+        sloc = environment._get_sloc()
+        environment.var_to_range_sloc[variable] = ValueRangesSLoc(sloc, sloc)
         if symbol["value"] is not None:
             environment.backed_var_to_val[variable] = sympy.Integer(symbol["value"])
 

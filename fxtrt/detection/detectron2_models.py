@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ from .detectron2_structures import (
     new_boxes,
     pooler_format,
     select,
+    sem_seg_postprocess,
     set_field,
     to_bitmasks,
 )
@@ -60,16 +62,20 @@ def images_and_sizes(batched_inputs: Sequence[dict[str, Any]]) -> tuple[Any, ...
     return ([{name: read(one[name]) for name in _READ if name in one} for one in batched_inputs],)
 
 
-def image_sizes(batched_inputs: Sequence[dict[str, Any]]) -> Any:
+def image_sizes(batched_inputs: Sequence[dict[str, Any]], coarsest: int = 64) -> Any:
     """Height and width of each image, and of its picture, for a model with that example.
 
-    Below 96 pixels the coarsest level of a pyramid may have one row, which tracing takes for
-    another case; 1344 is the longest side of the zoo's images, 1333, padded.
+    1344 is the longest side of the zoo's images, 1333, padded.
+
+    Args:
+        coarsest: the largest stride of a pyramid's levels. At least two rows of each are asked for:
+            tracing takes one row for another case.
     """
 
     def sizes(name: str, value: Any) -> Any:
         if name == "image":
-            return {i: Dim.DYNAMIC(min=96, max=max(1344, int(value.shape[i]))) for i in (1, 2)}
+            most = (max(1344, int(value.shape[i])) for i in (1, 2))
+            return {i: Dim.DYNAMIC(min=coarsest + 1, max=high) for i, high in enumerate(most, 1)}
         return Dim.DYNAMIC(min=1, max=_LARGEST) if type(value) is int else None
 
     return ([{name: sizes(name, value) for name, value in one.items()} for one in batched_inputs],)
@@ -127,29 +133,32 @@ def _plan(
     architecture: str,
     equivalents: Equivalents,
     glue: tuple[str, ...] = (),
-    *,
-    dynamic: bool = True,
+    sizes: Callable[..., Any] = image_sizes,
 ) -> ComponentPlan:
-    """The plan of a class of `detectron2.modeling.meta_arch`.
-
-    Args:
-        dynamic: whether sizes vary. The graphs of some, captured with dynamic sizes, hold for few
-            others than the example's, and backbone and heads have engines for those.
-    """
+    """The plan of a class of `detectron2.modeling.meta_arch`."""
     name = f"{_META_ARCH}.{architecture}"
     every = {**_STRUCTURES, **equivalents}
-    sizes = image_sizes if dynamic else None
     return register(ComponentPlan(name, every, sizes, images_and_sizes, glue))
+
+
+_DENSE_SIZES = partial(image_sizes, coarsest=128)
 
 
 GENERALIZED_RCNN = _plan("rcnn.GeneralizedRCNN", {**_PROPOSALS, **_HEADS}, _GLUE)
 PROPOSAL_NETWORK = _plan("rcnn.ProposalNetwork", _PROPOSALS, _GLUE)
-SEMANTIC_SEGMENTOR = _plan("semantic_seg.SemanticSegmentor", {}, dynamic=False)
+SEMANTIC_SEGMENTOR = _plan(
+    "semantic_seg.SemanticSegmentor",
+    {f"{_META_ARCH}.semantic_seg.sem_seg_postprocess": sem_seg_postprocess},
+)
 PANOPTIC_FPN = _plan(
     "panoptic_fpn.PanopticFPN",
-    {**_PROPOSALS, **_HEADS, _COMBINE: combine},
+    {
+        **_PROPOSALS,
+        **_HEADS,
+        _COMBINE: combine,
+        f"{_META_ARCH}.panoptic_fpn.sem_seg_postprocess": sem_seg_postprocess,
+    },
     (*_GLUE, _COMBINE),
-    dynamic=False,
 )
 if IS_0_4:
     _SINGLE_IMAGE = f"{_META_ARCH}.retinanet.RetinaNet.inference_single_image"
@@ -157,7 +166,7 @@ if IS_0_4:
         "retinanet.RetinaNet",
         {_SINGLE_IMAGE: detections_of_logits},
         (_FROM_TENSORS, _SINGLE_IMAGE, f"{_META_ARCH}.retinanet.detector_postprocess"),
-        dynamic=False,
+        _DENSE_SIZES,
     )
 else:
     DENSE_DETECTOR = _plan(
@@ -175,5 +184,5 @@ else:
             f"{_META_ARCH}.fcos.FCOS.inference_single_image",
             f"{_META_ARCH}.retinanet.RetinaNet.inference_single_image",
         ),
-        dynamic=False,
+        _DENSE_SIZES,
     )

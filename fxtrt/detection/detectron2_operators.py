@@ -17,7 +17,7 @@ from torch import Tensor
 from ..registry import explain
 from .lengths import selection_of
 
-__all__ = ["batched_nms", "heatmaps_to_keypoints", "paste_masks"]
+__all__ = ["batched_nms", "corner", "heatmaps_to_keypoints", "paste_masks"]
 
 # Bound now: during capture the names in Detectron2 are those of equivalents.
 _batched_nms = detectron2.layers.batched_nms
@@ -81,6 +81,21 @@ def heatmaps_to_keypoints(maps: Tensor, rois: Tensor) -> Tensor:
 @heatmaps_to_keypoints.register_fake
 def _(maps: Tensor, rois: Tensor) -> Tensor:
     return maps.new_empty((rois.shape[0], maps.shape[1], 4))
+
+
+@torch.library.custom_op("fxtrt::corner", mutates_args=())
+def corner(x: Tensor, height: int, width: int) -> Tensor:
+    """The upper left corner of (C, H, W): (C, height, width), in memory of its own.
+
+    While tracing, a slice asks whether it happens to be all of its tensor, as it is where an image
+    needs no padding; and the graph would be for such images only, or for all others.
+    """
+    return x[:, :height, :width].clone(memory_format=torch.contiguous_format)
+
+
+@corner.register_fake
+def _(x: Tensor, height: int, width: int) -> Tensor:
+    return x.new_empty((x.shape[0], height, width))
 
 
 explain(

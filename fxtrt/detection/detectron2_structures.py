@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ..shapes import is_static
-from .detectron2_operators import paste_masks
+from .detectron2_operators import corner, paste_masks
 
 __all__ = [
     "clip",
@@ -25,6 +25,7 @@ __all__ = [
     "register_boxes",
     "rows_where",
     "select",
+    "sem_seg_postprocess",
     "set_field",
     "to_bitmasks",
 ]
@@ -101,6 +102,20 @@ def to_bitmasks(self: Any, boxes: Any, height: int, width: int, threshold: float
     """`ROIMasks.to_bitmasks`, which pastes mask after mask into the image."""
     tensor = getattr(boxes, "tensor", boxes)
     return BitMasks(paste_masks(self.tensor, tensor, (height, width), threshold))
+
+
+def sem_seg_postprocess(
+    result: Tensor, img_size: tuple[int, int], output_height: int, output_width: int
+) -> Tensor:
+    """Detectron2's function of this name: what an image's padding got is cut off, and the rest
+    scaled to the picture.
+
+    Args:
+        result: (classes, H, W).
+    """
+    kept = corner(result, *img_size)[None]
+    size = (output_height, output_width)
+    return F.interpolate(kept, size=size, mode="bilinear", align_corners=False)[0]
 
 
 def from_tensors(

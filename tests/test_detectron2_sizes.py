@@ -14,6 +14,7 @@ from small_detectron2 import ARCHITECTURES, picture, small_detector
 from test_detectron2_whole import assert_close
 
 import fxtrt
+from fxtrt.guarded import GuardedForward
 
 pytestmark = [
     pytest.mark.detectron2,
@@ -22,6 +23,16 @@ pytestmark = [
 ]
 
 SIZES = ((192, 160), (130, 131), (160, 160), (180, 300))
+
+
+HEIGHTS, WIDTHS = (160, 130, 192, 144), (150, 192, 133, 180, 160)
+PARTS = {
+    "RetinaNet": ("backbone", "head"),
+    "FCOS": ("backbone", "head"),
+    "Semantic FPN": ("backbone", "sem_seg_head"),
+    "Panoptic FPN": ("backbone", "sem_seg_head", "roi_heads.box_head"),
+}
+"""Those that have engines for other numbers of images."""
 
 
 @cache
@@ -57,3 +68,22 @@ def test_images_and_pictures_of_any_size(architecture: str) -> None:
                 assert (len(expected[0]["instances"]) > 0) == (one is image)
             assert_close(fast(call), expected)
     assert fast.forward.fallbacks == {}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_any_number_of_images_of_different_sizes(architecture: str) -> None:
+    skip_where_unknown(architecture)
+    model, fast = small_detector(architecture), compiled(architecture)
+    fast.forward.fallbacks.clear()
+    for count in (2, 3, 8):
+        call: list[dict[str, Any]] = [
+            {"image": picture(HEIGHTS[i % 4], WIDTHS[i % 5]), "height": 60 + i, "width": 90}
+            for i in range(count)
+        ]
+        call[1]["image"] = torch.full_like(call[1]["image"], torch.nan)
+        assert_close(fast(call), model(call))
+    assert sum(fast.forward.fallbacks.values()) == 3  # It is for one image; the parts are not.
+    for path in PARTS[architecture]:
+        part = fast.get_submodule(path).forward
+        assert isinstance(part, GuardedForward)
+        assert part.fallbacks == {}

@@ -23,7 +23,8 @@ PartShapes = Callable[[torch.nn.Module, Call], Any]
 _MOST_IMAGES = 16
 _MOST_ROWS = 1024
 """In a part of a model, a leading size above _MOST_IMAGES counts regions of interest: it depends
-on the picture, so the part is compiled for up to _MOST_ROWS of them."""
+on the picture, so the part is compiled for up to _MOST_ROWS of them, or more where the example has
+many in each image."""
 
 _STRIDE = 32
 """Detectors pad their images to multiples of it."""
@@ -43,14 +44,19 @@ def region_counts(_: torch.nn.Module, call: Call) -> Any:
     return _map(spec, call)
 
 
-def image_shapes(calls: Mapping[str, Call], growth: int) -> PartShapes | None:
-    """Heights and widths vary too, in the parts of a detector whose `backbone` takes its images.
+def image_shapes(
+    calls: Mapping[str, Call], growth: int, most_images: int, longest: int = 0
+) -> PartShapes | None:
+    """Heights, widths and the number of images vary too, in the parts of a detector whose
+    `backbone` takes its images.
 
     Only parts with weights are captured, not what computes anchors or pools regions. Both sides
     may be up to the longer side of the example's padded images, times `growth`.
 
     Args:
         calls: of the parts, by path.
+        most_images: with one image in `calls`, that is the only number.
+        longest: both sides may be up to that, in any case.
 
     Returns:
         None where there is no such backbone, or the images are smaller than 64 pixels.
@@ -60,13 +66,15 @@ def image_shapes(calls: Mapping[str, Call], growth: int) -> PartShapes | None:
     if len(tensors) != 1 or not isinstance(tensors[0], torch.Tensor) or tensors[0].dim() != 4:
         return None
     images = tensors[0]
-    longest = max(images.shape[2:])
-    if min(images.shape[2:]) < _SHORTEST or growth * longest <= _SHORTEST:
+    side = max(images.shape[2:])
+    most = max(growth * side, -(-longest // _STRIDE) * _STRIDE)
+    if min(images.shape[2:]) < _SHORTEST or most <= _SHORTEST:
         return None
+    limits = _Limits(images.shape[0], max(most_images, images.shape[0]), side, most)
     numbers = count()
 
     def shapes(part: torch.nn.Module, call: Call) -> Any:
-        one = _ImageShapes(images.shape[0], longest, growth * longest, numbers)
+        one = _ImageShapes(limits, numbers)
         specs = _map(one.spec, call)
         has_weights = next(part.parameters(), None) is not None
         return specs if has_weights and one.features != one.regions else False
@@ -74,17 +82,24 @@ def image_shapes(calls: Mapping[str, Call], growth: int) -> PartShapes | None:
     return shapes
 
 
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """How many images there are in the example, and at most; and their longest side, likewise."""
+
+    batch: int
+    most_images: int
+    longest: int
+    most: int
+
+
 @dataclass(slots=True)
 class _ImageShapes:
     """The sizes of one call that vary.
 
-    longest, most: the images' longest side in the example, and at most.
     features, regions: whether the call takes any of them.
     """
 
-    batch: int
-    longest: int
-    most: int
+    limits: _Limits
     numbers: Iterator[int]
     features: bool = False
     regions: bool = False
@@ -92,30 +107,38 @@ class _ImageShapes:
     def spec(self, value: Any) -> Any:
         if not isinstance(value, torch.Tensor) or not value.dim():
             return None
-        if value.shape[0] == self.batch and value.dim() == 4:
+        batch = self.limits.batch
+        if value.shape[0] == batch and value.dim() == 4:
             self.features = True
             return self._image(value)
-        if value.shape[0] > 1 and value.shape[0] != self.batch:
+        if value.shape[0] > 1 and value.shape[0] != batch:
             self.regions = True
-            return _rows(value)
+            return _rows(value, -(-value.shape[0] // batch) * self.limits.most_images)
         return None
 
     def _image(self, value: torch.Tensor) -> Any:
         height, width = value.shape[2:]
-        if max(height, width) == self.longest and not (height % _STRIDE or width % _STRIDE):
-            high = self.most // _STRIDE
+        limits = self.limits
+        if max(height, width) == limits.longest and not (height % _STRIDE or width % _STRIDE):
+            high = limits.most // _STRIDE
             # Equal sizes must not become one dimension: each has a name of its own.
             sides = [
                 Dim(f"side_{next(self.numbers)}", min=_SHORTEST // _STRIDE, max=high)
                 for _ in range(2)
             ]
-            return {2: _STRIDE * sides[0], 3: _STRIDE * sides[1]}
-        most = ceil(Fraction(max(height, width) * self.most, self.longest))
-        return {dim: Dim.AUTO(max=max(2, most)) for dim in (2, 3)}
+            return {2: _STRIDE * sides[0], 3: _STRIDE * sides[1]} | self._count()
+        most = ceil(Fraction(max(height, width) * limits.most, limits.longest))
+        return {dim: Dim.AUTO(max=max(2, most)) for dim in (2, 3)} | self._count()
+
+    def _count(self) -> dict[int, Any]:
+        """The number of images: the same for all that the call takes."""
+        if self.limits.batch == 1:  # torch traces a size of 1 apart.
+            return {}
+        return {0: Dim("images", min=1, max=self.limits.most_images)}
 
 
-def _rows(value: torch.Tensor) -> Any:
-    return {0: Dim.AUTO(max=max(_MOST_ROWS, value.shape[0]))}
+def _rows(value: torch.Tensor, most: int = 0) -> Any:
+    return {0: Dim.AUTO(max=max(_MOST_ROWS, value.shape[0], most))}
 
 
 def _map(spec: Callable[[Any], Any], call: Call) -> Any:

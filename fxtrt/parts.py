@@ -135,8 +135,8 @@ def capture_model(
     others: list[Part] = []
     try:
         parts = [_whole(twin, call, dynamic_shapes, missed)]
-        if dynamic_shapes is None and all(spec.is_static for spec in parts[0].specs):
-            others = _parts_for_other_sizes(twin, call, settings)
+        if dynamic_shapes is None:
+            others = _parts_for_other_calls(twin, call, settings, parts[0].specs)
     except CaptureError as error:
         if dynamic_shapes is not None:
             raise
@@ -162,17 +162,44 @@ def prepare(captured: Captured, settings: Settings) -> None:
     require_matches(settings.patterns, nodes)
 
 
-def _parts_for_other_sizes(model: torch.nn.Module, call: Call, settings: Settings) -> list[Part]:
-    """The parts of a detector that has a plan, with dynamic heights and widths."""
+def _parts_for_other_calls(
+    model: torch.nn.Module, call: Call, settings: Settings, whole: Sequence[TensorSpec]
+) -> list[Part]:
+    """The parts of a detector that has a plan, with dynamic heights, widths and numbers of images.
+
+    Args:
+        whole: what the graph of the whole takes. Where it takes any size, and `most_images` is one,
+            there are no other calls.
+    """
     if plan_of(model) is None or settings.other_sizes != "parts" or settings.fuel is not None:
         return []
-    calls, _ = record_calls(model, call)
-    shapes = image_shapes(calls, settings.max_growth or 1)
+    longest = max((high or 0 for spec in whole for high in _varying(spec)), default=0)
+    if longest and settings.most_images == 1:
+        return []
+    calls = _calls_of_parts(model, call, settings.most_images)
+    shapes = image_shapes(calls, settings.max_growth or 1, settings.most_images, longest)
     missed: list[RejectionRow] = []
     parts = [] if shapes is None else _parts_below(model, "", calls, missed, shapes)
     for row in missed:
-        log.info("%s is not captured for other image sizes: %s", row.module, row.detail)
+        log.info("%s is not captured for other images: %s", row.module, row.detail)
     return parts
+
+
+def _varying(spec: TensorSpec) -> Iterator[int | None]:
+    """The upper bounds of the sizes that vary."""
+    return (high for low, high in zip(spec.low, spec.high, strict=True) if low != high)
+
+
+def _calls_of_parts(model: torch.nn.Module, call: Call, most_images: int) -> dict[str, Call]:
+    """How the parts are called, for two images or more where there may be as many."""
+    first = call.args[0] if call.args else None
+    if most_images > 1 and isinstance(first, (list, tuple)) and len(first) == 1:
+        twice = Call(([*first, *first], *call.args[1:]), call.kwargs)
+        try:
+            return record_calls(model, twice)[0]
+        except Exception as error:  # What a registered plan's model takes may be no list of images.
+            log.info("%s takes no two images: %r", type(model).__name__, error)
+    return record_calls(model, call)[0]
 
 
 def _whole(

@@ -87,11 +87,16 @@ class Settings:
                           the example's. Larger inputs are compiled again by torch.compile, and
                           run in PyTorch after `fxtrt.compile`. None gives none: TensorRT, which
                           needs one, leaves such nodes to PyTorch.
-    other_sizes:          what a detector that `fxtrt.compile` captured whole does with images of
-                          other sizes than the example's. "parts" also builds its parts (backbone,
-                          heads) with dynamic heights and widths, each up to the longer side of the
-                          example's padded images, or `max_growth` times that. "pytorch" builds
-                          the whole only: half the engines, for images of one size.
+    other_sizes:          what a detector that `fxtrt.compile` captured whole does with calls that
+                          the whole graph is not for: images of other sizes, or another number of
+                          them. "parts" also builds its parts (backbone, heads) with dynamic
+                          heights and widths, each up to the longer side of the example's padded
+                          images, or `max_growth` times that, or as the whole graph takes it, and
+                          for up to `most_images` images. "pytorch" builds the whole only: half the
+                          engines.
+    most_images:          see `other_sizes`; the example's number of images if that is more. Scratch
+                          memory grows with it. With 1, a detector whose whole graph takes images
+                          of any size has no parts.
     on_build_failure:     "fallback" runs the failing cluster in PyTorch and reports it; "bisect"
                           finds the few nodes that fail, with at most 32 more builds, and keeps
                           engines for the rest; "raise".
@@ -120,6 +125,7 @@ class Settings:
     fuel: int | None = None
     max_growth: int | None = None
     other_sizes: str = "parts"
+    most_images: int = 8
     on_build_failure: str = "fallback"
     cache_dir: Path | None = field(default_factory=_default_cache_dir)
     cache_limit_bytes: int | None = 20 << 30
@@ -138,6 +144,7 @@ class Settings:
             object.__setattr__(self, name, _strings(name, getattr(self, name)))
         _require_int("min_cluster_size", self.min_cluster_size, 1, None)
         _require_int("optimization_level", self.optimization_level, 0, 5)
+        _require_int("most_images", self.most_images, 1, None)
         _require_int("slots", self.slots, 1, None)
         _require_seconds("slot_timeout", self.slot_timeout)
         if not isinstance(self.cuda_graphs, bool):

@@ -187,6 +187,10 @@ def _quotient(expr: sympy.Expr) -> tuple[sympy.Expr, sympy.Integer] | None:
         inner, divisor = _quotient(expr.args[0]), Fraction(float(expr.args[1]))
         if inner and divisor.denominator == 1 and 0 < divisor <= _LARGEST_TERM:
             return inner[0], inner[1] * divisor.numerator
+    shift, rest = expr.as_coeff_Add()
+    if shift.is_Float and float(shift).is_integer():
+        inner = _quotient(rest)
+        return None if inner is None or inner[1] != 1 else (inner[0] + int(shift), inner[1])
     if isinstance(expr, sympy.Mul) and len(expr.args) == 2 and expr.args[0].is_Float:
         factor = Fraction(float(expr.args[0]))
         inner = _quotient(expr.args[1])

@@ -17,7 +17,7 @@ from fxtrt.examples import load_example
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Detectron2 and what it imports warn.
 
-CONFIG = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
+CONFIG = "Misc/semantic_R_50_FPN_1x.yaml"
 
 
 @pytest.mark.detectron2
@@ -26,7 +26,7 @@ def test_report_of_a_config(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     require_detectron2()
-    size = ("--size", "128x160", "--engine", "reference")
+    size = ("--size", "64x96", "--engine", "reference")
     assert run(monkeypatch, "report", "--detectron2", CONFIG, *size, "--min-flops", "0.99") == 0
     assert "not built" in capsys.readouterr().out
 
@@ -36,7 +36,7 @@ def test_a_config_that_does_not_exist_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     require_detectron2()
-    wrong = CONFIG.replace("retinanet", "retina_net")
+    wrong = CONFIG.replace("semantic", "semantics")
     assert run(monkeypatch, "report", "--detectron2", wrong) == 2
     assert f"did you mean {CONFIG!r}?" in capsys.readouterr().err
 

@@ -31,6 +31,7 @@ from fxtrt.errors import SettingsError
         ({"keep_fp32": "head.*"}, "sequence of strings"),
         ({"on_build_failure": "ignore"}, "fallback, bisect, raise"),
         ({"other_sizes": "engines"}, "parts, pytorch"),
+        ({"most_images": 0}, "most_images must be a whole number at least 1"),
         ({"partition": "measure"}, "did you mean 'measured'"),
         ({"fuel": -1}, "at least 0"),
         ({"cache_dir": 5}, "a path or None"),

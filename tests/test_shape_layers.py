@@ -34,11 +34,13 @@ EXPRESSIONS: dict[str, Callable[[Size, Size], Size]] = {
     "floor(s0 / 3)": lambda a, b: math.floor(a / 3),
     "floor(1.5 * s0)": lambda a, b: math.floor(a * 1.5),
     "ceil(0.25 * s0)": lambda a, b: math.ceil(a * 0.25),
+    "ceil((s0 - 2.0) / 3)": lambda a, b: math.ceil((a - 2.0) / 3),
     "trunc(0.5 * s0)": lambda a, b: torch.sym_int(a * 0.5),
 }
 REFUSED: dict[str, Callable[[Size, Size], Size]] = {
     # 0.3 * 10 is 3.0 in floats; the nearest fraction of 0.3 times 10 is less than 3.
     "floor(0.3 * s0)": lambda a, b: math.floor(a * 0.3),
+    "ceil((s0 + 0.5) / 3)": lambda a, b: math.ceil((a + 0.5) / 3),
     "trunc((s0 - 20) / 3)": lambda a, b: torch.sym_int((a - 20) / 3) + 20,
     "s0 & 3": lambda a, b: (a & 3) + 1,
 }

@@ -73,3 +73,27 @@ def test_a_number_below_one_runs_in_pytorch() -> None:
 def test_what_layers_can_compute_is_not_carried() -> None:
     gm = trace(lambda x: x.new_ones((x.shape[0] + 31) // 32) + 1, (torch.ones(7, 8),), dynamic=True)
     assert [node.meta["val"].dim() for node in engine_inputs(gm)] == [2]
+
+
+def test_a_size_that_a_carried_one_determines_is_read_off_it() -> None:
+    class Padded(nn.Module):
+        """Anchors of an image that is padded: what enters their cluster are sizes alone."""
+
+        def forward(self, image: Tensor) -> Tensor:
+            height = (image.shape[1] + 31) // 32 * 32
+            rows = torch.special.bessel_j0(image.sum((1, 2)))
+            steps = torch.arange(0.0, height, 8)
+            result: Tensor = (steps[:, None] * 2 + rows).relu() * 3
+            return result
+
+    dynamic = ({1: Dim("height", min=16, max=256), 2: Dim.STATIC},)
+    model = Padded().eval()
+    compiled: Any = fxtrt.compile(
+        model, (torch.rand(3, 48, 56),), engine="reference", dynamic_shapes=dynamic
+    )
+    for height in (16, 33, 64, 200):
+        image = torch.rand(3, height, 56)
+        torch.testing.assert_close(compiled(image), model(image))
+    engines = [m for m in compiled.forward.graph.modules() if isinstance(m, EngineModule)]
+    assert len(engines) == 1
+    assert compiled.forward.fallbacks == engines[0].fallbacks == {}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim
 
+from ..errors import CaptureError
 from .detectron2_deformable import deform_conv, modulated_deform_conv
 from .detectron2_dense import decode_level, detections_of_logits
 from .detectron2_operators import batched_nms, heatmaps_to_keypoints
@@ -70,15 +71,23 @@ def image_sizes(batched_inputs: Sequence[dict[str, Any]], coarsest: int = 64) ->
     Args:
         coarsest: the largest stride of a pyramid's levels. At least two rows of each are asked for:
             tracing takes one row for another case.
+
+    Raises:
+        CaptureError: the example is smaller.
     """
 
     def sizes(name: str, value: Any) -> Any:
         if name == "image":
-            most = (max(1344, int(value.shape[i])) for i in (1, 2))
-            return {i: Dim.DYNAMIC(min=coarsest + 1, max=high) for i, high in enumerate(most, 1)}
+            return {i: _side(int(value.shape[i]), coarsest + 1) for i in (1, 2)}
         return Dim.DYNAMIC(min=1, max=_LARGEST) if type(value) is int else None
 
     return ([{name: sizes(name, value) for name, value in one.items()} for one in batched_inputs],)
+
+
+def _side(example: int, least: int) -> Any:
+    if example < least:
+        raise CaptureError(f"the image has a side of {example} pixels, and {least} are the fewest")
+    return Dim.DYNAMIC(min=least, max=max(1344, example))
 
 
 _META_ARCH = "detectron2.modeling.meta_arch"

@@ -203,13 +203,14 @@ FAMILIES = (
     Family(
         "Mask R-CNN R50-FPN, deformable",
         "Misc/mask_rcnn_R_50_FPN_1x_dconv_c3-c5.yaml",
-        notes=_STAND_IN,
+        notes=f"{_STAND_IN}; "
+        "eager on a CPU is itself 1e-03 (boxes) and 6e-05 (scores) from float64",
     ),
     Family(
         "PointRend R50-FPN",
         f"{_MASK}/mask_rcnn_R_50_FPN_1x.yaml",
         POINT_REND,
         _point_rend,
-        "a project of Detectron2",
+        "a project of Detectron2, in parts",
     ),
 )

@@ -42,7 +42,8 @@ def main() -> None:
     print(*(f"{way}: {timed['engines']}" for way, timed in starts.items()), sep="\n")
     if arguments.out:
         gpu = starts[WAYS[0]]["machine"].get("gpu", "cpu").replace(" ", "-")
-        path = arguments.out / gpu / "start_faster_rcnn.json"
+        kind = "" if arguments.other_sizes == "parts" else "_one_size"
+        path = arguments.out / gpu / f"start_faster_rcnn{kind}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(starts, indent=2) + "\n")
     if len({timed["detections"] for timed in starts.values()}) > 1:
@@ -55,6 +56,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--precision", default="fp16")
     parser.add_argument("--optimization-level", type=int, default=3)
     parser.add_argument("--tactic-sources", nargs="*")
+    parser.add_argument("--other-sizes", default="parts", choices=("parts", "pytorch"))
     parser.add_argument("--size", type=int, nargs=2, default=[800, 1344], metavar=("H", "W"))
     parser.add_argument("--out", type=Path, help="folder for the results, one below it per GPU")
     parser.add_argument("--folder", type=Path, help="start once with what is here; print JSON")
@@ -126,7 +128,7 @@ def digest(found: dict[str, Any]) -> str:
 
 def options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of `Settings` that the command line gives."""
-    names = ("engine", "precision", "optimization_level", "tactic_sources")
+    names = ("engine", "precision", "optimization_level", "tactic_sources", "other_sizes")
     return {name: getattr(arguments, name) for name in names} | {
         "cache_dir": arguments.folder / "cache"
     }

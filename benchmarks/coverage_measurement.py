@@ -170,7 +170,7 @@ def _plans(engines: Sequence[EngineModule]) -> tuple[float, float]:
     """Seconds and MiB of the plans for `ARCHITECTURES`."""
     settings = fxtrt.Settings(compute_capabilities=ARCHITECTURES, cache_dir=None)
     start = time.perf_counter()
-    results = build([e.fallback for e in engines], select("tensorrt_rtx"), settings)
+    results = build([(e.fallback, settings) for e in engines], select("tensorrt_rtx"))
     seconds = time.perf_counter() - start
     size = 0
     for result in results:

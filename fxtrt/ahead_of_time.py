@@ -12,6 +12,7 @@ from torch.fx import GraphModule
 
 from .backend import lower, report_graph
 from .calls import Call, watched_run
+from .components import with_planned_components
 from .cuda_graphs import CALLS_TO_RECORD
 from .detection import ComponentPlan, plan_of
 from .engines.base import EngineBackend
@@ -64,7 +65,7 @@ def compile(
     Raises:
         SettingsError, CaptureError, EngineUnavailable: with the way out.
     """
-    settings = Settings.of(settings, overrides)
+    settings = with_planned_components(Settings.of(settings, overrides), model)
     backend = select(settings.engine)
     captured = capture_model(model, inputs, dynamic_shapes, settings, more_inputs)
     return assemble(captured, backend, settings)
@@ -148,7 +149,8 @@ def report(
         return _total(outcome.captured, lowered, coverages, timed=True)
     if inputs is None:
         raise FxtrtError("a model that is not compiled needs example inputs: report(model, inputs)")
-    return _report_plain(model, inputs, measure, Settings.of(None, overrides))
+    settings = with_planned_components(Settings.of(None, overrides), model)
+    return _report_plain(model, inputs, measure, settings)
 
 
 def warm_up(model: torch.nn.Module, *calls: tuple[Any, ...]) -> None:

@@ -28,7 +28,6 @@ from .model_identity import difference, identity_of, weights_digest
 from .outside import OutsideCall
 from .parts import Captured, Part, prepare, twin_of
 from .pass_manager import run_passes
-from .precision import with_precision
 from .report import RejectionRow
 from .settings import Settings
 from .settle import plan
@@ -162,8 +161,7 @@ def _cache_files(
     bound(graph, settings)
     built = {module.name for module in engine_modules([part.graph])}
     for cluster in plan(graph, backend, settings).clusters:
-        module = cut(graph, cluster).module
-        key = EngineKey.of(with_precision(module, settings)[0], backend, settings)
+        key = EngineKey.of(cut(graph, cluster).module, backend, cluster.settings)
         if plans.get(key) is not None:
             yield f"plans/{key.digest}.plan", plans.path(key)
         elif cluster.name in built:
@@ -171,10 +169,8 @@ def _cache_files(
                 f"the plan of {cluster.name} has left {settings.cache_dir}: compile again, with a "
                 f"larger cache_limit_bytes"
             )
-        if settings.partition == "measured":
-            timing = EngineKey.of(module, backend, settings)
-            if timings.get(timing) is not None:
-                yield f"timings/{timing.digest}.timing", timings.path(timing)
+        if timings.get(key) is not None:
+            yield f"timings/{key.digest}.timing", timings.path(key)
 
 
 def _engine(backend: EngineBackend) -> dict[str, str]:

@@ -50,7 +50,7 @@ def lower(
     bound(gm, settings)
     settled = settle(gm, backend, settings, inputs)
     cuttings = [one.cutting for one in settled.built]
-    rows = [cluster_row(one.cutting, backend, settings, one.info) for one in settled.built]
+    rows = [cluster_row(one.cutting, backend, one.info) for one in settled.built]
     coverage = graph_coverage(gm, settled.plan, cuttings, rows)
     stitch(gm, cuttings, [one.module for one in settled.built])
     return gm, coverage
@@ -61,7 +61,7 @@ def report_graph(gm: GraphModule, backend: EngineBackend, settings: Settings) ->
     bound(gm, settings)
     settled = plan(gm, backend, settings)
     cuttings = [cut(gm, cluster) for cluster in settled.clusters]
-    rows = [cluster_row(cutting, backend, settings, None) for cutting in cuttings]
+    rows = [cluster_row(cutting, backend, None) for cutting in cuttings]
     return graph_coverage(gm, settled, cuttings, rows)
 
 

@@ -11,6 +11,7 @@ from torch.fx import GraphModule, Node
 
 from .border import border_values
 from .comparison import Difference, compare
+from .components import with_planned_components
 from .engines.base import EngineBackend
 from .engines.select import select
 from .halving import first_wrong
@@ -52,7 +53,7 @@ def bisect(model: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings) 
         FxtrtError: as `fxtrt.compile` does.
     """
     backend = select(settings.engine)
-    settings = replace(settings, other_sizes="pytorch")
+    settings = with_planned_components(replace(settings, other_sizes="pytorch"), model)
     for part in capture_model(model, inputs, None, settings).parts:
         culprit = first_difference(part.graph, part.values(), backend, settings)
         if culprit is not None:
@@ -79,7 +80,8 @@ def first_difference(
         arguments = [values[node] for node in one.cutting.inputs]
         differences = _compare(one.module, arguments)
         if not all(difference.agrees for difference in differences):
-            is_wrong = _prefix_test(one.module.fallback, arguments, backend, settings)
+            own = one.cutting.cluster.settings
+            is_wrong = _prefix_test(one.module.fallback, arguments, backend, own)
             graph = one.module.fallback.graph
             calls = [n for n in graph.nodes if n.op == "call_function" and not is_size(n)]
             node = first_wrong(calls, is_wrong)
@@ -91,8 +93,8 @@ def _prefix_test(
     cluster: GraphModule, arguments: Sequence[Any], backend: EngineBackend, settings: Settings
 ) -> Callable[[Sequence[Node]], bool]:
     def is_wrong(nodes: Sequence[Node]) -> bool:
-        cutting = cut(cluster, Cluster("prefix", tuple(nodes)))
-        module, _ = build_cluster(cutting, backend, settings)
+        cutting = cut(cluster, Cluster("prefix", tuple(nodes), settings))
+        module, _ = build_cluster(cutting, backend)
         values = border_values(cluster, arguments, cutting.inputs)
         differences = _compare(module, [values[node] for node in cutting.inputs])
         return not all(difference.agrees for difference in differences)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch.fx import GraphModule
 
@@ -20,6 +20,7 @@ from .errors import ConversionError, EngineError
 from .graph import attribute
 from .measure import Timing
 from .plan_file import PlanHeader
+from .precision import with_precision
 from .settings import Settings
 
 __all__ = ["BuildFailure", "BuildInfo", "BuildResult", "build"]
@@ -51,23 +52,23 @@ BuildResult = tuple[Engine | None, BuildInfo] | BuildFailure
 
 
 def build(
-    clusters: Sequence[GraphModule], backend: EngineBackend, settings: Settings
+    clusters: Sequence[tuple[GraphModule, Settings]], backend: EngineBackend
 ) -> list[BuildResult]:
-    """The engine of each of `clusters`, or what went wrong with it, in order.
+    """The engine of each of `clusters`, built with its settings, or what went wrong; in order.
 
     Networks are made one after the other, plans at the same time where the backend and memory
     allow. An interrupt cancels what is being built, and leaves nothing half-written.
     """
-    sizes = [len(cluster.graph.nodes) for cluster in clusters]
+    sizes = [len(cluster.graph.nodes) for cluster, _ in clusters]
     most = 1 if backend.times_kernels else len(clusters)
     with BuildProgress(sizes) as bar, BuildPool(bar, most) as pool:
         started = []
-        for number, cluster in enumerate(clusters):
+        for number, (cluster, settings) in enumerate(clusters):
             started.append(_start(number, cluster, backend, settings, pool))
             if not isinstance(started[-1], Future):
                 bar.update(number, 1.0)
         pairs = zip(clusters, started, strict=True)
-        return [_finish(cluster, one, backend, pool) for cluster, one in pairs]
+        return [_finish(cluster, one, backend, pool) for (cluster, _), one in pairs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class _Made:
     plan: bytes | Network
     seconds: float
     layers: int | None
+    kept_fp32: tuple[str, ...]
 
 
 _Started = _Made | Future[_Made] | BuildFailure
@@ -91,19 +93,20 @@ def _start(
 ) -> _Started:
     """Take the plan from the cache, or make the network and have its plan built."""
     if not backend.plans:
-        return _network(cluster, backend)
+        return _network(cluster, backend, settings)
     begun = time.perf_counter()
     if cache := PlanCache.of(settings):
         key = EngineKey.of(cluster, backend, settings)
-        if (plan := cache.get(key)) is not None:
-            return _Made(plan, time.perf_counter() - begun, None)
+        if (stored := cache.get(key)) is not None:
+            seconds = time.perf_counter() - begun
+            return _Made(stored.plan, seconds, None, stored.header.kept_fp32)
     weights = cluster.graph.find_nodes(op="get_attr")
     weight_bytes = sum(attribute(cluster, node).nbytes for node in weights)
     pool.wait_for_room(weight_bytes)
-    made = _network(cluster, backend)
+    made = _network(cluster, backend, settings)
     if not isinstance(made, _Made):
         return made
-    header = PlanHeader.of(cluster, backend)
+    header = PlanHeader.of(cluster, backend, made.kept_fp32)
 
     def build_plan(progress: Progress) -> _Made:
         begun = time.perf_counter()
@@ -111,18 +114,21 @@ def _start(
         plan = backend.build(made.plan, settings, progress)
         if cache:
             cache.put(key, plan, header)
-        return _Made(plan, made.seconds + time.perf_counter() - begun, made.layers)
+        return replace(made, plan=plan, seconds=made.seconds + time.perf_counter() - begun)
 
     return pool.submit(number, weight_bytes, build_plan)
 
 
-def _network(cluster: GraphModule, backend: EngineBackend) -> _Made | ConversionError:
+def _network(
+    cluster: GraphModule, backend: EngineBackend, settings: Settings
+) -> _Made | ConversionError:
     begun = time.perf_counter()
+    settled, kept = with_precision(cluster, settings)
     try:
-        network = convert(cluster, backend.features)
+        network = convert(settled, backend.features)
     except ConversionError as error:
         return error
-    return _Made(network, time.perf_counter() - begun, network.definition.num_layers)
+    return _Made(network, time.perf_counter() - begun, network.definition.num_layers, kept)
 
 
 def _finish(
@@ -140,4 +146,5 @@ def _finish(
         return error
     seconds = made.seconds + time.perf_counter() - begun
     plan_bytes = len(made.plan) if isinstance(made.plan, bytes) else None
-    return engine, BuildInfo(seconds, made.layers, plan_bytes, cached=made.layers is None)
+    cached = made.layers is None
+    return engine, BuildInfo(seconds, made.layers, plan_bytes, cached, kept_fp32=made.kept_fp32)

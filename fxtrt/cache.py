@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .engine_key import EngineKey
 from .errors import CacheError
-from .plan_file import PlanHeader, read_plan, write_plan
+from .plan_file import PlanHeader, StoredPlan, read_plan, write_plan
 from .settings import Settings
 
 __all__ = ["CacheEntry", "PlanCache", "entries", "evict"]
@@ -44,11 +44,11 @@ class PlanCache:
             return None
         return cls(settings.cache_dir, kind, settings.cache_limit_bytes)
 
-    def get(self, key: EngineKey) -> bytes | None:
+    def get(self, key: EngineKey) -> StoredPlan | None:
         """The plan of `key`, or None. A damaged file is removed, logged, and counts as absent."""
         path = self.path(key)
         try:
-            plan = read_plan(path)
+            stored = read_plan(path)
         except FileNotFoundError:
             return None
         except (CacheError, OSError) as error:
@@ -58,7 +58,7 @@ class PlanCache:
             return None
         with contextlib.suppress(OSError):  # a read-only cache, or evicted since
             os.utime(path)
-        return plan
+        return stored
 
     def put(self, key: EngineKey, plan: bytes, header: PlanHeader) -> None:
         """Keep `plan`. A full or read-only disk is logged: the engine runs all the same."""

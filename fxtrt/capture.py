@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch._dispatch.python import enable_python_dispatcher
-from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.exc import RestartAnalysis
 from torch._export.utils import _is_preservable_cia_op, _special_op_to_preserve_cia
 from torch._guards import TracingContext, detect_fake_mode
@@ -119,6 +118,9 @@ def _lower(
     gm: GraphModule, example_inputs: Sequence[Any], compiler: Callable[..., Any]
 ) -> Callable[..., Any]:
     """Run AOTAutograd for inference, with `compiler` for the graph that it makes."""
+    # Takes most of a second to import, which a start from an artifact does without.
+    from torch._dynamo.backends.common import aot_autograd
+
     lower = aot_autograd(fw_compiler=compiler, inference_compiler=compiler, decompositions={})
     try:
         with torch.no_grad(), _composites_whole():

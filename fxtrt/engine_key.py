@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from .convert import input_specs, output_specs
 from .engines.base import EngineBackend
 from .graph import attribute
+from .lists import Patterns
 from .registry import registered
 from .settings import Settings
 
@@ -34,12 +35,16 @@ class EngineKey:
     @classmethod
     def of(cls, cluster: GraphModule, backend: EngineBackend, settings: Settings) -> EngineKey:
         """The key of `cluster`: its calls with every argument, its weights' bytes, the shapes,
-        ranges and dtypes of what it takes and gives, the settings, the engine, the GPU, torch, and
-        the code that makes networks: a plan from before a converter was corrected is not found
-        again. Neither the names of its nodes nor the order that they stand in count.
+        ranges and dtypes of what it takes and gives, the settings and what they keep in float32,
+        the engine, the GPU, torch, and the code that makes networks: a plan from before a converter
+        was corrected is not found again. Neither the names of its nodes nor the order that they
+        stand in count.
+
+        Args:
+            cluster: before casts are written into it.
         """
         parts = (
-            *_structure(cluster),
+            *_structure(cluster, Patterns(settings.keep_fp32)),
             backend.name,
             backend.fingerprint,
             f"torch {torch.__version__}",
@@ -49,7 +54,7 @@ class EngineKey:
         return cls(_sha256(*parts))
 
 
-def _structure(cluster: GraphModule) -> list[str]:
+def _structure(cluster: GraphModule, keep_fp32: Patterns) -> list[str]:
     """What the cluster computes: a node's digest covers the digests of all that it reads."""
     symbols, digests = _Symbols(), dict[Node, str]()
     sources: list[str] = []
@@ -60,7 +65,7 @@ def _structure(cluster: GraphModule) -> list[str]:
         elif node.op == "get_attr":
             content = weight_digest(attribute(cluster, node))
         else:
-            content = _target_name(node.target)
+            content = f"{_target_name(node.target)} {keep_fp32.match(node) is not None}"
         value = symbols.describe(node.meta.get("val"))
         call = json.dumps(_plain((args, node.kwargs), digests), sort_keys=True)
         digests[node] = _sha256(node.op, content, call, value)
@@ -117,7 +122,7 @@ class _Symbols:
 def code_digest() -> str:
     """A digest of the source files that networks are made by, third-party converters included."""
     here = Path(__file__).parent
-    files = {*here.glob("*.py"), *(here / "engines").glob("*.py")}
+    files = {file for place in (".", "engines", "passes") for file in (here / place).glob("*.py")}
     for module in {converter.build.__module__ for converter in registered().values()}:
         if file := getattr(sys.modules.get(module), "__file__", None):
             files |= {*Path(file).parent.glob("*.py")} if _is_family(module) else {Path(file)}

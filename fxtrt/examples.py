@@ -34,6 +34,9 @@ _LAST_NORMS = {
     "torchvision.models.resnet.Bottleneck": "bn3",
     "detectron2.modeling.backbone.resnet.BasicBlock": "conv2.norm",
     "detectron2.modeling.backbone.resnet.BottleneckBlock": "conv3.norm",
+    "detectron2.modeling.backbone.resnet.DeformBottleneckBlock": "conv3.norm",
+    "detectron2.modeling.backbone.regnet.ResBasicBlock": "f.b_bn",
+    "detectron2.modeling.backbone.regnet.ResBottleneckBlock": "f.c_bn",
 }
 """The last norm of a residual branch, by the type of the block."""
 _SPREADS = {
@@ -44,8 +47,10 @@ _SPREADS = {
     "classification_head.cls_logits": (1.0, -4.5),
     "head.cls_score": (1.0, -4.5),
     "head.ctrness": (1.0, 0.0),
+    "conv2_offset": (1.0, 0.0),
 }
-"""What a detector predicts, by the end of the layer's path: standard deviation and mean."""
+"""What a detector predicts, and how far its deformable convolutions reach, by the end of the
+layer's path: standard deviation and mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +136,8 @@ def calibrate(model: nn.Module, inputs: Sequence[Any]) -> None:
             handles.append(_at_first_call(module.register_forward_pre_hook, _set_statistics))
         for end, (std, mean) in _SPREADS.items():
             if path.endswith(end):
+                if not module.weight.any():  # Offsets begin at zero, and spread from something.
+                    nn.init.normal_(module.weight)
                 hook = _spread_hook(std, mean)
                 handles.append(_at_first_call(module.register_forward_hook, hook))
     with torch.no_grad():

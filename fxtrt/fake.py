@@ -11,7 +11,7 @@ from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from .shapes import Size
+from .shapes import Size, expression
 
 __all__ = [
     "PARTS_OF",
@@ -102,7 +102,7 @@ def add_weight(
 
 def known_equal(a: Size, b: Size) -> bool:
     """Whether two sizes are equal whatever the inputs' sizes are; adds no guard."""
-    return statically_known_true(a == b)
+    return expression(a) == expression(b) or statically_known_true(a == b)
 
 
 def same_metadata(a: Any, b: Any, *, offset: bool = False) -> bool:

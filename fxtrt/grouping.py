@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch.fx import Graph, Node
@@ -40,9 +40,16 @@ class Grouping:
 
 
 class Grouper:
-    """Groups the nodes of a graph, as often as it is asked to."""
+    """Groups the nodes of a graph, as often as it is asked to.
 
-    def __init__(self, graph: Graph) -> None:
+    Args:
+        component: of each call, a number below `components`. Calls of different components never
+            share a cluster.
+    """
+
+    def __init__(
+        self, graph: Graph, component: Callable[[Node], int] = lambda node: 0, components: int = 1
+    ) -> None:
         self._needed = dependencies(graph)
         self._users: defaultdict[Node, list[Node]] = defaultdict(list)
         for node, inputs in self._needed.items():
@@ -50,6 +57,8 @@ class Grouper:
                 self._users[source].append(node)
         calls = {n for n in graph.nodes if n.op.startswith("call_") and not is_size(n)}
         self._tensors = {node: [n for n in node.all_input_nodes if n in calls] for node in calls}
+        self._component = {node: component(node) for node in calls}
+        self._kinds = 1 + components
 
     def group(self, rejected: Collection[Node]) -> Grouping:
         """The fewest clusters that hold every call but those in `rejected`.
@@ -58,19 +67,21 @@ class Grouper:
         first stage of its kind in which its inputs are there, so there are as many stages as the
         longest path asks for, which no other grouping undercuts; and a cluster, all of one engine
         stage, is convex. Weights and sizes run in either kind. Then a connected part that a later
-        cluster reads before PyTorch does moves there, where that saves a cut.
+        cluster reads before PyTorch does moves there, where that saves a cut. With more components
+        each has a kind of stage, and they take turns.
 
         The clusters depend on the graph alone, not on the order of its nodes. Linear time.
         """
-        stages = _earliest(self._needed, rejected)
-        traffic = Traffic(stages, self._tensors)
-        parts = _connected(self._needed, stages)
+        kinds = {node: 1 + at for node, at in self._component.items() if node not in rejected}
+        stages = _earliest(self._needed, kinds, self._kinds)
+        traffic = Traffic(stages, self._tensors, self._kinds)
+        parts = _connected(self._needed, stages, self._kinds)
         for part in sorted(parts, key=lambda part: part.cluster, reverse=True):
-            target = _joining_stage(part, self._users, stages)
+            target = _joining_stage(part, self._users, stages, self._kinds)
             if target is not None and traffic.saved_by_moving(part, target) > 0:
                 stages |= dict.fromkeys(part.nodes, target)
                 traffic.move(part, target)
-        return Grouping(_connected(self._needed, stages), traffic)
+        return Grouping(_connected(self._needed, stages, self._kinds), traffic)
 
 
 class Traffic:
@@ -81,10 +92,14 @@ class Traffic:
     Args:
         stages: where each node runs; the caller changes it when a part moves.
         tensors: what each call reads that other calls make.
+        kinds: of stages; PyTorch's are the multiples of it.
     """
 
-    def __init__(self, stages: Mapping[Node, int], tensors: Mapping[Node, Sequence[Node]]) -> None:
+    def __init__(
+        self, stages: Mapping[Node, int], tensors: Mapping[Node, Sequence[Node]], kinds: int
+    ) -> None:
         self._stages = stages
+        self._kinds = kinds
         self._tensors = tensors
         self._reads: Counter[tuple[Node, int]] = Counter()
         for node, sources in self._tensors.items():
@@ -122,22 +137,27 @@ class Traffic:
 
     def _side(self, node: Node) -> int:
         stage = self._stages[node]
-        return stage if stage % 2 else PYTORCH
+        return stage if stage % self._kinds else PYTORCH
 
 
-def _earliest(needed: Mapping[Node, list[Node]], rejected: Collection[Node]) -> dict[Node, int]:
-    """The first stage in which each node can run: even ones are PyTorch's, odd ones engines'."""
+def _earliest(
+    needed: Mapping[Node, list[Node]], kind: Mapping[Node, int], kinds: int
+) -> dict[Node, int]:
+    """The first stage in which each node can run: in a multiple of `kinds` PyTorch does, after it
+    the engines of each kind in turn.
+    """
     stages: dict[Node, int] = {}
     for node, inputs in needed.items():
         stage = max((stages[source] for source in inputs), default=0)
         if node.op != "get_attr" and not is_size(node):
-            in_engine = node.op.startswith("call_") and node not in rejected
-            stage += stage % 2 != in_engine
+            stage += (kind.get(node, 0) - stage) % kinds
         stages[node] = stage
     return stages
 
 
-def _connected(needed: Mapping[Node, list[Node]], stages: Mapping[Node, int]) -> list[Part]:
+def _connected(
+    needed: Mapping[Node, list[Node]], stages: Mapping[Node, int], kinds: int
+) -> list[Part]:
     """The connected parts of every engine stage."""
     parents: dict[Node, Node] = {}
 
@@ -148,7 +168,7 @@ def _connected(needed: Mapping[Node, list[Node]], stages: Mapping[Node, int]) ->
         return node
 
     for node, inputs in needed.items():
-        if not stages[node] % 2:
+        if not stages[node] % kinds:
             continue
         parents[node] = node
         for source in inputs:
@@ -161,9 +181,9 @@ def _connected(needed: Mapping[Node, list[Node]], stages: Mapping[Node, int]) ->
 
 
 def _joining_stage(
-    part: Part, users: Mapping[Node, Sequence[Node]], stages: Mapping[Node, int]
+    part: Part, users: Mapping[Node, Sequence[Node]], stages: Mapping[Node, int], kinds: int
 ) -> int | None:
-    """The later engine stage that reads `part` first, if PyTorch does not read it before."""
+    """The later stage of its kind that reads `part` first, if no other kind reads it before."""
     later = {
         stages[user]
         for node in part.nodes
@@ -171,4 +191,4 @@ def _joining_stage(
         if stages[user] != part.cluster
     }
     first = min(later, default=0)
-    return first if first % 2 else None
+    return first if first % kinds == part.cluster % kinds else None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from torch.fx import GraphModule, Node
 
+from .components import Components, producer
 from .cuts import PYTORCH, crossings
 from .flops import flops
 from .grouping import Grouper, Grouping
@@ -26,10 +26,11 @@ _ROUNDS = 8
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Nodes that become one engine, in graph order."""
+    """Nodes that become one engine, in graph order, and how to build it."""
 
     name: str
     nodes: tuple[Node, ...]
+    settings: Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,8 @@ def partition(
     Weights and sizes belong to no cluster: they are drawn in where they are used. A cluster is
     convex (no path leaves it and comes back), so every cluster can run as one call. Boundaries are
     repaired: small parts without heavy work that only pass values between PyTorch and itself run
-    there, and what is cheap to compute is copied in `gm` to the side that reads it.
+    there, and what is cheap to compute is copied in `gm` to the side that reads it. The nodes of
+    each of `settings.components` have clusters of their own.
 
     Args:
         support: why an engine cannot run a node, or None; asked once for each call, with whether
@@ -70,24 +72,26 @@ def partition(
     exempt = {
         node
         for node in gm.graph.nodes
-        if _is_call(node) and node not in rejections and whitelist.match(_producer(node))
+        if _is_call(node) and node not in rejections and whitelist.match(producer(node))
     }
-    grouper, minimum = Grouper(gm.graph), settings.min_cluster_size
+    components = Components(settings)
+    grouper = Grouper(gm.graph, components.number, components.count)
     grouping = grouper.group(rejections)
-    cuts_before = _count_cuts(gm, _sides(grouping, _small_clusters(grouping, minimum, exempt)))
+    cuts_before = _count_cuts(gm, _sides(grouping, _small_clusters(grouping, components, exempt)))
     for _ in range(_ROUNDS):
-        small = _small_clusters(grouping, minimum, exempt)
-        small |= _islands(grouping, minimum, exempt | small.keys())
+        small = _small_clusters(grouping, components, exempt)
+        small |= _islands(grouping, components, exempt | small.keys())
         if not small:
             break
         rejections |= small
         grouping = grouper.group(rejections)
-    small = _small_clusters(grouping, minimum, exempt)
+    small = _small_clusters(grouping, components, exempt)
     rejections |= small
     sides = _sides(grouping, small)
-    sides |= _recompute(gm, sides, rejections)
+    how = {side: components.settings(components.number(node)) for node, side in sides.items()}
+    sides |= _recompute(gm, sides, rejections, components)
     kept = {node: rejections[node] for node in gm.graph.nodes if node in rejections}
-    return PartitionPlan(_clusters(gm, sides), kept, _count_cuts(gm, sides), cuts_before)
+    return PartitionPlan(_clusters(gm, sides, how), kept, _count_cuts(gm, sides), cuts_before)
 
 
 def without(
@@ -109,27 +113,31 @@ def _not_convertible(
 ) -> dict[Node, Rejection]:
     rejections: dict[Node, Rejection] = {}
     for node in filter(_is_call, gm.graph.nodes):
-        producer = _producer(node)
-        if entry := blacklist.match(producer):
+        call = producer(node)
+        if entry := blacklist.match(call):
             rejections[node] = Rejection("blacklist", f"{entry!r} is in the blacklist")
-        elif rejection := support(node, whitelist.match(producer) is not None):
+        elif rejection := support(node, whitelist.match(call) is not None):
             rejections[node] = rejection
     return rejections
 
 
-def _small_clusters(grouping: Grouping, minimum: int, exempt: Set[Node]) -> dict[Node, Rejection]:
+def _small_clusters(
+    grouping: Grouping, components: Components, exempt: Set[Node]
+) -> dict[Node, Rejection]:
     """The calls of clusters with too few compute nodes, unless one of them is exempt."""
     found: dict[Node, Rejection] = {}
     for parts in grouping.clusters():
         nodes = [node for part in parts for node in part.nodes if not is_size(node)]
-        size = sum(map(computes, nodes))
+        size, minimum = sum(map(computes, nodes)), _minimum(components, nodes)
         if size < minimum and exempt.isdisjoint(nodes):
             detail = f"{size} compute nodes in the cluster, the minimum is {minimum}"
             found |= dict.fromkeys(nodes, Rejection("too_small", detail))
     return found
 
 
-def _islands(grouping: Grouping, minimum: int, exempt: Set[Node]) -> dict[Node, Rejection]:
+def _islands(
+    grouping: Grouping, components: Components, exempt: Set[Node]
+) -> dict[Node, Rejection]:
     """The calls of small parts that only cost their cluster cuts: nothing else in it needs them.
 
     A part with FLOPs that torch counts, a convolution or a matrix product, stays.
@@ -137,7 +145,9 @@ def _islands(grouping: Grouping, minimum: int, exempt: Set[Node]) -> dict[Node, 
     found: dict[Node, Rejection] = {}
     for part in grouping.parts:
         nodes = [node for node in part.nodes if not is_size(node)]
-        size = sum(map(computes, nodes))
+        if not nodes:
+            continue
+        size, minimum = sum(map(computes, nodes)), _minimum(components, nodes)
         if size >= minimum or not exempt.isdisjoint(nodes) or any(map(flops, nodes)):
             continue
         if (saved := grouping.traffic.saved_by_moving(part, PYTORCH)) > 0:
@@ -149,12 +159,25 @@ def _islands(grouping: Grouping, minimum: int, exempt: Set[Node]) -> dict[Node, 
     return found
 
 
+def _minimum(components: Components, nodes: Sequence[Node]) -> int:
+    return components.settings(components.number(nodes[0])).min_cluster_size
+
+
 def _recompute(
-    gm: GraphModule, sides: Mapping[Node, int], rejections: dict[Node, Rejection]
+    gm: GraphModule,
+    sides: Mapping[Node, int],
+    rejections: dict[Node, Rejection],
+    components: Components,
 ) -> dict[Node, int]:
     """Copy cheap nodes to where they save cuts; the sides of those in clusters."""
     too_small = {node for node, rejection in rejections.items() if rejection.code == "too_small"}
-    copies = recompute(gm, sides, sides.keys() | too_small)
+    known = sides.keys() | too_small
+    component = {side: components.number(node) for node, side in sides.items()}
+
+    def fits(node: Node, side: int) -> bool:
+        return node in known and components.number(node) == component[side]
+
+    copies = recompute(gm, sides, fits)
     for node, side in copies.items():
         if side == PYTORCH:
             detail = "computed again in PyTorch, from what is there: that saves a cut"
@@ -172,13 +195,17 @@ def _sides(grouping: Grouping, left_out: Collection[Node]) -> dict[Node, int]:
     return {node: i for i, nodes in enumerate(kept) for node in nodes}
 
 
-def _clusters(gm: GraphModule, sides: Mapping[Node, int]) -> tuple[Cluster, ...]:
+def _clusters(
+    gm: GraphModule, sides: Mapping[Node, int], how: Mapping[int, Settings]
+) -> tuple[Cluster, ...]:
     members: defaultdict[int, list[Node]] = defaultdict(list)
     for node in gm.graph.nodes:
         if node in sides:
             members[sides[node]].append(node)
-    ordered = (tuple(members[side]) for side in sorted(members))
-    return tuple(Cluster(f"cluster_{i}", nodes) for i, nodes in enumerate(ordered))
+    return tuple(
+        Cluster(f"cluster_{i}", tuple(members[side]), how[side])
+        for i, side in enumerate(sorted(members))
+    )
 
 
 def _count_cuts(gm: GraphModule, sides: Mapping[Node, int]) -> int:
@@ -187,10 +214,3 @@ def _count_cuts(gm: GraphModule, sides: Mapping[Node, int]) -> int:
 
 def _is_call(node: Node) -> bool:
     return node.op.startswith("call_") and not is_size(node)
-
-
-def _producer(node: Node) -> Node:
-    """The node whose result this is: `getitem` belongs to what it takes from."""
-    source = node.args[0] if node.target is operator.getitem else node
-    assert isinstance(source, Node)
-    return source

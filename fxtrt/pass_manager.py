@@ -30,9 +30,10 @@ class PassTiming:
 
 
 def run_passes(gm: GraphModule, passes: Sequence[Pass] = DEFAULT_PASSES) -> tuple[PassTiming, ...]:
-    """Run `passes` on `gm`, in place; after each that changed it, the graph is whole again.
+    """Run `passes` on `gm`, in place; after each that changed it, the graph is whole again, and in
+    the end `gm` is recompiled.
 
-    Whole: no dead code, `lint()` clean, recompiled, and `meta["val"]` on every node that is new.
+    Whole: no dead code, `lint()` clean, and `meta["val"]` on every node that is new.
 
     Raises:
         PassError: a pass raised, or left a graph that is not whole.
@@ -50,6 +51,8 @@ def run_passes(gm: GraphModule, passes: Sequence[Pass] = DEFAULT_PASSES) -> tupl
             ) from error
         timings.append(PassTiming(_name(run), changed, time.perf_counter() - start))
         log.debug("%s", timings[-1])
+    if any(timing.changed for timing in timings):
+        gm.recompile()
     return tuple(timings)
 
 
@@ -60,7 +63,6 @@ def _run(run: Pass, gm: GraphModule) -> bool:
         return False
     drop_dead_code(gm)
     gm.graph.lint()
-    gm.recompile()
     for node in gm.graph.nodes:
         if "val" not in node.meta and node not in bare:
             raise ValueError(f'{_describe(node)} has no meta["val"]')

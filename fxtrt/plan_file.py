@@ -8,7 +8,7 @@ import struct
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import torch
 from torch.fx import GraphModule
@@ -18,9 +18,9 @@ from .engines.base import EngineBackend
 from .errors import CacheError
 from .source import module_path, shared_path
 
-__all__ = ["PlanHeader", "read_header", "read_plan", "write_plan"]
+__all__ = ["PlanHeader", "StoredPlan", "read_header", "read_plan", "write_plan"]
 
-_MAGIC = b"fxtrt plan 2\n"
+_MAGIC = b"fxtrt plan 3\n"
 _PREFIX = struct.Struct(f"<{len(_MAGIC)}sIQ32s")
 """The magic, the lengths of header and plan in bytes, and the SHA-256 of both together."""
 _MOST_HEADER_BYTES = 1 << 20
@@ -30,11 +30,12 @@ _MOST_HEADER_BYTES = 1 << 20
 class PlanHeader:
     """What a plan is for, in words; `EngineKey` is what decides.
 
-    engine:  the name of its backend; `runs_on` its version and GPU.
-    modules: the part of the model that the cluster comes from.
-    nodes:   calls in the cluster.
-    torch:   the version that it was built with.
-    created: in seconds since the epoch.
+    engine:    the name of its backend; `runs_on` its version and GPU.
+    modules:   the part of the model that the cluster comes from.
+    nodes:     calls in the cluster.
+    torch:     the version that it was built with.
+    created:   in seconds since the epoch.
+    kept_fp32: as in `BuildInfo`.
     """
 
     engine: str
@@ -43,9 +44,12 @@ class PlanHeader:
     nodes: int
     torch: str
     created: float
+    kept_fp32: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, cluster: GraphModule, backend: EngineBackend) -> PlanHeader:
+    def of(
+        cls, cluster: GraphModule, backend: EngineBackend, kept_fp32: tuple[str, ...] = ()
+    ) -> PlanHeader:
         """The header of a plan that is built now."""
         calls = [node for node in cluster.graph.nodes if node.op == "call_function"]
         return cls(
@@ -55,7 +59,15 @@ class PlanHeader:
             nodes=len(calls),
             torch=torch.__version__,
             created=time.time(),
+            kept_fp32=kept_fp32,
         )
+
+
+class StoredPlan(NamedTuple):
+    """What a file holds."""
+
+    header: PlanHeader
+    plan: bytes
 
 
 def write_plan(path: Path, header: PlanHeader, plan: bytes) -> None:
@@ -73,8 +85,8 @@ def write_plan(path: Path, header: PlanHeader, plan: bytes) -> None:
         file.write(plan)
 
 
-def read_plan(path: Path) -> bytes:
-    """The plan in `path`, every byte checked.
+def read_plan(path: Path) -> StoredPlan:
+    """What is in `path`, every byte checked.
 
     Raises:
         CacheError: the file is damaged, or of another version of fxtrt.
@@ -85,7 +97,7 @@ def read_plan(path: Path) -> bytes:
         plan = file.read()
     if len(plan) != length or hashlib.sha256(described + plan).digest() != digest:
         raise CacheError(f"the cache file {path} is damaged")
-    return plan
+    return StoredPlan(_header(described, path), plan)
 
 
 def read_header(path: Path) -> PlanHeader:
@@ -97,9 +109,14 @@ def read_header(path: Path) -> PlanHeader:
     """
     with path.open("rb") as file:
         described, _, _ = _read_start(file, path)
+    return _header(described, path)
+
+
+def _header(described: bytes, path: Path) -> PlanHeader:
     try:
-        return PlanHeader(**json.loads(described))
-    except (ValueError, TypeError) as error:
+        values = json.loads(described)
+        return PlanHeader(**(values | {"kept_fp32": tuple(values["kept_fp32"])}))
+    except (ValueError, TypeError, KeyError) as error:
         raise CacheError(f"the cache file {path} is damaged") from error
 
 

@@ -25,6 +25,8 @@ __all__ = [
     "arguments_of",
     "bind",
     "converts",
+    "explain",
+    "explanation",
     "is_view",
     "parameter_names",
     "registered",
@@ -83,6 +85,7 @@ class Converter:
 _CONVERTERS: dict[OpOverload, Converter] = {}
 _AWAITED: dict[str, Callable[[OpOverload], None]] = {}
 """What registers the converter of an operator that is not there yet, by the operator's name."""
+_EXPLANATIONS: dict[str, str] = {}
 
 
 def converts(
@@ -137,6 +140,16 @@ def converts(
         return build
 
     return register
+
+
+def explain(name: str, why: str) -> None:
+    """Say why "package::operator" has no converter, for the report."""
+    _EXPLANATIONS[name] = why
+
+
+def explanation(target: OpOverload) -> str:
+    """What `explain` said of an operator, or ""."""
+    return _EXPLANATIONS.get(target._schema.name, "")
 
 
 def registered() -> Mapping[OpOverload, Converter]:

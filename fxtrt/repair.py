@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch._ops import OpOverload
@@ -23,7 +23,7 @@ Use = tuple[Node, int]
 
 
 def recompute(
-    gm: GraphModule, sides: Mapping[Node, int], convertible: Collection[Node]
+    gm: GraphModule, sides: Mapping[Node, int], convertible: Callable[[Node, int], bool]
 ) -> dict[Node, int]:
     """Copy nodes of `gm` to other sides, so that fewer values cross; the copies and their sides.
 
@@ -34,7 +34,7 @@ def recompute(
 
     Args:
         sides: the cluster of each node that is in one; all else is on `PYTORCH`.
-        convertible: nodes that an engine could run.
+        convertible: whether the engine of a cluster could run a node.
     """
     copies = _Copies(gm, sides, convertible)
     return copies.make(copies.wanted())
@@ -42,7 +42,10 @@ def recompute(
 
 class _Copies:
     def __init__(
-        self, gm: GraphModule, sides: Mapping[Node, int], convertible: Collection[Node]
+        self,
+        gm: GraphModule,
+        sides: Mapping[Node, int],
+        convertible: Callable[[Node, int], bool],
     ) -> None:
         self._gm = gm
         self._sides = sides
@@ -145,7 +148,7 @@ class _Copies:
             return False
         if torch.Tag.nondeterministic_seeded in node.target.tags:
             return False
-        if side != PYTORCH and node not in self._convertible:
+        if side != PYTORCH and not self._convertible(node, side):
             return False
         makes = all(map(is_size, node.all_input_nodes))
         pointwise = torch.Tag.pointwise in node.target.tags

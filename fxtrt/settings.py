@@ -32,6 +32,13 @@ _BUILD_FIELDS = (
     "tactic_sources",
     "compute_capabilities",
 )
+_OF_COMPONENTS = (
+    "precision",
+    "min_cluster_size",
+    "optimization_level",
+    "workspace_bytes",
+    "tactic_sources",
+)
 
 
 def _default_cache_dir() -> Path:
@@ -62,6 +69,12 @@ class Settings:
                           `min_cluster_size` and from losing to PyTorch. `fxtrt.compile` refuses an
                           entry that names nothing. torch.compile shows its graphs one by one, so
                           there each graph that an entry does not match is logged, at level INFO.
+    components:           options of parts of the model, by patterns as in `blacklist`, as
+                          {"roi_heads.mask_head": {"precision": "fp32"}}. A part has engines of its
+                          own, cut off from the rest at its borders also with no options; the first
+                          pattern that names a node counts. Its options are precision,
+                          min_cluster_size, optimization_level, workspace_bytes and tactic_sources;
+                          all others are the model's.
     partition:            "all" gives engines all that they can run. "measured" times each cluster
                           as an engine and in PyTorch, with the copies at its borders, and keeps
                           the engine only where it is faster. The figures are kept in `cache_dir`.
@@ -107,6 +120,7 @@ class Settings:
     min_cluster_size: int = 3
     whitelist: tuple[str, ...] = ()
     blacklist: tuple[str, ...] = ()
+    components: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
     partition: str = "all"
     fuel: int | None = None
     max_growth: int | None = None
@@ -143,6 +157,7 @@ class Settings:
             if not isinstance(self.cache_dir, (str, os.PathLike)):
                 raise SettingsError(f"cache_dir must be a path or None, not {self.cache_dir!r}")
             object.__setattr__(self, "cache_dir", Path(self.cache_dir).expanduser())
+        object.__setattr__(self, "components", self._checked_components())
 
     @classmethod
     def of(
@@ -173,7 +188,33 @@ class Settings:
     @property
     def patterns(self) -> tuple[str, ...]:
         """All entries that must name nodes of the model."""
-        return (*self.whitelist, *self.blacklist, *self.keep_fp32)
+        return (*self.whitelist, *self.blacklist, *self.keep_fp32, *self.components)
+
+    def of_component(self, name: str) -> Settings:
+        """These, with the options of one of `components`."""
+        return replace(self, components={}, **self.components[name])
+
+    def _checked_components(self) -> dict[str, dict[str, Any]]:
+        """Copies, with values as they are kept."""
+        if not isinstance(self.components, Mapping):
+            raise SettingsError(f"components must be a dict, not {self.components!r}")
+        checked = {}
+        for name, options in self.components.items():
+            if not isinstance(name, str) or not isinstance(options, Mapping):
+                raise SettingsError(
+                    f"components must hold a dict of options for each pattern, not {options!r} "
+                    f"for {name!r}"
+                )
+            for option in options:
+                if option not in _OF_COMPONENTS:
+                    nearest = _nearest(str(option), _OF_COMPONENTS)
+                    raise SettingsError(f"a component has no option {option!r}{nearest}")
+            try:
+                own = replace(self, components={}, **options)
+            except SettingsError as error:
+                raise SettingsError(f"component {name!r}: {error}") from error
+            checked[name] = {option: getattr(own, option) for option in options}
+        return checked
 
     def build_digest(self) -> str:
         """A digest of the settings that change what TensorRT builds."""

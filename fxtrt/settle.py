@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch.fx import GraphModule, Node
@@ -19,7 +20,6 @@ from .lists import Patterns
 from .measure import Timing, measure
 from .partition import Cluster, PartitionPlan, partition, without
 from .plan_file import PlanHeader
-from .precision import with_precision
 from .registry import Rejection
 from .runtime import EngineModule
 from .settings import Settings
@@ -91,15 +91,13 @@ def settle(
     return _Settlement(gm, backend, settings, inputs).run()
 
 
-def build_cluster(
-    cutting: Cutting, backend: EngineBackend, settings: Settings
-) -> tuple[EngineModule, BuildInfo]:
+def build_cluster(cutting: Cutting, backend: EngineBackend) -> tuple[EngineModule, BuildInfo]:
     """The module that runs a cluster, and how its engine came about.
 
     Raises:
         EngineError, ConversionError: it did not build.
     """
-    (result,) = _build_clusters([cutting], backend, settings)
+    (result,) = _build_clusters([cutting], backend)
     if not isinstance(result, tuple):
         raise result
     return result
@@ -108,17 +106,14 @@ def build_cluster(
 _Result = tuple[EngineModule, BuildInfo] | BuildFailure
 
 
-def _build_clusters(
-    cuttings: Sequence[Cutting], backend: EngineBackend, settings: Settings
-) -> list[_Result]:
-    settled = [with_precision(cutting.module, settings) for cutting in cuttings]
-    built = build([module for module, _ in settled], backend, settings)
+def _build_clusters(cuttings: Sequence[Cutting], backend: EngineBackend) -> list[_Result]:
+    built = build([(one.module, one.cluster.settings) for one in cuttings], backend)
     results: list[_Result] = []
-    for cutting, (_, kept), result in zip(cuttings, settled, built, strict=True):
+    for cutting, result in zip(cuttings, built, strict=True):
         if isinstance(result, tuple):
             engine, info = result
             module = EngineModule(cutting.cluster.name, engine, cutting.module)
-            results.append((module, replace(info, kept_fp32=kept)))
+            results.append((module, info))
         else:
             results.append(result)
     return results
@@ -144,7 +139,8 @@ class _Settlement:
             if not failed or self._settings.on_build_failure != "bisect":
                 break
             for cutting, error in failed:
-                nodes, cause = smallest_failing(cutting.cluster.nodes, error, self._why_not_built)
+                why_not = partial(self._why_not_built, cutting.cluster.settings)
+                nodes, cause = smallest_failing(cutting.cluster.nodes, error, why_not)
                 put_out |= dict.fromkeys(nodes, Rejection("build_failed", str(cause)))
         rejected = {
             node: Rejection("build_failed", str(error))
@@ -179,13 +175,13 @@ class _Settlement:
         """The module of each cluster, or why it does not build. Planning again may ask again."""
         keys = [(one.cluster.nodes, one.inputs, one.outputs) for one in cuttings]
         new = {k: one for k, one in zip(keys, cuttings, strict=True) if k not in self._results}
-        results = _build_clusters(list(new.values()), self._backend, self._settings)
+        results = _build_clusters(list(new.values()), self._backend)
         self._results.update(zip(new, results, strict=True))
         return [self._results[key] for key in keys]
 
-    def _why_not_built(self, nodes: Sequence[Node]) -> BuildFailure | None:
-        part = cut(self._gm, Cluster("part", tuple(nodes)))
-        (result,) = _build_clusters([part], self._backend, self._settings)
+    def _why_not_built(self, settings: Settings, nodes: Sequence[Node]) -> BuildFailure | None:
+        part = cut(self._gm, Cluster("part", tuple(nodes), settings))
+        (result,) = _build_clusters([part], self._backend)
         return None if isinstance(result, tuple) else result
 
     def _keep_faster(self, built: Sequence[Built]) -> tuple[list[Built], dict[Node, Rejection]]:
@@ -205,14 +201,17 @@ class _Settlement:
     def _timings(self, built: Sequence[Built]) -> list[Timing | None]:
         """From the cache or a clock; None where an engine cannot run here."""
         cache = PlanCache.of(self._settings, "timing")
-        keys = [EngineKey.of(b.cutting.module, self._backend, self._settings) for b in built]
+        keys = [
+            EngineKey.of(one.cutting.module, self._backend, one.cutting.cluster.settings)
+            for one in built
+        ]
         known = [None if cache is None else cache.get(key) for key in keys]
         missing = [one for one, data in zip(built, known, strict=True) if data is None]
         borders = self._borders(missing)
         timings: list[Timing | None] = []
         for one, key, data in zip(built, keys, known, strict=True):
             if data is not None:
-                timings.append(Timing.from_bytes(data))
+                timings.append(Timing.from_bytes(data.plan))
             elif one.module.engine is None:
                 timings.append(None)
             else:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import sympy
 import torch
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, free_unbacked_symbols
 from torch.utils._sympy.numbers import int_oo
-from torch.utils._sympy.value_ranges import bound_sympy
+from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 __all__ = [
     "Size",
@@ -71,10 +72,19 @@ def size_range(size: Size) -> tuple[int, int | None]:
     assert isinstance(size, torch.SymInt)
     environment = size.node.shape_env
     assert environment is not None
-    bounds = bound_sympy(size.node.expr, environment.var_to_range)
+    expr, ranges = size.node.expr, environment.var_to_range
+    bounds = _bounds(expr, tuple((s, ranges[s]) for s in expr.free_symbols if s in ranges))
     high = None if is_infinite(bounds.upper) else int(bounds.upper)
     low = 0 if bounds.lower in (-int_oo, -sympy.oo) else int(bounds.lower)
     return max(0, low), high
+
+
+@lru_cache(maxsize=4096)
+def _bounds(
+    expr: sympy.Expr, ranges: tuple[tuple[sympy.Symbol, ValueRanges[Any]], ...]
+) -> ValueRanges[Any]:
+    # The same few sizes are asked for at every node.
+    return bound_sympy(expr, dict(ranges))
 
 
 def _largest(symbol: sympy.Symbol, environment: ShapeEnv) -> sympy.Integer:

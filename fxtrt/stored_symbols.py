@@ -12,9 +12,9 @@ import torch
 from sympy.core.relational import Relational
 from sympy.functions.elementary.piecewise import ExprCondPair
 from sympy.logic.boolalg import BooleanFunction
-from torch._guards import ShapeGuard
+from torch._guards import ShapeGuard, SLoc
 from torch._subclasses import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import RuntimeAssert, ShapeEnv
+from torch.fx.experimental.symbolic_shapes import RuntimeAssert, ShapeEnv, ValueRangesSLoc
 from torch.utils._sympy import functions
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
@@ -46,6 +46,8 @@ _CLASSES: dict[str, Any] = {
 _UNEVALUATED = (sympy.Add, sympy.Mul, sympy.Pow, sympy.Function, Relational, BooleanFunction)
 _MIN_MAX = (functions.Max, functions.Min)
 _UNBACKED = re.compile(r"u(\d+)$")
+_PLACE = SLoc("fxtrt.load", None)
+"""Where restored sizes come from, to torch."""
 _KINDS: dict[type[Any], tuple[str, type[Any]]] = {
     torch.SymInt: ("int", int),
     torch.SymFloat: ("float", float),
@@ -177,8 +179,7 @@ class SymbolReader:
             fact = RuntimeAssert(expr, "", CapturedTraceback.extract())  # type: ignore[no-untyped-call]  # torch's
             for variable in sorted(expr.free_symbols, key=str)[:1]:
                 environment.deferred_runtime_asserts.setdefault(variable, []).append(fact)
-        sloc = environment._get_sloc()
-        environment.guards[:] = [ShapeGuard(e, sloc, False) for e in self._rows("guards")]
+        environment.guards[:] = [ShapeGuard(e, _PLACE, False) for e in self._rows("guards")]
         environment._update_version_counter()
 
     def _rows(self, name: str) -> Iterator[Any]:
@@ -190,6 +191,8 @@ class SymbolReader:
     def _add(self, symbol: Mapping[str, Any]) -> None:
         environment, variable = self._environment, self._expressions[symbol["row"]]
         environment.var_to_range[variable] = self._range(symbol)
+        # Whoever narrows a range writes down where.
+        environment.var_to_range_sloc[variable] = ValueRangesSLoc(_PLACE, _PLACE)
         if symbol["value"] is not None:
             environment.backed_var_to_val[variable] = sympy.Integer(symbol["value"])
 
@@ -197,9 +200,7 @@ class SymbolReader:
         """Let the symbols that passes make be new ones."""
         names = [self._expressions[symbol["row"]].name for symbol in self._known["symbols"]]
         numbers = [int(found[1]) for name in names if (found := _UNBACKED.match(name))]
-        for _ in range(max(numbers, default=-1) + 1):
-            self._environment.create_unbacked_symint()
-        self._environment.pending_fresh_unbacked_symbols.clear()
+        self._environment.unbacked_symint_counter = max(numbers, default=-1) + 1
 
     def _hint(self, expr: Any, kind: type[Any]) -> Any:
         """The example's value; None where a symbol depends on data."""

@@ -17,7 +17,7 @@ from torch.fx.experimental.symbolic_shapes import (
 
 from .data_dependent import data_dependent
 from .engines.base import EngineBackend
-from .registry import Converter, Rejection, arguments_of, is_view, registered
+from .registry import Converter, Rejection, arguments_of, explanation, is_view, registered
 from .shapes import Size, is_static, is_unbacked, size_range
 
 __all__ = ["computes", "input_sizes", "is_size", "support", "target_computes"]
@@ -45,7 +45,8 @@ def support(
         assert isinstance(producer, Node)
         return support(producer, backend, whitelisted=whitelisted, sizes=sizes)
     if not isinstance(node.target, OpOverload) or node.target not in registered():
-        return Rejection("no_converter", f"{node.target} has no converter")
+        why = explanation(node.target) if isinstance(node.target, OpOverload) else ""
+        return Rejection("no_converter", f"{node.target} has no converter{why and f': {why}'}")
     converter = registered()[node.target]
     if converter.opt_in and not whitelisted:
         detail = f"{node.target} converts only if `whitelist` names it: {converter.opt_in}"

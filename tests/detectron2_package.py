@@ -16,8 +16,8 @@ import types
 import zipfile
 from pathlib import Path
 
+import detectron2_kernels
 import pytest
-import torch
 
 __all__ = ["require_detectron2"]
 
@@ -35,6 +35,8 @@ def require_detectron2() -> None:
         pytest.importorskip("fvcore", reason="fxtrt[detectron2-test] is not installed")
         sys.path.insert(0, str(_unpacked()))
         _fit_to_this_decade()
+    if importlib.util.find_spec("detectron2._C") is None:
+        _stand_in_for_c()
     _offer_pkg_resources()
     pytest.importorskip("detectron2.model_zoo", reason="detectron2 does not import")
 
@@ -79,10 +81,17 @@ def _fit_to_this_decade() -> None:
     """What version 0.4 of 2021 expects of its surroundings when it is imported."""
     import PIL.Image
 
-    sys.modules["detectron2._C"] = types.ModuleType("detectron2._C")
     PIL.Image.LINEAR = PIL.Image.Resampling.BILINEAR  # type: ignore[attr-defined]  # its old name
-    schema = "nms_rotated(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor"
-    _library().define(schema)  # type: ignore[no-untyped-call]  # untyped torch API
+
+
+def _stand_in_for_c() -> None:
+    """The compiled part as far as importing Detectron2, and the kernels of tests, need it.
+
+    find_spec does not import Detectron2 itself, which needs this module.
+    """
+    compiled = types.ModuleType("detectron2._C")
+    sys.modules[compiled.__name__] = compiled
+    detectron2_kernels.define(compiled)
 
 
 def _offer_pkg_resources() -> None:
@@ -94,12 +103,6 @@ def _offer_pkg_resources() -> None:
         # pytest calls this one wherever the module is loaded.
         resources.fixup_namespace_packages = lambda path: None  # type: ignore[attr-defined]  # also
         sys.modules["pkg_resources"] = resources
-
-
-@functools.cache
-def _library() -> torch.library.Library:
-    """Kept for good: what it defines goes with it."""
-    return torch.library.Library("detectron2", "FRAGMENT")  # type: ignore[no-untyped-call]  # also
 
 
 def _resource_filename(package: str, name: str) -> str:

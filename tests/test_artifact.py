@@ -80,6 +80,17 @@ def test_a_loaded_model_is_the_compiled_one(
     assert len(fallbacks(fast)) == (2 if name == "parts" else 1)
 
 
+def test_what_restored_sizes_leave_open_is_narrowed_as_before(tmp_path: Path) -> None:
+    model, call = Sized().eval(), (torch.rand(1, 3, 16, 24),)
+    sides = ({2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO},)
+    fast = fxtrt.compile(model, call, dynamic_shapes=sides, engine="reference", precision="fp16")
+    fxtrt.save(fast, tmp_path / "model.fxtrt")
+    loaded = fxtrt.load(tmp_path / "model.fxtrt", model)
+    with torch.no_grad():
+        assert_equal(loaded(*call), fast(*call))
+    assert fallbacks(loaded) == [{}]
+
+
 def fallbacks(model: nn.Module) -> list[dict[str, int]]:
     forwards = [vars(module).get("forward") for module in model.modules()]
     return [one.fallbacks for one in forwards if isinstance(one, GuardedForward)]

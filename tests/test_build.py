@@ -62,7 +62,7 @@ def _eight_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)
 
 
-def clusters(count: int) -> list[GraphModule]:
+def clusters(count: int, cache_dir: Path | None = None) -> list[tuple[GraphModule, Settings]]:
     """Clusters of 1, 2, 3, ... layers."""
 
     def of(depth: int) -> GraphModule:
@@ -73,7 +73,8 @@ def clusters(count: int) -> list[GraphModule]:
 
         return trace(function, (torch.randn(2, 3),))
 
-    return [of(depth) for depth in range(1, count + 1)]
+    settings = Settings(cache_dir=cache_dir)
+    return [(of(depth), settings) for depth in range(1, count + 1)]
 
 
 def plan_sizes(results: list[BuildResult]) -> list[int | None]:
@@ -87,7 +88,7 @@ def test_builds_overlap_and_keep_their_order() -> None:
         together.wait()
         time.sleep(0.1 / layers)  # the last one ends first
 
-    results = build(clusters(3), Planner(build_one), Settings(cache_dir=None))
+    results = build(clusters(3), Planner(build_one))
     assert plan_sizes(results) == [1, 2, 3]
 
 
@@ -105,7 +106,7 @@ def test_builds_are_alone_where_they_must(reason: str, monkeypatch: pytest.Monke
     available = {"no memory": -1, "memory unknown": None}.get(reason, 1 << 40)
     monkeypatch.setattr(build_pool, "_available_bytes", lambda: available)
     backend = Planner(build_one, times_kernels=reason == "kernels are timed")
-    assert plan_sizes(build(clusters(4), backend, Settings(cache_dir=None))) == [1, 2, 3, 4]
+    assert plan_sizes(build(clusters(4), backend)) == [1, 2, 3, 4]
     assert most == 1
 
 
@@ -129,7 +130,7 @@ def test_a_failing_build_leaves_the_others_alone() -> None:
         if layers == 2:
             raise BuildError("two is too many")
 
-    results = build(clusters(3), Planner(build_one), Settings(cache_dir=None))
+    results = build(clusters(3), Planner(build_one))
     assert plan_sizes(results) == [1, None, 3]
     assert str(results[1]) == "two is too many"
 
@@ -142,7 +143,7 @@ def test_an_error_that_is_no_failed_build_ends_them_all() -> None:
             time.sleep(0.01)
 
     with pytest.raises(ZeroDivisionError):
-        build(clusters(2)[::-1], Planner(build_one), Settings(cache_dir=None))
+        build(clusters(2)[::-1], Planner(build_one))
 
 
 @pytest.fixture
@@ -174,7 +175,7 @@ def test_an_interrupt_cancels_builds_and_leaves_nothing_half_written(tmp_path: P
     backend = Planner(build_one)
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        build(clusters(3), backend, Settings(cache_dir=tmp_path))
+        build(clusters(3, tmp_path), backend)
     assert time.monotonic() - start < HURRY
     assert sorted(ended) == [2, 3]
     assert not any(thread.name.startswith("fxtrt build") for thread in threading.enumerate())
@@ -186,14 +187,28 @@ def test_a_second_build_takes_the_plans_from_the_cache(tmp_path: Path) -> None:
     built: list[int] = []
     backend = Planner(lambda layers, progress: built.append(layers))
     for cached in (False, True):
-        results = build(clusters(3), backend, Settings(cache_dir=tmp_path))
+        results = build(clusters(3, tmp_path), backend)
         assert plan_sizes(results) == [1, 2, 3]
         assert all(isinstance(r, tuple) and r[1].cached == cached for r in results)
     assert sorted(built) == [1, 2, 3]
 
 
+def test_what_stays_in_float32_is_kept_with_the_plan(tmp_path: Path) -> None:
+    wide = torch.full((2, 2, 1, 1), 1e6)
+    cluster = trace(lambda x: torch.nn.functional.conv2d(x, wide), (torch.rand(1, 2, 3, 3),))
+    settings = Settings(precision="fp16", cache_dir=tmp_path)
+    infos = []
+    for _ in range(2):
+        (result,) = build([(cluster, settings)], Planner(lambda layers, progress: None))
+        assert isinstance(result, tuple)
+        infos.append(result[1])
+    assert [info.cached for info in infos] == [False, True]
+    assert infos[1].kept_fp32 == infos[0].kept_fp32
+    assert [kept.partition(":")[0] for kept in infos[0].kept_fp32] == ["convolution"]
+
+
 def test_an_engine_without_a_plan_is_loaded_from_its_network(reference: EngineBackend) -> None:
-    (result,) = build(clusters(1), reference, Settings())
+    (result,) = build(clusters(1), reference)
     assert isinstance(result, tuple)
     engine, info = result
     assert engine is not None

@@ -18,7 +18,9 @@ from fxtrt.plan_file import PlanHeader, read_header, read_plan
 from fxtrt.settings import Settings
 
 KEY = EngineKey("0" * 64)
-HEADER = PlanHeader("reference", "TensorRT 1 for no GPU", "backbone", 12, "2.14.0", 0.0)
+HEADER = PlanHeader(
+    "reference", "TensorRT 1 for no GPU", "backbone", 12, "2.14.0", 0.0, ("mul: 1e9",)
+)
 
 
 def keys(count: int) -> list[EngineKey]:
@@ -29,7 +31,7 @@ def test_a_plan_comes_back_as_it_went_in(tmp_path: Path) -> None:
     cache = PlanCache(tmp_path)
     assert cache.get(KEY) is None
     cache.put(KEY, b"plan", HEADER)
-    assert cache.get(KEY) == b"plan"
+    assert cache.get(KEY) == (HEADER, b"plan")
     (path,) = (tmp_path / "plans").iterdir()
     assert path.name == f"{KEY.digest}.plan"
     assert read_header(path) == HEADER
@@ -59,7 +61,7 @@ def test_a_damaged_file_counts_as_absent(
     assert "built again" in caplog.text
     assert not file.exists()
     cache.put(KEY, b"plan", HEADER)
-    assert cache.get(KEY) == b"plan"
+    assert cache.get(KEY) == (HEADER, b"plan")
 
 
 def test_a_directory_that_cannot_be_written_is_no_error(
@@ -79,7 +81,7 @@ def test_the_least_recently_used_leaves_first(tmp_path: Path) -> None:
     for age, key in enumerate((first, second)):
         unlimited.put(key, plan, HEADER)
         os.utime(tmp_path / "plans" / f"{key.digest}.plan", (long_ago + age, long_ago + age))
-    assert unlimited.get(first) == plan  # which makes the second the least recently used
+    assert unlimited.get(first) == (HEADER, plan)  # which makes the second the least recently used
     PlanCache(tmp_path, limit_bytes=25_000).put(third, plan, HEADER)
     assert {entry.digest for entry in entries(tmp_path)} == {first.digest, third.digest}
 
@@ -100,7 +102,7 @@ def test_a_plan_that_exceeds_the_limit_drives_out_no_other(
     cache.put(small, b"plan", HEADER)
     cache.put(large, bytes(10_000), HEADER)
     assert "cache_limit_bytes" in caplog.text
-    assert cache.get(small) == b"plan"
+    assert cache.get(small) == (HEADER, b"plan")
 
 
 def test_eviction_leaves_what_is_being_written_and_sweeps_what_was_abandoned(
@@ -136,8 +138,9 @@ for turn in range(60):
     for key in keys(4):
         size = 50_000 + 997 * turn
         cache.put(key, letter * size, HEADER)
-        plan = cache.get(key)
-        assert plan is None or plan == plan[:1] * len(plan), "a mixture of two plans"
+        stored = cache.get(key)
+        plan = stored.plan if stored else b""
+        assert plan == plan[:1] * len(plan), "a mixture of two plans"
 """
 
 
@@ -166,5 +169,5 @@ def test_two_processes_that_write_at_once_do_not_mix_their_plans(tmp_path: Path)
         key.digest for key in keys(4)
     ]
     for entry in found:
-        assert set(read_plan(entry.path)) in ({ord("a")}, {ord("b")})
+        assert set(read_plan(entry.path).plan) in ({ord("a")}, {ord("b")})
     assert [path for path in (tmp_path / "plans").iterdir() if path.name.startswith(".")] == []

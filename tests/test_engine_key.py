@@ -202,6 +202,18 @@ def test_the_key_covers_settings_versions_and_engine(monkeypatch: pytest.MonkeyP
     assert base != key(function)
 
 
+def test_names_count_where_they_keep_a_call_in_float32() -> None:
+    def of(name: str, **options: Any) -> EngineKey:
+        gm = trace(lambda x, y: x * 2 + y, (X, Y))
+        (product,) = gm.graph.find_nodes(op="call_function", target=aten.mul.Tensor)
+        product._rename(name)
+        return EngineKey.of(gm, BACKEND, Settings(**options))
+
+    assert of("mul") == of("product")
+    assert of("mul", keep_fp32=("mul",)) != of("product", keep_fp32=("mul",))
+    assert of("mul", keep_fp32=("mul", "product")) == of("product", keep_fp32=("mul", "product"))
+
+
 def test_the_key_covers_shapes_and_ranges() -> None:
     def of(x: torch.Tensor, dynamic: bool = False) -> EngineKey:
         return EngineKey.of(trace(lambda x: x + 1, (x,), dynamic=dynamic), BACKEND, Settings())

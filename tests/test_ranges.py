@@ -16,6 +16,8 @@ from fxtrt.convert import convert, input_specs
 from fxtrt.engines.base import EngineBackend
 from fxtrt.engines.network import TensorSpec
 from fxtrt.engines.tensorrt import _add_profile
+from fxtrt.ranges import bound_selections
+from fxtrt.shapes import size_range
 
 
 def model() -> nn.Module:
@@ -116,3 +118,27 @@ def test_an_upper_bound_is_asked_for(way: str) -> None:
     assert "has no upper bound" in detail
     assert "mark_dynamic" in detail
     assert "torch.export.Dim(..., max=...)" in detail
+
+
+@pytest.mark.parametrize(
+    ("bounds", "most"),
+    [((0, 5), 5), ((None, 5), 5), ((2, 5), 3), ((7, 5), 0), ((0, -5), 9), ((-5, 5), 9)],
+)
+def test_a_slice_of_what_depends_on_data_is_bounded(
+    bounds: tuple[int | None, int], most: int
+) -> None:
+    """As torch 2.11 captures it: later versions write the bound into the size."""
+
+    class Model(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nonzero(x)[bounds[0] : bounds[1]]
+
+    gm = capture_module(Model().eval(), (torch.ones(9),))
+    (node,) = gm.graph.find_nodes(op="call_function", target=torch.ops.aten.slice.Tensor)
+    mode = node.meta["val"].fake_mode
+    with mode:
+        size = mode.shape_env.create_unbacked_symint()
+        torch._check(size <= 9)
+        node.meta["val"] = torch.empty(size, 1, dtype=torch.int64)
+    bound_selections(gm)
+    assert size_range(node.meta["val"].shape[0]) == (0, most)

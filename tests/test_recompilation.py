@@ -46,8 +46,8 @@ def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The code of each cluster that was built."""
     clusters: list[str] = []
 
-    def counted(modules: Sequence[GraphModule], *args: Any) -> Any:
-        clusters.extend(module.code for module in modules)
+    def counted(modules: Sequence[tuple[GraphModule, fxtrt.Settings]], *args: Any) -> Any:
+        clusters.extend(module.code for module, _ in modules)
         return build(modules, *args)
 
     monkeypatch.setattr("fxtrt.settle.build", counted)

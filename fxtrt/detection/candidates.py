@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..registry import explain
 from ..shapes import size_range
 
 __all__ = ["best_above", "best_of_each_class", "best_of_table"]
@@ -83,3 +84,7 @@ def _count(scores: Tensor, most: int, classes: int = 1) -> torch.SymInt:
     _, high = size_range(scores.shape[0])
     most = most if high is None else min(most, high)
     return torch.library.get_ctx().new_dynamic_size(min=0, max=most * classes)
+
+
+for _name in ("best_above", "best_of_each_class"):
+    explain(f"fxtrt::{_name}", "how many scores are high enough depends on the data")

@@ -11,9 +11,17 @@ from torch import Tensor
 from torch.export import Dim
 
 from ..errors import CaptureError
+from .detectron2_deformable import deform_conv, modulated_deform_conv
 from .detectron2_dense import decode_level, detections_of_logits
 from .detectron2_operators import batched_nms, heatmaps_to_keypoints
 from .detectron2_panoptic import combine
+from .detectron2_rotated import (
+    clip_rotated,
+    fast_rcnn_inference_single_image_rotated,
+    find_top_rrpn_proposals,
+    new_rotated_boxes,
+    roi_align_rotated,
+)
 from .detectron2_selection import (
     IS_0_4,
     fast_rcnn_inference_single_image,
@@ -87,6 +95,8 @@ _COMBINE = f"{_META_ARCH}.panoptic_fpn.combine_semantic_and_instance_outputs"
 _FROM_TENSORS = "detectron2.structures.ImageList.from_tensors"
 _STRUCTURES: Equivalents = {
     "detectron2.layers.Conv2d.forward": conv2d,
+    "detectron2.layers.deform_conv.deform_conv": deform_conv,
+    "detectron2.layers.deform_conv.modulated_deform_conv": modulated_deform_conv,
     "detectron2.structures.Boxes.__init__": new_boxes,
     "detectron2.structures.Boxes.clip": clip,
     _FROM_TENSORS: staticmethod(from_tensors),
@@ -94,15 +104,22 @@ _STRUCTURES: Equivalents = {
     "detectron2.structures.Instances.set": set_field,
 }
 _PROPOSALS: Equivalents = {
-    "detectron2.modeling.proposal_generator.rpn.find_top_rpn_proposals": find_top_rpn_proposals
+    "detectron2.modeling.proposal_generator.rpn.find_top_rpn_proposals": find_top_rpn_proposals,
+    "detectron2.modeling.proposal_generator.rrpn.find_top_rrpn_proposals": find_top_rrpn_proposals,
+    "detectron2.structures.RotatedBoxes.__init__": new_rotated_boxes,
+    "detectron2.structures.RotatedBoxes.clip": clip_rotated,
 }
 _HEADS: Equivalents = {
     **NORMS,
+    "detectron2.layers.roi_align_rotated.roi_align_rotated": roi_align_rotated,
     "detectron2.modeling.poolers.convert_boxes_to_pooler_format": pooler_format,
     "detectron2.modeling.roi_heads.fast_rcnn.fast_rcnn_inference_single_image": (
         fast_rcnn_inference_single_image
     ),
     "detectron2.modeling.roi_heads.fast_rcnn.len": rows,
+    "detectron2.modeling.roi_heads.rotated_fast_rcnn.fast_rcnn_inference_single_image_rotated": (
+        fast_rcnn_inference_single_image_rotated
+    ),
     "detectron2.modeling.roi_heads.keypoint_head.heatmaps_to_keypoints": heatmaps_to_keypoints,
     "detectron2.modeling.roi_heads.keypoint_head.len": rows,
     "detectron2.modeling.roi_heads.mask_head.len": rows,

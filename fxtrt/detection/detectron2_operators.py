@@ -14,6 +14,7 @@ from detectron2.structures import keypoints
 from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor
 
+from ..registry import explain
 from .lengths import selection_of
 
 __all__ = ["batched_nms", "corner", "heatmaps_to_keypoints", "paste_masks"]
@@ -95,3 +96,11 @@ def corner(x: Tensor, height: int, width: int) -> Tensor:
 @corner.register_fake
 def _(x: Tensor, height: int, width: int) -> Tensor:
     return x.new_empty((x.shape[0], height, width))
+
+
+explain(
+    "fxtrt::detectron2_batched_nms",
+    "how it suppresses depends on the number of boxes",
+)
+explain("fxtrt::detectron2_paste_masks", "it pastes mask after mask, each into its own box")
+explain("fxtrt::detectron2_heatmaps_to_keypoints", "it resizes each map to the size of its box")

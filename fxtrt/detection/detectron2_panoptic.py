@@ -17,6 +17,8 @@ from detectron2.structures import Instances
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from ..registry import explain
+
 __all__ = ["combine", "combine_as_table"]
 
 # Bound now: during capture the name in Detectron2 is that of the equivalent.
@@ -118,3 +120,6 @@ pytree.register_pytree_node(
     _unflatten,
     serialized_type_name="fxtrt.detection.detectron2_panoptic.Segments",
 )
+
+
+explain("fxtrt::detectron2_panoptic", "it merges segment after segment, as the data decides")

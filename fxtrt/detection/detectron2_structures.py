@@ -22,6 +22,7 @@ __all__ = [
     "from_tensors",
     "new_boxes",
     "pooler_format",
+    "register_boxes",
     "rows_where",
     "select",
     "sem_seg_postprocess",
@@ -155,10 +156,18 @@ def _unflatten_instances(values: Any, names: Any) -> Any:
     return instances
 
 
-def _unflatten_boxes(values: Any, context: None) -> Any:
-    boxes = Boxes.__new__(Boxes)
-    (boxes.tensor,) = values
-    return boxes
+def register_boxes(cls: type[Any]) -> None:
+    """Let pytrees open `cls`, which holds one tensor."""
+
+    def unflatten(values: Any, context: None) -> Any:
+        boxes = object.__new__(cls)
+        (boxes.tensor,) = values
+        return boxes
+
+    name = f"detectron2.structures.{cls.__name__}"
+    pytree.register_pytree_node(
+        cls, lambda boxes: ([boxes.tensor], None), unflatten, serialized_type_name=name
+    )
 
 
 pytree.register_pytree_node(
@@ -167,9 +176,4 @@ pytree.register_pytree_node(
     _unflatten_instances,
     serialized_type_name="detectron2.structures.Instances",
 )
-pytree.register_pytree_node(
-    Boxes,
-    lambda boxes: ([boxes.tensor], None),
-    _unflatten_boxes,
-    serialized_type_name="detectron2.structures.Boxes",
-)
+register_boxes(Boxes)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.models.detection import roi_heads
 from torchvision.ops import boxes as box_ops
 
+from ..registry import explain
 from .lengths import selection_of
 
 __all__ = ["batched_nms", "heatmaps_to_keypoints", "paste_masks_in_image"]
@@ -78,3 +79,11 @@ def _(maps: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
     count, keypoints = rois.shape[0], maps.shape[1]
     positions = maps.new_empty((count, 3, keypoints), dtype=torch.float32).permute(0, 2, 1)
     return positions, maps.new_empty((count, keypoints), dtype=torch.float32)
+
+
+explain(
+    "fxtrt::batched_nms",
+    "how it suppresses depends on the number of boxes",
+)
+explain("fxtrt::paste_masks_in_image", "it pastes mask after mask, each into its own box")
+explain("fxtrt::heatmaps_to_keypoints", "it resizes each map to the size of its box")

@@ -34,6 +34,9 @@ class ComponentPlan:
     arguments:    makes of the model's positional arguments those that the graph is captured with
                   and called with: without what its `forward` does not read, which may then be
                   anything. It raises where they are of another form. None takes them as they are.
+    components:   parts that get engines of their own, by module path, and their options, as in
+                  `Settings.components`; what a model does not have is left out, and what the user
+                  says of the same part counts.
     glue:         names, as in `equivalents`, of what breaks Dynamo's graph many times and has
                   nothing for an engine; `prepare` keeps it out of Dynamo.
     """
@@ -43,6 +46,7 @@ class ComponentPlan:
     dynamic_shapes: Callable[..., Any] | None = field(default=None, repr=False)
     arguments: Callable[..., tuple[Any, ...]] | None = field(default=None, repr=False)
     glue: tuple[str, ...] = field(default=(), repr=False)
+    components: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
 
 _PLANS: dict[str, ComponentPlan] = {}

@@ -19,7 +19,6 @@ from ..outside import OutsideCall
 from ..partition import PartitionPlan, computes
 from ..precision import COMPUTE_DTYPES
 from ..registry import Rejection
-from ..settings import Settings
 from ..shapes import hint
 from ..source import module_path, source_line
 from ..stitch import Cutting
@@ -31,15 +30,13 @@ __all__ = ["cluster_row", "graph_coverage", "graph_rejection", "outside_rows"]
 _OUTSIDE = "outside of any graph"
 
 
-def cluster_row(
-    cutting: Cutting, backend: EngineBackend, settings: Settings, build: BuildInfo | None
-) -> ClusterRow:
+def cluster_row(cutting: Cutting, backend: EngineBackend, build: BuildInfo | None) -> ClusterRow:
     """The row of a cluster that an engine runs."""
     nodes, timing = cutting.cluster.nodes, build.timing if build else None
     targets = Counter(map(_operator, filter(computes, nodes)))
     tensors = pytree.tree_leaves([node.meta["val"] for node in nodes])
     dtypes = sorted({_name_of(value.dtype) for value in tensors if isinstance(value, torch.Tensor)})
-    if computed_in := COMPUTE_DTYPES.get(settings.precision):
+    if computed_in := COMPUTE_DTYPES.get(cutting.cluster.settings.precision):
         dtypes = list(dict.fromkeys([_name_of(computed_in), *dtypes]))
     return ClusterRow(
         name=cutting.cluster.name,

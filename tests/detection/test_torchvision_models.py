@@ -185,12 +185,17 @@ def test_engines_do_all_the_work(kind: Any) -> None:
     assert all(difference.agrees for difference in differences), differences
     for path, part in engines_of(compiled).items():
         assert part.fallbacks == {} or path == ""
-    # Larger than any engine takes: the heads' engines stay.
+    assert_heads_keep_engines_where_images_are_too_large(model, compiled, inputs[0])
+
+
+def assert_heads_keep_engines_where_images_are_too_large(
+    model: Any, compiled: Any, picture: torch.Tensor
+) -> None:
     transforms: list[Any] = [model.transform, compiled.transform]
     for transform in transforms:
         transform.max_size = 320
     try:
-        wide = [torch.nn.functional.interpolate(inputs[0][None], (100, 250))[0]]
+        wide = [torch.nn.functional.interpolate(picture[None], (100, 250))[0]]
         differences = compare(compiled(wide), model(wide))
     finally:
         model.transform.max_size = 160

@@ -24,6 +24,7 @@ from typing import Any
 from tabulate import tabulate
 
 WAYS = ("no plans", "all plans cached", "artifact")
+_OPTIONS = ("engine", "precision", "optimization_level", "tactic_sources", "other_sizes")
 
 
 def main() -> None:
@@ -109,7 +110,7 @@ def start(arguments: argparse.Namespace) -> dict[str, Any]:
         "engines": engines(fxtrt.report(fast)),
         "detections": digest(found),
         "machine": machine(),
-        "settings": {name: str(value) for name, value in vars(arguments).items()},
+        "settings": {name: str(getattr(arguments, name)) for name in ("size", *_OPTIONS)},
     }
 
 
@@ -128,8 +129,7 @@ def digest(found: dict[str, Any]) -> str:
 
 def options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of `Settings` that the command line gives."""
-    names = ("engine", "precision", "optimization_level", "tactic_sources", "other_sizes")
-    return {name: getattr(arguments, name) for name in names} | {
+    return {name: getattr(arguments, name) for name in _OPTIONS} | {
         "cache_dir": arguments.folder / "cache"
     }
 

@@ -49,8 +49,8 @@ def compile(
     equivalents of what it does with data (`fxtrt.detection`); where that fails, every largest
     submodule that exports is compiled in its place. The copy has the type, the attributes and the
     `state_dict` keys of `model`. Calls that differ from the example (other shapes, training mode,
-    changed weights) run in PyTorch; a detector's backbone and heads have engines for other image
-    sizes too (the option `other_sizes`).
+    changed weights) run in PyTorch; a detector's backbone and heads have engines for other sizes
+    and numbers of images too (the option `other_sizes`).
 
     Args:
         model: in eval mode.

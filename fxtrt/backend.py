@@ -16,7 +16,8 @@ from .errors import CaptureError, PassError, SettingsError
 from .lists import unmatched
 from .outside import as_graph
 from .pass_manager import run_passes
-from .ranges import bound_ranges, bound_selections
+from .passes.bound_selections import bound_selections
+from .ranges import bound_ranges
 from .records import record_graph
 from .registry import Rejection
 from .report import Coverage, cluster_row, graph_coverage, graph_rejection

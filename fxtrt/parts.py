@@ -76,8 +76,8 @@ class Captured:
     identity: of the model before it was captured, as `identity_of` gives it.
     missed:   the modules that could not be captured.
     outside:  the calls that they make themselves.
-    others:   the parts of a detector that was captured whole, for images of other sizes; and the
-              whole again, for calls of other structures.
+    others:   the parts of a detector that was captured whole, for images of other sizes or in
+              another number; and the whole again, for calls of other structures.
     """
 
     model: torch.nn.Module
@@ -99,7 +99,7 @@ class Captured:
         else:
             lines = ["captured whole"]
         if paths := ", ".join(part.path for part in self.others if part.path):
-            lines.append(f"with engines for images of other sizes in {paths}")
+            lines.append(f"with engines for images in other sizes or numbers in {paths}")
         if count := sum(not part.path for part in self.others):
             lines.append(f"with {count} more graphs, for calls of other structures")
         return tuple(lines)

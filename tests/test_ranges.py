@@ -16,7 +16,7 @@ from fxtrt.convert import convert, input_specs
 from fxtrt.engines.base import EngineBackend
 from fxtrt.engines.network import TensorSpec
 from fxtrt.engines.tensorrt import _add_profile
-from fxtrt.ranges import bound_selections
+from fxtrt.passes.bound_selections import bound_selections
 from fxtrt.shapes import size_range
 
 

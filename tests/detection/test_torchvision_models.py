@@ -152,7 +152,7 @@ def test_pictures_without_anything(threshold: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(model.get_submodule(path), name, 2.0)
     expected = model(inputs)
     assert all(len(one["boxes"]) == 0 for one in expected)
-    compiled = fxtrt.compile(model, (inputs,), engine="reference")
+    compiled = fxtrt.compile(model, (inputs,), engine="reference", other_sizes="pytorch")
     assert_same(compiled(inputs), expected)
 
 
@@ -185,12 +185,17 @@ def test_engines_do_all_the_work(kind: Any) -> None:
     assert all(difference.agrees for difference in differences), differences
     for path, part in engines_of(compiled).items():
         assert part.fallbacks == {} or path == ""
-    # Larger than any engine takes: the heads' engines stay.
+    assert_heads_keep_engines_where_images_are_too_large(model, compiled, inputs[0])
+
+
+def assert_heads_keep_engines_where_images_are_too_large(
+    model: Any, compiled: Any, picture: torch.Tensor
+) -> None:
     transforms: list[Any] = [model.transform, compiled.transform]
     for transform in transforms:
         transform.max_size = 320
     try:
-        wide = [torch.nn.functional.interpolate(inputs[0][None], (100, 250))[0]]
+        wide = [torch.nn.functional.interpolate(picture[None], (100, 250))[0]]
         differences = compare(compiled(wide), model(wide))
     finally:
         model.transform.max_size = 160

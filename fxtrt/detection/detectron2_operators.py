@@ -98,9 +98,7 @@ def _(x: Tensor, height: int, width: int) -> Tensor:
     return x.new_empty((x.shape[0], height, width))
 
 
-explain(
-    "fxtrt::detectron2_batched_nms",
-    "how it suppresses depends on the number of boxes",
-)
+explain("fxtrt::detectron2_batched_nms", "how it suppresses depends on the number of boxes")
 explain("fxtrt::detectron2_paste_masks", "it pastes mask after mask, each into its own box")
 explain("fxtrt::detectron2_heatmaps_to_keypoints", "it resizes each map to the size of its box")
+explain("fxtrt::corner", "it cuts off the padding, a copy that is worth no engine")

@@ -65,7 +65,7 @@ R_18 = ("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64)
 SMALL = ("MODEL.RPN.POST_NMS_TOPK_TEST", 30, "TEST.DETECTIONS_PER_IMAGE", 10)
 CASES = {
     "Mask R-CNN": Case(
-        "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml", (*R_18, *TWO_LEVELS), count=2
+        "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml", (*R_18, *TWO_LEVELS)
     ),
     "Faster R-CNN, C4": Case("COCO-Detection/faster_rcnn_R_50_C4_1x.yaml", R_18),
     "Keypoint R-CNN": Case("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml", (*R_18, *TWO_LEVELS)),

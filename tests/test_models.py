@@ -18,7 +18,7 @@ from zoo import EXAMPLES, Example, enliven
 from zoo_inputs import image
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "coverage.md"
-QUICK = ("alexnet", "squeezenet1_0", "shufflenet_v2_x0_5", "RPN head", "box head")
+QUICK = ("alexnet", "squeezenet1_0", "RPN head", "box head")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in QUICK])

@@ -169,7 +169,7 @@ def _cache_files(
                 f"the plan of {cluster.name} has left {settings.cache_dir}: compile again, with a "
                 f"larger cache_limit_bytes"
             )
-        if timings.get(key) is not None:
+        if settings.partition == "measured" and timings.get(key) is not None:
             yield f"timings/{key.digest}.timing", timings.path(key)
 
 

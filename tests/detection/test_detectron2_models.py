@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2_instances import assert_same
 from detectron2_package import require_detectron2
 from torch import Tensor
 
@@ -43,15 +44,6 @@ def scores_of(*shape: int, special: str) -> Tensor:
     if special == "not finite":
         scores.view(-1)[::13] = torch.nan
     return (scores * 4).round() / 4 if special == "ties" else scores
-
-
-def assert_same(actual: Any, expected: Any) -> None:
-    assert actual.image_size == expected.image_size
-    assert actual.get_fields().keys() == expected.get_fields().keys()
-    for name, value in expected.get_fields().items():
-        other = actual.get(name)
-        assert type(other) is type(value)
-        assert torch.equal(getattr(other, "tensor", other), getattr(value, "tensor", value))
 
 
 @pytest.mark.parametrize("special", SPECIAL)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2_instances import assert_same
 from detectron2_package import require_detectron2
 from torch import Tensor
 
@@ -35,15 +36,6 @@ def boxes_of(*shape: int) -> Tensor:
     angles = (torch.rand(*shape, 1) - 0.5) * 720
     angles.view(-1)[::3] = torch.rand_like(angles.view(-1)[::3]) * 2 + 359
     return torch.cat([centres, sides, angles], -1)
-
-
-def assert_same(actual: Any, expected: Any) -> None:
-    assert actual.image_size == expected.image_size
-    assert actual.get_fields().keys() == expected.get_fields().keys()
-    for name, value in expected.get_fields().items():
-        other = actual.get(name)
-        assert type(other) is type(value)
-        assert torch.equal(getattr(other, "tensor", other), getattr(value, "tensor", value))
 
 
 @pytest.mark.parametrize("count", [0, 30])

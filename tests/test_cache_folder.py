@@ -7,6 +7,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,22 @@ def test_a_project_with_a_folder_of_plans_is_not(tmp_path: Path) -> None:
 def test_a_marker_that_another_process_is_writing_fills_no_folder(tmp_path: Path) -> None:
     (tmp_path / temporary_name()).write_bytes(b"Signature")
     assert put(tmp_path) == tmp_path
+
+
+def test_all_who_make_the_cache_at_once_make_the_same_one(tmp_path: Path) -> None:
+    digests = [f"{number:064x}" for number in range(16)]
+    with ThreadPoolExecutor(8) as pool:
+        for turn in range(20):
+            directory = tmp_path / f"{turn}"
+            puts = [
+                pool.submit(PlanCache(directory).put, EngineKey(digest), b"plan", HEADER)
+                for digest in digests
+            ]
+            for one in puts:
+                one.result()
+            assert cache_folder(directory) == directory
+            assert sorted(entry.digest for entry in entries(directory)) == digests
+            assert {path.name for path in directory.iterdir()} == {"CACHEDIR.TAG", "plans"}
 
 
 def test_nobody_else_may_write_whatever_the_umask(tmp_path: Path) -> None:

@@ -112,8 +112,8 @@ def test_ls_prints_no_escape_codes_and_no_long_texts(tmp_path: Path) -> None:
 
 
 def test_ls_says_which_plan_has_an_odd_header(tmp_path: Path) -> None:
-    odd: Any = replace(HEADER, nodes={"a": 1}, created="\x1b[31m")
-    PlanCache(tmp_path).put(A, b"plan", odd)
+    odd: dict[str, Any] = {"nodes": {"a": 1}, "created": "\x1b[31m"}
+    PlanCache(tmp_path).put(A, b"plan", replace(HEADER, **odd))
     assert "(damaged)" in run(tmp_path, "ls").output
     assert "\x1b" not in run(tmp_path, "ls").output
 

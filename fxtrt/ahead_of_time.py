@@ -27,9 +27,9 @@ from .report.runtime import runtime_rows
 from .settings import Settings
 from .slots import Slot
 from .stitched_call import serve
-from .weights import State, states
+from .weight_states import Snapshot
 
-__all__ = ["Outcome", "assemble", "compile", "outcome_of", "report", "warm_up", "weight_states"]
+__all__ = ["Outcome", "assemble", "compile", "outcome_of", "report", "warm_up", "weights_hold"]
 
 _OUTCOME = "_fxtrt_outcome"
 
@@ -94,11 +94,13 @@ def assemble(captured: Captured, backend: EngineBackend, settings: Settings) -> 
                 part.call,
                 call,
                 None if plan is None else plan.arguments,
+                settings.check_weights,
             )
     compiled = captured.model
     reported = lowered[: len(captured.parts)]
     kept = captured.without_values()
-    outcome = Outcome(reported, kept, whole, backend, weight_states(compiled))
+    snapshot = Snapshot(_weights(compiled), settings.check_weights)
+    outcome = Outcome(reported, kept, whole, backend, snapshot)
     object.__setattr__(compiled, _OUTCOME, outcome)
     return compiled
 
@@ -108,9 +110,14 @@ def outcome_of(model: torch.nn.Module) -> Outcome | None:
     return model.__dict__.get(_OUTCOME)
 
 
-def weight_states(model: torch.nn.Module) -> list[State]:
-    """What changes when a weight or a buffer of the model does."""
-    return states([*model.parameters(), *model.buffers()])
+def weights_hold(model: torch.nn.Module) -> bool:
+    """Whether the weights of a compiled model are still those that it was compiled with."""
+    outcome = outcome_of(model)
+    return outcome is not None and outcome.snapshot.holds(_weights(model))
+
+
+def _weights(model: torch.nn.Module) -> list[torch.Tensor]:
+    return [*model.parameters(), *model.buffers()]
 
 
 def report(
@@ -232,15 +239,15 @@ def _better_than_jit(plan: ComponentPlan) -> str:
 class Outcome:
     """What became of a model's parts.
 
-    lowered: the parts that the report is about.
-    states:  of the weights that the engines hold.
+    lowered:  the parts that the report is about.
+    snapshot: of the weights that the engines hold.
     """
 
     lowered: Sequence[Lowered]
     captured: Captured
     settings: Settings
     backend: EngineBackend
-    states: Sequence[State]
+    snapshot: Snapshot
 
 
 def _total(

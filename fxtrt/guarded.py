@@ -18,7 +18,7 @@ from .errors import FxtrtError
 from .outside import as_graph
 from .relations import SizeRelations
 from .shapes import is_static, size_range
-from .weights import states
+from .weight_states import Snapshot
 
 __all__ = ["GuardedForward"]
 
@@ -44,6 +44,7 @@ class GuardedForward:
         example: Call,
         run: Callable[..., Any],
         arguments: Callable[..., tuple[Any, ...]] | None = None,
+        check_weights: str = "versions",
     ) -> None:
         """Guard `graph`, which was captured from `module` with `example`.
 
@@ -52,6 +53,7 @@ class GuardedForward:
             run: calls the graph.
             arguments: makes the graph's positional arguments of the call's, as in
                 `ComponentPlan`; None takes them as they are.
+            check_weights: as in `Settings`.
         """
         self.graph = graph
         self.run = as_graph(run)
@@ -70,7 +72,7 @@ class GuardedForward:
         self._varying = _varying_integers(graph)
         self._weights = tuple(_weights(module))
         self._tensors = [tensor for _, _, tensor in self._weights]
-        self._states = states(self._tensors)
+        self._snapshot = Snapshot(self._tensors, check_weights)
         self._modules = tuple(child.__dict__ for child in module.modules())
         self._relations = SizeRelations.of(graph)
         self._lock = threading.Lock()
@@ -119,17 +121,19 @@ class GuardedForward:
         current = [owner[name] for owner, name, _ in self._weights]
         if not all(map(operator.is_, current, self._tensors)):
             return f"the weight {self._replaced()!r} was replaced after compiling: compile again"
-        if states(current) != self._states:
-            return f"the weight {self._changed()!r} was changed after compiling: compile again"
+        if not self._snapshot.holds(current):
+            return (
+                f"the weight {self._changed(current)!r} was changed after compiling: compile again"
+            )
         return None
 
     def _replaced(self) -> str:
         pairs = ((name, owner[name] is tensor) for owner, name, tensor in self._weights)
         return next((name for name, is_same in pairs if not is_same), "")
 
-    def _changed(self) -> str:
-        pairs = zip(self._weights, self._states, strict=True)
-        return next((name for (_, name, tensor), at in pairs if states([tensor]) != [at]), "")
+    def _changed(self, current: Sequence[torch.Tensor]) -> str:
+        position = self._snapshot.changed(current)
+        return "" if position is None else self._weights[position][1]
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise FxtrtError(

@@ -117,7 +117,11 @@ def weights_hold(model: torch.nn.Module) -> bool:
 
 
 def _weights(model: torch.nn.Module) -> list[torch.Tensor]:
-    return [*model.parameters(), *model.buffers()]
+    """The weights of a compiled model that are in its engines."""
+    forwards = (module.__dict__.get("forward") for module in model.modules())
+    guards = [forward for forward in forwards if isinstance(forward, GuardedForward)]
+    live = {key for guard in guards for key in guard.live}
+    return [t for t in (*model.parameters(), *model.buffers()) if id(t) not in live]
 
 
 def report(

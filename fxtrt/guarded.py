@@ -18,7 +18,7 @@ from .errors import FxtrtError
 from .outside import as_graph
 from .relations import SizeRelations
 from .shapes import is_static, size_range
-from .weight_states import Snapshot
+from .weight_states import Snapshot, live_weights
 
 __all__ = ["GuardedForward"]
 
@@ -72,7 +72,12 @@ class GuardedForward:
         self._varying = _varying_integers(graph)
         self._weights = tuple(_weights(module))
         self._tensors = [tensor for _, _, tensor in self._weights]
-        self._snapshot = Snapshot(self._tensors, check_weights)
+        self.live = live_weights(graph, self._tensors)
+        self._frozen = [i for i, t in enumerate(self._tensors) if id(t) not in self.live]
+        self._live_at = [
+            (i, t.data_ptr()) for i, t in enumerate(self._tensors) if id(t) in self.live
+        ]
+        self._snapshot = Snapshot([self._tensors[i] for i in self._frozen], check_weights)
         self._modules = tuple(child.__dict__ for child in module.modules())
         self._relations = SizeRelations.of(graph)
         self._lock = threading.Lock()
@@ -121,7 +126,9 @@ class GuardedForward:
         current = [owner[name] for owner, name, _ in self._weights]
         if not all(map(operator.is_, current, self._tensors)):
             return f"the weight {self._replaced()!r} was replaced after compiling: compile again"
-        if not self._snapshot.holds(current):
+        if any(current[i].data_ptr() != at for i, at in self._live_at):
+            return "a weight that the model writes to was replaced after compiling: compile again"
+        if not self._snapshot.holds([current[i] for i in self._frozen]):
             return (
                 f"the weight {self._changed(current)!r} was changed after compiling: compile again"
             )
@@ -132,8 +139,8 @@ class GuardedForward:
         return next((name for name, is_same in pairs if not is_same), "")
 
     def _changed(self, current: Sequence[torch.Tensor]) -> str:
-        position = self._snapshot.changed(current)
-        return "" if position is None else self._weights[position][1]
+        position = self._snapshot.changed([current[i] for i in self._frozen])
+        return "" if position is None else self._weights[self._frozen[position]][1]
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise FxtrtError(

@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+from torch.fx import GraphModule
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
+from .effects import Aliases
 from .forks import renew_after_fork
+from .graph import attribute
 
-__all__ = ["Snapshot", "State", "checksum", "states"]
+__all__ = ["Snapshot", "State", "checksum", "live_weights", "states"]
 
 State = tuple[int, int]
 _VERSION: Callable[[torch.Tensor], int] = operator.attrgetter("_version")
@@ -113,6 +116,18 @@ def states(tensors: Sequence[torch.Tensor]) -> list[State]:
     except RuntimeError:  # Inference tensors have none.
         versions = [-1 if t.is_inference() else t._version for t in tensors]
     return list(zip(map(torch.Tensor.data_ptr, tensors), versions, strict=True))
+
+
+def live_weights(graph: GraphModule, weights: Sequence[torch.Tensor]) -> dict[int, torch.Tensor]:
+    """By their ids, those of a module's weights that its graph writes to, and so never freezes."""
+    aliases = Aliases(graph)
+    written = {
+        attribute(graph, node).untyped_storage()._cdata
+        for node in graph.graph.find_nodes(op="get_attr")
+        if aliases.is_written(node)
+    }
+    dense = [tensor for tensor in weights if tensor.layout == torch.strided]
+    return {id(t): t for t in dense if t.untyped_storage()._cdata in written}
 
 
 def checksum(tensor: torch.Tensor) -> torch.Tensor:

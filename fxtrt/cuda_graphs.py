@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from .engines.base import Engine
+from .forks import ForkLock
 from .slots import Slot, keep_for, one_at_a_time
 
 __all__ = ["CALLS_TO_RECORD", "GraphRunner", "NotRecorded", "Replay"]
@@ -48,7 +48,7 @@ class GraphRunner:
                 a slot, and takes the contexts that the slot has at that time.
         """
         self._function, self._engines = function, tuple(engines)
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._calls: dict[Hashable, int] = {}
         self._of_slot: dict[Slot, OrderedDict[Hashable, Replay]] = {}
         self.failed: dict[Hashable, str] = {}
@@ -80,16 +80,16 @@ class GraphRunner:
         return replay(values)
 
     def _drop_oldest(self, slot: Slot, replays: OrderedDict[Hashable, Replay]) -> None:
-        with one_at_a_time:
+        with one_at_a_time():
             # What is replayed must end before its memory goes.
             torch.cuda.current_stream(slot.device).synchronize()
             key, _ = replays.popitem(last=False)
-        with self._lock:
+        with self._lock():
             # Or more shapes than there may be graphs would drive each other out at every call.
             self._calls[key] = -_PATIENCE
 
     def _is_due(self, key: Hashable) -> bool:
-        with self._lock:
+        with self._lock():
             if len(self._calls) >= _MOST_COUNTED:
                 self._calls.clear()
             count = self._calls[key] = self._calls.get(key, 0) + 1
@@ -102,7 +102,7 @@ class GraphRunner:
             reason = _first_line(error)
         except Exception as error:  # It runs as it is; the report says why.
             reason = self.broken = f"{type(error).__name__}: {_first_line(error)}"
-        with self._lock:
+        with self._lock():
             if len(self.failed) >= _MOST_COUNTED:
                 self.failed.clear()
             first = reason not in self.failed.values()
@@ -131,7 +131,7 @@ class Replay:
         self._last: Any = stream
         try:
             with (
-                one_at_a_time,
+                one_at_a_time(),
                 torch.inference_mode(False),
                 torch.no_grad(),
                 torch.cuda.stream(stream),

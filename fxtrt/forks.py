@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from typing import Protocol
 
-__all__ = ["renew_after_fork"]
+__all__ = ["ForkLock", "renew_after_fork"]
 
 
 class _Renewed(Protocol):
@@ -19,6 +20,21 @@ _RENEWED: weakref.WeakSet[_Renewed] = weakref.WeakSet()
 def renew_after_fork(owner: _Renewed) -> None:
     """Call `owner.after_fork()` in each child of this process, for as long as `owner` lives."""
     _RENEWED.add(owner)
+
+
+class ForkLock:
+    """Gives a lock, to be asked for at each use: `with lock():`; in a forked child it is free."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        renew_after_fork(self)
+
+    def __call__(self) -> threading.Lock:
+        return self._lock
+
+    def after_fork(self) -> None:
+        """Take a lock that nobody holds."""
+        self._lock = threading.Lock()
 
 
 def _renew() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import operator
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -15,6 +14,7 @@ from torch.utils import _pytree as pytree
 from .calls import Call
 from .engines.network import TensorSpec
 from .errors import FxtrtError
+from .forks import ForkLock
 from .outside import as_graph
 from .relations import SizeRelations
 from .shapes import is_static, size_range
@@ -80,7 +80,7 @@ class GuardedForward:
         self._snapshot = Snapshot([self._tensors[i] for i in self._frozen], check_weights)
         self._modules = tuple(child.__dict__ for child in module.modules())
         self._relations = SizeRelations.of(graph)
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         given: tuple[Any, ...] = args
@@ -149,7 +149,7 @@ class GuardedForward:
         )
 
     def _record(self, reason: str) -> None:
-        with self._lock:
+        with self._lock():
             self.fallbacks[reason] = self.fallbacks.get(reason, 0) + 1
             first = self.fallbacks[reason] == 1
         if first:

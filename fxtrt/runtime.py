@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from .cuda_graphs import GraphRunner
 from .engines.base import Engine
+from .forks import ForkLock
 from .shapes import memory_order
 from .size_carriers import Taker
 from .slots import Slot, Slots
@@ -48,7 +48,7 @@ class EngineModule(torch.nn.Module):
         self.fallbacks: dict[str, int] = {}
         self.slots = Slots([] if engine is None else [engine])
         self.graphs: GraphRunner | None = None
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def forward(self, *inputs: torch.Tensor | int) -> Sequence[torch.Tensor]:
         tensors = self.taken(inputs)
@@ -87,7 +87,7 @@ class EngineModule(torch.nn.Module):
         return self.slots.run(lambda slot: self._call(slot, tensors))
 
     def _record(self, reason: str) -> None:
-        with self._lock:
+        with self._lock():
             self.fallbacks[reason] = self.fallbacks.get(reason, 0) + 1
             first = self.fallbacks[reason] == 1
         if first:

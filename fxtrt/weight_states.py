@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from torch.fx import GraphModule
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from .effects import Aliases
-from .forks import renew_after_fork
+from .forks import ForkLock
 from .graph import attribute
 
 __all__ = ["Snapshot", "State", "checksum", "live_weights", "states"]
@@ -79,20 +78,16 @@ class _Steps:
 
     def __init__(self) -> None:
         self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
-        self.after_fork()
-        renew_after_fork(self)
+        self._lock = ForkLock()
         register_optimizer_step_post_hook(self)
 
-    def after_fork(self) -> None:
-        self._lock = threading.Lock()
-
     def watch(self, snapshot: Snapshot) -> None:
-        with self._lock:
+        with self._lock():
             self._snapshots.add(snapshot)
 
     @torch._disable_dynamo  # type: ignore[untyped-decorator]  # torch's
     def __call__(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        with self._lock:
+        with self._lock():
             snapshots = list(self._snapshots)
         if snapshots:
             groups = optimizer.param_groups

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-from .forks import renew_after_fork
+from .forks import ForkLock
 from .weight_states import Snapshot
 
 __all__ = ["FrozenGraph", "freeze", "named_tensors"]
@@ -46,18 +45,13 @@ class FrozenGraph:
         self._gm = gm
         self._compile = compile_frozen
         self._check = check_weights
-        self.after_fork()
-        renew_after_fork(self)
+        self._lock = ForkLock()
         count = len(gm.graph.find_nodes(op="placeholder"))
         self._positions = tuple(weights)
         self._rest = tuple(i for i in range(count) if i not in weights)
         self._weights = dict(weights)
         self._latest: _Frozen | None = None
         self._known: dict[tuple[int, ...], _Frozen] = {}
-
-    def after_fork(self) -> None:
-        """Start with a lock that nobody holds."""
-        self._lock = threading.Lock()
 
     def compile(self) -> None:
         """Compile for the weights that the graph was made with; before the first call."""
@@ -72,7 +66,7 @@ class FrozenGraph:
         return frozen.compiled(*(args[i] for i in self._rest))
 
     def _find(self, weights: Sequence[torch.Tensor]) -> _Frozen:
-        with self._lock:
+        with self._lock():
             frozen = self._known.get(tuple(map(id, weights)))
             if frozen is not None and frozen.fits(weights):
                 return frozen

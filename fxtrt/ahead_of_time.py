@@ -23,7 +23,7 @@ from .parts import Captured, capture_model
 from .records import recorded_coverage
 from .report import Coverage, outside_rows
 from .report.node_times import Lowered, measured
-from .report.runtime import runtime_rows
+from .report.runtime import guard_rows, runtime_rows
 from .settings import Settings
 from .slots import Slot
 from .stitched_call import serve
@@ -151,13 +151,15 @@ def report(
         return _report_jit(model, inputs, measure)
     outcome = outcome_of(model)
     if outcome is not None:
-        lowered = outcome.lowered
-        if not measure:
-            return _total(outcome.captured, lowered, [part.coverage for part in lowered])
-        assert inputs is not None
-        with torch.no_grad():
-            coverages = measured(lowered, partial(model, *inputs))
-        return _total(outcome.captured, lowered, coverages, timed=True)
+        # Before the calls that are made to measure.
+        guards, lowered = guard_rows(model), outcome.lowered
+        coverages: Sequence[Coverage] = [part.coverage for part in lowered]
+        if measure:
+            assert inputs is not None
+            with torch.no_grad():
+                coverages = measured(lowered, partial(model, *inputs))
+        total = _total(outcome.captured, lowered, coverages, timed=measure)
+        return replace(total, guards=guards)
     if inputs is None:
         raise FxtrtError("a model that is not compiled needs example inputs: report(model, inputs)")
     settings = with_planned_components(Settings.of(None, overrides), model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,12 +11,11 @@ from typing import Any
 import torch
 
 from .engines.base import Engine
+from .fallbacks import Fallbacks
 from .forks import ForkLock
 from .slots import Slot, keep_for, one_at_a_time
 
 __all__ = ["CALLS_TO_RECORD", "GraphRunner", "NotRecorded", "Replay"]
-
-log = logging.getLogger(__name__)
 
 CALLS_TO_RECORD = 2
 """The call of a shape at which it is recorded: the first may stay the only one."""
@@ -52,6 +50,7 @@ class GraphRunner:
         self._calls: dict[Hashable, int] = {}
         self._of_slot: dict[Slot, OrderedDict[Hashable, Replay]] = {}
         self.failed: dict[Hashable, str] = {}
+        self._told = Fallbacks("no CUDA graph")
         self.broken: str | None = None
 
     @property
@@ -105,10 +104,8 @@ class GraphRunner:
         with self._lock():
             if len(self.failed) >= _MOST_COUNTED:
                 self.failed.clear()
-            first = reason not in self.failed.values()
             self.failed[key] = reason
-        if first:
-            log.warning("no CUDA graph: %s", reason)
+        self._told.record(reason)
         return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -14,15 +13,13 @@ from torch.utils import _pytree as pytree
 from .calls import Call
 from .engines.network import TensorSpec
 from .errors import FxtrtError
-from .forks import ForkLock
+from .fallbacks import Fallbacks
 from .outside import as_graph
 from .relations import SizeRelations
 from .shapes import is_static, size_range
 from .weight_states import Snapshot, live_weights
 
 __all__ = ["GuardedForward"]
-
-log = logging.getLogger(__name__)
 
 _TRAINING = operator.itemgetter("training")
 
@@ -31,9 +28,10 @@ class GuardedForward:
     """Replaces `module.forward`: runs the compiled graph for inputs like the example's.
 
     Anything else runs the original `forward`: training mode, also of one submodule; other shapes
-    than the graph was captured for; other constants; weights that were changed since. The first
-    time is logged, and `fallbacks` counts them. A module may have several, one for each structure
-    of arguments: what does not fit the last goes to the one before it, and they count together.
+    than the graph was captured for; other constants; weights that were changed since. `fallbacks`
+    counts and logs them, and counts the calls that run as compiled. A module may have several, one
+    for each structure of arguments: what does not fit the last goes to the one before it, and they
+    count together.
     """
 
     def __init__(
@@ -60,8 +58,10 @@ class GuardedForward:
         self._arguments = arguments
         self._original: Callable[..., Any] = module.forward
         before = self._original
-        self.fallbacks: dict[str, int] = (
-            before.fallbacks if isinstance(before, GuardedForward) else {}
+        self.fallbacks: Fallbacks = (
+            before.fallbacks
+            if isinstance(before, GuardedForward)
+            else Fallbacks(f"{type(module).__name__} runs in PyTorch")
         )
         self._module = module
         self._specs = tuple(specs)
@@ -80,7 +80,6 @@ class GuardedForward:
         self._snapshot = Snapshot([self._tensors[i] for i in self._frozen], check_weights)
         self._modules = tuple(child.__dict__ for child in module.modules())
         self._relations = SizeRelations.of(graph)
-        self._lock = ForkLock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         given: tuple[Any, ...] = args
@@ -89,12 +88,15 @@ class GuardedForward:
             try:
                 given = self._arguments(*args)
             except Exception as error:  # A plan's function meets whatever the caller passed.
-                reason = f"the arguments are of another form than the example's: {error!r}"
+                reason = (
+                    f"the arguments are of another form than the example's: {type(error).__name__}"
+                )
         reason = reason or self._unfit(given, kwargs)
         if reason is None:
+            self.fallbacks.count_compiled()
             return self.run(*given, **kwargs)
         if not isinstance(self._original, GuardedForward):
-            self._record(reason)
+            self.fallbacks.record(reason)
         return self._original(*args, **kwargs)
 
     def _unfit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
@@ -117,10 +119,10 @@ class GuardedForward:
             elif i in self._varying and type(leaf) is int:
                 low, high = self._varying[i]
                 if leaf < low or (high is not None and leaf > high):
-                    return f"an argument is {leaf}, the graph was captured for {low} to {high}"
+                    return f"an int argument is not from {low} to {high}, as the graph was captured"
                 sized.append(leaf)
             elif (type(leaf), leaf) != constant:
-                return f"an argument is {leaf!r}, in the example it was {constant[1]!r}"
+                return _difference(leaf, constant[0])
         if self._relations is not None and not self._relations.hold(sized):
             return "the graph was captured for other relations between the inputs' sizes"
         current = [owner[name] for owner, name, _ in self._weights]
@@ -148,12 +150,12 @@ class GuardedForward:
             "that it was compiled from"
         )
 
-    def _record(self, reason: str) -> None:
-        with self._lock():
-            self.fallbacks[reason] = self.fallbacks.get(reason, 0) + 1
-            first = self.fallbacks[reason] == 1
-        if first:
-            log.warning("%s runs in PyTorch: %s", type(self._module).__name__, reason)
+
+def _difference(leaf: Any, kind: type) -> str:
+    """How an argument differs from the example's, without the values."""
+    if type(leaf) is kind:
+        return f"an argument of type {kind.__name__} has another value than in the example"
+    return f"an argument is {type(leaf).__name__}, in the example it was {kind.__name__}"
 
 
 def _varying_integers(graph: GraphModule) -> dict[int, tuple[int, int | None]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+from torch._compile import _disable_dynamo
 from torch.fx import GraphModule
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
@@ -85,7 +86,7 @@ class _Steps:
         with self._lock():
             self._snapshots.add(snapshot)
 
-    @torch._disable_dynamo  # type: ignore[untyped-decorator]  # torch's
+    @_disable_dynamo
     def __call__(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         with self._lock():
             snapshots = list(self._snapshots)

@@ -7,6 +7,7 @@ import gc
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,11 +32,11 @@ def make() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3), nn.Sigmoid()).eval()
 
 
-def ahead_of_time(model: nn.Module, **options: object) -> nn.Module:
+def ahead_of_time(model: nn.Module, **options: Any) -> nn.Module:
     return fxtrt.compile(model, (X,), engine="reference", **options)
 
 
-def just_in_time(model: nn.Module, **options: object) -> nn.Module:
+def just_in_time(model: nn.Module, **options: Any) -> nn.Module:
     options = {"engine": "reference", **options}
     compiled: nn.Module = torch.compile(model, backend="fxtrt", options=options)  # type: ignore[arg-type, assignment]  # torch names the types of inductor's options only
     return compiled

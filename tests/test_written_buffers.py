@@ -14,10 +14,16 @@ from torch import nn
 import fxtrt
 
 
+Step = Callable[["Model", torch.Tensor], torch.Tensor]
+
+
 class Model(nn.Module):
     """A layer, and state that a `step` reads and writes."""
 
-    def __init__(self, step: Callable[[Any, torch.Tensor], torch.Tensor]) -> None:
+    calls: torch.Tensor
+    memory: torch.Tensor
+
+    def __init__(self, step: Step) -> None:
         super().__init__()
         self.step = step
         self.layer = nn.Linear(4, 4)
@@ -29,36 +35,36 @@ class Model(nn.Module):
         return self.step(self, torch.relu(self.layer(x))) + 1
 
 
-def count(model: Any, y: torch.Tensor) -> torch.Tensor:
+def count(model: Model, y: torch.Tensor) -> torch.Tensor:
     model.calls += 1
     return y * model.calls
 
 
-def assign(model: Any, y: torch.Tensor) -> torch.Tensor:
+def assign(model: Model, y: torch.Tensor) -> torch.Tensor:
     model.memory = model.memory + y
     return y * model.memory
 
 
-def read_then_write(model: Any, y: torch.Tensor) -> torch.Tensor:
+def read_then_write(model: Model, y: torch.Tensor) -> torch.Tensor:
     z = y + model.memory * 2
     model.memory.copy_(z.sigmoid())
     return z
 
 
-def write_a_row(model: Any, y: torch.Tensor) -> torch.Tensor:
+def write_a_row(model: Model, y: torch.Tensor) -> torch.Tensor:
     model.memory[1] = y[0] + model.memory[0]
     model.memory[0] += 1
     return y * model.memory.sum(0)
 
 
-def write_twice(model: Any, y: torch.Tensor) -> torch.Tensor:
+def write_twice(model: Model, y: torch.Tensor) -> torch.Tensor:
     model.memory.add_(1)
     z = y * model.memory
     model.memory.mul_(z.mean())
     return z - model.memory
 
 
-def scale_a_kernel(model: Any, y: torch.Tensor) -> torch.Tensor:
+def scale_a_kernel(model: Model, y: torch.Tensor) -> torch.Tensor:
     model.conv.weight.mul_(1.25)
     z: torch.Tensor = model.conv(y[None])[0]
     return z
@@ -67,7 +73,7 @@ def scale_a_kernel(model: Any, y: torch.Tensor) -> torch.Tensor:
 STEPS = [count, assign, read_then_write, write_a_row, write_twice, scale_a_kernel]
 
 
-def make(step: Callable[[Any, torch.Tensor], torch.Tensor]) -> Model:
+def make(step: Step) -> Model:
     torch.manual_seed(0)
     return Model(step).eval().requires_grad_(requires_grad=False)
 
@@ -85,9 +91,7 @@ def just_in_time(model: nn.Module, x: torch.Tensor) -> nn.Module:
 
 @pytest.mark.parametrize("compiled", [ahead_of_time, just_in_time])
 @pytest.mark.parametrize("step", STEPS)
-def test_every_call_is_right_and_compiled(
-    step: Callable[[Any, torch.Tensor], torch.Tensor], compiled: Callable[..., nn.Module]
-) -> None:
+def test_every_call_is_right_and_compiled(step: Step, compiled: Callable[..., nn.Module]) -> None:
     eager, model = make(step), make(step)
     inputs = [torch.randn(2, 4) for _ in range(5)]
     with torch.no_grad():

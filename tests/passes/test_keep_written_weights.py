@@ -14,6 +14,9 @@ from fxtrt.passes import keep_written_weights
 class Mean(nn.Module):
     """A running mean, with a weight that stays."""
 
+    mean: torch.Tensor
+    scale: torch.Tensor
+
     def __init__(self, writes: bool) -> None:
         super().__init__()
         self.writes = writes

@@ -38,7 +38,7 @@ def ahead_of_time(model: nn.Module, **options: Any) -> nn.Module:
 
 def just_in_time(model: nn.Module, **options: Any) -> nn.Module:
     options = {"engine": "reference", **options}
-    compiled: nn.Module = torch.compile(model, backend="fxtrt", options=options)  # type: ignore[arg-type, assignment]  # torch names the types of inductor's options only
+    compiled: nn.Module = torch.compile(model, backend="fxtrt", options=options)  # type: ignore[assignment]  # of a module, a module
     return compiled
 
 
@@ -90,7 +90,7 @@ def test_a_step_with_a_flat_parameter() -> None:
 
 def test_a_step_with_other_weights_changes_nothing() -> None:
     model, other = make(), make()
-    frozen = nn.Parameter(model[0].weight.detach(), requires_grad=False)
+    frozen = nn.Parameter(next(model.parameters()).detach(), requires_grad=False)
     snapshot = Snapshot(list(model.parameters()))
     optimizer = torch.optim.SGD([*other.parameters(), frozen], lr=0.1, fused=True)
     step(optimizer, other)
@@ -113,7 +113,7 @@ OUTSIDE: dict[str, Write] = {
     "NumPy": lambda layer: layer.weight.detach().numpy().__imul__(-2),
     "data": lambda layer: layer.weight.data.mul_(-2),
     "memory": lambda layer: torch.frombuffer(
-        memoryview(layer.weight.detach().numpy()), dtype=torch.float32
+        layer.weight.detach().numpy(), dtype=torch.float32
     ).mul_(-2),
     "fused kernel": lambda layer: torch._fused_sgd_(
         [layer.weight], [torch.ones_like(layer.weight)], [], weight_decay=0.0, momentum=0.0,
@@ -134,8 +134,8 @@ def test_a_checksum_sees_writes_from_outside(name: str, compiled: Callable[..., 
 
 def test_shared_memory_is_seen_by_a_checksum() -> None:
     model = make().share_memory()
-    shared = model[0].weight.untyped_storage()
-    other = torch.empty(0, dtype=torch.float32).set_(shared, 0, (32,), (1,))  # type: ignore[call-overload]  # as a second process maps it
+    shared = next(model.parameters()).untyped_storage()
+    other = torch.empty(0, dtype=torch.float32).set_(shared, 0, (32,), (1,))
     with torch.no_grad():
         fast = ahead_of_time(model, check_weights="contents")
         assert_follows(model, fast, lambda: other.mul_(-2))

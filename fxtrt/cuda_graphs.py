@@ -169,13 +169,10 @@ def _capture(
 ) -> tuple[torch.cuda.CUDAGraph, list[Any]]:
     graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
     # Other threads may go on asking for memory meanwhile.
-    graph.capture_begin(pool=pool, capture_error_mode="thread_local")
     try:
+        # In here: an exception that arrives right after it would leave the stream recording.
+        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
         outputs = list(function(*inputs))
-    except BaseException:
-        _abandon(graph, pool)
-        raise
-    try:
         graph.capture_end()
     except BaseException:
         _abandon(graph, pool)
@@ -203,8 +200,8 @@ def _abandon(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
 def _no_garbage_collection() -> Iterator[None]:
     """An engine or a graph that goes away calls CUDA, which would end the recording."""
     enabled = gc.isenabled()
-    gc.disable()
     try:
+        gc.disable()
         yield
     finally:
         if enabled:

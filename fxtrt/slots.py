@@ -271,7 +271,8 @@ class Slots:
 
     def _grant(self, loan: Loan, caller: int, capturing: bool) -> None:
         """Give a call whose turn it is a slot, or the right to make one; else let it wait."""
-        self._waiting = [known for known in self._waiting if known() is not None]
+        if self._waiting:
+            self._waiting = [known for known in self._waiting if known() is not None]
         if not self._waiting or self._waiting[0]() is loan:
             slot = self._pick(caller, capturing)
             if slot is not None:
@@ -296,9 +297,8 @@ class Slots:
         loan.slot = slot
 
     def _let_make(self, loan: Loan) -> None:
-        self._makers = [known for known in self._makers if _makes(known)]
-        if self.made + len(self._makers) < self.most:
-            self._makers.append(weakref.ref(loan))
+        if self._have() < self.most:
+            self._makers = [*filter(_makes, self._makers), weakref.ref(loan)]
             loan.makes = True
 
     def _pick(self, caller: int, capturing: bool) -> Slot | None:
@@ -306,12 +306,22 @@ class Slots:
 
         None where another one can still be made, or none is free.
         """
-        free = [slot for slot in self._all if slot.is_free]
-        same = [slot for slot in free if capturing or slot.caller == caller]
-        if same or not free:
-            return max(same, key=_moment, default=None)
-        made = self.made + sum(map(_makes, self._makers))
-        return min(free, key=_moment) if made >= self.most else None
+        same: Slot | None = None
+        oldest: Slot | None = None
+        for slot in self._all:
+            if not slot.is_free:
+                continue
+            if capturing or slot.caller == caller:
+                same = slot if same is None or slot.returned > same.returned else same
+            elif oldest is None or slot.returned < oldest.returned:
+                oldest = slot
+        if same is not None or oldest is None:
+            return same
+        return None if self._have() < self.most else oldest
+
+    def _have(self) -> int:
+        """The slots that there are, and those that are being made."""
+        return self.made + sum(map(_makes, self._makers))
 
     def _make(self, loan: Loan) -> None:
         """A new slot for a call that may make one; none where memory allows no more."""
@@ -321,7 +331,7 @@ class Slots:
         except BaseException as error:
             with self._lock():
                 loan.makes = False
-                others = self.made + sum(map(_makes, self._makers))
+                others = self._have()
                 limited = others > 0 and isinstance(
                     error, (EngineError, torch.cuda.OutOfMemoryError)
                 )
@@ -364,18 +374,17 @@ class Slots:
         self._wake()
 
     def _wake(self) -> None:
-        first = next((loan for known in self._waiting if (loan := known()) is not None), None)
-        if first is not None and first.turn is not None and first.turn.locked():
-            first.turn.release()
+        for known in self._waiting:
+            first = known()
+            if first is not None:
+                if first.turn is not None and first.turn.locked():
+                    first.turn.release()
+                return
 
 
 def _makes(known: weakref.ref[Loan]) -> bool:
     loan = known()
     return loan is not None and loan.makes
-
-
-def _moment(slot: Slot) -> int:
-    return slot.returned
 
 
 def scratch_bytes(engines: Sequence[Engine]) -> int:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from gpu_model import FakeEvent, FakeGpu, FakeStream
 from test_slots import FakeEngine
 
 import fxtrt
+from fxtrt import cuda_graphs
 from fxtrt.errors import SlotTimeout
 from fxtrt.slots import Slot, Slots
 
@@ -205,6 +207,31 @@ def test_work_that_was_not_marked_is_waited_for(monkeypatch: pytest.MonkeyPatch)
         for _ in range(2):
             slots.run(lambda slot: None)
     assert waits == [slots.device]
+
+
+@pytest.mark.parametrize("at", ["capture_begin", "work", "capture_end"])
+def test_an_interrupted_recording_ends(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its stream would go on recording, and every later call in the slot would fail."""
+    done: list[str] = []
+
+    def step(name: str) -> Callable[..., list[object]]:
+        def run(*args: object, **kwargs: object) -> list[object]:
+            done.append(name)
+            if name == at:
+                raise Interrupt
+            return []
+
+        return run
+
+    graph = SimpleNamespace(capture_begin=step("capture_begin"), capture_end=step("capture_end"))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
+    abandoned: list[object] = []
+    monkeypatch.setattr(cuda_graphs, "_abandon", lambda *args: abandoned.extend(args))
+    with pytest.raises(Interrupt):
+        cuda_graphs._capture(step("work"), [])
+    assert done[-1] == at
+    assert abandoned == [graph, "pool"]
 
 
 def in_child(call: Callable[[], bool]) -> int:

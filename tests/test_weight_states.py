@@ -132,6 +132,13 @@ def test_a_checksum_sees_writes_from_outside(name: str, compiled: Callable[..., 
         assert_follows(model, fast, lambda: OUTSIDE[name](model[0]))  # type: ignore[arg-type]  # a Linear
 
 
+def test_weights_that_have_no_versions() -> None:
+    with torch.inference_mode():
+        model = make()
+        fast = ahead_of_time(model, check_weights="contents")
+        assert_follows(model, fast, lambda: model[0].bias.add_(0.5))  # type: ignore[operator, union-attr]  # a Linear's
+
+
 def test_shared_memory_is_seen_by_a_checksum() -> None:
     model = make().share_memory()
     shared = next(model.parameters()).untyped_storage()

@@ -107,6 +107,16 @@ def test_every_call_is_right_and_compiled(step: Step, compiled: Callable[..., nn
         assert fast.forward.fallbacks == {}  # type: ignore[attr-defined]  # a GuardedForward
 
 
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_grad_modes(mode: Callable[[], Any]) -> None:
+    eager, fast = make(read_then_write), ahead_of_time(make(read_then_write), torch.randn(2, 4))
+    with mode():
+        for _ in range(3):
+            x = torch.randn(2, 4)
+            torch.testing.assert_close(fast(x), eager(x))
+    assert fast.forward.fallbacks == {}  # type: ignore[attr-defined]  # a GuardedForward
+
+
 def test_what_the_caller_writes_between_calls_counts() -> None:
     eager, x = make(read_then_write), torch.randn(2, 4)
     fast = ahead_of_time(make(read_then_write), x)

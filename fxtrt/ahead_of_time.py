@@ -23,13 +23,13 @@ from .parts import Captured, capture_model
 from .records import recorded_coverage
 from .report import Coverage, outside_rows
 from .report.node_times import Lowered, measured
-from .report.runtime import runtime_rows
+from .report.runtime import guard_rows, runtime_rows
 from .settings import Settings
 from .slots import Slot
 from .stitched_call import serve
-from .weights import State, states
+from .weight_states import Snapshot
 
-__all__ = ["Outcome", "assemble", "compile", "outcome_of", "report", "warm_up", "weight_states"]
+__all__ = ["Outcome", "assemble", "compile", "outcome_of", "report", "warm_up", "weights_hold"]
 
 _OUTCOME = "_fxtrt_outcome"
 
@@ -94,11 +94,13 @@ def assemble(captured: Captured, backend: EngineBackend, settings: Settings) -> 
                 part.call,
                 call,
                 None if plan is None else plan.arguments,
+                settings.check_weights,
             )
     compiled = captured.model
     reported = lowered[: len(captured.parts)]
     kept = captured.without_values()
-    outcome = Outcome(reported, kept, whole, backend, weight_states(compiled))
+    snapshot = Snapshot(_weights(compiled), settings.check_weights)
+    outcome = Outcome(reported, kept, whole, backend, snapshot)
     object.__setattr__(compiled, _OUTCOME, outcome)
     return compiled
 
@@ -108,9 +110,18 @@ def outcome_of(model: torch.nn.Module) -> Outcome | None:
     return model.__dict__.get(_OUTCOME)
 
 
-def weight_states(model: torch.nn.Module) -> list[State]:
-    """What changes when a weight or a buffer of the model does."""
-    return states([*model.parameters(), *model.buffers()])
+def weights_hold(model: torch.nn.Module) -> bool:
+    """Whether the weights of a compiled model are still those that it was compiled with."""
+    outcome = outcome_of(model)
+    return outcome is not None and outcome.snapshot.holds(_weights(model))
+
+
+def _weights(model: torch.nn.Module) -> list[torch.Tensor]:
+    """The weights of a compiled model that are in its engines."""
+    forwards = (module.__dict__.get("forward") for module in model.modules())
+    guards = [forward for forward in forwards if isinstance(forward, GuardedForward)]
+    live = {key for guard in guards for key in guard.live}
+    return [t for t in (*model.parameters(), *model.buffers()) if id(t) not in live]
 
 
 def report(
@@ -140,13 +151,15 @@ def report(
         return _report_jit(model, inputs, measure)
     outcome = outcome_of(model)
     if outcome is not None:
-        lowered = outcome.lowered
-        if not measure:
-            return _total(outcome.captured, lowered, [part.coverage for part in lowered])
-        assert inputs is not None
-        with torch.no_grad():
-            coverages = measured(lowered, partial(model, *inputs))
-        return _total(outcome.captured, lowered, coverages, timed=True)
+        # Before the calls that are made to measure.
+        guards, lowered = guard_rows(model), outcome.lowered
+        coverages: Sequence[Coverage] = [part.coverage for part in lowered]
+        if measure:
+            assert inputs is not None
+            with torch.no_grad():
+                coverages = measured(lowered, partial(model, *inputs))
+        total = _total(outcome.captured, lowered, coverages, timed=measure)
+        return replace(total, guards=guards)
     if inputs is None:
         raise FxtrtError("a model that is not compiled needs example inputs: report(model, inputs)")
     settings = with_planned_components(Settings.of(None, overrides), model)
@@ -232,15 +245,15 @@ def _better_than_jit(plan: ComponentPlan) -> str:
 class Outcome:
     """What became of a model's parts.
 
-    lowered: the parts that the report is about.
-    states:  of the weights that the engines hold.
+    lowered:  the parts that the report is about.
+    snapshot: of the weights that the engines hold.
     """
 
     lowered: Sequence[Lowered]
     captured: Captured
     settings: Settings
     backend: EngineBackend
-    states: Sequence[State]
+    snapshot: Snapshot
 
 
 def _total(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-from .ahead_of_time import assemble, outcome_of, report, weight_states
+from .ahead_of_time import assemble, outcome_of, report, weights_hold
 from .artifact_file import ArtifactFile, write_artifact
 from .backend import bound
 from .cache import PlanCache
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 _OF_THE_MACHINE = ("cache_dir", "cache_limit_bytes", "cache_trust")
 _OF_THE_CAPTURE = ("other_sizes", "most_images", "max_growth", "fuel")
-_OF_SERVING = (*_OF_THE_MACHINE, "slots", "slot_timeout", "cuda_graphs")
+_OF_SERVING = (*_OF_THE_MACHINE, "check_weights", "slots", "slot_timeout", "cuda_graphs")
 """Fields of `Settings` that change no engine."""
 
 
@@ -64,7 +64,7 @@ def save(compiled: torch.nn.Module, path: str | os.PathLike[str]) -> None:
     captured, settings = outcome.captured, outcome.settings
     if settings.fuel is not None:
         raise ArtifactError("fuel is for finding faults: compile without it to save the model")
-    if weight_states(compiled) != list(outcome.states):
+    if not weights_hold(compiled):
         raise ArtifactError("a weight was changed after compiling: compile again, then save")
     parts, contents, cached = [], dict[str, bytes](), dict[str, Path]()
     for number, part in enumerate([*captured.parts, *captured.others]):

@@ -103,7 +103,7 @@ def compile_graph(
         parts = [Lowered(graph_rejection(gm, reason), None)]
     else:
         try:
-            compiled = capture_dynamo(gm, example_inputs, compile_aten)
+            compiled = capture_dynamo(gm, example_inputs, compile_aten, settings.check_weights)
         except CaptureError as error:
             log.warning("a graph stays in PyTorch: %s", error)
             parts = [Lowered(graph_rejection(gm, Rejection("capture", str(error))), None)]

@@ -73,6 +73,7 @@ def capture_dynamo(
     gm: GraphModule,
     example_inputs: Sequence[Any],
     compile_aten: Callable[[GraphModule], Callable[..., Any]],
+    check_weights: str = "versions",
 ) -> Callable[..., Any]:
     """Lower the graph that Dynamo hands to a backend, and compile it with `compile_aten`.
 
@@ -83,6 +84,7 @@ def capture_dynamo(
         gm, example_inputs: as Dynamo passes them; parameters and buffers are among the inputs.
         compile_aten: gets the functional ATen graph, weights as `get_attr`, and gives a callable
             of the remaining inputs that returns a tuple.
+        check_weights: as in `Settings`.
 
     Raises:
         CaptureError: AOTAutograd could not lower the graph.
@@ -105,7 +107,7 @@ def capture_dynamo(
         if wants_gradients:
             _require_no_training(aten_gm, bool(static & written))
         weights = {i: values[i] for i in sorted(static - written - returned)}
-        frozen.append(FrozenGraph(aten_gm, weights, compile_aten))
+        frozen.append(FrozenGraph(aten_gm, weights, compile_aten, check_weights))
         return frozen[-1]
 
     compiled = _lower(gm, example_inputs, keep)

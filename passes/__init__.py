@@ -2,6 +2,7 @@
 
 `drop_assertions`        first: a check reads values in the middle of the graph, and would keep
                          alive, or keep shared, what the later passes could remove.
+`keep_written_weights`   before all that takes weights for constants.
 `drop_identities`        brings a convolution next to its batch norm, and weights next to their use.
 `fold_constants`         reduces a frozen batch norm to a product and a sum with weights.
 `fold_batch_norm`        needs batch norms whole, and constants as weights.
@@ -20,6 +21,7 @@ from .drop_dead_code import drop_dead_code
 from .drop_identities import drop_identities
 from .fold_batch_norm import fold_batch_norm
 from .fold_constants import fold_constants
+from .keep_written_weights import keep_written_weights
 
 __all__ = [
     "DEFAULT_PASSES",
@@ -29,10 +31,12 @@ __all__ = [
     "drop_identities",
     "fold_batch_norm",
     "fold_constants",
+    "keep_written_weights",
 ]
 
 DEFAULT_PASSES = (
     drop_assertions,
+    keep_written_weights,
     drop_identities,
     fold_constants,
     fold_batch_norm,

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..build import BuildInfo
 from ..errors import ReportError
-from .coverage import ClusterRow, Coverage, Fallback, GraphBreak, RejectionRow, RuntimeRow
+from .coverage import ClusterRow, Coverage, Fallback, GraphBreak, GuardRow, RejectionRow, RuntimeRow
 from .picture import Picture, PictureNode
 
 __all__ = ["VERSION", "from_json", "to_json"]
@@ -64,6 +64,7 @@ def _coverage(value: dict[str, Any]) -> Coverage:
         pictures=tuple(_picture(picture) for picture in value["pictures"]),
         runtime=tuple(_runtime(row) for row in value.get("runtime", ())),
         capture=tuple(value.get("capture", ())),
+        guards=tuple(_guard(row) for row in value.get("guards", ())),
     )
 
 
@@ -73,6 +74,11 @@ def _runtime(row: dict[str, Any]) -> RuntimeRow:
         "fallbacks": tuple(Fallback(**fallback) for fallback in row["fallbacks"]),
     }
     return RuntimeRow(**(row | changed))
+
+
+def _guard(row: dict[str, Any]) -> GuardRow:
+    reasons = tuple((reason, calls) for reason, calls in row["reasons"])
+    return GuardRow(**(row | {"reasons": reasons}))
 
 
 def _cluster(row: dict[str, Any]) -> ClusterRow:

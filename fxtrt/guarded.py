@@ -19,6 +19,7 @@ from .outside import as_graph
 from .relations import SizeRelations
 from .shapes import is_static, size_range
 from .weights import states
+from .writes import Writes
 
 __all__ = ["GuardedForward"]
 
@@ -73,6 +74,7 @@ class GuardedForward:
         self._states = states(self._tensors)
         self._modules = tuple(child.__dict__ for child in module.modules())
         self._relations = SizeRelations.of(graph)
+        self._writes = Writes.of(graph, self._tensors)
         self._lock = threading.Lock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -116,6 +118,8 @@ class GuardedForward:
                 return f"an argument is {leaf!r}, in the example it was {constant[1]!r}"
         if self._relations is not None and not self._relations.hold(sized):
             return "the graph was captured for other relations between the inputs' sizes"
+        if self._writes is not None and (reason := self._writes.conflict(leaves)):
+            return reason
         current = [owner[name] for owner, name, _ in self._weights]
         if not all(map(operator.is_, current, self._tensors)):
             return f"the weight {self._replaced()!r} was replaced after compiling: compile again"

@@ -141,6 +141,7 @@ def report(
         raise FxtrtError("to measure needs example inputs: report(model, inputs, measure=True)")
     if isinstance(model, torch._dynamo.OptimizedModule):
         return _report_jit(model, inputs, measure)
+    require_module(model)
     outcome = outcome_of(model)
     if outcome is not None:
         lowered = outcome.lowered
@@ -152,7 +153,6 @@ def report(
         return _total(outcome.captured, lowered, coverages, timed=True)
     if inputs is None:
         raise FxtrtError("a model that is not compiled needs example inputs: report(model, inputs)")
-    require_module(model)
     settings = with_planned_components(Settings.of(None, overrides), model)
     return _report_plain(model, inputs, measure, settings)
 

@@ -39,3 +39,4 @@ def announced(doing: str, patience: float = _PATIENCE_SECONDS) -> Iterator[None]
         yield
     finally:
         timer.cancel()
+        timer.join()

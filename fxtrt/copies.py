@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils import _pytree as pytree
 
-__all__ = ["copied", "distinct", "memory_of"]
+__all__ = ["clone_storage", "copied", "distinct", "memory_of"]
 
 T = TypeVar("T")
 
@@ -58,6 +58,12 @@ def memory_of(tensor: torch.Tensor) -> tuple[int, int] | None:
     return (start, start + size) if start and size else None
 
 
+def clone_storage(storage: torch.UntypedStorage) -> torch.UntypedStorage:
+    """The same bytes in other memory of the same device."""
+    clone: torch.UntypedStorage = storage.clone()  # type: ignore[no-untyped-call]  # torch's
+    return clone
+
+
 def _map(function: Any, values: T) -> T:
     result: T = pytree.tree_map_only(torch.Tensor, function, values)
     return result
@@ -74,7 +80,7 @@ def _copy(tensor: torch.Tensor, storages: dict[int, torch.UntypedStorage]) -> to
     if memory is None or not is_plain or tensor.is_conj() or tensor.is_neg():
         return tensor.detach().clone()
     if memory[0] not in storages:
-        storages[memory[0]] = tensor.untyped_storage().clone()
+        storages[memory[0]] = clone_storage(tensor.untyped_storage())
     empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
     place = tensor.storage_offset(), tensor.shape, tensor.stride()
     return empty.set_(storages[memory[0]], *place)

@@ -102,8 +102,9 @@ def _hinted_from_one(
         fake = fake_of.get(id(value))
         if not isinstance(fake, torch.Tensor) or not isinstance(shape, (dict, list, tuple)):
             return
+        sizes: Sequence[Size] = fake.shape
         for dim, wanted in shape.items() if isinstance(shape, dict) else enumerate(shape):
-            low, size = getattr(wanted, "min", None), fake.shape[dim]
+            low, size = getattr(wanted, "min", None), sizes[dim]
             if low is not None and low < 2 and isinstance(size, torch.SymInt):
                 found.add(size.node.expr)
 

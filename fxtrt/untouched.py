@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from .attributes import Attributes
-from .copies import memory_of
+from .copies import clone_storage, memory_of
 from .reachable import reachable
 
 __all__ = ["untouched", "untouched_modes"]
@@ -42,7 +42,8 @@ def untouched(*roots: Any) -> Iterator[None]:
 def untouched_modes() -> Iterator[None]:
     """Undo what the block changes of random states and of the grad mode."""
     gradients, python, numpy = torch.is_grad_enabled(), random.getstate(), np.random.get_state()
-    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    has_gpus = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's
+    gpus = range(torch.cuda.device_count()) if has_gpus else ()
     try:
         with torch.random.fork_rng(gpus):
             yield
@@ -103,7 +104,10 @@ class _Tensor:
 
 def _on_host(storage: torch.UntypedStorage) -> torch.UntypedStorage:
     """A copy that takes no memory of the GPU's."""
-    return storage.clone() if storage.device.type == "cpu" else storage.cpu()
+    if storage.device.type == "cpu":
+        return clone_storage(storage)
+    copy: torch.UntypedStorage = storage.cpu()  # type: ignore[no-untyped-call]  # torch's
+    return copy
 
 
 def _bytes(storage: torch.UntypedStorage) -> torch.Tensor:

@@ -32,7 +32,8 @@ class Stateful(nn.Module):
 class Counts(Stateful):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.count += 1
-        return self.linear(x) + self.count
+        y: torch.Tensor = self.linear(x)
+        return y + self.count
 
 
 class First(Stateful):
@@ -54,7 +55,8 @@ class Averages(Stateful):
 class CountsDeep(Stateful):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.stats["steps"][0] += 1
-        return self.linear(x) * self.stats["steps"][0]
+        y: torch.Tensor = self.linear(x)
+        return y * self.stats["steps"][0]
 
 
 @pytest.mark.parametrize("kind", [Counts, First, Averages, CountsDeep])
@@ -75,7 +77,8 @@ class Remembers(Stateful):
         self.count += 1
         self.mean = x.mean(0)
         self.stats["steps"].append(x.shape[0])
-        return self.linear(x).relu().sigmoid()
+        y: torch.Tensor = self.linear(x)
+        return y.relu().sigmoid()
 
 
 class Writes(Stateful):
@@ -93,7 +96,8 @@ class Writes(Stateful):
         self.count += 1
         self.calls.add_(1)
         self.total = self.total + 2
-        return self.linear(x).relu() + self.calls + self.total
+        y: torch.Tensor = self.linear(x)
+        return y.relu() + self.calls + self.total
 
 
 @pytest.mark.parametrize("kind", [Remembers, Writes])

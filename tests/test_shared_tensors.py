@@ -36,7 +36,8 @@ class Pair(nn.Module):
 class InContainers(nn.Module):
     def forward(self, values: dict[str, Any]) -> torch.Tensor:
         first, second = values["list"]
-        return first.relu() - 2 * second + 3 * values["tensor"].sigmoid()
+        result: torch.Tensor = first.relu() - 2 * second + 3 * values["tensor"].sigmoid()
+        return result
 
 
 def same() -> tuple[torch.Tensor, torch.Tensor]:

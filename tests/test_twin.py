@@ -26,6 +26,10 @@ def linear() -> nn.Module:
     return nn.Linear(4, 4).eval()
 
 
+def jitted() -> Any:
+    return torch.compile(linear())
+
+
 def scripted() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
@@ -38,7 +42,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "lambda": (lambda: lambda x: x, "of type function: call it in the forward of a module"),
     "class": (lambda: nn.ReLU, "is a class"),
     "compiled child": (
-        lambda: nn.Sequential(torch.compile(linear())).eval(),
+        lambda: nn.Sequential(jitted()).eval(),
         r"^0 \(OptimizedModule\) was compiled by torch.compile already: .* attribute _orig_mod",
     ),
     "script": (scripted, r"^the model \(RecursiveScriptModule\) is a ScriptModule"),
@@ -64,7 +68,7 @@ def test_what_is_refused_says_what_to_do(name: str, entry: str) -> None:
 
 def test_a_model_of_torch_compile_is_refused() -> None:
     with pytest.raises(CaptureError, match=r"the model \(OptimizedModule\) .* _orig_mod"):
-        fxtrt.compile(torch.compile(linear()), (X,), engine="reference")
+        fxtrt.compile(jitted(), (X,), engine="reference")
 
 
 def test_a_module_that_was_compiled_in_place_works() -> None:
@@ -83,7 +87,8 @@ class Holds(nn.Module):
         self.value = value
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layer(x).relu()
+        y: torch.Tensor = self.layer(x)
+        return y.relu()
 
 
 def check_works(model: nn.Module) -> Any:

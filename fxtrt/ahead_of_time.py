@@ -27,6 +27,8 @@ from .report.runtime import guard_rows, runtime_rows
 from .settings import Settings
 from .slots import Slot
 from .stitched_call import serve
+from .twin import require_module
+from .untouched import untouched
 from .weight_states import Snapshot
 
 __all__ = ["Outcome", "assemble", "compile", "outcome_of", "report", "warm_up", "weights_hold"]
@@ -65,6 +67,7 @@ def compile(
     Raises:
         SettingsError, CaptureError, EngineUnavailable: with the way out.
     """
+    require_module(model)
     settings = with_planned_components(Settings.of(settings, overrides), model)
     backend = select(settings.engine)
     captured = capture_model(model, inputs, dynamic_shapes, settings, more_inputs)
@@ -149,6 +152,7 @@ def report(
         raise FxtrtError("to measure needs example inputs: report(model, inputs, measure=True)")
     if isinstance(model, torch._dynamo.OptimizedModule):
         return _report_jit(model, inputs, measure)
+    require_module(model)
     outcome = outcome_of(model)
     if outcome is not None:
         # Before the calls that are made to measure.
@@ -156,7 +160,7 @@ def report(
         coverages: Sequence[Coverage] = [part.coverage for part in lowered]
         if measure:
             assert inputs is not None
-            with torch.no_grad():
+            with torch.no_grad(), untouched(model, inputs):
                 coverages = measured(lowered, partial(model, *inputs))
         total = _total(outcome.captured, lowered, coverages, timed=measure)
         return replace(total, guards=guards)
@@ -188,7 +192,7 @@ def warm_up(model: torch.nn.Module, *calls: tuple[Any, ...]) -> None:
                 model(*call)
 
     all_slots = {part.call.slots: None for part in outcome.lowered if part.call is not None}
-    with torch.no_grad():
+    with torch.no_grad(), untouched(model, calls):
         for slots in all_slots:
             slots.each(run)
 
@@ -208,16 +212,19 @@ def _report_plain(
         for part in captured.parts:
             part.graph(*part.call.args, **part.call.kwargs)
 
-    with torch.no_grad():
+    graphs = [part.graph for part in captured.parts]
+    values = [part.values() for part in captured.parts]
+    with torch.no_grad(), untouched(captured.model, graphs, values):
         return _total(captured, lowered, measured(lowered, run), timed=True)
 
 
 def _report_jit(
     model: torch._dynamo.OptimizedModule, inputs: tuple[Any, ...] | None, measure: bool
 ) -> Coverage:
-    if inputs is not None:
-        model(*inputs)
-    recorded = recorded_coverage(model, inputs if measure else None)
+    with untouched(model, inputs):
+        if inputs is not None:
+            model(*inputs)
+        recorded = recorded_coverage(model, inputs if measure else None)
     if recorded is None:
         raise FxtrtError(
             "nothing is compiled yet: call the model once, then ask for the report. (Of two models "

@@ -26,7 +26,7 @@ from .engines.select import select
 from .errors import ArtifactError, SettingsError
 from .model_identity import difference, identity_of, weights_digest
 from .outside import OutsideCall
-from .parts import Captured, Part, prepare, twin_of
+from .parts import Captured, Part, prepare
 from .pass_manager import run_passes
 from .report import RejectionRow
 from .settings import Settings
@@ -34,6 +34,7 @@ from .settle import plan
 from .stitch import cut
 from .stitched_call import engine_modules
 from .stored_graph import StoredGraph, restore, store
+from .twin import twin_of
 
 __all__ = ["load", "save"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -24,6 +25,8 @@ from .precision import with_precision
 from .settings import Settings
 
 __all__ = ["BuildFailure", "BuildInfo", "BuildResult", "build"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ def build(
     Networks are made one after the other, plans at the same time where the backend and memory
     allow. An interrupt cancels what is being built, and leaves nothing half-written.
     """
+    # On a terminal the bar says it.
+    log.info("building %d engines", len(clusters))
     sizes = [len(cluster.graph.nodes) for cluster, _ in clusters]
     most = 1 if backend.times_kernels else len(clusters)
     with BuildProgress(sizes) as bar, BuildPool(bar, most) as pool:

@@ -18,6 +18,7 @@ from .outside import as_graph
 from .relations import SizeRelations
 from .shapes import is_static, size_range
 from .weight_states import Snapshot, live_weights
+from .writes import Writes
 
 __all__ = ["GuardedForward"]
 
@@ -80,6 +81,7 @@ class GuardedForward:
         self._snapshot = Snapshot([self._tensors[i] for i in self._frozen], check_weights)
         self._modules = tuple(child.__dict__ for child in module.modules())
         self._relations = SizeRelations.of(graph)
+        self._writes = Writes.of(graph, self._tensors)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         given: tuple[Any, ...] = args
@@ -125,6 +127,8 @@ class GuardedForward:
                 return _difference(leaf, constant[0])
         if self._relations is not None and not self._relations.hold(sized):
             return "the graph was captured for other relations between the inputs' sizes"
+        if self._writes is not None and (reason := self._writes.conflict(leaves)):
+            return reason
         current = [owner[name] for owner, name, _ in self._weights]
         if not all(map(operator.is_, current, self._tensors)):
             return f"the weight {self._replaced()!r} was replaced after compiling: compile again"

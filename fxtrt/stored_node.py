@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch._ops import OpOverload
@@ -43,7 +43,7 @@ def write_node(node: Node, writer: ValueWriter) -> NodeRow:
         ArtifactError: something in it cannot be written; names the node.
     """
     try:
-        if node.op not in Op.__args__:
+        if node.op not in get_args(Op):
             raise ArtifactError(f"it is a {node.op}")
         target = write_target(node.target) if node.op == "call_function" else str(node.target)
         value = [writer.value(node.meta["val"])] if "val" in node.meta else []
@@ -51,7 +51,7 @@ def write_node(node: Node, writer: ValueWriter) -> NodeRow:
     except ArtifactError as error:
         raise ArtifactError(f"{node.name}: {error}") from error
     frame, path = last_frame(node), module_path(node)
-    return NodeRow(node.name, node.op, target, args, kwargs, value, frame, path)
+    return NodeRow(node.name, cast(Op, node.op), target, args, kwargs, value, frame, path)
 
 
 def read_node(

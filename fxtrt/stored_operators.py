@@ -142,7 +142,7 @@ def _why_not(target: OpOverload) -> str | None:
         return None
     if target.namespace not in _OF_TORCH:
         return "it is neither torch's own nor one with a converter"
-    if not torch._C._dispatch_has_kernel(target.name()):
+    if not torch._C._dispatch_has_kernel(target.name()):  # type: ignore[no-untyped-call]  # torch's
         return "it is one of TorchScript"
     name = schema.name.partition("::")[2]
     for argument in schema.arguments:

@@ -41,8 +41,7 @@ def write_tree(tree: pytree.TreeSpec) -> TreeData:
     if tree.is_leaf():
         return {"type": None, "context": None, "children_spec": []}
     children = [write_tree(child) for child in _children(tree)]
-    known = pytree.SUPPORTED_SERIALIZED_TYPES.get(tree.type)
-    name = _result_name(tree.type) if known is None else known.serialized_type_name
+    name = _name(tree.type)
     try:
         context = json.dumps(tree.context)
         data = TreeData(type=name, context=context, children_spec=children)
@@ -105,14 +104,17 @@ def _children(tree: pytree.TreeSpec) -> list[pytree.TreeSpec]:
     return list(tree.children() if hasattr(tree, "children") else tree.children_specs)
 
 
-def _result_name(kind: Any) -> str:
-    for name in vars(torch.return_types):
-        if getattr(torch.return_types, name) is kind:
-            return _RESULTS + name
-    raise ArtifactError(
-        f"its arguments or results have a {kind.__module__}.{kind.__qualname__}: register it by "
-        f"torch.utils._pytree.register_pytree_node, with a serialized_type_name"
-    )
+def _name(kind: Any) -> str:
+    # Before they were registered with their names, torch's own had none to be written by.
+    if kind in torch.return_types.all_return_types:
+        return f"{_RESULTS}{kind.__name__}"
+    known = pytree.SUPPORTED_SERIALIZED_TYPES.get(kind)
+    if known is None or known.serialized_type_name == pytree.NO_SERIALIZED_TYPE_NAME_FOUND:
+        raise ArtifactError(
+            f"its arguments or results have a {kind.__module__}.{kind.__qualname__}: register it "
+            f"by torch.utils._pytree.register_pytree_node, with a serialized_type_name"
+        )
+    return known.serialized_type_name
 
 
 def _type(name: str) -> Any:

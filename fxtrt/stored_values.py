@@ -73,9 +73,9 @@ class _Reader:
         self._kinds: dict[str, Callable[[Any], Any]] = {
             "torch": _torch,
             "device": read_device,
-            "complex": lambda parts: complex(*typed(parts, tuple[float, float], "a complex")),
-            "slice": lambda parts: slice(*map(self.value, typed(parts, _THREE, "a slice"))),
-            "tuple": lambda items: tuple(map(self.value, typed(items, list[Any], "a tuple"))),
+            "complex": _complex,
+            "slice": lambda parts: slice(*self._three(parts)),
+            "tuple": lambda items: tuple(self.value(typed(items, list[Any], "a tuple"))),
             "dict": self._dict,
         }
 
@@ -95,13 +95,17 @@ class _Reader:
             raise ArtifactError(f"a value is a {kind!r:.40}, which is not known here")
         return self._kinds[kind](content)
 
+    def _three(self, parts: Any) -> list[Any]:
+        if len(three := typed(parts, list[Any], "a slice")) != 3:
+            raise ArtifactError(f"a slice has {len(three)} parts")
+        return [self.value(part) for part in three]
+
     def _dict(self, items: Any) -> dict[str, Any]:
         known = typed(items, dict[str, Any], "a dict")
         return {key: self.value(item) for key, item in known.items()}
 
 
-_PLAIN: Any = None | bool | int | float | str
-_THREE = tuple[Any, Any, Any]
+_PLAIN: Any = bool | int | float | str | None
 
 
 class ArgumentReader(_Reader):
@@ -177,6 +181,10 @@ def read_device(name: Any) -> torch.device:
     if device.type not in _DEVICES:
         raise ArtifactError(f"a tensor is on {name!r:.40}, where no captured model is")
     return device
+
+
+def _complex(parts: Any) -> complex:
+    return complex(*typed(parts, tuple[float, float], "a complex"))
 
 
 def _torch(name: Any) -> Any:

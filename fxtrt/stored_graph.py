@@ -191,8 +191,11 @@ def _read_graph(
 def _require_form(node: Node, tensor: torch.Tensor) -> None:
     """Refuse a fake value of another form than the tensor that it stands for."""
     fake = node.meta.get("val")
-    found = isinstance(fake, torch.Tensor) and all(isinstance(size, int) for size in fake.shape)
-    if not found or (fake.shape, fake.dtype) != (tensor.shape, tensor.dtype):
+    if (
+        not isinstance(fake, torch.Tensor)
+        or not all(isinstance(size, int) for size in fake.shape)
+        or (fake.shape, fake.dtype) != (tensor.shape, tensor.dtype)
+    ):
         raise ArtifactError(f"{node.name} is not of the form of its attribute")
 
 

@@ -96,7 +96,7 @@ class Picked(nn.Module):
     """Results as torch's operators give them."""
 
     def forward(self, x: torch.Tensor) -> Any:
-        y = torch.relu(x) * 2 + 1
+        y = torch.sigmoid(x) * 2 + 1
         return {"best": y.topk(3), 7: [y.max(dim=1), (y.sort(dim=0),)]}
 
 
@@ -137,7 +137,7 @@ def test_a_model_that_writes_to_its_buffer_is_saved(tmp_path: Path) -> None:
     fxtrt.save(fast, tmp_path / "model.fxtrt")
     found, x = fxtrt.load(tmp_path / "model.fxtrt", Counting().eval()), torch.randn(4)
     assert torch.equal(found(x), torch.relu(x) * 2 + 1)
-    assert torch.equal(found.calls, torch.ones(1))
+    assert found.get_buffer("calls").tolist() == [1]
 
 
 def fallbacks(model: nn.Module) -> list[dict[str, int]]:

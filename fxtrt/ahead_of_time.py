@@ -11,6 +11,7 @@ import torch
 from torch.fx import GraphModule
 
 from .backend import lower, report_graph
+from .cache import PlanCache
 from .calls import Call, watched_run
 from .components import with_planned_components
 from .cuda_graphs import CALLS_TO_RECORD
@@ -20,6 +21,7 @@ from .engines.select import select
 from .errors import FxtrtError
 from .guarded import GuardedForward
 from .parts import Captured, capture_model
+from .plan_store import PlanStores
 from .records import recorded_coverage
 from .report import Coverage, outside_rows
 from .report.node_times import Lowered, measured
@@ -74,14 +76,23 @@ def compile(
     return assemble(captured, backend, settings)
 
 
-def assemble(captured: Captured, backend: EngineBackend, settings: Settings) -> torch.nn.Module:
-    """The compiled model, once its graphs are captured and the passes have run."""
+def assemble(
+    captured: Captured,
+    backend: EngineBackend,
+    settings: Settings,
+    stores: PlanStores = PlanCache.of,
+) -> torch.nn.Module:
+    """The compiled model, once its graphs are captured and the passes have run.
+
+    Args:
+        stores: where plans and timings are kept.
+    """
     whole = settings
     parts = [*captured.parts, *captured.others]
     built: list[tuple[GraphModule, Coverage]] = []
     for part in parts:
         values = part.values() if part.has_values else None
-        built.append(lower(part.graph, backend, settings, values))
+        built.append(lower(part.graph, backend, settings, values, stores))
         if settings.fuel is not None:
             settings = replace(settings, fuel=settings.fuel - len(built[-1][1].clusters))
     calls = serve([graph for graph, _ in built], settings)

@@ -22,7 +22,7 @@ from .detection import ComponentPlan, plan_of, planned
 from .engines.network import TensorSpec
 from .errors import ArtifactError, CaptureError
 from .lists import require_matches
-from .model_identity import identity_of
+from .model_identity import Identity, identity_of
 from .outside import OutsideCall
 from .part_shapes import PartShapes, image_shapes, region_counts
 from .pass_manager import run_passes
@@ -85,7 +85,7 @@ class Captured:
     """
 
     model: torch.nn.Module
-    identity: Mapping[str, Any]
+    identity: Identity
     parts: Sequence[Part]
     missed: Sequence[RejectionRow]
     outside: Sequence[OutsideCall]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -12,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from artifact_edits import Edited, rewrite
 from artifact_models import CASES, case
 
 import fxtrt
-from fxtrt.artifact_file import ArtifactFile, write_artifact
+from fxtrt.artifact_file import ArtifactFile
 from fxtrt.errors import ArtifactError
 
 
@@ -57,34 +57,24 @@ def test_a_changed_byte_is_refused_wherever_it_is(saved: Path) -> None:
     fxtrt.load(saved, case("dynamic"))
 
 
-def rewrite(path: Path, change: Callable[[Any], None]) -> None:
-    """Make another file of it, whole and with true digests."""
-    with ArtifactFile(path) as file:
-        graph = json.loads(file.read("graphs/0.json"))
-        manifest, constants = file.manifest, file.read("graphs/0.constants")
-    change(graph)
-    contents = {"graphs/0.json": json.dumps(graph).encode(), "graphs/0.constants": constants}
-    write_artifact(path, manifest, contents, {})
-
-
-def call_another(name: str) -> Callable[[Any], None]:
-    def change(graph: Any) -> None:
-        node = next(node for node in graph["nodes"] if node[1] == "call_function")
+def call_another(name: str) -> Callable[[Edited], Any]:
+    def change(edited: Edited) -> None:
+        node = next(node for node in edited.graph["nodes"] if node[1] == "call_function")
         node[2] = name
 
     return change
 
 
-def add_expression(*content: Any) -> Callable[[Any], None]:
-    return lambda graph: graph["expressions"].append(list(content))
+def add_expression(*content: Any) -> Callable[[Edited], Any]:
+    return lambda edited: edited.graph["expressions"].append(list(content))
 
 
-def hold(value: Any) -> Callable[[Any], None]:
-    return lambda graph: graph["nodes"][-1][4].update({"dict": {"x": value}})
+def hold(value: Any) -> Callable[[Edited], Any]:
+    return lambda edited: edited.graph["nodes"][-1][4].update({"dict": {"x": value}})
 
 
-def take(kind: str, context: str) -> Callable[[Any], None]:
-    return lambda graph: graph["takes"].update({"type": kind, "context": context})
+def take(kind: str, context: str) -> Callable[[Edited], Any]:
+    return lambda edited: edited.graph["takes"].update({"type": kind, "context": context})
 
 
 @pytest.mark.parametrize(
@@ -101,13 +91,13 @@ def take(kind: str, context: str) -> Callable[[Any], None]:
         hold({"pickle": "..."}),
         take("collections.defaultdict", '{"default_factory_module": "os"}'),
         take("builtins.dict", '[{"__enum__": true, "fqn": "antigravity:x", "name": "y"}]'),
-        lambda graph: graph["attributes"].update({"first.weight": ["weight", "another"]}),
-        lambda graph: graph["nodes"].pop(0),
-        lambda graph: graph.pop("nodes"),
+        lambda edited: edited.graph["attributes"].update({"first.weight": ["weight", "another"]}),
+        lambda edited: edited.graph["nodes"].pop(0),
+        lambda edited: edited.graph.pop("nodes"),
     ],
 )
-def test_a_file_can_name_nothing_but_a_graph(change: Callable[[Any], None], saved: Path) -> None:
-    rewrite(saved, lambda graph: None)
+def test_a_file_can_name_nothing_but_a_graph(change: Callable[[Edited], Any], saved: Path) -> None:
+    rewrite(saved, lambda edited: None)
     fxtrt.load(saved, case("dynamic"))
     rewrite(saved, change)
     with pytest.raises(ArtifactError):
@@ -124,7 +114,7 @@ path, letter = Path(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)
 sys.stdin.readline()
 for turn in range(40):
-    write_artifact(path, {"by": letter}, {"data": letter.encode() * (100_000 + turn)}, {})
+    write_artifact(path, {"by": letter}, [("data", letter.encode() * (100_000 + turn))])
     with ArtifactFile(path) as file:
         data, by = file.read("data").decode(), file.manifest["by"]
     assert data == by * len(data), "a mixture of two files"

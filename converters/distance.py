@@ -1,0 +1,38 @@
+"""Distances between the rows of two matrices: a reduction of their differences."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from ..context import Context
+from ..registry import converts
+from .reduction import reduce
+from .shape import unsqueeze_at
+
+aten = torch.ops.aten
+
+_SUPPORTED = (1.0, 2.0, math.inf)
+
+
+def _known_norm(x1: torch.Tensor, p: float, compute_mode: int | None) -> str | None:
+    """`compute_mode` says whether torch may go through a matrix product, which is less exact."""
+    if x1.dtype != torch.float32:
+        return f"the tensor is of {x1.dtype}"
+    return None if p in _SUPPORTED else f"p={p} is not 1, 2 or infinity"
+
+
+@converts(aten._cdist_forward.default, check=_known_norm)
+def cdist(ctx: Context, x1: Any, x2: Any, p: float) -> Any:
+    """_cdist_forward(Tensor x1, Tensor x2, float p, int? compute_mode) -> Tensor"""
+    rank = len(x1.shape)
+    rows = unsqueeze_at(ctx, x1, ctx.fake("x1").shape, rank - 1)
+    columns = unsqueeze_at(ctx, x2, ctx.fake("x2").shape, rank - 2)
+    difference = ctx.elementwise("SUB", rows, columns)
+    if p == 2:
+        squares = ctx.elementwise("PROD", difference, difference)
+        return ctx.unary("SQRT", reduce(ctx, "SUM", squares, rank))
+    operation = "SUM" if p == 1 else "MAX"
+    return reduce(ctx, operation, ctx.unary("ABS", difference), rank)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from ..context import Context
 from ..registry import converts
+from ..shapes import Size
 from .reduction import reduce
 from .shape import unsqueeze_at
 
@@ -27,12 +29,19 @@ def _known_norm(x1: torch.Tensor, p: float, compute_mode: int | None) -> str | N
 @converts(aten._cdist_forward.default, check=_known_norm)
 def cdist(ctx: Context, x1: Any, x2: Any, p: float) -> Any:
     """_cdist_forward(Tensor x1, Tensor x2, float p, int? compute_mode) -> Tensor"""
-    rank = len(x1.shape)
-    rows = unsqueeze_at(ctx, x1, ctx.fake("x1").shape, rank - 1)
-    columns = unsqueeze_at(ctx, x2, ctx.fake("x2").shape, rank - 2)
+    rank = ctx.output.dim()
+    rows = _between(ctx, x1, ctx.fake("x1").shape, rank - 1)
+    columns = _between(ctx, x2, ctx.fake("x2").shape, rank - 2)
     difference = ctx.elementwise("SUB", rows, columns)
     if p == 2:
         squares = ctx.elementwise("PROD", difference, difference)
         return ctx.unary("SQRT", reduce(ctx, "SUM", squares, rank))
     operation = "SUM" if p == 1 else "MAX"
     return reduce(ctx, operation, ctx.unary("ABS", difference), rank)
+
+
+def _between(ctx: Context, x: Any, shape: Sequence[Size], dim: int) -> Any:
+    """`x` in the output's rank, with a new dimension at `dim`, where it differs from the other."""
+    rank = ctx.output.dim()
+    raised = [*[1] * (rank - len(shape)), *shape]
+    return unsqueeze_at(ctx, ctx.raise_rank(x, rank), raised, dim)

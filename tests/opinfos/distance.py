@@ -16,6 +16,7 @@ F64, INF = torch.float64, math.inf
 ROWS = [
     OpRow(cdist, (A, B, 2.0, None), dynamic=True, float16=False),
     OpRow(cdist, (T((5, 3)), T((4, 3)), 1.0, None), dynamic=True, name="1", float16=False),
+    OpRow(cdist, (T((2, 1, 5, 3)), B, 2.0, None), dynamic=True, name="ranks", float16=False),
     OpRow(cdist, (A, B, INF, None), dynamic=True, name="inf", float16=False),
     OpRow(cdist, (T((30, 3)), T((40, 3)), 2.0, 2), name="long", float16=False),
     OpRow(

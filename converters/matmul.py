@@ -41,14 +41,11 @@ def floats_only(node: torch.fx.Node) -> str | None:
     return f"TensorRT multiplies no matrices of {dtype}"
 
 
-def _weight_is_matrix(weight: torch.Tensor) -> str | None:
-    return None if weight.dim() == 2 else f"the weight has {weight.dim()} dimensions, not 2"
-
-
-@converts(aten.linear.default, check=(floats_only, _weight_is_matrix), constants=("weight", "bias"))
+@converts(aten.linear.default, check=floats_only, constants=("weight", "bias"))
 def linear(ctx: Context, input: Any, weight: Any, bias: Any) -> Any:
     """linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"""
-    product = multiply(ctx, input, weight, transpose_b=True)
+    # A weight of one dimension is one output, whose dimension goes.
+    product = multiply(ctx, input, weight, transpose_b=len(weight.shape) == 2)
     return product if bias is None else arithmetic(ctx, "SUM", product, bias)
 
 

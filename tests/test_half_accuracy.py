@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from halfrows import ROWS
 from oprow import OpRow, T, TracedRow, layer_kinds, rejection_of, trace_row
 from torch.utils import _pytree as pytree
 
+from fxtrt.capture import trace
 from fxtrt.convert import convert
 from fxtrt.engines.base import EngineBackend
 from fxtrt.engines.network import Network
+from fxtrt.pass_manager import run_passes
 from fxtrt.registry import registered
 
 aten = torch.ops.aten
@@ -159,3 +163,59 @@ def test_a_sharp_softmax_keeps_its_scores(reference: EngineBackend) -> None:
     (actual,) = reference.load(network, network.inputs, network.outputs).run(traced.inputs)
     assert actual.item() == pytest.approx(0.01, abs=1e-3)
     assert layer_kinds(network).count("SOFTMAX") == 1
+
+
+NUMBERS = T((4, 2048), low=-3.0, high=3.0)
+OTHERS = T((4, 2048), low=-2.0, high=3.0)
+SHARES = T((4, 2048), low=0.02, high=0.98)
+TARGETS = T((4, 2048), low=0.0, high=1.0)
+COMPOSITES: dict[str, tuple[Callable[..., torch.Tensor], tuple[T, ...]]] = {
+    "logit": (torch.logit, (SHARES,)),
+    "logit, clamped": (lambda x: torch.logit(x, 1e-3), (SHARES,)),
+    "logaddexp": (torch.logaddexp, (NUMBERS, OTHERS)),
+    "xlogy": (torch.xlogy, (SHARES, TARGETS)),
+    "sinc": (torch.sinc, (NUMBERS,)),
+    "softsign": (F.softsign, (NUMBERS,)),
+    "softmin": (lambda x: F.softmin(x, -1), (NUMBERS,)),
+    "tanhshrink": (F.tanhshrink, (NUMBERS,)),
+    "normalize": (lambda x: F.normalize(x), (OTHERS,)),
+    "pairwise_distance": (lambda x, y: F.pairwise_distance(x, y), (NUMBERS, OTHERS)),
+    "mse_loss": (lambda x, y: F.mse_loss(x, y), (NUMBERS, OTHERS)),
+    "smooth_l1_loss": (lambda x, y: F.smooth_l1_loss(x, y), (NUMBERS, OTHERS)),
+    "binary_cross_entropy": (lambda x, y: F.binary_cross_entropy(x, y), (SHARES, TARGETS)),
+    "with logits": (
+        lambda x, y: F.binary_cross_entropy_with_logits(x, y),
+        (NUMBERS, TARGETS),
+    ),
+    "kl_div": (lambda x, y: F.kl_div(F.log_softmax(x, -1), y), (NUMBERS, SHARES)),
+    "batch statistics": (
+        lambda x: F.batch_norm(x.reshape(2, 16, 256), None, None, training=True),
+        (OTHERS,),
+    ),
+    "pixel norm": (lambda x: (x - 120.3) / 57.1, (T((4, 2048), low=0.0, high=255.0),)),
+    "attention, written out": (
+        lambda x: (x @ x.mT * 0.125).softmax(-1) @ x,
+        (T((4, 100, 64), low=-1.5, high=2.0),),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:reduction")  # What "mean" means for `kl_div`.
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("case", COMPOSITES.values(), ids=COMPOSITES)
+def test_what_passes_take_apart_is_as_near(
+    case: tuple[Callable[..., torch.Tensor], tuple[T, ...]],
+    dtype: torch.dtype,
+    reference: EngineBackend,
+) -> None:
+    function, given = case
+    generator = torch.Generator().manual_seed(0)
+    inputs = tuple(one.make(generator).to(dtype) for one in given)
+    gm = trace(lambda *tensors: function(*tensors), inputs)
+    run_passes(gm)
+    network = convert(gm, reference.features)
+    actual = reference.load(network, network.inputs, network.outputs).run(inputs)
+    wanted = (function(*(one.double() for one in inputs)),)
+    theirs = errors((function(*inputs),), wanted)
+    for ours, limit in zip(errors(actual, wanted), theirs, strict=True):
+        assert ours <= RATIO * limit + FLOOR

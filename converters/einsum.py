@@ -1,4 +1,7 @@
-"""Einstein sums: one EINSUM layer, its equation written as TensorRT wants it."""
+"""Einstein sums: one EINSUM layer, its equation written as TensorRT wants it.
+
+It adds up in float32 as matrix products do.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 import torch
 
 from ..context import Context
+from ..opmath import wide
 from ..registry import converts
 from .matmul import floats_only
 
@@ -63,4 +67,7 @@ def einsum(ctx: Context, equation: str, tensors: Sequence[Any]) -> Any:
     used = sorted(set("".join(terms)))
     to_lower = str.maketrans(dict(zip(used, string.ascii_lowercase, strict=False)))
     written = f"{','.join(terms)}->{result}".translate(to_lower)
-    return ctx.net.add_einsum(list(tensors), written).get_output(0)
+    dtype = ctx.output.dtype
+    if not ctx.features.weakly_typed:
+        tensors = [ctx.cast(tensor, wide(dtype)) for tensor in tensors]
+    return ctx.cast(ctx.net.add_einsum(list(tensors), written).get_output(0), dtype)

@@ -267,12 +267,13 @@ def _group_norm(ctx: Context, x: Any, groups: int, weight: Any, bias: Any, eps: 
     With one group NORMALIZATION takes `axes` as they are, so these hold the channels; before its
     second version it scales groups and not channels, so the channels get their own layers.
     """
-    dtype = _common_dtype(ctx, x, weight, bias)
+    per_channel = groups == 1 or ctx.features.has("add_normalization_v2")
+    # Layers of their own would round to a half once more.
+    dtype = _common_dtype(ctx, x, weight, bias) if per_channel else torch.float32
     rank = len(x.shape)
     wide = _to_rank_4(ctx, ctx.cast(x, dtype))
     lifted = len(wide.shape)
     channels = int(ctx.fake("input").shape[1])
-    per_channel = groups == 1 or ctx.features.has("add_normalization_v2")
     width = channels if per_channel else groups
     spatial = (1,) * (lifted - 2)
     scale = _affine(ctx, weight if per_channel else None, 1.0, (1, width, *spatial), dtype)

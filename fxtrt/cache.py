@@ -9,11 +9,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .engine_key import EngineKey
 from .errors import CacheError
 from .plan_file import PlanHeader, StoredPlan, read_plan, write_plan
 from .settings import Settings
+
+if TYPE_CHECKING:  # It imports torch, which `fxtrt cache` can do without.
+    from .engine_key import EngineKey
 
 __all__ = ["CacheEntry", "PlanCache", "entries", "evict"]
 

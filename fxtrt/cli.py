@@ -6,32 +6,21 @@ import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .cli_cache import cache
-from .errors import FxtrtError
-from .report import Coverage
-from .report.diff import diff
+from .cli_options import INPUT, OUTPUT, SIZE, writing
+from .errors import FxtrtError, ReportError
+
+if TYPE_CHECKING:
+    from .report import Coverage
 
 __all__ = ["main"]
 
-_INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
-_OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
-
-
-class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only
-    """Height and width, as "800x1333"."""
-
-    name = "HxW"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
-        height, _, width = str(value).partition("x")
-        if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-            self.fail(f"{value!r} is no height and width, as 800x1333", param, ctx)
-        return int(height), int(width)
-
+_INTERRUPTED = 130
+"""The status of a process that Ctrl-C ended, as shells have it: 128 and the signal's number."""
 
 _OPTIONS = (
     click.option(
@@ -46,12 +35,12 @@ _OPTIONS = (
         help="Instead, a config of Detectron2's model zoo, or a YAML file.",
     ),
     click.option(
-        "--weights", type=_INPUT, help="A checkpoint for Detectron2; by default random weights."
+        "--weights", type=INPUT, help="A checkpoint for Detectron2; by default random weights."
     ),
-    click.option("--size", type=_Size(), help="Resize the photograph to this height and width."),
+    click.option("--size", type=SIZE, help="Resize the photograph to this height and width."),
     click.option(
         "--image",
-        type=_INPUT,
+        type=INPUT,
         help="A photograph; by default matplotlib's grace_hopper.jpg.",
     ),
     click.option("--engine", help="auto, tensorrt, tensorrt_rtx or reference."),
@@ -62,10 +51,17 @@ _OPTIONS = (
 def main() -> None:
     """Run the command line; an error that fxtrt raises on purpose becomes one line."""
     try:
-        _cli()
+        status = _cli(prog_name="fxtrt", standalone_mode=False)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("fxtrt: interrupted", err=True)
+        sys.exit(_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except FxtrtError as error:
         click.echo(f"fxtrt: {error}", err=True)
         sys.exit(2)
+    sys.exit(status)
 
 
 @click.group(name="fxtrt", context_settings={"help_option_names": ["-h", "--help"]})
@@ -97,7 +93,7 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @_cli.command()
 @_with_options
-@click.option("--draw", type=_OUTPUT, help="Save the photograph with the boxes that are found.")
+@click.option("--draw", type=OUTPUT, help="Save the photograph with the boxes that are found.")
 def run(subject: Any, options: dict[str, Any], draw: Path | None) -> None:
     """Compile a model, run it on a photograph, and compare it with eager.
 
@@ -110,9 +106,9 @@ def run(subject: Any, options: dict[str, Any], draw: Path | None) -> None:
 @_cli.command()
 @_with_options
 @click.option("--measure", is_flag=True, help="Also run the model, for the times.")
-@click.option("--json", "json_file", type=_OUTPUT, help="Write the report as JSON.")
-@click.option("--html", "html_file", type=_OUTPUT, help="Write it as a page with a picture.")
-@click.option("--markdown", "markdown_file", type=_OUTPUT, help="Write it as Markdown.")
+@click.option("--json", "json_file", type=OUTPUT, help="Write the report as JSON.")
+@click.option("--html", "html_file", type=OUTPUT, help="Write it as a page with a picture.")
+@click.option("--markdown", "markdown_file", type=OUTPUT, help="Write it as Markdown.")
 @click.option(
     "--min-flops",
     type=click.FloatRange(0, 1),
@@ -126,7 +122,7 @@ def run(subject: Any, options: dict[str, Any], draw: Path | None) -> None:
 @click.option(
     "--diff",
     "compared",
-    type=(_INPUT, _INPUT),
+    type=(INPUT, INPUT),
     metavar="BEFORE AFTER",
     help="Only print what changed between two reports that --json wrote.",
 )
@@ -143,20 +139,34 @@ def report(
 ) -> None:
     """Print what of a model would run in engines, and why the rest would not. Builds nothing."""
     if compared is not None:
-        before, after = (Coverage.from_json(path.read_text()) for path in compared)
+        from .report.diff import diff
+
+        before, after = map(_read_report, compared)
         click.echo(diff(before, after))
         return
     coverage: Coverage = _demo().report(subject, options, measure=measure)
     click.echo(str(coverage))
     if json_file is not None:
-        json_file.write_text(coverage.to_json(), encoding="utf-8")
+        with writing(json_file):
+            json_file.write_text(coverage.to_json(), encoding="utf-8")
     if markdown_file is not None:
-        markdown_file.write_text(coverage.to_markdown(), encoding="utf-8")
+        with writing(markdown_file):
+            markdown_file.write_text(coverage.to_markdown(), encoding="utf-8")
     if html_file is not None:
-        coverage.to_html(html_file)
+        with writing(html_file):
+            coverage.to_html(html_file)
     if failures := _below_the_bar(coverage, min_flops, max_clusters):
         click.echo("\n".join(failures), err=True)
         sys.exit(1)
+
+
+def _read_report(path: Path) -> Coverage:
+    from .report import Coverage
+
+    try:
+        return Coverage.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ReportError) as error:
+        raise ReportError(f"{path}: {error}") from error
 
 
 def _below_the_bar(
@@ -174,7 +184,7 @@ def _below_the_bar(
 
 @_cli.command()
 @_with_options
-@click.option("--save", "file", type=_OUTPUT, help="Also write a file for fxtrt.load.")
+@click.option("--save", "file", type=OUTPUT, help="Also write a file for fxtrt.load.")
 def build(subject: Any, options: dict[str, Any], file: Path | None) -> None:
     """Build a model's engines ahead of time, and print the report.
 

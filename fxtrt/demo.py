@@ -16,10 +16,11 @@ from rich.console import Console
 import fxtrt
 
 from .bisect import bisect
+from .cli_options import writing
 from .comparison import compare, table
 from .engines.select import select
 from .examples import Example, load_example
-from .picture import draw
+from .picture import draw, require_drawable
 from .report import Coverage
 
 __all__ = ["Subject", "build", "find_difference", "report", "run"]
@@ -76,6 +77,8 @@ def run(subject: Subject, options: Mapping[str, Any], drawing: Path | None = Non
     """
     # First, because through torch.compile a wrong option comes wrapped in Dynamo's own errors.
     select(fxtrt.Settings.of(None, options).engine)
+    if drawing is not None:
+        require_drawable(drawing)
     # torchvision calls functions of torch by names that torch has since changed.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torchvision")
     weights = "random weights" if subject.weights is None else str(subject.weights)
@@ -121,7 +124,8 @@ def build(subject: Subject, options: Mapping[str, Any], file: Path | None = None
     with torch.no_grad(), _progress(f"compiling {subject.name}"):
         compiled = fxtrt.compile(example.model, example.inputs, **options)
     if file is not None:
-        fxtrt.save(compiled, file)
+        with writing(file):
+            fxtrt.save(compiled, file)
     return fxtrt.report(compiled)
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.cbook
+import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
@@ -29,6 +30,8 @@ __all__ = ["Example", "calibrate", "load_example", "load_photograph"]
 _CROP = [224, 224]
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 _RESIDUAL_SCALE = 0.15
+_16_BIT_FORMATS = ("PNG", "PPM")
+"""Their grey values of 16 bits come in the 32-bit mode "I" where Pillow has no other for them."""
 _LAST_NORMS = {
     "torchvision.models.resnet.BasicBlock": "bn2",
     "torchvision.models.resnet.Bottleneck": "bn3",
@@ -109,17 +112,36 @@ def load_example(
 
 
 def load_photograph(image: Path | None = None) -> Tensor:
-    """An image file as a 3xHxW float32 tensor in 0..1.
+    """An image file as a 3xHxW float32 tensor in 0..1, turned the way up that its EXIF data says.
+
+    Args:
+        image: a file; matplotlib's photograph of Grace Hopper if None.
 
     Raises:
-        SettingsError: the file is no image.
+        SettingsError: the file is no image, is damaged or too large for Pillow, or holds numbers
+            of 32 bits.
     """
     file = image or matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
     try:
         with Image.open(file) as opened:
-            pixels: Tensor = pil_to_tensor(opened.convert("RGB"))
-    except UnidentifiedImageError as error:
-        raise SettingsError(f"{file} is not an image that Pillow can read") from error
+            return _pixels(ImageOps.exif_transpose(opened), opened.format)
+    except SettingsError as error:
+        raise SettingsError(f"{file} {error}") from error
+    except Exception as error:  # A damaged file raises whatever Pillow's reader stumbles on.
+        raise SettingsError(f"{file} is not an image that Pillow can read: {error}") from error
+
+
+def _pixels(image: Image.Image, kind: str | None) -> Tensor:
+    # Pillow clips what is wider than 8 bits: a grey of 0.5 would turn white.
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind in _16_BIT_FORMATS):
+        grey = torch.from_numpy(np.asarray(image).astype(np.float32)) / 65535
+        return grey.expand(3, -1, -1).contiguous()
+    if image.mode in ("I", "F"):
+        raise SettingsError(
+            "holds numbers of 32 bits, and does not say which of them is white: convert it to 8 "
+            "or 16 bits"
+        )
+    pixels: Tensor = pil_to_tensor(image.convert("RGB"))
     return pixels.float() / 255
 
 

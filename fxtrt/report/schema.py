@@ -44,13 +44,13 @@ def from_json(text: str) -> Coverage:
     try:
         value = json.loads(text)
         version = value["version"]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ReportError(f"not a report that fxtrt wrote as JSON: {error!r}") from error
     if version != VERSION:
         raise ReportError(f"the report has version {version!r}, this fxtrt reads {VERSION}")
     try:
         return _coverage(value)
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise ReportError(f"the report does not fit its schema: {error!r}") from error
 
 

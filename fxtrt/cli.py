@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .cli_cache import cache
-from .cli_options import INPUT, OUTPUT, SIZE, writing
+from .cli_options import INPUT, OUTPUT, SHAPE, SIZE, writing
 from .errors import FxtrtError, ReportError
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ _OPTIONS = (
         "--model",
         default="fasterrcnn_resnet50_fpn",
         show_default=True,
-        help="A torchvision classifier, segmentation model or detector, by name.",
+        help="A torchvision classifier, segmentation model or detector, by name; or "
+        "package.module:function, a function of yours that returns a model.",
     ),
     click.option(
         "--detectron2",
@@ -35,9 +36,20 @@ _OPTIONS = (
         help="Instead, a config of Detectron2's model zoo, or a YAML file.",
     ),
     click.option(
-        "--weights", type=INPUT, help="A checkpoint for Detectron2; by default random weights."
+        "--weights",
+        type=INPUT,
+        help="A state_dict of torch.save, a .safetensors file, or a checkpoint of Detectron2; by "
+        "default random weights, or those that your function gives.",
     ),
     click.option("--size", type=SIZE, help="Resize the photograph to this height and width."),
+    click.option(
+        "--input",
+        "inputs",
+        type=SHAPE,
+        multiple=True,
+        help="Instead of the photograph, an input of this shape for a model of your own; once for "
+        "each input, in order.",
+    ),
     click.option(
         "--image",
         type=INPUT,
@@ -78,10 +90,12 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(engine: str | None, precision: str | None, **given: Any) -> None:
-        names = ("model", "detectron2", "weights", "image", "size")
+        names = ("model", "detectron2", "weights", "image", "size", "inputs")
         subject = _demo().Subject(**{name: given.pop(name) for name in names})
-        if subject.weights is not None and subject.detectron2 is None:
-            raise click.UsageError("--weights goes with --detectron2")
+        if subject.inputs and not subject.is_own:
+            raise click.UsageError("--input goes with --model package.module:function")
+        if subject.inputs and (subject.image is not None or subject.size is not None):
+            raise click.UsageError("--input stands in place of --image and --size")
         options = {"engine": engine, "precision": precision}
         command(subject, {k: v for k, v in options.items() if v is not None}, **given)
 
@@ -191,6 +205,11 @@ def build(subject: Any, options: dict[str, Any], file: Path | None) -> None:
     The plans are kept in the cache: the next process that compiles the model the same way starts
     without building.
     """
+    if file is not None and subject.has_random_weights:
+        raise click.UsageError(
+            "--save needs --weights, or --model package.module:function: fxtrt.load takes the file "
+            "for the weights that it was made with, and these would be random"
+        )
     click.echo(str(_demo().build(subject, options, file)))
 
 

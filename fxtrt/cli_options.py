@@ -1,10 +1,11 @@
-"""What the command line's options take: sizes, and files that can be written."""
+"""What the command line's options take: sizes, shapes, and files that can be written."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import click
 
 from .errors import SettingsError
 
-__all__ = ["INPUT", "OUTPUT", "SIZE", "writing"]
+__all__ = ["INPUT", "OUTPUT", "SHAPE", "SIZE", "InputShape", "writing"]
 
 INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -60,3 +61,27 @@ class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in some versi
 
 
 SIZE = _Size()
+
+
+@dataclass(frozen=True, slots=True)
+class InputShape:
+    """The sizes of an input, and the name of its dtype."""
+
+    sizes: tuple[int, ...]
+    dtype: str = "float32"
+
+
+class _Shape(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only
+    """An input, as "1x3x224x224" or "1x16:int64"."""
+
+    name = "AxBxC[:DTYPE]"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> InputShape:
+        sizes, _, dtype = str(value).partition(":")
+        numbers = sizes.split("x")
+        if not all(number.isdecimal() for number in numbers):
+            self.fail(f"{value!r} is no shape, as 1x3x224x224 or 1x16:int64", param, ctx)
+        return InputShape(tuple(map(int, numbers)), dtype or "float32")
+
+
+SHAPE = _Shape()

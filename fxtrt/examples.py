@@ -24,8 +24,15 @@ from torchvision import models
 from torchvision.transforms.functional import normalize, pil_to_tensor, resize
 
 from .errors import SettingsError
+from .weight_file import load_weights
 
-__all__ = ["Example", "calibrate", "load_example", "load_photograph"]
+__all__ = [
+    "Example",
+    "calibrate",
+    "load_example",
+    "load_photograph",
+    "photograph_for_classifier",
+]
 
 _CROP = [224, 224]
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -61,12 +68,13 @@ class Example:
     """A model in eval mode, and something to call it with.
 
     photograph: what it is shown, 3xHxW, float32 in 0..1; the boxes of a detector are its pixels.
+                None of a model that is called with something else.
     categories: the names of a detector's labels, as far as they are known.
     """
 
     model: nn.Module
     inputs: tuple[Any, ...]
-    photograph: Tensor
+    photograph: Tensor | None = None
     categories: Sequence[str] = ()
 
     def to(self, device: str) -> Example:
@@ -76,9 +84,14 @@ class Example:
 
 
 def load_example(
-    name: str, image: Path | None = None, *, size: tuple[int, int] | None = None, **options: Any
+    name: str,
+    image: Path | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    weights: Path | None = None,
+    **options: Any,
 ) -> Example:
-    """A torchvision model with calibrated random weights, the same each time, and its inputs.
+    """A torchvision model and its inputs.
 
     A detector gets the photograph whole, as a list of one 3xHxW tensor in 0..1; any other model a
     normalised 1x3x224x224 tensor.
@@ -86,29 +99,45 @@ def load_example(
     Args:
         image: a file; matplotlib's photograph of Grace Hopper if None.
         size: height and width of what the model gets.
+        weights: a file of them; None makes calibrated random ones, the same each time.
         options: for torchvision's builder, e.g. min_size=256 for a small detector.
 
     Raises:
-        SettingsError: torchvision has no such model, or the file is no image.
+        SettingsError: torchvision has no such model, or a file is no image, or none of weights.
     """
     detectors = models.list_models(module=models.detection)
     names = [*models.list_models(module=models), *detectors]
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
         raise SettingsError(f"torchvision has no model {name!r}: did you mean {close[0]!r}?")
-    photograph = load_photograph(image)
-    if size is not None or name not in detectors:
-        photograph = resize(photograph, list(size or _CROP))
-    inputs: tuple[Any, ...] = ([photograph],)
     if name in detectors:
+        photograph = load_photograph(image)
+        if size is not None:
+            photograph = resize(photograph, list(size))
+        inputs: tuple[Any, ...] = ([photograph],)
         options["weights_backbone"] = None
     else:
-        inputs = (normalize(photograph, _MEAN, _STD)[None],)
+        photograph, inputs = photograph_for_classifier(image, size)
     torch.manual_seed(0)
     model = models.get_model(name, weights=None, **options).eval()
-    calibrate(model, inputs)
+    if weights is None:
+        calibrate(model, inputs)
+    else:
+        load_weights(model, weights)
     categories = models.get_model_weights(name).DEFAULT.meta.get("categories", ())
     return Example(model, inputs, photograph, categories)
+
+
+def photograph_for_classifier(
+    image: Path | None = None, size: tuple[int, int] | None = None
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """A photograph, 3xHxW in 0..1, and what a classifier is called with: 1x3xHxW, normalised.
+
+    Args:
+        size: height and width of both; 224x224 if None.
+    """
+    photograph = resize(load_photograph(image), list(size or _CROP))
+    return photograph, (normalize(photograph, _MEAN, _STD)[None],)
 
 
 def load_photograph(image: Path | None = None) -> Tensor:

@@ -43,6 +43,8 @@ def draw(example: Example, outputs: Any, path: Path) -> None:
     Raises:
         SettingsError: the outputs are no detections, or the file cannot be written.
     """
+    if example.photograph is None:
+        raise SettingsError("there is no photograph to draw on: --input has stood in for it")
     found = _detections(outputs)
     best = found["scores"].argsort(descending=True)[:_MOST]
     names = [_name(example, int(label)) for label in found["labels"][best]]

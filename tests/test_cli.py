@@ -168,7 +168,9 @@ def test_run_fails_where_nothing_runs_in_an_engine(
         (["--image", "nowhere.jpg"], "does not exist"),
         (["--size", "800"], "'800' is no height and width, as 800x1333"),
         (["--size", "0x5"], "'0x5' is no height and width, as 800x1333"),
-        (["--weights", __file__], "--weights goes with --detectron2"),
+        (["--input", "1x3"], "--input goes with --model package.module:function"),
+        (["--model", "a:b", "--input", "1x3", "--size", "8x8"], "in place of --image and --size"),
+        (["--model", "a:b", "--input", "1xb"], "'1xb' is no shape, as 1x3x224x224 or 1x16:int64"),
     ],
 )
 def test_bad_input_is_one_line(

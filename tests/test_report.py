@@ -19,7 +19,7 @@ from fxtrt.build import BuildInfo
 from fxtrt.capture import trace
 from fxtrt.flops import flops
 from fxtrt.report import ClusterRow, Coverage, GraphBreak, RejectionRow
-from fxtrt.report.advice import advise
+from fxtrt.report.advice import _STEPS, advise
 from fxtrt.report.diff import diff
 from fxtrt.report.picture import Picture, PictureNode
 
@@ -183,7 +183,7 @@ def test_what_stays_float32_is_named(tmp_path: Path) -> None:
 def test_advice_says_what_a_converter_would_join(coverage: Coverage) -> None:
     (advice,) = advise(coverage)
     assert advice.joins == (("cluster_0", "cluster_1"),)
-    assert "write a converter for aten.erfinv.default" in str(advice)
+    assert str(advice).startswith("aten.erfinv.default needs a converter (@fxtrt.converts")
     assert "joins cluster_0 and cluster_1" in coverage.to_markdown()
 
 
@@ -194,16 +194,83 @@ def test_advice_joins_nothing_that_another_node_keeps_apart() -> None:
             x = torch.erfinv(x) + torch.special.ndtri(x)
             return x.relu().sigmoid()
 
-    advice = advise(fxtrt.report(Fork().eval(), (X,), engine="reference"))
-    assert len(advice) == 2
-    assert [item.joins for item in advice] == [(), ()]
+    report = fxtrt.report(Fork().eval(), (X,), engine="reference")
+    assert len(report.clusters) == 2
+    assert advise(report) == []
+
+
+def row(code: str, detail: str, **values: Any) -> RejectionRow:
+    values = {"target": "aten.cat.default", "flops": 0, **values}
+    return replace(REJECTED, code=code, detail=detail, **values)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [*_STEPS, "slower", "recomputed", "dtype", "device", "shape", "fuel", "pass"],
+)
+@pytest.mark.parametrize("target", ["aten.cat.default", "_log_api_usage_once"])
+def test_what_would_not_pay_is_no_advice(code: str, target: str) -> None:
+    many = tuple(row(code, "a reason", target=target, calls=50) for _ in range(10))
+    assert advise(Coverage((CLUSTER,), many)) == []
+    hardly = row(code, "a reason", flops=CLUSTER.flops // 2000)
+    assert advise(Coverage((CLUSTER,), (hardly,))) == []
+    quick = row(code, "a reason", ms=0.05)
+    assert advise(Coverage((replace(CLUSTER, engine_ms=4.0, pytorch_ms=9.0),), (quick,))) == []
+
+
+@pytest.mark.parametrize(
+    ("rejected", "advice"),
+    [
+        (
+            row("no_converter", "aten.cat.default has no converter", flops=10**9),
+            "aten.cat.default needs a converter (@fxtrt.converts registers one): 1 node, "
+            "1.00 GFLOPs",
+        ),
+        (
+            row("check", "aten.cat.default: 9 tensors", flops=10**9),
+            "aten.cat.default needs a converter that takes this call: 9 tensors: 1 node, "
+            "1.00 GFLOPs",
+        ),
+        (
+            row("too_small", "2 compute nodes", flops=10**8),
+            "whitelist roi_heads, or lower min_cluster_size: 1 node, 0.10 GFLOPs",
+        ),
+        (row("opt_in", "why", ms=2.0), "whitelist aten.cat.default: 1 node, 2.00 ms"),
+        (
+            row("build_failed", "no memory", flops=10**9),
+            "see why TensorRT does not build this, or set on_build_failure='bisect', which keeps "
+            "engines for all but the nodes that fail: no memory: 1 node, 1.00 GFLOPs",
+        ),
+        (
+            row("outside", "outside of any graph", ms=2.0),
+            "let roi_heads be captured: no graph holds it: 1 node, 2.00 ms",
+        ),
+    ],
+)
+def test_advice_that_pays_says_what_to_do(rejected: RejectionRow, advice: str) -> None:
+    (found,) = advise(Coverage((replace(CLUSTER, pytorch_ms=9.0),), (rejected,)))
+    assert str(found) == advice
+
+
+def test_a_small_cluster_joins_no_others() -> None:
+    """Where it did, it would be part of their cluster already."""
+    nodes = [PictureNode("a", "t", "", 0), PictureNode("b", "t", "", None, 0)]
+    drawn = Picture((*nodes, PictureNode("c", "t", "", 1)), ((0, 1), (1, 2)))
+    both = (CLUSTER, replace(CLUSTER, name="cluster_1"))
+    for code, joins in (("too_small", False), ("no_converter", True)):
+        report = Coverage(both, (row(code, "why"),), pictures=(drawn,))
+        assert [a.joins for a in advise(report)] == [(("cluster_0", "cluster_1"),)] * joins
 
 
 @pytest.mark.parametrize(
     ("options", "code", "step"),
     [
         ({"min_cluster_size": 9}, "too_small", "lower min_cluster_size"),
-        ({"blacklist": ("aten.relu",)}, "blacklist", "take aten.relu.default off the blacklist"),
+        (
+            {"blacklist": ("aten.linear",)},
+            "blacklist",
+            "take aten.linear.default off the blacklist",
+        ),
     ],
 )
 def test_advice_knows_the_reason(options: dict[str, Any], code: str, step: str) -> None:

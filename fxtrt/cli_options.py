@@ -22,7 +22,7 @@ class _Output(click.Path):
     """A file to write, in a folder that is there: what goes into it takes a while to make."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        path: Path = super().convert(value, param, ctx)
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
         if path.is_dir():
             self.fail(f"{str(value)!r} is no file", param, ctx)
         if not path.parent.is_dir():

@@ -67,8 +67,8 @@ def test_build_fills_the_cache(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     model, weights = load_example("squeezenet1_1", size=(64, 64)).model, tmp_path / "weights.pt"
     torch.save(model.state_dict(), weights)
-    arguments = ("build", "--model", "squeezenet1_1", "--size", "64x64", "--engine", "tensorrt_rtx")
-    arguments = (*arguments, "--weights", str(weights))
+    base = ("build", "--model", "squeezenet1_1", "--size", "64x64", "--engine", "tensorrt_rtx")
+    arguments = (*base, "--weights", str(weights))
     saved = tmp_path / "squeezenet.fxtrt"
     assert run(monkeypatch, *arguments) == 0
     assert "from cache" not in capsys.readouterr().out

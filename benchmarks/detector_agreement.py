@@ -48,7 +48,7 @@ def _of_image(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[st
 
 def count_segments(pixels: Tensor, segments: Sequence[Any] | None) -> int:
     """How many there are; Panoptic-DeepLab lists none, and its pixels outside of any are -1."""
-    return len(pixels.unique()) - int(-1 in pixels) if segments is None else len(segments)
+    return len(torch.unique(pixels)) - int(-1 in pixels) if segments is None else len(segments)
 
 
 def _of_instances(actual: Any, expected: Any) -> dict[str, float]:

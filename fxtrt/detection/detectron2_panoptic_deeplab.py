@@ -89,7 +89,7 @@ def instances(
     Returns:
         Classes (N,), int64; masks (N, H, W), bool; scores (N,), float32; boxes (N, 4), float32.
     """
-    numbers = [int(label) for label in panoptic.unique().tolist() if label != _VOID]
+    numbers = [int(label) for label in torch.unique(panoptic).tolist() if label != _VOID]
     found = [label for label in numbers if label // divisor in things]
     classes = torch.tensor(
         [label // divisor for label in found], dtype=torch.int64, device=panoptic.device

@@ -327,6 +327,22 @@ def packed(path: Path, **options: Any) -> None:
             archive.writestr(name, data)
 
 
+def test_a_member_of_many_gigabytes_has_another_header(
+    firsts: dict[str, Path], tmp_path: Path
+) -> None:
+    path = Path(shutil.copy(firsts["dynamic"], tmp_path))
+    with zipfile.ZipFile(path) as archive:
+        comment = archive.comment
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.comment = comment
+        for name, data in members.items():
+            with archive.open(name, "w", force_zip64=True) as member:
+                member.write(data)
+    assert path.stat().st_size == firsts["dynamic"].stat().st_size + 20 * len(members)
+    fxtrt.load(path, case("dynamic"))
+
+
 def twice(path: Path) -> None:
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("manifest.json", "{}")

@@ -10,12 +10,18 @@ from torch._ops import OpOverload
 from torch.fx import Graph, Node
 
 from .errors import ArtifactError
+from .registry import bind
 from .source import last_frame, module_path
 from .stored_operators import WRITES_OWN, read_target, write_target
 from .stored_tree import is_name
 from .stored_values import ArgumentReader, ValueWriter
 
 __all__ = ["NodeRow", "read_node", "read_output", "write_node"]
+
+_TRAINING = ("training", "train", "use_input_stats")
+"""What the flag is called by which a norm computes statistics of its input."""
+_WRITE_NOTHING = ("_functional", "_no_training")
+"""How the names of norms end that have no such flag, or give new statistics."""
 
 Op = Literal["placeholder", "get_attr", "call_function", "output"]
 
@@ -136,6 +142,17 @@ def _require_bound(
     twice = kwargs.keys() & set(by_position[: len(args)])
     if len(args) > len(by_position) or kwargs.keys() - known or missing or twice:
         raise ArtifactError(f"{row.name:.80} calls {row.target} with other arguments than it takes")
+    if _writes_statistics(target, bind(target, args, kwargs)):
+        raise ArtifactError(f"{row.name:.80} calls {row.target}, which writes to running_mean")
+
+
+def _writes_statistics(target: OpOverload, arguments: Mapping[str, Any]) -> bool:
+    """Whether a norm writes to its running statistics, which the schemas of some do not say."""
+    name = target._schema.name
+    if not isinstance(arguments.get("running_mean"), Node) or name.endswith(_WRITE_NOTHING):
+        return False
+    flags = [arguments[flag] for flag in _TRAINING if flag in arguments]
+    return flags != [False]
 
 
 def _is_path(target: str) -> bool:

@@ -34,7 +34,8 @@ WRITES_OWN = "aten.copy_.default"
 """By which captured graphs write to the model's own buffers and inputs, and to nothing else."""
 _OWN = ("fxtrt",)
 """Namespaces of fxtrt's own operators: those of the recipes of `fxtrt.detection`."""
-_OF_TORCH = ("aten", "prims")
+_OF_TORCH = ("aten", "prims", "torchvision")
+"""torchvision's input and output has another namespace, `image`."""
 _TYPES = frozenset({"Tensor", "int", "float", "bool", "number", "complex", "Device", "Generator"})
 """What arguments may be, alone, optional or in lists. No file can hold a Generator to pass."""
 _OUTER = re.compile(r"(?:Optional|List)\[(.*)\]$")
@@ -141,7 +142,7 @@ def _why_not(target: OpOverload) -> str | None:
     if target in registered() or target.namespace in _OWN:
         return None
     if target.namespace not in _OF_TORCH:
-        return "it is neither torch's own nor one with a converter"
+        return "it is neither one of torch or torchvision nor one with a converter"
     if not torch._C._dispatch_has_kernel(target.name()):  # type: ignore[no-untyped-call]  # torch's
         return "it is one of TorchScript"
     name = schema.name.partition("::")[2]

@@ -202,6 +202,30 @@ def test_only_what_computes_is_called(
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.parametrize(
+    ("target", "last"),
+    [
+        ("aten.native_batch_norm.default", [True, 0.5, 1e-5]),
+        ("aten.batch_norm.default", [True, 0.5, 1e-5, False]),
+        ("aten.instance_norm.default", [True, 0.5, 1e-5, False]),
+        ("aten.cudnn_batch_norm.default", [True, 0.5, 1e-5]),
+        ("aten.copy_.default", None),
+    ],
+)
+def test_weights_are_not_written_to(
+    target: str, last: list[Any] | None, load: Callable[..., nn.Module]
+) -> None:
+    def edit(edited: Edited) -> None:
+        nodes = {row[2]: {"node": row[0]} for row in edited.graph["nodes"]}
+        names = ("weight", "bias", "running_mean", "running_var")
+        norm = [nodes[f"norm.{name}"] for name in names]
+        args = [norm[0], norm[1]] if last is None else [FIRST, *norm, *last]
+        call(target, *args)(edited)
+
+    with pytest.raises(ArtifactError, match="writes to"):
+        load("dynamic", edit)
+
+
 def test_an_operator_of_ones_own_is_named(
     load: Callable[..., nn.Module], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -325,6 +349,22 @@ def packed(path: Path, **options: Any) -> None:
         archive.comment = comment
         for name, data in members.items():
             archive.writestr(name, data)
+
+
+def test_a_member_of_many_gigabytes_has_another_header(
+    firsts: dict[str, Path], tmp_path: Path
+) -> None:
+    path = Path(shutil.copy(firsts["dynamic"], tmp_path))
+    with zipfile.ZipFile(path) as archive:
+        comment = archive.comment
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.comment = comment
+        for name, data in members.items():
+            with archive.open(name, "w", force_zip64=True) as member:
+                member.write(data)
+    assert path.stat().st_size == firsts["dynamic"].stat().st_size + 20 * len(members)
+    fxtrt.load(path, case("dynamic"))
 
 
 def twice(path: Path) -> None:

@@ -63,7 +63,7 @@ def build(
     allow. An interrupt cancels what is being built, and leaves nothing half-written.
     """
     # On a terminal the bar says it.
-    log.info("building %d engines", len(clusters))
+    log.info("building engines: %d", len(clusters))
     sizes = [len(cluster.graph.nodes) for cluster, _ in clusters]
     most = 1 if backend.times_kernels else len(clusters)
     with BuildProgress(sizes) as bar, BuildPool(bar, most) as pool:

@@ -69,7 +69,7 @@ def build(
         stores: where plans are looked for first, and kept.
     """
     # On a terminal the bar says it.
-    log.info("building %d engines", len(clusters))
+    log.info("building engines: %d", len(clusters))
     sizes = [len(cluster.graph.nodes) for cluster, _ in clusters]
     most = 1 if backend.times_kernels else len(clusters)
     with BuildProgress(sizes) as bar, BuildPool(bar, most) as pool:

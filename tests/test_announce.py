@@ -79,5 +79,5 @@ def test_every_stage_says_what_it_does(caplog: pytest.LogCaptureFixture) -> None
     assert stages == [
         "capturing the model (Sequential), with sizes that vary",
         "simplifying a graph of 9 nodes",
-        "building 1 engines",
+        "building engines: 1",
     ]

@@ -67,8 +67,10 @@ def _adds_once(accumulate: bool, node: Node) -> str | None:
     values = [
         attribute(module, index) % int(size) for index, size in zip(indices, sizes, strict=True)
     ]
-    places = torch.stack([value.flatten() for value in torch.broadcast_tensors(*values)], 1)
-    if len(places.unique(dim=0)) < len(places):
+    shape = torch.broadcast_shapes(*(value.shape for value in values))  # type: ignore[no-untyped-call]  # untyped torch API
+    columns = (value.expand(shape).flatten().tolist() for value in values)
+    places = list(zip(*columns, strict=True))
+    if len(set(places)) < len(places):
         return "accumulate=True adds up, and an index comes twice"
     return None
 

@@ -12,8 +12,8 @@ from torch.utils import _pytree as pytree
 
 from .graph import attribute, dependencies, sort_topologically
 from .partition import Cluster
+from .passes.size_nodes import size_nodes
 from .size_carriers import missing_sizes
-from .size_nodes import size_nodes
 from .support import is_size
 
 __all__ = ["Cutting", "cut", "stitch"]

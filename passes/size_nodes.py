@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
-from functools import reduce
 from typing import Any
 
 import sympy
@@ -29,11 +28,11 @@ from torch.utils._sympy.functions import (
     TruncToInt,
 )
 
-from .relations import linear
-from .shapes import expression, is_static
-from .support import is_size
+from ..relations import linear
+from ..shapes import expression, is_static
+from ..support import is_size
 
-__all__ = ["size_nodes"]
+aten = torch.ops.aten
 
 Value = Node | int | float
 
@@ -109,7 +108,7 @@ class _Writer:
 
     def __init__(self, gm: GraphModule) -> None:
         self._graph = gm.graph
-        self._placeholders = gm.graph.find_nodes(op="placeholder")
+        self._placeholders: list[Node] = gm.graph.find_nodes(op="placeholder")
         self.place = self._placeholders[-1].next
 
     def value(self, expr: sympy.Expr) -> Value | None:
@@ -126,7 +125,10 @@ class _Writer:
         function = _FUNCTIONS[expr.func]
         if len(values) == 1:
             return self._call(function, *values)
-        return reduce(lambda a, b: self._call(function, a, b), values)
+        first, *rest = values
+        for value in rest:
+            first = self._call(function, first, value)
+        return first
 
     def _read(self, symbol: sympy.Symbol) -> Value | None:
         """The symbol, off the first input whose size is a multiple of it plus a constant."""
@@ -139,7 +141,7 @@ class _Writer:
                 parts = None if is_static(size) else linear(expression(size))
                 if parts is not None and parts[0] == symbol:
                     _, factor, offset = parts
-                    read = self._call(torch.ops.aten.sym_size.int, placeholder, dim)
+                    read = self._call(aten.sym_size.int, placeholder, dim)
                     shifted = self._call(operator.sub, read, offset) if offset else read
                     return self._call(operator.floordiv, shifted, factor) if factor > 1 else shifted
         return None

@@ -9,10 +9,18 @@ from . import errors
 
 if TYPE_CHECKING:
     from . import detection
-    from .ahead_of_time import compile, report, warm_up
-    from .artifact import load, save
-    from .registry import Rejection, converts, registered
-    from .report import Coverage
+    from .ahead_of_time import (
+        compile,
+        report,
+        warm_up,
+    )
+    from .artifact.save_load import load, save
+    from .registry import (
+        Rejection,
+        converts,
+        registered,
+    )
+    from .reporting import Coverage
     from .settings import Settings
 
 __all__ = [

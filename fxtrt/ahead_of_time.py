@@ -10,28 +10,29 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-from .backend import lower, report_graph
-from .cache import PlanCache
-from .calls import Call, watched_run
-from .components import with_planned_components
-from .cuda_graphs import CALLS_TO_RECORD
+from .cache.plan_store import PlanStores
+from .cache.store import PlanCache
+from .capture.example_run import watched_run
+from .capture.model_parts import Captured, capture_model
+from .capture.twin import require_module
+from .capture.untouched import untouched
 from .detection import ComponentPlan, plan_of
+from .detection.recipes import with_planned_components
 from .engines.base import EngineBackend
 from .engines.select import select
 from .errors import FxtrtError
-from .guarded import GuardedForward
-from .parts import Captured, capture_model
-from .plan_store import PlanStores
-from .records import recorded_coverage
-from .report import Coverage, outside_rows
-from .report.node_times import Lowered, measured
-from .report.runtime import guard_rows, runtime_rows
+from .graph.specs import Call
+from .graph.weight_states import Snapshot
+from .lowering.lower import lower, report_graph
+from .reporting import Coverage, outside_rows
+from .reporting.jit_graphs import recorded_coverage
+from .reporting.node_times import Lowered, measured
+from .reporting.serving_rows import guard_rows, runtime_rows
+from .runtime.cuda_graphs import CALLS_TO_RECORD
+from .runtime.guarded_forward import GuardedForward
+from .runtime.slots import Slot
+from .runtime.stitched_call import serve
 from .settings import Settings
-from .slots import Slot
-from .stitched_call import serve
-from .twin import require_module
-from .untouched import untouched
-from .weight_states import Snapshot
 
 __all__ = ["Outcome", "assemble", "compile", "outcome_of", "report", "warm_up", "weights_hold"]
 

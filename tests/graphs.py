@@ -16,8 +16,8 @@ from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner, Partition
 from torch.fx.passes.operator_support import OperatorSupport
 
-from fxtrt.capture import trace
-from fxtrt.partition import PartitionPlan
+from fxtrt.capture.export import trace
+from fxtrt.partition.partition import PartitionPlan
 from fxtrt.registry import Rejection, registered
 
 aten = torch.ops.aten

@@ -17,7 +17,7 @@ from artifact_models import CASES, case
 from torch import nn
 
 import fxtrt
-from fxtrt.artifact_file import ArtifactFile
+from fxtrt.artifact.archive import ArtifactFile
 from fxtrt.errors import ArtifactError
 
 Edit = Callable[[Edited], Any]

@@ -15,7 +15,7 @@ from artifact_edits import Edited, rewrite
 from artifact_models import CASES, case
 
 import fxtrt
-from fxtrt.artifact_file import ArtifactFile
+from fxtrt.artifact.archive import ArtifactFile
 from fxtrt.errors import ArtifactError
 
 
@@ -108,7 +108,7 @@ def test_a_file_can_name_nothing_but_a_graph(change: Callable[[Edited], Any], sa
 _WRITER = """
 import sys
 from pathlib import Path
-from fxtrt.artifact_file import ArtifactFile, write_artifact
+from fxtrt.artifact.archive import ArtifactFile, write_artifact
 
 path, letter = Path(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)

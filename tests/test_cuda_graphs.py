@@ -19,12 +19,11 @@ import torch
 from gpu_model import FakeGpu
 
 import fxtrt
-from fxtrt import cuda_graphs
 from fxtrt.engines.reference import ReferenceEngine
 from fxtrt.errors import FxtrtError
-from fxtrt.guarded import GuardedForward
-from fxtrt.report import RuntimeRow
-from fxtrt.runtime import EngineModule
+from fxtrt.reporting import RuntimeRow
+from fxtrt.runtime.engine_module import EngineModule, cuda_graphs
+from fxtrt.runtime.guarded_forward import GuardedForward
 
 
 class Recorder:

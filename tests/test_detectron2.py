@@ -11,8 +11,10 @@ import torch
 from detectron2_package import require_detectron2
 
 import fxtrt
-from fxtrt.calls import Call, record_calls
-from fxtrt.detection import plan_of, plans
+from fxtrt.capture.example_run import record_calls
+from fxtrt.detection import plan_of
+from fxtrt.detection import recipes as plans
+from fxtrt.graph.specs import Call
 
 pytestmark = [
     pytest.mark.detectron2,
@@ -40,7 +42,7 @@ def detector(config: str) -> tuple[torch.nn.Module, dict[str, Call]]:
     from detectron2 import model_zoo
     from detectron2.modeling import build_model
 
-    from fxtrt.examples import calibrate, load_photograph
+    from fxtrt.diagnostics.example_models import calibrate, load_photograph
 
     cfg = model_zoo.get_config(config)
     cfg.MODEL.WEIGHTS = ""

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 import fxtrt
-from fxtrt.fallbacks import OTHERS, Fallbacks
-from fxtrt.report import Coverage, GuardRow
+from fxtrt.reporting import Coverage, GuardRow
+from fxtrt.runtime.fallbacks import OTHERS, Fallbacks
 
 X = torch.randn(2, 4)
 

@@ -13,7 +13,7 @@ from small_detectron2 import picture
 from torch import nn
 
 import fxtrt
-from fxtrt.capture import capture_module
+from fxtrt.capture.export import capture_module
 from fxtrt.detection import planned
 
 pytestmark = [

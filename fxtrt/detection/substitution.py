@@ -12,7 +12,7 @@ from unittest.mock import patch
 import torch
 
 from ..errors import CaptureError
-from .plans import Equivalents, plan_of
+from .recipes import Equivalents, plan_of
 
 __all__ = ["place_of", "planned", "substituted"]
 

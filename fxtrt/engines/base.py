@@ -7,9 +7,10 @@ from typing import Protocol
 
 import torch
 
+from ..graph.specs import TensorSpec
 from ..settings import Settings
 from .features import Features
-from .network import Network, TensorSpec
+from .network import Network
 
 __all__ = ["Context", "Engine", "EngineBackend", "Progress"]
 

@@ -12,8 +12,14 @@ from torch import nn
 from torch.export import Dim
 
 import fxtrt
-from fxtrt.detection import ComponentPlan, plans, register
-from fxtrt.guarded import GuardedForward
+from fxtrt.detection import (
+    ComponentPlan,
+    register,
+)
+from fxtrt.detection import (
+    recipes as plans,
+)
+from fxtrt.runtime.guarded_forward import GuardedForward
 
 READ = ("image", "height")
 

@@ -15,11 +15,15 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import MultiScaleRoIAlign
 
 import fxtrt
-from fxtrt.comparison import compare
-from fxtrt.detection import ComponentPlan, prepare, register
-from fxtrt.detection.plans import _PLANS
+from fxtrt.detection import (
+    ComponentPlan,
+    prepare,
+    register,
+)
+from fxtrt.detection.recipes import _PLANS
+from fxtrt.diagnostics.example_models import calibrate, load_photograph
 from fxtrt.errors import CaptureError
-from fxtrt.examples import calibrate, load_photograph
+from fxtrt.numerics.compare import compare
 
 
 @pytest.fixture(autouse=True)

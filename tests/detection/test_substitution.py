@@ -15,10 +15,17 @@ from torchvision.models.detection import FasterRCNN, _utils
 from torchvision.ops import boxes, poolers
 
 import fxtrt
-from fxtrt.detection import ComponentPlan, plan_of, plans, register
-from fxtrt.detection.lengths import rows
+from fxtrt.detection import (
+    ComponentPlan,
+    plan_of,
+    register,
+)
+from fxtrt.detection import (
+    recipes as plans,
+)
 from fxtrt.detection.substitution import planned, substituted
-from fxtrt.detection.torchvision_models import GENERALIZED_RCNN, decode
+from fxtrt.detection.symbolic_len import rows
+from fxtrt.detection.torchvision.recipes import GENERALIZED_RCNN, decode
 from fxtrt.errors import CaptureError
 
 

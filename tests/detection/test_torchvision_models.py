@@ -27,14 +27,14 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 import fxtrt
-from fxtrt.backend import lower
-from fxtrt.capture import capture_module
-from fxtrt.comparison import compare
+from fxtrt.capture.export import capture_module
 from fxtrt.detection import planned
+from fxtrt.diagnostics.example_models import calibrate, load_photograph
 from fxtrt.engines.select import select
-from fxtrt.examples import calibrate, load_photograph
-from fxtrt.guarded import GuardedForward
+from fxtrt.lowering.lower import lower
+from fxtrt.numerics.compare import compare
 from fxtrt.pass_manager import run_passes
+from fxtrt.runtime.guarded_forward import GuardedForward
 from fxtrt.settings import Settings
 
 pytestmark = pytest.mark.slow

@@ -16,8 +16,8 @@ with torch.no_grad():
     torch.testing.assert_close(compiled(x), model(x))
 
 import fxtrt  # noqa: E402  # the backend above must be found without it
-import fxtrt.converters
-import fxtrt.passes
+import fxtrt.converters  # noqa: E402
+import fxtrt.passes  # noqa: E402
 
 for package in (fxtrt, fxtrt.converters, fxtrt.passes):
     path = Path(package.__path__[0])

@@ -39,14 +39,14 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone  # n
 from torchvision.ops import box_iou  # noqa: E402
 
 import fxtrt  # noqa: E402
-from fxtrt.diagnostics.example_models import (
+from fxtrt.diagnostics.example_models import (  # noqa: E402
     calibrate,
     load_example,
     load_photograph,
 )
 from fxtrt.engines.select import select  # noqa: E402
 from fxtrt.errors import FxtrtError  # noqa: E402
-from fxtrt.graph.provenance import as_graph
+from fxtrt.graph.provenance import as_graph  # noqa: E402
 from fxtrt.runtime.guarded_forward import GuardedForward  # noqa: E402
 from fxtrt.runtime.stitched_call import StitchedCall, serve  # noqa: E402
 

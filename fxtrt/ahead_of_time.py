@@ -24,7 +24,7 @@ from .errors import FxtrtError
 from .graph.specs import Call
 from .graph.weight_states import Snapshot
 from .lowering.lower import lower, report_graph
-from .reporting import Coverage, outside_rows
+from .reporting import Coverage, missed_rows, outside_rows
 from .reporting.jit_graphs import recorded_coverage
 from .reporting.node_times import Lowered, measured
 from .reporting.serving_rows import guard_rows, runtime_rows
@@ -287,7 +287,7 @@ def _total(
     rows = outside_rows(captured.outside, timed=timed)
     return replace(
         total,
-        rejections=(*total.rejections, *captured.missed, *rows),
+        rejections=(*total.rejections, *missed_rows(captured.missed), *rows),
         runtime=runtime_rows(lowered),
         capture=captured.how,
     )

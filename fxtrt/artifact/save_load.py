@@ -28,6 +28,7 @@ from ..cache.store import PlanCache
 from ..capture.export import require_inference
 from ..capture.model_parts import (
     Captured,
+    Missed,
     Part,
     prepare,
 )
@@ -46,7 +47,6 @@ from ..lowering.lower import bound
 from ..lowering.settle import plan
 from ..partition.extract import cut
 from ..pass_manager import run_passes
-from ..reporting import RejectionRow
 from ..runtime.stitched_call import engine_modules
 from ..serialization.allowed_operators import untrusted
 from ..serialization.constant_data import (
@@ -113,7 +113,7 @@ class _Manifest(TypedDict):
     settings: dict[str, Any]
     parts: list[_Part]
     whole: int
-    missed: list[RejectionRow]
+    missed: list[Missed]
     outside: list[OutsideCall]
     plans: dict[str, PlanHeader]
 

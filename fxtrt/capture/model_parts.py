@@ -22,7 +22,6 @@ from ..errors import ArtifactError, CaptureError
 from ..graph.patterns import require_matches
 from ..graph.specs import Call, TensorSpec, tensor_specs
 from ..pass_manager import run_passes
-from ..reporting import RejectionRow
 from ..serialization.graph_data import StoredGraph, store
 from ..serialization.model_identity import Identity, identity_of
 from ..settings import Settings
@@ -40,7 +39,7 @@ from .twin import require_module, twin_of
 from .uncaptured import OutsideCall
 from .untouched import untouched
 
-__all__ = ["Captured", "Part", "capture_model", "prepare"]
+__all__ = ["Captured", "Missed", "Part", "capture_model", "prepare"]
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +80,20 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Missed:
+    """A module that could not be captured.
+
+    module: its path in the model, "" for the model itself.
+    kind:   the name of its class.
+    reason: one line.
+    """
+
+    module: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Captured:
     """A copy of a model, its parts, and what belongs to none of them.
 
@@ -94,7 +107,7 @@ class Captured:
     model: torch.nn.Module
     identity: Identity
     parts: Sequence[Part]
-    missed: Sequence[RejectionRow]
+    missed: Sequence[Missed]
     outside: Sequence[OutsideCall]
     others: Sequence[Part] = ()
 
@@ -155,7 +168,7 @@ def _capture_twin(
 ) -> Captured:
     identity = identity_of(twin)
     call = Call(inputs, {})
-    missed: list[RejectionRow] = []
+    missed: list[Missed] = []
     outside: list[OutsideCall] = []
     others: list[Part] = []
     try:
@@ -201,10 +214,10 @@ def _parts_for_other_calls(
         return []
     calls = _calls_of_parts(model, call, settings.most_images)
     shapes = image_shapes(calls, settings.max_growth or 1, settings.most_images, longest)
-    missed: list[RejectionRow] = []
+    missed: list[Missed] = []
     parts = [] if shapes is None else _parts_below(model, "", calls, missed, shapes)
     for row in missed:
-        log.info("%s is not captured for other images: %s", row.module, row.detail)
+        log.info("%s is not captured for other images: %s", row.module, row.reason)
     return parts
 
 
@@ -225,9 +238,7 @@ def _calls_of_parts(model: torch.nn.Module, call: Call, most_images: int) -> dic
     return record_calls(model, call)[0]
 
 
-def _whole(
-    model: torch.nn.Module, call: Call, dynamic_shapes: Any, missed: list[RejectionRow]
-) -> Part:
+def _whole(model: torch.nn.Module, call: Call, dynamic_shapes: Any, missed: list[Missed]) -> Part:
     """The whole model; where it is not told, the sizes vary that its architecture's plan says.
 
     Where they cannot, that is added to `missed`, and the example's sizes are the only ones.
@@ -240,7 +251,7 @@ def _whole(
             return _part(model, call, plan.dynamic_shapes(*call.args), "")
         except CaptureError as error:
             row = _missed(model, "", error)
-            missed.append(replace(row, detail=f"other sizes than the example's: {row.detail}"))
+            missed.append(replace(row, reason=f"other sizes than the example's: {row.reason}"))
     return _part(model, call, dynamic_shapes, "")
 
 
@@ -256,7 +267,7 @@ def _parts_below(
     module: torch.nn.Module,
     path: str,
     calls: Mapping[str, Call],
-    missed: list[RejectionRow],
+    missed: list[Missed],
     shapes_of: PartShapes,
 ) -> list[Part]:
     """The largest submodules that can be captured; what cannot is added to `missed`."""
@@ -310,14 +321,5 @@ def _without_hooks(module: torch.nn.Module) -> Iterator[None]:
         module.__dict__.update(hooks)
 
 
-def _missed(module: torch.nn.Module, path: str, error: CaptureError) -> RejectionRow:
-    return RejectionRow(
-        node=path or type(module).__name__,
-        target=type(module).__name__,
-        code="capture",
-        detail=" ".join(str(error).split()),  # A row of a table.
-        module=path,
-        source="",
-        flops=0,
-        computes=False,
-    )
+def _missed(module: torch.nn.Module, path: str, error: CaptureError) -> Missed:
+    return Missed(path, type(module).__name__, " ".join(str(error).split()))

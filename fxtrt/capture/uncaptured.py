@@ -21,7 +21,9 @@ from ..graph.provenance import IN_GRAPH, line_text
 
 __all__ = ["OutsideCall", "OutsideCalls", "seconds_now"]
 
-_LIBRARIES = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, __file__))
+_LIBRARIES = tuple(
+    f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1])
+)
 """Folders whose frames are not the user's."""
 
 

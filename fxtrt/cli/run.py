@@ -21,13 +21,13 @@ from ..diagnostics.example_models import (
     load_example,
     photograph_for_classifier,
 )
-from ..diagnostics.own_model import load_own_model, made_up
 from ..diagnostics.weight_file import load_weights
 from ..engines.select import select
 from ..numerics.compare import compare, table
 from ..reporting import Coverage
 from .draw import draw, require_drawable
 from .options import InputShape, writing
+from .own_model import load_own_model, made_up
 
 __all__ = ["Subject", "build", "find_difference", "report", "run"]
 

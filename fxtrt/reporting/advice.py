@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .groups import cost, total_ms
 from .picture import Picture
-from .values import Coverage, RejectionRow
+from .values import CoverageValues, RejectionRow
 
 __all__ = ["Advice", "advise"]
 
@@ -62,7 +62,7 @@ class Advice:
         return f"{self.step}: {', '.join(gains)}{', and joins ' if joined else ''}{joined}"
 
 
-def advise(coverage: Coverage) -> list[Advice]:
+def advise(coverage: CoverageValues) -> list[Advice]:
     """The steps that bring most, at most five: those that join clusters first, then by cost.
 
     What brings neither a share of the FLOPs or of the measured time worth mentioning, nor joins
@@ -88,13 +88,13 @@ def _pays(advice: Advice, flops: int, time: float) -> bool:
     return advice.ms is not None and advice.ms > 0 and advice.ms >= _LEAST_TIME * time
 
 
-def _time(coverage: Coverage) -> float:
+def _time(coverage: CoverageValues) -> float:
     """The milliseconds of all that was measured."""
     engines = (row.pytorch_ms or row.engine_ms or 0.0 for row in coverage.clusters)
     return sum(engines) + (total_ms(coverage.rejections) or 0.0)
 
 
-def _advice(coverage: Coverage, code: str, step: str, members: Sequence[int]) -> Advice:
+def _advice(coverage: CoverageValues, code: str, step: str, members: Sequence[int]) -> Advice:
     rows = [coverage.rejections[i] for i in members]
     pictures = () if code in _ALONE else coverage.pictures
     joined = (_joined(picture, set(members)) for picture in pictures)

@@ -6,8 +6,8 @@ from collections import Counter
 
 from tabulate import tabulate
 
+from .coverage import Coverage
 from .groups import by_reason
-from .values import Coverage
 
 __all__ = ["diff"]
 

@@ -24,7 +24,7 @@ from .text import (
 )
 from .values import (
     ClusterRow,
-    Coverage,
+    CoverageValues,
     RejectionRow,
 )
 
@@ -33,9 +33,9 @@ __all__ = ["write_html"]
 _MOST_ROWS = 1000
 
 
-def write_html(coverage: Coverage, path: str | PathLike[str]) -> None:
+def write_html(coverage: CoverageValues, path: str | PathLike[str]) -> None:
     """Write the page; it needs no other file and no network."""
-    here = files("fxtrt.report")
+    here = files("fxtrt.reporting")
     page = Template(here.joinpath("page.html").read_text(encoding="utf-8"))
     parts = {
         "summary": escape(summary(coverage)),
@@ -54,7 +54,7 @@ def write_html(coverage: Coverage, path: str | PathLike[str]) -> None:
     Path(path).write_text(page.substitute(parts), encoding="utf-8")
 
 
-def _data(coverage: Coverage) -> dict[str, Any]:
+def _data(coverage: CoverageValues) -> dict[str, Any]:
     """What the picture shows: boxes and edges of each graph, and what hovering tells."""
     return {
         "graphs": [boxes(picture) for picture in coverage.pictures if picture.nodes],
@@ -92,7 +92,7 @@ def _clusters(rows: Sequence[ClusterRow]) -> str:
     return _table(headers, cells)
 
 
-def _reasons(coverage: Coverage) -> str:
+def _reasons(coverage: CoverageValues) -> str:
     headers = ["calls", "code", "reason", "FLOPs", "ms", "modules", "first at"]
     cells = [
         [g.calls, g.code, g.detail, _giga(g), _ms(g.ms), ", ".join(g.modules), g.source]

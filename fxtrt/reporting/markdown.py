@@ -15,12 +15,12 @@ from .text import (
     runtime_lines,
     summary,
 )
-from .values import ClusterRow, Coverage
+from .values import ClusterRow, CoverageValues
 
 __all__ = ["markdown"]
 
 
-def markdown(coverage: Coverage) -> str:
+def markdown(coverage: CoverageValues) -> str:
     """The whole report; every cluster, reason and graph break has a row."""
     parts = [f"**{summary(coverage)}**"]
     if coverage.capture:

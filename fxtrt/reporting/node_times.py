@@ -16,7 +16,7 @@ from ..capture.uncaptured import seconds_now
 from ..runtime.engine_module import EngineModule
 from ..runtime.stitched_call import StitchedCall
 from ..runtime.timing import Timing, measure
-from .values import Coverage
+from .coverage import Coverage
 
 __all__ = ["Lowered", "measured"]
 

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from ..builder.build import BuildInfo
 from ..builder.casts import COMPUTE_DTYPES
+from ..capture.model_parts import Missed
 from ..capture.uncaptured import OutsideCall
 from ..engines.base import EngineBackend
 from ..graph.flops import flops
@@ -22,15 +23,11 @@ from ..graph.sizes import hint
 from ..partition.extract import Cutting
 from ..partition.partition import PartitionPlan, computes
 from ..registry import Rejection
+from .coverage import Coverage
 from .picture import picture, target_name
-from .values import (
-    ClusterRow,
-    Coverage,
-    GraphBreak,
-    RejectionRow,
-)
+from .values import ClusterRow, GraphBreak, RejectionRow
 
-__all__ = ["cluster_row", "graph_coverage", "graph_rejection", "outside_rows"]
+__all__ = ["cluster_row", "graph_coverage", "graph_rejection", "missed_rows", "outside_rows"]
 
 _OUTSIDE = "outside of any graph"
 
@@ -113,6 +110,23 @@ def outside_rows(
             ms=call.ms if timed else None,
         )
         for call in calls
+    )
+
+
+def missed_rows(missed: Sequence[Missed]) -> tuple[RejectionRow, ...]:
+    """The rows of the modules that could not be captured."""
+    return tuple(
+        RejectionRow(
+            node=one.module or one.kind,
+            target=one.kind,
+            code="capture",
+            detail=one.reason,
+            module=one.module,
+            source="",
+            flops=0,
+            computes=False,
+        )
+        for one in missed
     )
 
 

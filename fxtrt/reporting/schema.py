@@ -12,7 +12,7 @@ from ..errors import ReportError
 from .picture import Picture, PictureNode
 from .values import (
     ClusterRow,
-    Coverage,
+    CoverageValues,
     Fallback,
     GraphBreak,
     GuardRow,
@@ -26,7 +26,7 @@ VERSION = 1
 """Goes up when a field changes its meaning or goes; a new field alone does not raise it."""
 
 
-def to_json(coverage: Coverage) -> str:
+def to_json(coverage: CoverageValues) -> str:
     """JSON that `coverage.schema.json` describes; the summary repeats what the rows add up to."""
     value: dict[str, Any] = {
         "version": VERSION,
@@ -44,7 +44,7 @@ def to_json(coverage: Coverage) -> str:
     return json.dumps(value, ensure_ascii=False, indent=1)
 
 
-def from_json(text: str) -> Coverage:
+def from_json(text: str) -> CoverageValues:
     """What `to_json` wrote.
 
     Raises:
@@ -66,8 +66,8 @@ def from_json(text: str) -> Coverage:
     return coverage
 
 
-def _coverage(value: dict[str, Any]) -> Coverage:
-    return Coverage(
+def _coverage(value: dict[str, Any]) -> CoverageValues:
+    return CoverageValues(
         clusters=tuple(_cluster(row) for row in value["clusters"]),
         rejections=tuple(RejectionRow(**row) for row in value["rejections"]),
         graph_breaks=tuple(GraphBreak(**found) for found in value["graph_breaks"]),
@@ -143,7 +143,7 @@ def _is_a(value: Any, declared: Any, name: str) -> bool:
     return type(value) is declared or (declared is float and type(value) is int)
 
 
-def _require_indices(coverage: Coverage) -> None:
+def _require_indices(coverage: CoverageValues) -> None:
     """Refuse a picture that shows what is not there."""
     clusters, rejections = len(coverage.clusters), len(coverage.rejections)
     for picture in coverage.pictures:

@@ -8,13 +8,9 @@ import torch
 
 from ..runtime.guarded_forward import GuardedForward
 from ..runtime.stitched_call import StitchedCall
+from .coverage import Coverage
 from .node_times import Lowered
-from .values import (
-    Coverage,
-    Fallback,
-    GuardRow,
-    RuntimeRow,
-)
+from .values import Fallback, GuardRow, RuntimeRow
 
 __all__ = ["guard_rows", "runtime_rows"]
 

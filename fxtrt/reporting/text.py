@@ -11,7 +11,7 @@ from tabulate import tabulate
 from ..builder.build import BuildInfo
 from .advice import advise
 from .groups import ReasonGroup, by_reason
-from .values import ClusterRow, Coverage
+from .values import ClusterRow, CoverageValues
 
 __all__ = ["build_cells", "bytes_text", "runtime_lines", "summary", "text"]
 
@@ -20,7 +20,7 @@ _LINES = 3
 _MOST_ROWS = 20
 
 
-def text(coverage: Coverage) -> str:
+def text(coverage: CoverageValues) -> str:
     """The whole report."""
     lines = [*textwrap.wrap(summary(coverage), 100), *_items(coverage.capture)]
     if coverage.clusters:
@@ -44,12 +44,12 @@ def _items(items: Iterable[object]) -> Iterator[str]:
         yield from textwrap.wrap(str(item), 98, initial_indent="* ", subsequent_indent="  ")
 
 
-def summary(coverage: Coverage) -> str:
+def summary(coverage: CoverageValues) -> str:
     """Engines, FLOPs, nodes and cuts; and how many calls ran as compiled, where not all did."""
     return "; ".join([_compiled(coverage), *_calls(coverage)])
 
 
-def _compiled(coverage: Coverage) -> str:
+def _compiled(coverage: CoverageValues) -> str:
     count = len(coverage.clusters)
     line = (
         f"{count} engine{'s' * (count != 1)}: {coverage.flops_share:.1%} of the FLOPs, "
@@ -60,7 +60,7 @@ def _compiled(coverage: Coverage) -> str:
     return f"{line}, {coverage.cuts} cut{'s' * (coverage.cuts != 1)}"
 
 
-def _calls(coverage: Coverage) -> Iterator[str]:
+def _calls(coverage: CoverageValues) -> Iterator[str]:
     called = [row for row in coverage.guards if row.calls]
     if any(row.compiled < row.calls for row in called):
         name = "calls" if len(called) == 1 else "calls of compiled modules"
@@ -71,7 +71,7 @@ def _share(compiled: int, calls: int, name: str) -> str:
     return f"{compiled} of {calls} {name} ran as compiled ({compiled / calls:.1%})"
 
 
-def runtime_lines(coverage: Coverage) -> Iterator[str]:
+def runtime_lines(coverage: CoverageValues) -> Iterator[str]:
     """A line for each module that was called and for its calls in PyTorch, then for each set of
     slots, its CUDA graphs, and the clusters that fell back."""
     for row in coverage.guards:
@@ -83,7 +83,7 @@ def runtime_lines(coverage: Coverage) -> Iterator[str]:
         yield line if count == 1 else f"{line}, {count} times"
 
 
-def _runtime_lines(coverage: Coverage) -> Iterator[str]:
+def _runtime_lines(coverage: CoverageValues) -> Iterator[str]:
     for row in coverage.runtime:
         memory = ""
         if row.scratch_bytes:
@@ -158,7 +158,7 @@ def _rejections(groups: Sequence[ReasonGroup]) -> str:
     return shown + (f"\n... and {hidden} calls for other reasons" if hidden else "")
 
 
-def _breaks(coverage: Coverage) -> str:
+def _breaks(coverage: CoverageValues) -> str:
     counted = Counter(coverage.graph_breaks)
     table = [
         [count, _shorten(found.reason, 55), _shorten(found.source, 34)]

@@ -1,18 +1,21 @@
-"""The values of a report: clusters, rejections, graph breaks and a picture make a Coverage."""
+"""The values of a report, which its forms read: clusters, rejections, graph breaks, pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from os import PathLike
+from typing import TYPE_CHECKING
 
 from ..builder.build import BuildInfo
 from ..graph.provenance import shared_path
 from .picture import Picture
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 __all__ = [
     "ClusterRow",
-    "Coverage",
+    "CoverageValues",
     "Fallback",
     "GraphBreak",
     "GuardRow",
@@ -137,7 +140,7 @@ class RuntimeRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Coverage:
+class CoverageValues:
     """What runs where: of one graph, or of all graphs of a model.
 
     clusters:     what runs in engines.
@@ -191,7 +194,7 @@ class Coverage:
         return tuple(f"{name}: {kept}" for name, build in built for kept in build.kept_fp32)
 
     @classmethod
-    def total(cls, parts: Sequence[Coverage]) -> Coverage:
+    def total(cls, parts: Sequence[CoverageValues]) -> Self:
         """The coverage of several graphs together; clusters are numbered through."""
         clusters: list[ClusterRow] = []
         rejections: list[RejectionRow] = []
@@ -211,39 +214,3 @@ class Coverage:
             tuple(dict.fromkeys(line for part in parts for line in part.capture)),
             tuple(row for part in parts for row in part.guards),
         )
-
-    # The forms read these values, so they are imported when asked for.
-
-    def __str__(self) -> str:
-        from .text import text
-
-        return text(self)
-
-    def to_markdown(self) -> str:
-        """The report as tables of GitHub's Markdown."""
-        from .markdown import markdown
-
-        return markdown(self)
-
-    def to_json(self) -> str:
-        """The report as JSON; `fxtrt/reporting/coverage.schema.json` is its schema."""
-        from .schema import to_json
-
-        return to_json(self)
-
-    @staticmethod
-    def from_json(text: str) -> Coverage:
-        """What `to_json` wrote.
-
-        Raises:
-            ReportError: it is no such JSON, or of a version that this fxtrt does not read.
-        """
-        from .schema import from_json
-
-        return from_json(text)
-
-    def to_html(self, path: str | PathLike[str]) -> None:
-        """Write one page, with a picture of the graphs, that needs no other file and no network."""
-        from .html import write_html
-
-        write_html(self, path)

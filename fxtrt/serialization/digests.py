@@ -11,22 +11,32 @@ import torch
 
 from ..registry import registered
 
-__all__ = ["code_digest", "is_family", "sha256", "weight_digest"]
+__all__ = ["code_digest", "sha256", "weight_digest"]
+
+
+_MAKERS = ("builder", "conversion", "detection/ops", "engines", "graph", "passes", "registry.py")
+"""What of fxtrt decides which network and which plan a cluster becomes. What the other packages do is
+in the cluster's graph already, or happens after a plan is made."""
 
 
 @functools.cache
 def code_digest() -> str:
-    """A digest of the source files that networks are made by, third-party converters included."""
-    here = Path(__file__).parent
-    files = {file for place in (".", "engines", "passes") for file in (here / place).glob("*.py")}
+    """Return a digest of the sources that make networks, those of third-party converters included."""
+    root = Path(__file__).parents[1]
+    files = {file for name in _MAKERS for file in _sources(root / name)}
     for module in {converter.build.__module__ for converter in registered().values()}:
         if file := getattr(sys.modules.get(module), "__file__", None):
-            files |= {*Path(file).parent.glob("*.py")} if is_family(module) else {Path(file)}
+            files |= {*Path(file).parent.glob("*.py")} if _is_family(module) else {Path(file)}
     contents = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
     return sha256(*contents)
 
 
-def is_family(module: str) -> bool:
+def _sources(place: Path) -> list[Path]:
+    """The files of a package, and of the packages in it; or the one file."""
+    return [place] if place.suffix else sorted(place.rglob("*.py"))
+
+
+def _is_family(module: str) -> bool:
     return module.startswith("fxtrt.converters.")
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..cli.options import InputShape
 from ..errors import SettingsError
+from .options import InputShape
 
 __all__ = ["load_own_model", "made_up"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import shutil
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from artifact_models import CASES, case
 from torch import nn
 
 import fxtrt
-from fxtrt.artifact.archive import ArtifactFile
 from fxtrt.errors import ArtifactError
 
 Edit = Callable[[Edited], Any]
@@ -338,71 +336,3 @@ def test_constants_are_as_large_as_their_bytes(
 
     with pytest.raises(ArtifactError):
         load("nested", edit)
-
-
-def packed(path: Path, **options: Any) -> None:
-    with ArtifactFile(path) as file, zipfile.ZipFile(path) as archive:
-        comment = archive.comment
-        assert file.manifest
-        members = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w", **options) as archive:
-        archive.comment = comment
-        for name, data in members.items():
-            archive.writestr(name, data)
-
-
-def test_a_member_of_many_gigabytes_has_another_header(
-    firsts: dict[str, Path], tmp_path: Path
-) -> None:
-    path = Path(shutil.copy(firsts["dynamic"], tmp_path))
-    with zipfile.ZipFile(path) as archive:
-        comment = archive.comment
-        members = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.comment = comment
-        for name, data in members.items():
-            with archive.open(name, "w", force_zip64=True) as member:
-                member.write(data)
-    assert path.stat().st_size == firsts["dynamic"].stat().st_size + 20 * len(members)
-    fxtrt.load(path, case("dynamic"))
-
-
-def twice(path: Path) -> None:
-    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
-        archive.writestr("manifest.json", "{}")
-
-
-def one_more(path: Path) -> None:
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("more", b"0" * 1000)
-
-
-def bomb(path: Path) -> None:
-    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("graphs/0.json2", b"0" * (64 << 20))
-
-
-def gap(path: Path) -> None:
-    path.write_bytes(b"#!/bin/sh\n" + path.read_bytes())
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda path: packed(path, compression=zipfile.ZIP_DEFLATED),
-        lambda path: packed(path, compression=zipfile.ZIP_BZIP2),
-        twice,
-        one_more,
-        bomb,
-        gap,
-    ],
-)
-def test_only_members_that_were_saved_are_read(
-    change: Callable[[Path], None], firsts: dict[str, Path], tmp_path: Path
-) -> None:
-    path = Path(shutil.copy(firsts["dynamic"], tmp_path))
-    packed(path)
-    fxtrt.load(path, case("dynamic"))
-    change(path)
-    with pytest.raises(ArtifactError, match=r"damaged|names other members"):
-        fxtrt.load(path, case("dynamic"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -103,6 +104,68 @@ def test_a_file_can_name_nothing_but_a_graph(change: Callable[[Edited], Any], sa
     with pytest.raises(ArtifactError):
         fxtrt.load(saved, case("dynamic"))
     assert "antigravity" not in sys.modules
+
+
+def packed(path: Path, **options: Any) -> None:
+    with zipfile.ZipFile(path) as archive:
+        comment = archive.comment
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        archive.comment = comment
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def test_a_member_of_many_gigabytes_has_another_header(saved: Path) -> None:
+    size = saved.stat().st_size
+    with zipfile.ZipFile(saved) as archive:
+        comment = archive.comment
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(saved, "w") as archive:
+        archive.comment = comment
+        for name, data in members.items():
+            with archive.open(name, "w", force_zip64=True) as member:
+                member.write(data)
+    assert saved.stat().st_size == size + 20 * len(members)
+    fxtrt.load(saved, case("dynamic"))
+
+
+def twice(path: Path) -> None:
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("manifest.json", "{}")
+
+
+def one_more(path: Path) -> None:
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("more", b"0" * 1000)
+
+
+def bomb(path: Path) -> None:
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("graphs/0.json2", b"0" * (64 << 20))
+
+
+def gap(path: Path) -> None:
+    path.write_bytes(b"#!/bin/sh\n" + path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: packed(path, compression=zipfile.ZIP_DEFLATED),
+        lambda path: packed(path, compression=zipfile.ZIP_BZIP2),
+        twice,
+        one_more,
+        bomb,
+        gap,
+    ],
+)
+def test_only_members_that_were_saved_are_read(change: Callable[[Path], None], saved: Path) -> None:
+    packed(saved)
+    fxtrt.load(saved, case("dynamic"))
+    change(saved)
+    with pytest.raises(ArtifactError, match=r"damaged|names other members"):
+        fxtrt.load(saved, case("dynamic"))
 
 
 _WRITER = """

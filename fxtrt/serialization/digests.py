@@ -15,13 +15,13 @@ __all__ = ["code_digest", "sha256", "weight_digest"]
 
 
 _MAKERS = ("builder", "conversion", "detection/ops", "engines", "graph", "passes", "registry.py")
-"""What of fxtrt decides which network and which plan a cluster becomes. What the other packages do is
-in the cluster's graph already, or happens after a plan is made."""
+"""What of fxtrt decides which network and which plan a cluster becomes. What the other packages do
+is in the cluster's graph already, or happens after a plan is made."""
 
 
 @functools.cache
 def code_digest() -> str:
-    """Return a digest of the sources that make networks, those of third-party converters included."""
+    """Return a digest of the sources that make networks, also those of other packages' converters."""
     root = Path(__file__).parents[1]
     files = {file for name in _MAKERS for file in _sources(root / name)}
     for module in {converter.build.__module__ for converter in registered().values()}:

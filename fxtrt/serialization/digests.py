@@ -21,7 +21,7 @@ is in the cluster's graph already, or happens after a plan is made."""
 
 @functools.cache
 def code_digest() -> str:
-    """Return a digest of the sources that make networks, also those of other packages' converters."""
+    """Return a digest of the sources that make networks, converters of other packages too."""
     root = Path(__file__).parents[1]
     files = {file for name in _MAKERS for file in _sources(root / name)}
     for module in {converter.build.__module__ for converter in registered().values()}:

@@ -185,7 +185,7 @@ def test_a_shape_that_falls_back_is_counted_and_not_recorded(recorder: Recorder)
             torch.testing.assert_close(compiled(x), model(x))
     row = runtime(compiled)
     report = fxtrt.report(compiled)
-    schema = resources.files("fxtrt.report") / "coverage.schema.json"
+    schema = resources.files("fxtrt.reporting") / "coverage.schema.json"
     jsonschema.validate(json.loads(report.to_json()), json.loads(schema.read_text()))
     assert fxtrt.Coverage.from_json(report.to_json()).runtime == (row,)
     assert "cluster_0 ran 3 times in PyTorch: " in report.to_markdown()

@@ -195,7 +195,7 @@ def test_markdown_has_a_row_for_each_cluster_and_reason(coverage: Coverage) -> N
 
 
 def test_json_fits_its_schema_and_comes_back(coverage: Coverage) -> None:
-    schema = json.loads(files("fxtrt.report").joinpath("coverage.schema.json").read_text())
+    schema = json.loads(files("fxtrt.reporting").joinpath("coverage.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     full = replace(
         coverage,

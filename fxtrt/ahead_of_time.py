@@ -16,8 +16,8 @@ from .capture.example_run import watched_run
 from .capture.model_parts import Captured, capture_model
 from .capture.twin import require_module
 from .capture.untouched import untouched
-from .detection import ComponentPlan, plan_of
-from .detection.recipes import with_planned_components
+from .detection import Recipe, recipe_of
+from .detection.recipes import with_recipe_components
 from .engines.base import EngineBackend
 from .engines.select import select
 from .errors import FxtrtError
@@ -71,7 +71,7 @@ def compile(
         SettingsError, CaptureError, EngineUnavailable: with the way out.
     """
     require_module(model)
-    settings = with_planned_components(Settings.of(settings, overrides), model)
+    settings = with_recipe_components(Settings.of(settings, overrides), model)
     backend = select(settings.engine)
     captured = capture_model(model, inputs, dynamic_shapes, settings, more_inputs)
     return assemble(captured, backend, settings)
@@ -101,7 +101,7 @@ def assemble(
     for part, (graph, coverage), call in zip(parts, built, calls, strict=True):
         lowered.append(Lowered(coverage, graph, call))
         if coverage.clusters:
-            plan = plan_of(part.module)
+            plan = recipe_of(part.module)
             part.module.forward = GuardedForward(
                 part.module,
                 graph,
@@ -178,7 +178,7 @@ def report(
         return replace(total, guards=guards)
     if inputs is None:
         raise FxtrtError("a model that is not compiled needs example inputs: report(model, inputs)")
-    settings = with_planned_components(Settings.of(None, overrides), model)
+    settings = with_recipe_components(Settings.of(None, overrides), model)
     return _report_plain(model, inputs, measure, settings)
 
 
@@ -242,7 +242,7 @@ def _report_jit(
             "nothing is compiled yet: call the model once, then ask for the report. (Of two models "
             "of one class, Dynamo may give the second the graphs of the first, and their report.)"
         )
-    plan = plan_of(model._orig_mod) if recorded.graph_breaks else None
+    plan = recipe_of(model._orig_mod) if recorded.graph_breaks else None
     if plan is not None:
         recorded = replace(recorded, capture=(*recorded.capture, _better_than_jit(plan)))
     if inputs is None:
@@ -252,7 +252,7 @@ def _report_jit(
     return replace(recorded, rejections=(*recorded.rejections, *rows))
 
 
-def _better_than_jit(plan: ComponentPlan) -> str:
+def _better_than_jit(plan: Recipe) -> str:
     """What to do about the graph breaks of a detector."""
     advice = "fxtrt.compile(model, inputs) would make it one graph, which nothing breaks"
     if plan.glue:

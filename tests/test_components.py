@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import fxtrt
-from fxtrt.detection import ComponentPlan, register
+from fxtrt.detection import Recipe, register
 from fxtrt.errors import SettingsError
 from fxtrt.partition.partition import partition
 
@@ -133,7 +133,7 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     monkeypatch.setattr("fxtrt.detection.recipes._PLANS", {})
 
     def plan(**components: dict[str, Any]) -> None:
-        register(ComponentPlan(f"{__name__}.Detector", {}, components=components))
+        register(Recipe(f"{__name__}.Detector", {}, components=components))
 
     return plan
 

@@ -12,7 +12,7 @@ from detectron2_package import require_detectron2
 
 import fxtrt
 from fxtrt.capture.example_run import record_calls
-from fxtrt.detection import plan_of
+from fxtrt.detection import recipe_of
 from fxtrt.detection import recipes as plans
 from fxtrt.graph.specs import Call
 
@@ -87,7 +87,7 @@ MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"
 
 def test_a_model_without_a_plan_is_compiled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     model, calls = detector(MASK_RCNN)
-    assert plan_of(model) is not None
+    assert recipe_of(model) is not None
     monkeypatch.setattr(plans, "_PLANS", {})
     (inputs,) = calls[""].args
     compiled = fxtrt.compile(model, (inputs,), engine="reference")

@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 import fxtrt
 from fxtrt.capture.export import capture_module
-from fxtrt.detection import planned
+from fxtrt.detection import with_equivalents
 from fxtrt.engines.select import select
 from fxtrt.lowering.lower import lower
 from fxtrt.pass_manager import run_passes
@@ -129,7 +129,7 @@ def test_the_whole_architecture(name: str) -> None:
     model, calls = detector(name), calls_of(name)
     expected = [model(call) for call in calls]
     assert_found(name, expected)
-    with planned(model):
+    with with_equivalents(model):
         graph = capture_module(model, (calls[0],))
     graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
     for call, wanted in zip(calls, expected, strict=True):

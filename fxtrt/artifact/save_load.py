@@ -29,7 +29,7 @@ from ..capture.export import require_inference
 from ..capture.model_parts import (
     Captured,
     Missed,
-    Part,
+    ModelPart,
     prepare,
 )
 from ..capture.twin import twin_of
@@ -240,7 +240,7 @@ def _compiled(
         ) from error
 
 
-def _checked(part: Part) -> tuple[Part, StoredGraph, GraphModule]:
+def _checked(part: ModelPart) -> tuple[ModelPart, StoredGraph, GraphModule]:
     """The part's graph as it was captured, which is known to come back, and what comes back."""
     name = part.path or type(part.module).__name__
     if isinstance(part.stored, ArtifactError):
@@ -256,7 +256,7 @@ def _checked(part: Part) -> tuple[Part, StoredGraph, GraphModule]:
 
 def _plans(
     outcome: Outcome,
-    stored: Sequence[tuple[Part, StoredGraph, GraphModule]],
+    stored: Sequence[tuple[ModelPart, StoredGraph, GraphModule]],
     headers: dict[str, Any],
 ) -> Iterator[tuple[str, bytes]]:
     """The plans and timings that compiling the parts again would ask for, by name.
@@ -291,7 +291,7 @@ def _plans(
 
 
 def _keys(
-    part: Part, graph: GraphModule, backend: EngineBackend, settings: Settings
+    part: ModelPart, graph: GraphModule, backend: EngineBackend, settings: Settings
 ) -> Iterator[tuple[str, EngineKey, str]]:
     """What compiling `graph`, as it was captured, asks for: the kind, the key, and the cluster."""
     run_passes(graph)
@@ -356,7 +356,7 @@ def _captured(
         stored = StoredGraph(file.read(f"graphs/{number}.json"), constants)
         graph, call = restore(stored, module, operators)
         loaded = ArtifactError("it was loaded from a file: copy that one")
-        parts.append(Part(row["path"], module, graph, call, tensor_specs(graph), loaded))
+        parts.append(ModelPart(row["path"], module, graph, call, tensor_specs(graph), loaded))
     whole = manifest["whole"]
     if not 0 <= whole <= len(parts):
         raise ArtifactError(f"of {len(parts)} parts, {whole} come first")

@@ -14,9 +14,9 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from ..detection import (
-    ComponentPlan,
-    plan_of,
-    planned,
+    Recipe,
+    recipe_of,
+    with_equivalents,
 )
 from ..errors import ArtifactError, CaptureError
 from ..graph.patterns import require_matches
@@ -39,13 +39,13 @@ from .twin import require_module, twin_of
 from .uncaptured import OutsideCall
 from .untouched import untouched
 
-__all__ = ["Captured", "Missed", "Part", "capture_model", "prepare"]
+__all__ = ["Captured", "Missed", "ModelPart", "capture_model", "prepare"]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ModelPart:
     """A module that was captured whole, ready to lower.
 
     stored: the graph before the passes, to be saved; or why that cannot be.
@@ -67,7 +67,7 @@ class Part:
         """Whether the tensors of the call do; those of a restored graph have shapes only."""
         return not any(isinstance(v, torch.Tensor) and v.is_meta for v in self.values())
 
-    def without_values(self) -> Part:
+    def without_values(self) -> ModelPart:
         """The same, without the memory of the call's tensors."""
 
         def blank(tensor: torch.Tensor) -> torch.Tensor:
@@ -106,15 +106,15 @@ class Captured:
 
     model: torch.nn.Module
     identity: Identity
-    parts: Sequence[Part]
+    parts: Sequence[ModelPart]
     missed: Sequence[Missed]
     outside: Sequence[OutsideCall]
-    others: Sequence[Part] = ()
+    others: Sequence[ModelPart] = ()
 
     @property
     def how(self) -> tuple[str, ...]:
         """For the report, a line each: the whole or which parts, by which plan."""
-        plan = plan_of(self.model)
+        plan = recipe_of(self.model)
         if [part.path for part in self.parts] != [""]:
             paths = ", ".join(part.path for part in self.parts) or "none"
             lines = [f"captured in parts, since the whole does not export: {paths}"]
@@ -170,7 +170,7 @@ def _capture_twin(
     call = Call(inputs, {})
     missed: list[Missed] = []
     outside: list[OutsideCall] = []
-    others: list[Part] = []
+    others: list[ModelPart] = []
     try:
         parts = [_whole(twin, call, dynamic_shapes, missed)]
         if dynamic_shapes is None:
@@ -200,14 +200,14 @@ def prepare(captured: Captured, settings: Settings) -> None:
 
 def _parts_for_other_calls(
     model: torch.nn.Module, call: Call, settings: Settings, whole: Sequence[TensorSpec]
-) -> list[Part]:
+) -> list[ModelPart]:
     """The parts of a detector that has a plan, with dynamic heights, widths and numbers of images.
 
     Args:
         whole: what the graph of the whole takes. Where it takes any size, and `most_images` is one,
             there are no other calls.
     """
-    if plan_of(model) is None or settings.other_sizes != "parts" or settings.fuel is not None:
+    if recipe_of(model) is None or settings.other_sizes != "parts" or settings.fuel is not None:
         return []
     longest = max((high or 0 for spec in whole for high in _varying(spec)), default=0)
     if longest and settings.most_images == 1:
@@ -238,12 +238,14 @@ def _calls_of_parts(model: torch.nn.Module, call: Call, most_images: int) -> dic
     return record_calls(model, call)[0]
 
 
-def _whole(model: torch.nn.Module, call: Call, dynamic_shapes: Any, missed: list[Missed]) -> Part:
+def _whole(
+    model: torch.nn.Module, call: Call, dynamic_shapes: Any, missed: list[Missed]
+) -> ModelPart:
     """The whole model; where it is not told, the sizes vary that its architecture's plan says.
 
     Where they cannot, that is added to `missed`, and the example's sizes are the only ones.
     """
-    plan = plan_of(model)
+    plan = recipe_of(model)
     if plan is not None and plan.arguments is not None:
         call = Call(_arguments(plan, call), call.kwargs)
     if dynamic_shapes is None and plan is not None and plan.dynamic_shapes is not None:
@@ -255,7 +257,7 @@ def _whole(model: torch.nn.Module, call: Call, dynamic_shapes: Any, missed: list
     return _part(model, call, dynamic_shapes, "")
 
 
-def _arguments(plan: ComponentPlan, call: Call) -> tuple[Any, ...]:
+def _arguments(plan: Recipe, call: Call) -> tuple[Any, ...]:
     assert plan.arguments is not None
     try:
         return plan.arguments(*call.args)
@@ -269,9 +271,9 @@ def _parts_below(
     calls: Mapping[str, Call],
     missed: list[Missed],
     shapes_of: PartShapes,
-) -> list[Part]:
+) -> list[ModelPart]:
     """The largest submodules that can be captured; what cannot is added to `missed`."""
-    parts: list[Part] = []
+    parts: list[ModelPart] = []
     for name, child in module.named_children():
         child_path = f"{path}.{name}" if path else name
         call = calls.get(child_path)
@@ -290,15 +292,20 @@ def _parts_below(
     return parts
 
 
-def _part(module: torch.nn.Module, call: Call, dynamic_shapes: Any, path: str) -> Part:
+def _part(module: torch.nn.Module, call: Call, dynamic_shapes: Any, path: str) -> ModelPart:
     weights = [*module.parameters(), *module.buffers()]
     args, kwargs = distinct((call.args, call.kwargs), weights)
     # Attributes only: values are not written to while tracing.
-    with _without_hooks(module), attributes_kept(module), repeatable(module, call), planned(module):
+    with (
+        _without_hooks(module),
+        attributes_kept(module),
+        repeatable(module, call),
+        with_equivalents(module),
+    ):
         graph = capture_module(module, args, kwargs, dynamic_shapes, path)
     # GuardedForward asks first, and what does not fit runs in PyTorch.
     graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
-    return Part(path, module, graph, call, tensor_specs(graph), _stored(graph, module, call))
+    return ModelPart(path, module, graph, call, tensor_specs(graph), _stored(graph, module, call))
 
 
 def _stored(graph: GraphModule, module: torch.nn.Module, call: Call) -> StoredGraph | ArtifactError:

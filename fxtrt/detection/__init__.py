@@ -2,10 +2,10 @@
 
 from .dynamo_glue import prepare
 from .recipes import (
-    ComponentPlan,
-    plan_of,
+    Recipe,
+    recipe_of,
     register,
 )
-from .substitution import planned
+from .substitution import with_equivalents
 
-__all__ = ["ComponentPlan", "plan_of", "planned", "prepare", "register"]
+__all__ = ["Recipe", "prepare", "recipe_of", "register", "with_equivalents"]

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import torch
 
 from ..errors import CaptureError
-from .recipes import plan_of
+from .recipes import recipe_of
 from .substitution import place_of
 
 __all__ = ["prepare"]
@@ -35,7 +35,7 @@ def prepare(model: torch.nn.Module) -> Callable[[], None]:
         CaptureError: the architecture has no plan that names its glue, or its package has no such
             function.
     """
-    plan = plan_of(model)
+    plan = recipe_of(model)
     if plan is None or not plan.glue:
         raise CaptureError(
             f"{type(model).__name__} has no plan that names its glue: register one, with the "

@@ -12,7 +12,7 @@ import torch
 
 from ..settings import Settings
 
-__all__ = ["ComponentPlan", "Equivalents", "plan_of", "register", "with_planned_components"]
+__all__ = ["Equivalents", "Recipe", "recipe_of", "register", "with_recipe_components"]
 
 Equivalents = Mapping[str, Callable[..., Any]]
 
@@ -26,7 +26,7 @@ _BUILT_IN = {
 
 
 @dataclass(frozen=True, slots=True)
-class ComponentPlan:
+class Recipe:
     """What `torch.export` needs to see a detector as one graph.
 
     architecture: the class of the model, as "module.Class"; subclasses that keep its `forward`
@@ -54,16 +54,16 @@ class ComponentPlan:
     components: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
 
-_PLANS: dict[str, ComponentPlan] = {}
+_PLANS: dict[str, Recipe] = {}
 
 
-def register(plan: ComponentPlan) -> ComponentPlan:
+def register(plan: Recipe) -> Recipe:
     """Capture models of `plan.architecture` whole from now on; replaces an earlier plan."""
     _PLANS[plan.architecture] = plan
     return plan
 
 
-def plan_of(model: torch.nn.Module) -> ComponentPlan | None:
+def recipe_of(model: torch.nn.Module) -> Recipe | None:
     """The plan of the class whose `forward` the model has, or None."""
     owner = next(cls for cls in type(model).__mro__ if "forward" in cls.__dict__)
     for package, module in _BUILT_IN.items():
@@ -72,9 +72,9 @@ def plan_of(model: torch.nn.Module) -> ComponentPlan | None:
     return _PLANS.get(f"{owner.__module__}.{owner.__qualname__}")
 
 
-def with_planned_components(settings: Settings, model: torch.nn.Module) -> Settings:
+def with_recipe_components(settings: Settings, model: torch.nn.Module) -> Settings:
     """`settings`, and after its components those of the architecture's plan that `model` has."""
-    plan = plan_of(model)
+    plan = recipe_of(model)
     if plan is None or not plan.components:
         return settings
     paths = [path for path, _ in model.named_modules()]

@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 
 from ..capture.model_parts import capture_model
 from ..capture.twin import require_module
-from ..detection.recipes import with_planned_components
+from ..detection.recipes import with_recipe_components
 from ..engines.base import EngineBackend
 from ..engines.select import select
 from ..graph.nodes import is_size
@@ -55,7 +55,7 @@ def bisect(model: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings) 
     """
     require_module(model)
     backend = select(settings.engine)
-    settings = with_planned_components(replace(settings, other_sizes="pytorch"), model)
+    settings = with_recipe_components(replace(settings, other_sizes="pytorch"), model)
     for part in capture_model(model, inputs, None, settings).parts:
         culprit = first_difference(part.graph, part.values(), backend, settings)
         if culprit is not None:

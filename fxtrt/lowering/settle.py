@@ -25,7 +25,7 @@ from ..graph.sizes import input_sizes
 from ..partition.extract import Cutting, cut
 from ..partition.partition import (
     Cluster,
-    PartitionPlan,
+    Partition,
     partition,
     without,
 )
@@ -55,7 +55,7 @@ class Built:
 class Settled:
     """A plan all of whose clusters are built, in order."""
 
-    plan: PartitionPlan
+    plan: Partition
     built: Sequence[Built]
 
 
@@ -64,7 +64,7 @@ def plan(
     backend: EngineBackend,
     settings: Settings,
     put_out: Mapping[Node, Rejection] | None = None,
-) -> PartitionPlan:
+) -> Partition:
     """Where each call of `gm` will run. Nothing is built.
 
     Args:
@@ -170,7 +170,7 @@ class _Settlement:
         return Settled(without(self._gm, planned, rejected), built)
 
     def _build_all(
-        self, planned: PartitionPlan
+        self, planned: Partition
     ) -> tuple[list[Built], list[tuple[Cutting, BuildFailure]]]:
         built: list[Built] = []
         failed: list[tuple[Cutting, BuildFailure]] = []

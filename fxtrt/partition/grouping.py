@@ -12,11 +12,11 @@ from ..graph.nodes import is_size
 from ..graph.order import dependencies
 from .boundaries import PYTORCH
 
-__all__ = ["Grouper", "Grouping", "Part"]
+__all__ = ["ConnectedPart", "Grouper", "Grouping"]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ConnectedPart:
     """Nodes of one cluster that are connected; nothing else in the cluster reads or feeds them."""
 
     cluster: int
@@ -27,12 +27,12 @@ class Part:
 class Grouping:
     """Clusters, numbered along the data flow, as connected parts; and who reads what."""
 
-    parts: Sequence[Part]
+    parts: Sequence[ConnectedPart]
     traffic: Traffic
 
-    def clusters(self) -> list[list[Part]]:
+    def clusters(self) -> list[list[ConnectedPart]]:
         """The parts of each cluster that has calls."""
-        found: defaultdict[int, list[Part]] = defaultdict(list)
+        found: defaultdict[int, list[ConnectedPart]] = defaultdict(list)
         for part in self.parts:
             if any(not is_size(node) for node in part.nodes):
                 found[part.cluster].append(part)
@@ -107,7 +107,7 @@ class Traffic:
             for source in sources:
                 self._reads[source, side] += 1
 
-    def saved_by_moving(self, part: Part, target: int) -> int:
+    def saved_by_moving(self, part: ConnectedPart, target: int) -> int:
         """How many cuts fewer there are with `part` on the side `target`."""
         saved = 0
         for source, count in self._inputs(part).items():
@@ -117,7 +117,7 @@ class Traffic:
             saved += self._reads[node, target] > 0
         return saved
 
-    def move(self, part: Part, target: int) -> None:
+    def move(self, part: ConnectedPart, target: int) -> None:
         """Note that `part` is now read and run by `target`."""
         for source, count in self._inputs(part).items():
             self._reads[source, part.cluster] -= count
@@ -125,7 +125,7 @@ class Traffic:
         for node in part.nodes:
             self._reads[node, target] += self._reads.pop((node, part.cluster), 0)
 
-    def _inputs(self, part: Part) -> Counter[Node]:
+    def _inputs(self, part: ConnectedPart) -> Counter[Node]:
         """The tensors that `part` takes from calls outside of it, and how often."""
         members = set(part.nodes)
         return Counter(
@@ -157,7 +157,7 @@ def _earliest(
 
 def _connected(
     needed: Mapping[Node, list[Node]], stages: Mapping[Node, int], kinds: int
-) -> list[Part]:
+) -> list[ConnectedPart]:
     """The connected parts of every engine stage."""
     parents: dict[Node, Node] = {}
 
@@ -177,11 +177,14 @@ def _connected(
     members: defaultdict[Node, list[Node]] = defaultdict(list)
     for node in parents:
         members[root(node)].append(node)
-    return [Part(stages[node], tuple(nodes)) for node, nodes in members.items()]
+    return [ConnectedPart(stages[node], tuple(nodes)) for node, nodes in members.items()]
 
 
 def _joining_stage(
-    part: Part, users: Mapping[Node, Sequence[Node]], stages: Mapping[Node, int], kinds: int
+    part: ConnectedPart,
+    users: Mapping[Node, Sequence[Node]],
+    stages: Mapping[Node, int],
+    kinds: int,
 ) -> int | None:
     """The later stage of its kind that reads `part` first, if no other kind reads it before."""
     later = {

@@ -18,7 +18,7 @@ from .components import Components
 from .grouping import Grouper, Grouping
 from .recompute import recompute
 
-__all__ = ["Cluster", "PartitionPlan", "computes", "partition", "without"]
+__all__ = ["Cluster", "Partition", "computes", "partition", "without"]
 
 _ROUNDS = 8
 """Putting small parts out can join what they kept apart, so the rest is grouped again."""
@@ -34,7 +34,7 @@ class Cluster:
 
 
 @dataclass(frozen=True, slots=True)
-class PartitionPlan:
+class Partition:
     """Where every call runs: in a cluster, or in PyTorch for a reason.
 
     A cut is one tensor that passes between a cluster and PyTorch or another cluster, counted once
@@ -54,7 +54,7 @@ class PartitionPlan:
 
 def partition(
     gm: GraphModule, support: Callable[[Node, bool], Rejection | None], settings: Settings
-) -> PartitionPlan:
+) -> Partition:
     """The plan for `gm`: rules in the order blacklist, support, cluster size.
 
     Weights and sizes belong to no cluster: they are drawn in where they are used. A cluster is
@@ -91,18 +91,16 @@ def partition(
     how = {side: components.settings(components.number(node)) for node, side in sides.items()}
     sides |= _recompute(gm, sides, rejections, components)
     kept = {node: rejections[node] for node in gm.graph.nodes if node in rejections}
-    return PartitionPlan(_clusters(gm, sides, how), kept, _count_cuts(gm, sides), cuts_before)
+    return Partition(_clusters(gm, sides, how), kept, _count_cuts(gm, sides), cuts_before)
 
 
-def without(
-    gm: GraphModule, plan: PartitionPlan, rejections: Mapping[Node, Rejection]
-) -> PartitionPlan:
+def without(gm: GraphModule, plan: Partition, rejections: Mapping[Node, Rejection]) -> Partition:
     """`plan` with those clusters in PyTorch whose nodes `rejections` names."""
     clusters = tuple(c for c in plan.clusters if c.nodes[0] not in rejections)
     sides = {node: i for i, cluster in enumerate(clusters) for node in cluster.nodes}
     merged = {**plan.rejections, **rejections}
     ordered = {node: merged[node] for node in gm.graph.nodes if node in merged}
-    return PartitionPlan(clusters, ordered, _count_cuts(gm, sides), plan.cuts_before_repair)
+    return Partition(clusters, ordered, _count_cuts(gm, sides), plan.cuts_before_repair)
 
 
 def _not_convertible(

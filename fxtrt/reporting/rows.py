@@ -21,7 +21,7 @@ from ..graph.metadata import PARTS_OF
 from ..graph.provenance import module_path, source_line
 from ..graph.sizes import hint
 from ..partition.extract import Cutting
-from ..partition.partition import PartitionPlan, computes
+from ..partition.partition import Partition, computes
 from ..registry import Rejection
 from .coverage import Coverage
 from .picture import picture, target_name
@@ -59,7 +59,7 @@ def cluster_row(cutting: Cutting, backend: EngineBackend, build: BuildInfo | Non
 
 def graph_coverage(
     gm: GraphModule,
-    plan: PartitionPlan,
+    plan: Partition,
     cuttings: Sequence[Cutting],
     clusters: Sequence[ClusterRow],
 ) -> Coverage:

@@ -50,7 +50,7 @@ class GuardedForward:
             specs: of the tensors among the flattened example, in order.
             run: calls the graph.
             arguments: makes the graph's positional arguments of the call's, as in
-                `ComponentPlan`; None takes them as they are.
+                `Recipe`; None takes them as they are.
             check_weights: as in `Settings`.
         """
         self.graph = graph

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils import _pytree as pytree
 
-from ..engines.base import Context, Engine
+from ..engines.base import Engine, ExecutionContext
 from ..errors import EngineError, SlotTimeout
 from ..forks import ForkLock, renew_after_fork
 
@@ -57,7 +57,7 @@ class Slot:
         """The stream of the last caller; 0 is the default stream, whose work `stream` does."""
         self._at_work = False
         self._scratch: torch.Tensor | None = None
-        self.contexts: dict[Engine, Context] = {}
+        self.contexts: dict[Engine, ExecutionContext] = {}
         if device is None:
             self._make_contexts(engines)
             return
@@ -76,7 +76,7 @@ class Slot:
         return not self.reserved and (loan is None or loan.slot is not self)
 
     @contextmanager
-    def other_contexts(self, engines: Sequence[Engine]) -> Iterator[dict[Engine, Context]]:
+    def other_contexts(self, engines: Sequence[Engine]) -> Iterator[dict[Engine, ExecutionContext]]:
         """While the block runs, these engines have new contexts, on the same scratch memory."""
         mine, self.contexts = self.contexts, dict(self.contexts)
         try:

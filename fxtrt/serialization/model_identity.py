@@ -18,7 +18,7 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 
-from ..detection import plan_of
+from ..detection import recipe_of
 from ..graph.weights import named_tensors
 from .digests import code_digest, weight_digest
 
@@ -74,7 +74,7 @@ def identity_of(model: torch.nn.Module) -> Identity:
     attributes: dict[str, str] = {}
     for path, module in modules.items():
         words.note(type(module))
-        if (plan := plan_of(module)) is not None:
+        if (plan := recipe_of(module)) is not None:
             for function in (*plan.equivalents.values(), plan.arguments, plan.dynamic_shapes):
                 words.note(function)
         for name, value in module.__dict__.items():

@@ -13,7 +13,7 @@ from torch.export import Dim
 
 import fxtrt
 from fxtrt.detection import (
-    ComponentPlan,
+    Recipe,
     register,
 )
 from fxtrt.detection import (
@@ -54,7 +54,7 @@ def dynamic_shapes(batch: list[dict[str, Any]]) -> Any:
 def plan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(plans, "_PLANS", dict(plans._PLANS))
     name = f"{Model.__module__}.{Model.__qualname__}"
-    register(ComponentPlan(name, {}, dynamic_shapes, arguments))
+    register(Recipe(name, {}, dynamic_shapes, arguments))
     with torch.no_grad():
         yield
 

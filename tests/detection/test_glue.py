@@ -16,7 +16,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 import fxtrt
 from fxtrt.detection import (
-    ComponentPlan,
+    Recipe,
     prepare,
     register,
 )
@@ -79,7 +79,7 @@ def test_an_architecture_without_a_plan_says_what_to_do() -> None:
 
 def test_a_name_that_does_not_exist_is_named() -> None:
     name = f"{Unknown.__module__}.{Unknown.__qualname__}"
-    register(ComponentPlan(name, {}, glue=("torchvision.ops.poolers.no_such_function",)))
+    register(Recipe(name, {}, glue=("torchvision.ops.poolers.no_such_function",)))
     try:
         with pytest.raises(CaptureError, match=r"there is no torchvision\.ops\.poolers\.no_such"):
             prepare(Unknown())

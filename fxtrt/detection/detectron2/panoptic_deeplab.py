@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ...registry import explain
-from ..recipes import ComponentPlan, register
+from ..recipes import Recipe, register
 from .recipes import (
     STRUCTURES,
     image_sizes,
@@ -216,7 +216,7 @@ explain("fxtrt::panoptic_deeplab_instances", "it looks at the pixels of one inst
 for _package in _PACKAGES:
     _name = f"{_package}.panoptic_seg.PanopticDeepLab"
     register(
-        ComponentPlan(
+        Recipe(
             _name,
             {**STRUCTURES, f"{_name}.forward": forward},
             image_sizes,

@@ -13,8 +13,8 @@ from torch.export import Dim
 from ...errors import CaptureError
 from ..norms import NORMS
 from ..recipes import (
-    ComponentPlan,
     Equivalents,
+    Recipe,
     register,
 )
 from ..symbolic_len import rows
@@ -147,11 +147,11 @@ def _plan(
     equivalents: Equivalents,
     glue: tuple[str, ...] = (),
     sizes: Callable[..., Any] = image_sizes,
-) -> ComponentPlan:
+) -> Recipe:
     """The plan of a class of `detectron2.modeling.meta_arch`."""
     name = f"{_META_ARCH}.{architecture}"
     every = {**STRUCTURES, **equivalents}
-    return register(ComponentPlan(name, every, sizes, images_and_sizes, glue))
+    return register(Recipe(name, every, sizes, images_and_sizes, glue))
 
 
 _DENSE_SIZES = partial(image_sizes, coarsest=128)

@@ -18,8 +18,8 @@ from ..ops.operators import (
     paste_masks_in_image,
 )
 from ..recipes import (
-    ComponentPlan,
     Equivalents,
+    Recipe,
     register,
 )
 from ..symbolic_len import rows
@@ -100,7 +100,7 @@ _TRANSFORM: Equivalents = {
 }
 
 GENERALIZED_RCNN = register(
-    ComponentPlan(
+    Recipe(
         f"{_DETECTION}.generalized_rcnn.GeneralizedRCNN",
         {
             **NORMS,
@@ -124,7 +124,7 @@ GENERALIZED_RCNN = register(
     )
 )
 RETINANET = register(
-    ComponentPlan(
+    Recipe(
         f"{_DETECTION}.retinanet.RetinaNet",
         {
             **_TRANSFORM,
@@ -133,13 +133,13 @@ RETINANET = register(
     )
 )
 FCOS = register(
-    ComponentPlan(
+    Recipe(
         f"{_DETECTION}.fcos.FCOS",
         {**_TRANSFORM, f"{_DETECTION}.fcos.FCOS.postprocess_detections": detections_of_fcos},
     )
 )
 SSD = register(
-    ComponentPlan(
+    Recipe(
         f"{_DETECTION}.ssd.SSD",
         {**_TRANSFORM, f"{_DETECTION}.ssd.SSD.postprocess_detections": detections_of_ssd},
     )

@@ -327,6 +327,8 @@ class Options(TypedDict, total=False):
     precision: Literal["model", "fp32", "tf32", "fp16", "bf16"]
     keep_fp32: Sequence[str] | Set[str]
     min_cluster_size: int
+    whitelist: Sequence[str] | Set[str]
+    blacklist: Sequence[str] | Set[str]
     components: Mapping[str, Mapping[str, Any]]
     partition: Literal["all", "measured"]
     fuel: int | None
@@ -345,5 +347,3 @@ class Options(TypedDict, total=False):
     slots: int
     slot_timeout: float
     cuda_graphs: bool
-    whitelist: Sequence[str] | Set[str]
-    blacklist: Sequence[str] | Set[str]

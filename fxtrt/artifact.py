@@ -39,7 +39,7 @@ __all__ = ["load", "save"]
 
 log = logging.getLogger(__name__)
 
-_OF_THE_MACHINE = ("cache_dir", "cache_limit_bytes")
+_OF_THE_MACHINE = ("cache_dir", "cache_limit_bytes", "cache_trust")
 _OF_THE_CAPTURE = ("other_sizes", "most_images", "max_growth", "fuel")
 _OF_SERVING = (*_OF_THE_MACHINE, "slots", "slot_timeout", "cuda_graphs")
 """Fields of `Settings` that change no engine."""

@@ -10,7 +10,7 @@ FxtrtError
     BuildError          TensorRT built no plan
     EngineUnavailable   no such engine on this machine
   SlotTimeout         a request that waited too long for a slot
-  CacheError          a cache file that is damaged or is not ours
+  CacheError          a cache file that is damaged or is not ours, or a folder that is no cache
   ReportError         a file that is no report, or one of another version
   ArtifactError       a compiled model that cannot be saved, or a file that does not fit the model
 
@@ -77,7 +77,7 @@ class SlotTimeout(FxtrtError, TimeoutError):
 
 
 class CacheError(FxtrtError):
-    """A cache file that is damaged, or that fxtrt did not write."""
+    """A cache file that is damaged, or that fxtrt did not write; or a folder of other files."""
 
 
 class ReportError(FxtrtError):

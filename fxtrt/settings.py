@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -15,12 +16,32 @@ from .errors import SettingsError
 
 __all__ = ["Settings"]
 
+log = logging.getLogger(__name__)
+
 _CHOICES: dict[str, tuple[str, ...]] = {
     "engine": ("auto", "tensorrt", "tensorrt_rtx", "reference"),
     "precision": ("model", "fp32", "tf32", "fp16", "bf16"),
     "other_sizes": ("parts", "pytorch"),
     "on_build_failure": ("fallback", "bisect", "raise"),
     "partition": ("all", "measured"),
+    "cache_trust": ("owner", "anyone"),
+}
+_MOST = 2**31 - 1
+_MOST_BYTES = 2**63 - 1
+"""What TensorRT and the operating system take for a number, and for a number of bytes."""
+_MOST_SECONDS = 30 * 24 * 3600
+"""Locks take no longer timeouts on some systems."""
+_WHOLE_NUMBERS: dict[str, tuple[int, int]] = {
+    "min_cluster_size": (1, _MOST),
+    "optimization_level": (0, 5),
+    "most_images": (1, _MOST),
+    "slots": (1, _MOST),
+}
+_WHOLE_NUMBERS_OR_NONE: dict[str, tuple[int, int]] = {
+    "max_growth": (1, _MOST),
+    "fuel": (0, _MOST),
+    "cache_limit_bytes": (1, _MOST_BYTES),
+    "workspace_bytes": (1, _MOST_BYTES),
 }
 _SHORT_NAMES = {"float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16"}
 _LISTS = ("keep_fp32", "whitelist", "blacklist", "compute_capabilities", "tactic_sources")
@@ -41,9 +62,16 @@ _OF_COMPONENTS = (
 )
 
 
-def _default_cache_dir() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "fxtrt"
+def _default_cache_dir() -> Path | None:
+    """The user's cache folder; None where there is neither a variable for it nor a home."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():  # the specification of that variable says to ignore others
+        try:
+            base = Path.home() / ".cache"
+        except RuntimeError:  # a user without an entry among the system's, as in containers
+            log.warning("there is no home folder, so no plans are kept: set FXTRT_CACHE_DIR")
+            return None
+    return base / "fxtrt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +128,14 @@ class Settings:
     on_build_failure:     "fallback" runs the failing cluster in PyTorch and reports it; "bisect"
                           finds the few nodes that fail, with at most 32 more builds, and keeps
                           engines for the rest; "raise".
-    cache_dir:            where plans are kept between runs; None keeps none.
-    cache_limit_bytes:    of the plans together: the least recently used leave. None sets no limit.
+    cache_dir:            where plans are kept between runs; None keeps none, which is also the
+                          default where there is no home folder. A folder that has other files in
+                          it keeps them in a subfolder `fxtrt`.
+    cache_limit_bytes:    of the plans of this user together, and those being written: the least
+                          recently used leave. None sets no limit.
+    cache_trust:          whose plans run. A plan is code to TensorRT. "owner": those in files and
+                          folders that belong to this user or root, and that no others may write
+                          to. "anyone": also all others, with a warning for each.
     optimization_level:   TensorRT's builder effort, 0 to 5.
     workspace_bytes:      scratch memory that TensorRT may use; None leaves it the GPU's.
     tactic_sources:       names of `trt.TacticSource`; None leaves TensorRT's own choice.
@@ -129,6 +163,7 @@ class Settings:
     on_build_failure: str = "fallback"
     cache_dir: Path | None = field(default_factory=_default_cache_dir)
     cache_limit_bytes: int | None = 20 << 30
+    cache_trust: str = "owner"
     optimization_level: int = 3
     workspace_bytes: int | None = None
     tactic_sources: tuple[str, ...] | None = None
@@ -142,21 +177,16 @@ class Settings:
             _require_choice(name, getattr(self, name), choices)
         for name in _LISTS:
             object.__setattr__(self, name, _strings(name, getattr(self, name)))
-        _require_int("min_cluster_size", self.min_cluster_size, 1, None)
-        _require_int("optimization_level", self.optimization_level, 0, 5)
-        _require_int("most_images", self.most_images, 1, None)
-        _require_int("slots", self.slots, 1, None)
+        for name, (low, high) in _WHOLE_NUMBERS.items():
+            _require_int(name, getattr(self, name), low, high)
+        for name, (low, high) in _WHOLE_NUMBERS_OR_NONE.items():
+            if getattr(self, name) is not None:
+                _require_int(name, getattr(self, name), low, high)
         _require_seconds("slot_timeout", self.slot_timeout)
         if not isinstance(self.cuda_graphs, bool):
             raise SettingsError(f"cuda_graphs must be True or False, not {self.cuda_graphs!r}")
-        least = {"max_growth": 1, "fuel": 0, "cache_limit_bytes": 1, "workspace_bytes": 1}
-        for name, low in least.items():
-            if getattr(self, name) is not None:
-                _require_int(name, getattr(self, name), low, None)
         if self.cache_dir is not None:
-            if not isinstance(self.cache_dir, (str, os.PathLike)):
-                raise SettingsError(f"cache_dir must be a path or None, not {self.cache_dir!r}")
-            object.__setattr__(self, "cache_dir", Path(self.cache_dir).expanduser())
+            object.__setattr__(self, "cache_dir", _folder("cache_dir", self.cache_dir))
         object.__setattr__(self, "components", self._checked_components())
 
     @classmethod
@@ -169,21 +199,24 @@ class Settings:
             SettingsError: a name that does not exist (with the nearest one), or a bad value.
         """
         known = [f.name for f in fields(cls)]
+        if not isinstance(overrides, Mapping | None):
+            raise SettingsError(f"options must be a dict by their names, not {overrides!r}")
         overrides = overrides or {}
         for name in overrides:
             if name not in known:
-                raise SettingsError(f"there is no option {name!r}{_nearest(name, known)}")
-        return replace(settings or cls.from_env(), **overrides)
+                raise SettingsError(f"there is no option {name!r}{_nearest(str(name), known)}")
+        if settings is None:
+            return cls(**(_environment() | dict(overrides)))
+        if not isinstance(settings, Settings):
+            raise SettingsError(f"settings must be fxtrt.Settings or None, not {settings!r}")
+        return replace(settings, **overrides)
 
     @classmethod
     def from_env(cls) -> Settings:
-        """The defaults, with FXTRT_ENGINE, FXTRT_PRECISION and FXTRT_CACHE_DIR where set."""
-        overrides = {
-            name: os.environ[f"FXTRT_{name.upper()}"]
-            for name in ("engine", "precision", "cache_dir")
-            if f"FXTRT_{name.upper()}" in os.environ
-        }
-        return cls(**overrides)  # type: ignore[arg-type]  # validated in __post_init__
+        """The defaults, with those of FXTRT_ENGINE, FXTRT_PRECISION, FXTRT_CACHE_DIR and
+        FXTRT_CACHE_TRUST that are set and not empty.
+        """
+        return cls(**_environment())
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -222,25 +255,45 @@ class Settings:
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
+def _environment() -> dict[str, Any]:
+    names = ("engine", "precision", "cache_dir", "cache_trust")
+    values = {name: os.environ.get(f"FXTRT_{name.upper()}") for name in names}
+    return {name: value for name, value in values.items() if value}
+
+
 def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise SettingsError(
             f"{name} must be one of {', '.join(choices)}, not {value!r}"
             f"{_nearest(_SHORT_NAMES.get(str(value), str(value)), choices)}"
         )
 
 
-def _require_int(name: str, value: object, low: int, high: int | None) -> None:
-    fits = isinstance(value, int) and not isinstance(value, bool) and value >= low
-    if not fits or (high is not None and int(value) > high):  # type: ignore[call-overload]  # it fits, so it is an int
-        bounds = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise SettingsError(f"{name} must be a whole number {bounds}, not {value!r}")
+def _require_int(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise SettingsError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
 
 
 def _require_seconds(name: str, value: object) -> None:
-    # The negation also refuses nan.
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise SettingsError(f"{name} must be a number of seconds above 0, not {value!r}")
+    # The comparison also refuses nan, and infinity, which no lock can wait for.
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 < value <= _MOST_SECONDS:  # type: ignore[operator]  # a number
+        raise SettingsError(
+            f"{name} must be a number of seconds above 0 and at most {_MOST_SECONDS}, not {value!r}"
+        )
+
+
+def _folder(name: str, value: object) -> Path:
+    """An absolute path, so that it stays the same when the process changes its folder."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise SettingsError(f"{name} must be a path or None, not {value!r}")
+    try:
+        text = os.fspath(value)
+        if not isinstance(text, str) or not text or b"\0" in os.fsencode(text):
+            raise ValueError("a path is a string that is not empty and has no null character")
+        return Path(text).expanduser().absolute()
+    except (ValueError, RuntimeError, OSError) as error:  # no such user, no current folder
+        raise SettingsError(f"{name} cannot be {value!r}: {error}") from error
 
 
 def _strings(name: str, value: object) -> tuple[str, ...] | None:
@@ -250,7 +303,8 @@ def _strings(name: str, value: object) -> tuple[str, ...] | None:
         raise SettingsError(f"{name} must be a sequence of strings, not {value!r}")
     if wrong := [entry for entry in value if not isinstance(entry, str)]:
         raise SettingsError(f"{name} must hold strings only, not {wrong[0]!r}")
-    return tuple(value)
+    # The order of a set is another one in each process.
+    return tuple(sorted(value) if isinstance(value, (set, frozenset)) else value)
 
 
 def _nearest(name: str, known: tuple[str, ...] | list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from fxtrt.cache import PlanCache, entries, evict
 from fxtrt.engine_key import EngineKey
 from fxtrt.plan_file import PlanHeader, read_header, read_plan
 from fxtrt.settings import Settings
+from fxtrt.temporary_file import _began, _machine, temporary_name
 
 KEY = EngineKey("0" * 64)
 HEADER = PlanHeader(
@@ -33,6 +36,7 @@ def test_a_plan_comes_back_as_it_went_in(tmp_path: Path) -> None:
     cache.put(KEY, b"plan", HEADER)
     assert cache.get(KEY) == (HEADER, b"plan")
     (path,) = (tmp_path / "plans").iterdir()
+    assert path == cache.path(KEY)
     assert path.name == f"{KEY.digest}.plan"
     assert read_header(path) == HEADER
 
@@ -41,11 +45,10 @@ def test_a_plan_comes_back_as_it_went_in(tmp_path: Path) -> None:
     "damage",
     [
         pytest.param(lambda data: data[:-1], id="cut short"),
-        pytest.param(lambda data: data[:10], id="no header"),
-        pytest.param(lambda data: b"", id="empty"),
+        pytest.param(lambda data: data[:20], id="no header"),
         pytest.param(lambda data: data[:-1] + b"X", id="changed"),
         pytest.param(lambda data: data.replace(b"backbone", b"headbone"), id="changed header"),
-        pytest.param(lambda data: b"x" + data[1:], id="another format"),
+        pytest.param(lambda data: data.replace(b"plan 4", b"plan 3"), id="another version"),
         pytest.param(lambda data: data[:13] + b"\xff" * 8 + data[21:], id="absurd lengths"),
     ],
 )
@@ -61,6 +64,44 @@ def test_a_damaged_file_counts_as_absent(
     assert "built again" in caplog.text
     assert not file.exists()
     cache.put(KEY, b"plan", HEADER)
+    assert cache.get(KEY) == (HEADER, b"plan")
+
+
+@pytest.mark.parametrize("content", [b"", b"fxtrt", b"notes of mine", b"x" * 500])
+def test_a_file_that_fxtrt_did_not_write_is_left_alone(
+    content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = PlanCache(tmp_path)
+    cache.put(KEY, b"plan", HEADER)
+    file = cache.path(KEY)
+    file.write_bytes(content)
+    assert cache.get(KEY) is None
+    cache.put(KEY, b"plan", HEADER)
+    assert "move it away" in caplog.text
+    evict(tmp_path, 1)
+    assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["EMFILE", "ENFILE", "ESTALE", "EACCES", "EIO", "ENOMEM"])
+def test_a_plan_that_cannot_be_read_now_is_kept(
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cache = PlanCache(tmp_path)
+    cache.put(KEY, b"plan", HEADER)
+    number, really = getattr(errno, name), os.open
+
+    def fail(path: Any, *arguments: Any) -> int:
+        if str(path).endswith(".plan"):
+            raise OSError(number, os.strerror(number), str(path))
+        return really(path, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", fail)
+        assert cache.get(KEY) is None
+        assert "cannot be read now" in caplog.text
     assert cache.get(KEY) == (HEADER, b"plan")
 
 
@@ -105,16 +146,59 @@ def test_a_plan_that_exceeds_the_limit_drives_out_no_other(
     assert cache.get(small) == (HEADER, b"plan")
 
 
-def test_eviction_leaves_what_is_being_written_and_sweeps_what_was_abandoned(
-    tmp_path: Path,
+def temporary(cache: PlanCache, process: subprocess.Popen[bytes] | None = None) -> Path:
+    """A file that this process writes, or another one; 10,000 bytes of it so far."""
+    name = temporary_name()
+    if process is not None:
+        began = _began(process.pid)
+        name = f".fxtrt-{_machine()}-{process.pid}-{began}-{'0' * 16}.tmp"
+    path = cache.path(KEY).with_name(name)
+    path.write_bytes(b"fxtrt plan 4\n".ljust(10_000, b"x"))
+    return path
+
+
+def test_what_is_being_written_counts_and_is_left(tmp_path: Path) -> None:
+    cache = PlanCache(tmp_path)
+    cache.put(KEY, bytes(10_000), HEADER)
+    writing = temporary(cache)
+    os.utime(writing, (0, 0))
+    evict(tmp_path, 25_000)
+    assert len(entries(tmp_path)) == 1
+    evict(tmp_path, 15_000)
+    assert entries(tmp_path) == []
+    assert writing.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for processes")
+@pytest.mark.parametrize("limit", [None, 15_000])
+def test_what_a_killed_process_left_goes_first(limit: int | None, tmp_path: Path) -> None:
+    first, second = keys(2)
+    cache = PlanCache(tmp_path, limit_bytes=limit)
+    cache.put(first, b"plan", HEADER)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        written = temporary(cache, process)
+        cache.put(first, b"plan", HEADER)
+        assert written.exists()
+        process.kill()
+    cache.put(second, b"plan", HEADER)
+    assert not written.exists()
+    assert {entry.digest for entry in entries(tmp_path)} == {first.digest, second.digest}
+
+
+def test_room_is_made_before_a_plan_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    PlanCache(tmp_path).put(KEY, b"plan", HEADER)
-    writing, abandoned = tmp_path / "plans" / ".new", tmp_path / "plans" / ".old"
-    for path, age in ((writing, 60), (abandoned, 3 * 24 * 3600)):
-        path.write_bytes(b"half a pl")
-        os.utime(path, (time.time() - age,) * 2)
-    evict(tmp_path, 1)
-    assert [path.name for path in (tmp_path / "plans").iterdir()] == [".new"]
+    first, second = keys(2)
+    cache = PlanCache(tmp_path, limit_bytes=15_000)
+    cache.put(first, bytes(10_000), HEADER)
+    seen: list[list[str]] = []
+
+    def note(path: Path, header: PlanHeader, plan: bytes) -> None:
+        seen.append([entry.digest for entry in entries(tmp_path)])
+
+    monkeypatch.setattr("fxtrt.cache.write_plan", note)
+    cache.put(second, bytes(10_000), HEADER)
+    assert seen == [[]]
 
 
 def test_the_settings_name_the_cache(tmp_path: Path) -> None:
@@ -134,9 +218,9 @@ from fxtrt.cache import PlanCache
 cache, letter = PlanCache(Path(sys.argv[1]), limit_bytes=1 << 20), sys.argv[2].encode()
 print("ready", flush=True)
 sys.stdin.readline()
-for turn in range(60):
+for turn in range(20):
     for key in keys(4):
-        size = 50_000 + 997 * turn
+        size = 50_000 + 2991 * turn
         cache.put(key, letter * size, HEADER)
         stored = cache.get(key)
         plan = stored.plan if stored else b""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pwd
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 from click.testing import CliRunner, Result
@@ -13,6 +15,7 @@ from click.testing import CliRunner, Result
 from fxtrt.cache import PlanCache, entries
 from fxtrt.cli_cache import cache
 from fxtrt.engine_key import EngineKey
+from fxtrt.errors import CacheError, SettingsError
 from fxtrt.plan_file import PlanHeader
 
 HEADER = PlanHeader("tensorrt", "TensorRT 10 for H200 (sm90)", "backbone", 12, "2.14.0", 0.0)
@@ -27,6 +30,10 @@ def directory(tmp_path: Path) -> Path:
     os.utime(tmp_path / "plans" / f"{A.digest}.plan", (now - 300,) * 2)
     plans.put(B, b"plan", replace(HEADER, modules="", nodes=3, created=now))
     return tmp_path
+
+
+def no_user(number: int) -> NoReturn:
+    raise KeyError(number)
 
 
 def run(directory: Path, *arguments: str) -> Result:
@@ -67,6 +74,8 @@ def test_rm_removes_what_its_arguments_name(directory: Path) -> None:
         (["a", "c"], "no key begins with 'c'"),
         ([], "or --all"),
         (["a", "--all"], "or --all"),
+        ([""], "a key is empty"),
+        (["a", ""], "a key is empty"),
     ],
 )
 def test_rm_removes_nothing_where_it_is_not_sure(
@@ -90,3 +99,43 @@ def test_verify_names_the_damaged_plan_and_leaves_it(directory: Path) -> None:
     assert "1 damaged" in result.output
     file.write_bytes(b"")
     assert "(damaged)" in run(directory, "ls").output
+
+
+def test_ls_prints_no_escape_codes_and_no_long_texts(tmp_path: Path) -> None:
+    evil = "\x1b]0;title\x07\x1b[31m\u202e\ud800\nnext"
+    PlanCache(tmp_path).put(A, b"plan", replace(HEADER, modules=evil, engine="e" * 5000))
+    output = run(tmp_path, "ls").output
+    assert r"\x1b]0;title\x07\x1b[31m\u202e\ud800\nnext" in output
+    assert "\x1b" not in output
+    assert "e" * 99 + "…" in output
+    assert "e" * 100 not in output
+
+
+def test_ls_says_which_plan_has_an_odd_header(tmp_path: Path) -> None:
+    odd: dict[str, Any] = {"nodes": {"a": 1}, "created": "\x1b[31m"}
+    PlanCache(tmp_path).put(A, b"plan", replace(HEADER, **odd))
+    assert "(damaged)" in run(tmp_path, "ls").output
+    assert "\x1b" not in run(tmp_path, "ls").output
+
+
+@pytest.mark.parametrize("arguments", [["ls"], ["rm", "--all"], ["verify"]])
+def test_a_folder_of_others_is_refused(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fxtrt").mkdir()
+    (tmp_path / "fxtrt" / "__init__.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CacheError, match="no plan cache"):
+        CliRunner().invoke(cache, ["--cache-dir", ".", *arguments], catch_exceptions=False)
+    with pytest.raises(SettingsError, match="cache_dir cannot be ''"):
+        CliRunner().invoke(cache, ["--cache-dir", "", *arguments], catch_exceptions=False)
+
+
+def test_without_a_home_it_asks_for_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FXTRT_CACHE_DIR", raising=False)
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", no_user)
+    result = CliRunner().invoke(cache, ["ls"])
+    assert result.exit_code == 2
+    assert "FXTRT_CACHE_DIR" in result.output

@@ -3,11 +3,13 @@
 from . import errors
 from .ahead_of_time import compile, report, warm_up
 from .artifact import load, save
+from .context import Context
 from .registry import Rejection, converts, registered
 from .report import Coverage
 from .settings import Settings
 
 __all__ = [
+    "Context",
     "Coverage",
     "Rejection",
     "Settings",

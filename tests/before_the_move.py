@@ -1,0 +1,31 @@
+"""Names that the documents use and that the coming move of the modules makes; remove it then."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import types
+
+__all__ = ["RENAMED", "provide_new_names"]
+
+_MODULES = {
+    "fxtrt.diagnostics.bisect": "fxtrt.bisect",
+    "fxtrt.detection.symbolic_len": "fxtrt.detection.lengths",
+}
+RENAMED = {"ComponentPlan": "Recipe", "plan_of": "recipe_of", "planned": "with_equivalents"}
+"""Of `fxtrt.detection`."""
+
+
+def provide_new_names() -> None:
+    """Let the documents' blocks run on today's modules; does nothing once these have moved."""
+    if importlib.util.find_spec("fxtrt.diagnostics") is not None:
+        return
+    package = types.ModuleType("fxtrt.diagnostics")
+    package.__path__ = []
+    sys.modules[package.__name__] = package
+    for new, old in _MODULES.items():
+        sys.modules[new] = importlib.import_module(old)
+    detection = importlib.import_module("fxtrt.detection")
+    for before, after in RENAMED.items():
+        setattr(detection, after, getattr(detection, before))

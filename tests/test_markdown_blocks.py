@@ -1,0 +1,110 @@
+"""Every Python block of every Markdown file runs; the blocks of one file share their names."""
+
+from __future__ import annotations
+
+import importlib.util
+import unittest
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from before_the_move import provide_new_names
+from detectron2_package import require_detectron2
+from markdown_files import DOCUMENTS, name_of
+
+from fxtrt import registered, registry
+from fxtrt.detection import plans
+
+sybil = pytest.importorskip("sybil", reason="sybil is not installed")
+
+from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser  # noqa: E402  # see above
+
+_FENCE = "```python"
+_SETUP = "invisible-code-block: python"
+PAGES = [path for path in DOCUMENTS if _FENCE in path.read_text() or _SETUP in path.read_text()]
+
+
+@pytest.fixture
+def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder, a cache and registries of its own, and the engine that runs anywhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FXTRT_ENGINE", "reference")
+    monkeypatch.setenv("FXTRT_CACHE_DIR", str(tmp_path / "cache"))
+    provide_new_names()
+    registered()
+    for table in (registry._CONVERTERS, registry._AWAITED, plans._PLANS):
+        for key in table:
+            monkeypatch.setitem(table, key, table[key])  # type: ignore[index]  # of several types
+    before = [(table, set(table)) for table in (registry._CONVERTERS, plans._PLANS)]
+    torch.manual_seed(0)
+    yield
+    for table, keys in before:
+        for key in set(table) - keys:
+            del table[key]  # type: ignore[attr-defined]  # of several types
+    torch.compiler.reset()
+
+
+def missing(package: str) -> bool:
+    """Whether a block that needs `package` cannot run; for the conditions of `skip`."""
+    if package == "detectron2":
+        try:
+            require_detectron2()
+        except pytest.skip.Exception:
+            return True
+        return False
+    return importlib.util.find_spec(package) is None
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_apart")
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_python_blocks_run(path: Path) -> None:
+    skipped = run_blocks(path)
+    for reason in skipped:
+        print(f"{name_of(path)}: {reason}")
+
+
+def run_blocks(path: Path) -> list[str]:
+    """Run the blocks of a file in order; returns why some were skipped."""
+    parsers = [PythonCodeBlockParser(), SkipParser()]
+    document = sybil.Sybil(parsers=parsers, path=str(path.parent)).parse(path)
+    names: dict[str, Any] = {"missing": missing, "cuda": torch.cuda.is_available()}
+    document.namespace.update(names)
+    skipped = []
+    for example in document.examples():
+        try:
+            example.evaluate()
+        except unittest.SkipTest as reason:
+            skipped.append(f"line {example.line}: {reason}")
+    return skipped
+
+
+def test_a_block_that_fails_fails_the_test(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```python\nx = 1\n```\n\ntext\n\n```python\nassert x == 2\n```\n")
+    with pytest.raises(AssertionError):
+        run_blocks(page)
+
+
+def test_a_block_is_skipped_with_its_reason(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "<!-- skip: next if(missing('no_such_package'), reason='needs it') -->\n\n"
+        "```python\nimport no_such_package\n```\n\n```python\nx = 1\n```\n"
+    )
+    assert run_blocks(page) == ["line 3: needs it"]
+
+
+def test_every_block_is_python_or_says_what_it_is() -> None:
+    """A block without a language is not run, so it must not be taken for one that is."""
+    unnamed = []
+    for path in DOCUMENTS:
+        inside = False
+        for line in path.read_text().splitlines():
+            if line.lstrip().startswith("```"):
+                if not inside and line.strip() == "```":
+                    unnamed.append(name_of(path))
+                inside = not inside
+    assert unnamed == []

@@ -47,7 +47,8 @@ def main() -> None:
     fast = fxtrt.compile(model, (image,))
     coverage = fxtrt.report(fast)
     print(coverage)
-    assert len(coverage.clusters) == 1 and not coverage.rejections
+    assert len(coverage.clusters) == 1
+    assert not coverage.rejections
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The table of converters in docs/reference/operators.md, from the registry; run it to write the table."""
+"""The table of docs/reference/operators.md, from the registry; run it to write the table."""
 
 from __future__ import annotations
 

@@ -26,8 +26,7 @@ def field_texts() -> dict[tuple[str, ...], str]:
     pieces = _ENTRY.split(inspect.cleandoc(Settings.__doc__ or ""))[1:]
     names, texts = pieces[::2], pieces[1::2]
     return {
-        tuple(of.split(", ")): " ".join(text.split())
-        for of, text in zip(names, texts, strict=True)
+        tuple(of.split(", ")): " ".join(text.split()) for of, text in zip(names, texts, strict=True)
     }
 
 

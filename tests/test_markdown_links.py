@@ -26,7 +26,9 @@ def test_relative_links_and_anchors_exist(path: Path) -> None:
 
 def test_the_index_names_every_page() -> None:
     index = ROOT / "docs" / "README.md"
-    linked = {(index.parent / link.partition("#")[0]).resolve() for link in links(index.read_text())}
+    linked = {
+        (index.parent / link.partition("#")[0]).resolve() for link in links(index.read_text())
+    }
     pages = {path for path in DOCUMENTS if index.parent in path.parents} - {index}
     assert {name_of(page) for page in pages - linked} == set()
 

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import sys
 import types
+from functools import cache
 
 __all__ = ["RENAMED", "provide_new_names"]
 
@@ -17,6 +18,7 @@ RENAMED = {"ComponentPlan": "Recipe", "plan_of": "recipe_of", "planned": "with_e
 """Of `fxtrt.detection`."""
 
 
+@cache
 def provide_new_names() -> None:
     """Let the documents' blocks run on today's modules; does nothing once these have moved."""
     if importlib.util.find_spec("fxtrt.diagnostics") is not None:

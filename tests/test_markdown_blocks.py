@@ -23,7 +23,19 @@ from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser  # noqa: E4
 
 _FENCE = "```python"
 _SETUP = "invisible-code-block: python"
-PAGES = [path for path in DOCUMENTS if _FENCE in path.read_text() or _SETUP in path.read_text()]
+_NEEDS_DETECTRON2 = 'skip: start if(missing("detectron2")'
+_DETECTRON2 = (
+    pytest.mark.detectron2,
+    pytest.mark.filterwarnings("ignore"),  # Detectron2 and what it imports warn about themselves.
+)
+
+
+def _pages() -> Iterator[Any]:
+    for path in DOCUMENTS:
+        text = path.read_text()
+        if _FENCE in text or _SETUP in text:
+            marks = _DETECTRON2 if _NEEDS_DETECTRON2 in text else ()
+            yield pytest.param(path, marks=marks, id=name_of(path))
 
 
 @pytest.fixture
@@ -34,15 +46,13 @@ def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("FXTRT_CACHE_DIR", str(tmp_path / "cache"))
     provide_new_names()
     registered()
-    for table in (registry._CONVERTERS, registry._AWAITED, plans._PLANS):
-        for key in table:
-            monkeypatch.setitem(table, key, table[key])  # type: ignore[index]  # of several types
-    before = [(table, set(table)) for table in (registry._CONVERTERS, plans._PLANS)]
+    converters, recipes = dict(registry._CONVERTERS), dict(plans._PLANS)
     torch.manual_seed(0)
     yield
-    for table, keys in before:
-        for key in set(table) - keys:
-            del table[key]  # type: ignore[attr-defined]  # of several types
+    for target in set(registry._CONVERTERS) - set(converters):
+        del registry._CONVERTERS[target]
+    for architecture in set(plans._PLANS) - set(recipes):
+        del plans._PLANS[architecture]
     torch.compiler.reset()
 
 
@@ -59,18 +69,21 @@ def missing(package: str) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_apart")
-@pytest.mark.parametrize("path", PAGES, ids=name_of)
-def test_python_blocks_run(path: Path) -> None:
-    skipped = run_blocks(path)
+@pytest.mark.parametrize("path", list(_pages()))
+def test_python_blocks_run(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def fallbacks() -> list[str]:
+        """What fxtrt has logged of calls that ran in PyTorch, for blocks that a reader sees not."""
+        return [message for message in caplog.messages if "runs in PyTorch" in message]
+
+    skipped = run_blocks(path, missing=missing, fallbacks=fallbacks)
     for reason in skipped:
         print(f"{name_of(path)}: {reason}")
 
 
-def run_blocks(path: Path) -> list[str]:
-    """Run the blocks of a file in order; returns why some were skipped."""
+def run_blocks(path: Path, **names: Any) -> list[str]:
+    """Run the blocks of a file in order, with `names`; returns why some were skipped."""
     parsers = [PythonCodeBlockParser(), SkipParser()]
     document = sybil.Sybil(parsers=parsers, path=str(path.parent)).parse(path)
-    names: dict[str, Any] = {"missing": missing, "cuda": torch.cuda.is_available()}
     document.namespace.update(names)
     skipped = []
     for example in document.examples():
@@ -94,7 +107,7 @@ def test_a_block_is_skipped_with_its_reason(tmp_path: Path) -> None:
         "<!-- skip: next if(missing('no_such_package'), reason='needs it') -->\n\n"
         "```python\nimport no_such_package\n```\n\n```python\nx = 1\n```\n"
     )
-    assert run_blocks(page) == ["line 3: needs it"]
+    assert run_blocks(page, missing=missing) == ["line 3: needs it"]
 
 
 def test_every_block_is_python_or_says_what_it_is() -> None:

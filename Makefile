@@ -1,24 +1,34 @@
 VENV := .venv
 BIN := $(VENV)/bin
+DEMO := $(VENV)/.ready-demo
 READY := $(VENV)/.ready
+OLDEST := .venv-oldest
+OLDEST_READY := $(OLDEST)/.ready
+
+# A few tests of each stage, from capture to saved files.
+QUICK := tests/test_convert.py tests/test_partition.py tests/test_compile.py tests/test_torch_compile.py \
+  tests/test_artifact.py tests/test_report.py tests/test_ranges.py tests/test_converters.py
 
 # The newest that really runs (a name on PATH may be an empty shim) and can make environments.
 PYTHONS := python3.13 python3.12 python3.11 python3.10 python3
 FITS := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in $(PYTHONS); do $$p -c "$(FITS)" >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help setup demo test test-ops lint format clean
+.PHONY: help setup demo test test-oldest test-ops lint format clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## a virtual environment in .venv; PYTHON=... picks the Python
 
-demo: $(READY) ## a detector on a photograph, against eager; ARGS="--model ... --image ..."
+demo: $(DEMO) ## a detector on a photograph, against eager; ARGS="--model ... --image ..."
 	$(BIN)/python -m fxtrt run $(ARGS)
 
 test: $(READY) ## the tests, in two processes; ARGS="-m gpu -n0", ARGS="-k relu" ...
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n2 --dist=loadfile $(ARGS)
+
+test-oldest: $(OLDEST_READY) ## a quick part of the tests with the oldest torch that works; ARGS="-k ..."
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n2 --dist=loadfile -m 'not slow' $(QUICK) $(ARGS)
 
 test-ops: $(READY) ## every sample of PyTorch's own operator tests, for an hour or two; build/opdb.json
 	$(BIN)/python -m pytest -s --timeout=0 --all-samples --opdb-json=build/opdb.json \
@@ -33,19 +43,26 @@ format: $(READY) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-clean: ## remove .venv, caches and builds
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## remove .venv, .venv-oldest, caches and builds
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-$(READY): export PIP_DISABLE_PIP_VERSION_CHECK = 1
-$(READY): pyproject.toml constraints.txt
+# What goes into which environment: what the demo needs is part of what the tests need.
+$(DEMO): EXTRAS := vision
+$(READY): EXTRAS := vision,test,dev,detectron2-test
+$(OLDEST_READY): EXTRAS := vision,test
+$(DEMO) $(READY): constraints.txt
+$(OLDEST_READY): constraints-oldest.txt
+
+$(DEMO) $(READY) $(OLDEST_READY): export PIP_DISABLE_PIP_VERSION_CHECK = 1
+$(DEMO) $(READY) $(OLDEST_READY): pyproject.toml
 	@python="$(PYTHON)"; test -n "$$python" || { \
 	  echo "No Python 3.10 to 3.13 with venv found: install one (Debian, Ubuntu: python3-venv)" \
 	       "or name one with PYTHON=..." >&2; exit 1; }; \
-	echo "[1/2] $(VENV): a virtual environment with $$python"; \
-	$(BIN)/python -m pip --version >/dev/null 2>&1 || "$$python" -m venv --clear $(VENV)
-	@echo "[2/2] $(VENV): torch, TensorRT-RTX and the rest: some 3 GB to download, 6 GB on disk"
+	echo "[1/2] $(@D): a virtual environment with $$python"; \
+	$(@D)/bin/python -m pip --version >/dev/null 2>&1 || "$$python" -m venv --clear $(@D)
+	@echo "[2/2] $(@D): torch, TensorRT-RTX and the rest: some 3 GB to download, 6 GB on disk"
 	@start=$$(date +%s); seconds() { echo $$(( $$(date +%s) - start )); }; \
 	(while sleep 15 >/dev/null 2>&1; do echo "  ... $$(seconds) s, still installing"; done) & \
 	trap "kill $$!" EXIT; \
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[vision,dev,detectron2-test]' && \
-	touch $@ && echo "$(VENV) is ready after $$(seconds) s"
+	$(@D)/bin/python -m pip install -qq --constraint $(filter constraints%,$^) --editable '.[$(EXTRAS)]' && \
+	touch $@ $(if $(filter $(READY),$@),$(DEMO)) && echo "$(@D) is ready after $$(seconds) s"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fxtrt.comparison import largest_gap, pair
 
-__all__ = ["differences"]
+__all__ = ["count_segments", "differences"]
 
 
 def differences(actual: Sequence[Any], expected: Sequence[Any]) -> dict[str, float]:
@@ -38,10 +38,17 @@ def _of_image(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[st
         elif key == "panoptic_seg":
             (pixels, segments), (wanted, others) = actual[key], value
             found[key] = _share(pixels, wanted)
-            found["segments"] = abs(len(segments) - len(others))
+            found["segments"] = abs(
+                count_segments(pixels, segments) - count_segments(wanted, others)
+            )
         else:
             found |= _of_instances(actual[key], value)
     return found
+
+
+def count_segments(pixels: Tensor, segments: Sequence[Any] | None) -> int:
+    """How many there are; Panoptic-DeepLab lists none, and its pixels outside of any are -1."""
+    return len(torch.unique(pixels)) - int(-1 in pixels) if segments is None else len(segments)
 
 
 def _of_instances(actual: Any, expected: Any) -> dict[str, float]:

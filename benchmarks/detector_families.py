@@ -8,6 +8,7 @@ import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -126,6 +127,24 @@ def _point_rend(cfg: Any) -> None:
     add_pointrend_config(cfg)
 
 
+def _panoptic_deeplab(cfg: Any) -> None:
+    """Reads a config of a project, which is a folder of Detectron2's repository."""
+    # The project imports panopticapi for training.
+    if importlib.util.find_spec("panopticapi") is None:
+        names = types.ModuleType("panopticapi"), types.ModuleType("panopticapi.utils")
+        names[1].rgb2id = None  # type: ignore[attr-defined]  # a stand-in
+        sys.modules.update({module.__name__: module for module in names})
+    from detectron2.projects import panoptic_deeplab
+
+    panoptic_deeplab.add_panoptic_deeplab_config(cfg)
+    folder = Path(panoptic_deeplab.__file__).resolve().parent.parent / "configs"
+    cfg.merge_from_file(str(folder / _CITYSCAPES))
+
+
+_CITYSCAPES = (
+    "Cityscapes-PanopticSegmentation/"
+    "panoptic_deeplab_R_52_os16_mg124_poly_90k_bs32_crop_512_1024_dsconv.yaml"
+)
 POINT_REND = (
     *("MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES", True, "MODEL.ROI_MASK_HEAD.POOLER_TYPE", ""),
     *("MODEL.ROI_MASK_HEAD.NAME", "PointRendMaskHead", "MODEL.ROI_MASK_HEAD.FC_DIM", 1024),
@@ -212,5 +231,13 @@ FAMILIES = (
         POINT_REND,
         _point_rend,
         "a project of Detectron2, in parts",
+    ),
+    Family(
+        "Panoptic-DeepLab R52",
+        "Misc/semantic_R_50_FPN_1x.yaml",
+        ("MODEL.SEM_SEG_HEAD.NORM", "BN", "MODEL.INS_EMBED_HEAD.NORM", "BN"),
+        _panoptic_deeplab,
+        "a project of Detectron2; here an image of 512x1024",
+        (512, 1024),
     ),
 )

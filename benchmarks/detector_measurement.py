@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from detector_agreement import differences
+from detector_agreement import count_segments, differences
 from detector_families import Family
 from detectron2_package import require_detectron2
 from torch import Tensor, nn
@@ -145,5 +145,5 @@ def _without_tf32() -> Iterator[None]:
 def _found(answer: Mapping[str, Any]) -> str:
     counted = [f"{len(answer[key])} {key}" for key in ("instances", "proposals") if key in answer]
     if "panoptic_seg" in answer:
-        counted.append(f"{len(answer['panoptic_seg'][1])} segments")
+        counted.append(f"{count_segments(*answer['panoptic_seg'])} segments")
     return ", ".join(counted)

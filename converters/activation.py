@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..context import Context
+from ..opmath import in_float32
 from ..registry import converts
 from .normalization import first_output_only
 
@@ -68,14 +69,12 @@ def celu(ctx: Context, x: Any, alpha: float) -> Any:
     return _scaled_elu(ctx, x, float(alpha), 1.0, 1.0 / alpha)
 
 
+@in_float32
 def _scaled_elu(ctx: Context, x: Any, alpha: float, scale: float, input_scale: float) -> Any:
     # SELU(y) is beta * y, or beta * alpha * (exp(y) - 1) for y <= 0.
     if input_scale != 1:
-        # Scaled up, a large float16 would leave its range.
-        wide = torch.float32 if input_scale > 1 else ctx.output.dtype
-        x = _times(ctx, ctx.cast(x, wide), input_scale)
-    y = ctx.activation("SELU", x, alpha=alpha * input_scale, beta=scale / input_scale)
-    return ctx.cast(y, ctx.output.dtype)
+        x = _times(ctx, x, input_scale)
+    return ctx.activation("SELU", x, alpha=alpha * input_scale, beta=scale / input_scale)
 
 
 @converts(aten.selu.default, check=_floating)
@@ -95,9 +94,10 @@ def _nonzero_beta(beta: float) -> str | None:
 
 
 @converts(aten.softplus.default, check=(_floating, _nonzero_beta))
+@in_float32
 def softplus(ctx: Context, x: Any, beta: float, threshold: float) -> Any:
     """softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor"""
-    scaled = x if beta == 1 else _times(ctx, ctx.cast(x, torch.float32), beta)
+    scaled = x if beta == 1 else _times(ctx, x, beta)
     linear = _compare(ctx, "GREATER", scaled, threshold)
     curve = ctx.activation("SOFTPLUS", x, alpha=1.0 / beta, beta=float(beta))
     return ctx.net.add_select(linear, x, curve).get_output(0)
@@ -144,18 +144,21 @@ def hardsigmoid(ctx: Context, x: Any) -> Any:
 
 
 @converts(aten.hardswish.default, check=_floating)
+@in_float32
 def hardswish(ctx: Context, x: Any) -> Any:
     """hardswish(Tensor self) -> Tensor"""
     return ctx.elementwise("PROD", x, hardsigmoid(ctx, x))
 
 
 @converts(aten.silu.default, check=_floating)
+@in_float32
 def silu(ctx: Context, x: Any) -> Any:
     """silu(Tensor self) -> Tensor"""
     return ctx.elementwise("PROD", x, ctx.activation("SIGMOID", x))
 
 
 @converts(aten.mish.default, check=_floating)
+@in_float32
 def mish(ctx: Context, x: Any) -> Any:
     """mish(Tensor self) -> Tensor"""
     curve = ctx.activation("SOFTPLUS", x, alpha=1.0, beta=1.0)
@@ -163,12 +166,14 @@ def mish(ctx: Context, x: Any) -> Any:
 
 
 @converts(aten.log_sigmoid.default, check=_floating)
+@in_float32
 def log_sigmoid(ctx: Context, x: Any) -> Any:
     """log_sigmoid(Tensor self) -> Tensor"""
     return _log_sigmoid(ctx, x)
 
 
 @converts(aten.log_sigmoid_forward.default, check=(_floating, first_output_only))
+@in_float32
 def log_sigmoid_forward(ctx: Context, x: Any) -> tuple[Any, None]:
     """log_sigmoid_forward(Tensor self) -> (Tensor output, Tensor buffer)"""
     return _log_sigmoid(ctx, x), None
@@ -215,6 +220,7 @@ def _parametric_relu(ctx: Context, x: Any, slope: Any) -> Any:
 
 
 @converts(aten.glu.default, check=_floating)
+@in_float32
 def glu(ctx: Context, x: Any, dim: int) -> Any:
     """glu(Tensor self, int dim=-1) -> Tensor"""
     sizes = list(ctx.output.shape)

@@ -9,6 +9,7 @@ import torch
 
 from ..context import Context
 from ..fake import known_equal
+from ..opmath import wide
 from ..registry import converts
 from ..shapes import Size, is_static
 from .convolution import per_dimension
@@ -75,7 +76,9 @@ def _whole(
     if axes == 0:
         return x
     reduction = getattr(ctx.trt.ReduceOperation, operation)
-    return ctx.net.add_reduce(x, reduction, axes, True).get_output(0)
+    dtype = ctx.dtype(x)
+    x = ctx.cast(x, wide(dtype)) if operation == "AVG" else x
+    return ctx.cast(ctx.net.add_reduce(x, reduction, axes, True).get_output(0), dtype)
 
 
 def _equal_windows(sizes: Sequence[Size], outputs: Sequence[Size]) -> Windows:

@@ -14,24 +14,23 @@ from .unary import truncated
 
 aten = torch.ops.aten
 
-_LARGEST_WHOLE = 2**24
-
 
 def _whole_quotients(x: Any, other: Any, node: torch.fx.Node) -> str | None:
     """Why floor(a / b) might differ from torch's quotient by one, or None.
 
     torch goes through fmod, which is exact; a quotient is rounded first, and 1.0 / 0.1 reaches 10.
-    It cannot reach the next whole number where the multiples of b are floats themselves.
+    It cannot reach the next whole number where dividing is exact, by a power of two. Nor where
+    all multiples of b up to the largest a are floats: a float16, divided in float32, is that small.
     """
     dtype = node.meta["val"].dtype
     if not dtype.is_floating_point:
         return None
-    if isinstance(x, torch.Tensor) and isinstance(other, (int, float, torch.SymInt)):
-        if isinstance(other, torch.SymInt) or math.frexp(other)[0] in (0.5, -0.5):
+    if isinstance(x, torch.Tensor) and isinstance(other, (int, float)):
+        if math.frexp(other)[0] in (0.5, -0.5) and abs(other) >= 1:
             return None
-        if float(other).is_integer() and abs(other) <= _LARGEST_WHOLE:
+        if dtype == torch.float16 and float(other).is_integer() and other != 0:
             return None
-    by = other if isinstance(other, float) else "a tensor"
+    by = "a tensor" if isinstance(other, torch.Tensor) else other
     return f"the floored quotient of {dtype} by {by} needs fmod, which TensorRT does not have"
 
 

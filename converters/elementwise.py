@@ -1,12 +1,17 @@
-"""Arithmetic of two or three operands, in the dtype that torch promotes them to."""
+"""Arithmetic of two or three operands, in the dtype that torch promotes them to.
+
+Numbers enter as float32, and what takes two steps rounds to a half after the second.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
 from ..context import Context
+from ..opmath import in_float32, wide
 from ..registry import converts
 
 __all__ = ["arithmetic", "scaled"]
@@ -14,11 +19,15 @@ __all__ = ["arithmetic", "scaled"]
 aten = torch.ops.aten
 
 _ON_BOOLS = {"SUM": "OR", "PROD": "AND", "MAX": "OR", "MIN": "AND"}
+_ROUNDED_LAST = ("MAX", "MIN")
+"""Operations that give the same whether their operands are rounded before or the result after."""
 
 
 def arithmetic(ctx: Context, operation: str, a: Any, b: Any) -> Any:
     """ELEMENTWISE of tensors and numbers, in the dtype and the rank of the node's output."""
-    dtype = _compute_dtype(ctx.output.dtype, a, b)
+    dtype = ctx.output.dtype
+    if operation not in _ROUNDED_LAST and not all(_fits(value, dtype) for value in (a, b)):
+        dtype = wide(dtype)
     if dtype == torch.bool:
         operation = _ON_BOOLS[operation]
     a, b = ctx.operands(a, b, dtype=dtype, rank=ctx.output.dim())
@@ -35,20 +44,13 @@ def scaled(ctx: Context, value: Any, factor: Any) -> Any:
     return arithmetic(ctx, "PROD", value, factor)
 
 
-def _compute_dtype(dtype: torch.dtype, *values: Any) -> torch.dtype:
-    """float32 where a number is too large or too small to be a float16 of full precision."""
-    if dtype == torch.float16 and any(_leaves_half(value) for value in values):
-        return torch.float32
-    return dtype
-
-
-def _leaves_half(value: Any) -> bool:
+def _fits(value: Any, dtype: torch.dtype) -> bool:
+    """Whether a number is one of the floats of `dtype`; it need not be one of float32."""
     if isinstance(value, torch.SymInt):
-        return True
-    if not isinstance(value, (int, float)) or value in (0, float("inf"), float("-inf")):
         return False
-    limits = torch.finfo(torch.float16)
-    return not limits.tiny <= abs(value) <= limits.max and value == value
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        return True
+    return torch.tensor(value, dtype=torch.float64).to(dtype).item() == value
 
 
 def _bools_unscaled(alpha: Any, node: torch.fx.Node) -> str | None:
@@ -60,19 +62,31 @@ def _bools_unscaled(alpha: Any, node: torch.fx.Node) -> str | None:
 @converts(aten.add.Tensor, aten.add.Scalar, check=_bools_unscaled, constants=("x", "other"))
 def add(ctx: Context, x: Any, other: Any, alpha: Any) -> Any:
     """add(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
-    return arithmetic(ctx, "SUM", x, scaled(ctx, other, alpha))
+    return _combined(ctx, "SUM", x, other, alpha)
 
 
 @converts(aten.sub.Tensor, aten.sub.Scalar, constants=("x", "other"))
 def sub(ctx: Context, x: Any, other: Any, alpha: Any) -> Any:
     """sub(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor"""
-    return arithmetic(ctx, "SUB", x, scaled(ctx, other, alpha))
+    return _combined(ctx, "SUB", x, other, alpha)
 
 
 @converts(aten.rsub.Tensor, aten.rsub.Scalar, constants=("x", "other"))
 def rsub(ctx: Context, x: Any, other: Any, alpha: Any) -> Any:
     """rsub(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor: other - alpha * self"""
-    return arithmetic(ctx, "SUB", other, scaled(ctx, x, alpha))
+    return _combined(ctx, "SUB", other, x, alpha)
+
+
+def _combined(ctx: Context, operation: str, a: Any, b: Any, alpha: Any) -> Any:
+    """`a + alpha * b` or `a - alpha * b`."""
+    if isinstance(alpha, (int, float)) and alpha == 1:
+        return arithmetic(ctx, operation, a, b)
+    return _scaled_and_combined(ctx, operation, a, b, alpha)
+
+
+@in_float32
+def _scaled_and_combined(ctx: Context, operation: str, a: Any, b: Any, alpha: Any) -> Any:
+    return arithmetic(ctx, operation, a, scaled(ctx, b, alpha))
 
 
 @converts(aten.mul.Tensor, aten.mul.Scalar, constants=("x", "other"))
@@ -100,6 +114,7 @@ def square(ctx: Context, x: Any) -> Any:
 
 
 @converts(aten.lerp.Scalar, constants=("x", "end"))
+@in_float32
 def lerp(ctx: Context, x: Any, end: Any, weight: float) -> Any:
     """lerp(Tensor self, Tensor end, Scalar weight) -> Tensor, from the nearer end as torch does"""
     x, end = ctx.operands(x, end, dtype=ctx.output.dtype, rank=ctx.output.dim())
@@ -110,6 +125,7 @@ def lerp(ctx: Context, x: Any, end: Any, weight: float) -> Any:
 
 
 @converts(aten.lerp.Tensor, constants=("x", "end", "weight"))
+@in_float32
 def lerp_by_tensor(ctx: Context, x: Any, end: Any, weight: Any) -> Any:
     """lerp(Tensor self, Tensor end, Tensor weight) -> Tensor, from the nearer end as torch does"""
     dtype, rank = ctx.output.dtype, ctx.output.dim()
@@ -124,6 +140,7 @@ def lerp_by_tensor(ctx: Context, x: Any, end: Any, weight: Any) -> Any:
 
 
 @converts(aten.addcmul.default, constants=("x", "tensor1", "tensor2"))
+@in_float32
 def addcmul(ctx: Context, x: Any, tensor1: Any, tensor2: Any, value: Any) -> Any:
     """addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
     product = arithmetic(ctx, "PROD", scaled(ctx, tensor1, value), tensor2)
@@ -131,6 +148,7 @@ def addcmul(ctx: Context, x: Any, tensor1: Any, tensor2: Any, value: Any) -> Any
 
 
 @converts(aten.addcdiv.default, constants=("x", "tensor1", "tensor2"))
+@in_float32
 def addcdiv(ctx: Context, x: Any, tensor1: Any, tensor2: Any, value: Any) -> Any:
     """addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
     quotient = arithmetic(ctx, "DIV", scaled(ctx, tensor1, value), tensor2)

@@ -1,4 +1,9 @@
-"""Matrix products: one MATRIX_MULTIPLY, transposed and broadcast by its own flags."""
+"""Matrix products: one MATRIX_MULTIPLY, transposed and broadcast by its own flags.
+
+Products of halves are summed in float32, as in PyTorch. TensorRT leaves that to its kernels, unless
+a strongly typed network casts the operands before and the product after: it fuses these casts into
+one kernel that reads halves. A weakly typed network would compute all of it in float32.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ from typing import Any
 import torch
 
 from ..context import Context
+from ..opmath import in_float32, wide
 from ..registry import converts
 from .elementwise import arithmetic, scaled
 
@@ -23,7 +29,10 @@ def multiply(ctx: Context, a: Any, b: Any, transpose_b: bool = False) -> Any:
     batch = max(rank_a - 2, rank_b - 2, 0)
     a, op_a = _operand(ctx, a, batch, operations.NONE)
     b, op_b = _operand(ctx, b, batch, operations.TRANSPOSE if transpose_b else operations.NONE)
-    return ctx.net.add_matrix_multiply(a, op_a, b, op_b).get_output(0)
+    dtype = ctx.dtype(a)
+    if not ctx.features.weakly_typed:
+        a, b = ctx.cast(a, wide(dtype)), ctx.cast(b, wide(dtype))
+    return ctx.cast(ctx.net.add_matrix_multiply(a, op_a, b, op_b).get_output(0), dtype)
 
 
 def _operand(ctx: Context, x: Any, batch: int, operation: Any) -> tuple[Any, Any]:
@@ -41,14 +50,11 @@ def floats_only(node: torch.fx.Node) -> str | None:
     return f"TensorRT multiplies no matrices of {dtype}"
 
 
-def _weight_is_matrix(weight: torch.Tensor) -> str | None:
-    return None if weight.dim() == 2 else f"the weight has {weight.dim()} dimensions, not 2"
-
-
-@converts(aten.linear.default, check=(floats_only, _weight_is_matrix), constants=("weight", "bias"))
+@converts(aten.linear.default, check=floats_only, constants=("weight", "bias"))
 def linear(ctx: Context, input: Any, weight: Any, bias: Any) -> Any:
     """linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"""
-    product = multiply(ctx, input, weight, transpose_b=True)
+    # A weight of one dimension is one output, whose dimension goes.
+    product = multiply(ctx, input, weight, transpose_b=len(weight.shape) == 2)
     return product if bias is None else arithmetic(ctx, "SUM", product, bias)
 
 
@@ -102,5 +108,12 @@ def baddbmm(ctx: Context, x: Any, batch1: Any, batch2: Any, beta: Any, alpha: An
 
 def _added(ctx: Context, x: Any, product: Any, beta: Any, alpha: Any) -> Any:
     """beta * x + alpha * product; a beta of 0 hides even the NaNs of `x`."""
+    if (beta, alpha) == (1, 1):
+        return arithmetic(ctx, "SUM", x, product)
+    return _scaled_sum(ctx, x, product, beta, alpha)
+
+
+@in_float32
+def _scaled_sum(ctx: Context, x: Any, product: Any, beta: Any, alpha: Any) -> Any:
     product = scaled(ctx, product, alpha)
     return product if beta == 0 else arithmetic(ctx, "SUM", scaled(ctx, x, beta), product)

@@ -37,15 +37,11 @@ def _floating(input: torch.Tensor) -> str | None:
     return f"{input.dtype} is not a floating-point type"
 
 
-def _known_statistics(node: Node) -> str | None:
+def _has_statistics(node: Node) -> str | None:
+    """Weights may be missing, and each of the four may be computed at run time."""
     arguments = arguments_of(node)
-    for name in _STATISTICS:
-        value = arguments[name]
-        if isinstance(value, Node) and value.op != "get_attr":
-            return f"{name} is computed at run time ({value.name})"
-        if value is None and name.startswith("running"):
-            return f"{name} is None"
-    return None
+    missing = [name for name in _STATISTICS[2:] if arguments[name] is None]
+    return f"{missing[0]} is None" if missing else None
 
 
 def _inference(training: bool) -> str | None:
@@ -56,7 +52,7 @@ def _batch_rank(input: torch.Tensor) -> str | None:
     return None if 2 <= input.dim() <= 5 else f"rank {input.dim()} is not between 2 and 5"
 
 
-_BATCH_NORM = (_floating, _batch_rank, _known_statistics, first_output_only)
+_BATCH_NORM = (_floating, _batch_rank, _has_statistics, first_output_only)
 
 
 @converts(
@@ -105,6 +101,9 @@ def _scale(
     eps: float,
 ) -> Any:
     """One SCALE layer; float32 inside, as torch computes it for halves too."""
+    values = [value for value in (weight, bias, mean, var) if value is not None]
+    if not all(isinstance(value, torch.Tensor) for value in values):
+        return _scale_at_run_time(ctx, x, weight, bias, mean, var, eps)
     factor = torch.rsqrt(var.detach().cpu().double() + eps)
     if weight is not None:
         factor = factor * weight.detach().cpu().double()
@@ -117,6 +116,27 @@ def _scale(
     arrays = ctx.weights(shift.float()), ctx.weights(factor.float())
     y = ctx.net.add_scale_nd(wide, channels, *arrays, none, 1).get_output(0)
     return ctx.cast(_from_rank_4(ctx, y, rank), ctx.dtype(x))
+
+
+def _scale_at_run_time(
+    ctx: Context, x: Any, weight: Any, bias: Any, mean: Any, var: Any, eps: float
+) -> Any:
+    """The same in ELEMENTWISE layers, for statistics or weights that the model computes."""
+    count = len(x.shape)
+
+    def per_channel(value: Any) -> Any:
+        (wide,) = ctx.operands(value, dtype=torch.float32)
+        return ctx.reshape(wide, (1, -1, *[1] * (count - 2)))
+
+    spread = ctx.elementwise("SUM", per_channel(var), ctx.scalar(eps, torch.float32, count))
+    factor = ctx.unary("RECIP", ctx.unary("SQRT", spread))
+    if weight is not None:
+        factor = ctx.elementwise("PROD", factor, per_channel(weight))
+    centred = ctx.elementwise("SUB", ctx.cast(x, torch.float32), per_channel(mean))
+    y = ctx.elementwise("PROD", centred, factor)
+    if bias is not None:
+        y = ctx.elementwise("SUM", y, per_channel(bias))
+    return ctx.cast(y, ctx.dtype(x))
 
 
 def _to_rank_4(ctx: Context, x: Any) -> Any:
@@ -247,12 +267,13 @@ def _group_norm(ctx: Context, x: Any, groups: int, weight: Any, bias: Any, eps: 
     With one group NORMALIZATION takes `axes` as they are, so these hold the channels; before its
     second version it scales groups and not channels, so the channels get their own layers.
     """
-    dtype = _common_dtype(ctx, x, weight, bias)
+    per_channel = groups == 1 or ctx.features.has("add_normalization_v2")
+    # Layers of their own would round to a half once more.
+    dtype = _common_dtype(ctx, x, weight, bias) if per_channel else torch.float32
     rank = len(x.shape)
     wide = _to_rank_4(ctx, ctx.cast(x, dtype))
     lifted = len(wide.shape)
     channels = int(ctx.fake("input").shape[1])
-    per_channel = groups == 1 or ctx.features.has("add_normalization_v2")
     width = channels if per_channel else groups
     spatial = (1,) * (lifted - 2)
     scale = _affine(ctx, weight if per_channel else None, 1.0, (1, width, *spatial), dtype)
@@ -287,7 +308,7 @@ def _affine(
 
 def _own_statistics(node: Node, input: torch.Tensor, use_input_stats: bool) -> str | None:
     if not use_input_stats:
-        return _known_statistics(node)
+        return _has_statistics(node)
     arguments = arguments_of(node)
     if arguments["running_mean"] is not None:
         return "use_input_stats=True updates running_mean"

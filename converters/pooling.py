@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..context import Context
+from ..opmath import wide
 from ..registry import converts
 from ..shapes import Size, is_static
 from .convolution import per_dimension
@@ -128,8 +129,10 @@ def add_pooling(
     windows: Windows,
     count_padding: bool = False,
 ) -> Any:
-    """POOLING over the last dimensions of `x`, which may lack a batch."""
+    """POOLING over the last dimensions of `x`, which may lack a batch; averages in float32."""
     count = len(windows.kernel)
+    dtype = ctx.dtype(x)
+    x = ctx.cast(x, wide(dtype)) if kind == "AVERAGE" else x
     flat = count == 1
     # A missing batch, and the height of a line.
     missing = [*([0] if len(x.shape) == count + 1 else []), *([2] if flat else [])]
@@ -143,7 +146,7 @@ def add_pooling(
         layer.padding_mode = ctx.trt.PaddingMode.EXPLICIT_ROUND_UP
     if kind == "AVERAGE":
         layer.average_count_excludes_padding = not count_padding
-    y = layer.get_output(0)
+    y = ctx.cast(layer.get_output(0), dtype)
     return _remove(ctx, y, missing) if missing else y
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ..context import Context
+from ..opmath import in_float32
 from ..registry import converts
 from .elementwise import arithmetic
 
@@ -45,14 +46,26 @@ def pow_scalar(ctx: Context, x: Any, exponent: Any) -> Any:
     dtype = ctx.output.dtype
     floats = dtype.is_floating_point
     limit = _MOST_FACTORS_OF_FLOATS if floats else _MOST_FACTORS_OF_INTEGERS
-    if _is_count(exponent, limit):
+    if exponent in (1, 2) and floats:
         return _product(ctx, ctx.cast(x, dtype), int(exponent))
+    if _is_count(exponent, limit):
+        return _many_factors(ctx, x, int(exponent))
     if isinstance(exponent, (int, float)) and exponent in _LAYERS:
-        x = ctx.cast(x, dtype)
-        for operation in _LAYERS[exponent]:
-            x = ctx.unary(operation, x)
-        return x
+        return _roots(ctx, x, exponent)
     return arithmetic(ctx, "POW", x, exponent)
+
+
+@in_float32
+def _many_factors(ctx: Context, x: Any, count: int) -> Any:
+    return _product(ctx, ctx.cast(x, ctx.output.dtype), count)
+
+
+@in_float32
+def _roots(ctx: Context, x: Any, exponent: float) -> Any:
+    x = ctx.cast(x, ctx.output.dtype)
+    for operation in _LAYERS[exponent]:
+        x = ctx.unary(operation, x)
+    return x
 
 
 @converts(

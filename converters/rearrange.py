@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..context import Context
+from ..opmath import wide
 from ..registry import converts
 from ..shapes import Size, is_static, is_unbacked
 from .selection import select
@@ -118,13 +119,15 @@ def _has_cumulative(features: Any) -> str | None:
 def cumsum(ctx: Context, x: Any, dim: int, dtype: torch.dtype | None) -> Any:
     """cumsum(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor"""
     # The output's dtype is `dtype`, or torch's promotion where there is none.
-    x = ctx.cast(x, ctx.output.dtype)
+    result = ctx.output.dtype
+    x = ctx.cast(x, wide(result))
     rank = ctx.output.dim()
     if not rank:
-        return x
+        return ctx.cast(x, result)
     axis = ctx.scalar(dim % rank, torch.int32)
     operation = ctx.trt.CumulativeOperation.SUM
-    return ctx.net.add_cumulative(x, axis, operation, False, False).get_output(0)
+    total = ctx.net.add_cumulative(x, axis, operation, False, False).get_output(0)
+    return ctx.cast(total, result)
 
 
 def _static_matrix(x: torch.Tensor, diagonal: Size) -> str | None:

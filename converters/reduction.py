@@ -8,13 +8,12 @@ from typing import Any
 import torch
 
 from ..context import Context
+from ..opmath import wide
 from ..registry import converts
 
-__all__ = ["accumulated", "axes_mask", "reduce", "wide"]
+__all__ = ["accumulated", "axes_mask", "reduce"]
 
 aten = torch.ops.aten
-
-_HALVES = (torch.float16, torch.bfloat16)
 
 
 def axes_mask(dim: int | Sequence[int] | None, rank: int) -> int:
@@ -36,11 +35,6 @@ def reduce(
         return x
     op = getattr(ctx.trt.ReduceOperation, operation)
     return ctx.net.add_reduce(x, op, axes_mask(dim, rank), keepdim).get_output(0)
-
-
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that torch accumulates `dtype` in."""
-    return torch.float32 if dtype in _HALVES else dtype
 
 
 def accumulated(

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.fx import Node
 
 from ..context import Context, TensorLike
-from ..registry import converts
+from ..graph import attribute
+from ..registry import arguments_of, converts
 from ..shapes import is_static
+from .elementwise import arithmetic
 from .indexing import IndexPlan, plan_index, positions
 from .selection import select
 from .shape import expand_to, same_size
@@ -44,8 +47,36 @@ def _scatter(ctx: Context, x: Any, dim: int, index: Any, src: Any) -> Any:
     return result if ctx.output.dim() else ctx.reshape(result, ())
 
 
-def _replaces(accumulate: bool) -> str | None:
-    return "accumulate=True adds up" if accumulate else None
+def _adds_once(accumulate: bool, node: Node) -> str | None:
+    """SCATTER replaces: what it adds is what was there plus one value, and no place comes twice."""
+    if not accumulate:
+        return None
+    dtype = node.meta["val"].dtype
+    if dtype == torch.bool:
+        return "accumulate=True of bools"
+    indices = [index for index in arguments_of(node)["indices"] if index is not None]
+    if any(index.meta["val"].dtype == torch.bool for index in indices):
+        return None
+    if not all(index.op == "get_attr" for index in indices):
+        return "accumulate=True adds up where an index comes twice, and SCATTER does not"
+    module = node.graph.owning_module
+    assert module is not None
+    sizes = [node.meta["val"].shape[dim] for dim in _indexed(arguments_of(node)["indices"])]
+    if not all(map(is_static, sizes)):
+        return "accumulate=True in a dimension of a dynamic size"
+    values = [
+        attribute(module, index) % int(size) for index, size in zip(indices, sizes, strict=True)
+    ]
+    shape = torch.broadcast_shapes(*(value.shape for value in values))  # type: ignore[no-untyped-call]  # untyped torch API
+    columns = (value.expand(shape).flatten().tolist() for value in values)
+    places = list(zip(*columns, strict=True))
+    if len(set(places)) < len(places):
+        return "accumulate=True adds up, and an index comes twice"
+    return None
+
+
+def _indexed(indices: Sequence[Any]) -> list[int]:
+    return [dim for dim, index in enumerate(indices) if index is not None]
 
 
 def _places_known(
@@ -63,24 +94,32 @@ def _places_known(
     return None
 
 
-@converts(aten.index_put.default, check=(_replaces, _places_known), constants=("indices",))
-def index_put(ctx: Context, x: Any, indices: Sequence[TensorLike | None], values: Any) -> Any:
+@converts(aten.index_put.default, check=(_adds_once, _places_known), constants=("indices",))
+def index_put(
+    ctx: Context, x: Any, indices: Sequence[TensorLike | None], values: Any, accumulate: bool
+) -> Any:
     """index_put(Tensor self, Tensor?[] indices, Tensor values, bool accumulate=False) -> Tensor"""
     fakes = ctx.fake("indices")
     dim = next(i for i, index in enumerate(indices) if index is not None)
     if fakes[dim].dtype == torch.bool:
-        return _put_under_mask(ctx, x, indices[dim], dim, values)
+        return _put_under_mask(ctx, x, indices[dim], dim, values, accumulate)
     plan = plan_index(ctx.fake("x"), fakes)
     ordered = plan.order == sorted(plan.order)
     data = x if ordered else ctx.permute(x, plan.order)
     updates = _updates(ctx, plan, values)
-    mode = ctx.trt.ScatterMode.ND
-    layer = ctx.net.add_scatter(data, positions(ctx, plan, indices), updates, mode)
+    places = positions(ctx, plan, indices)
+    if accumulate:
+        mode = ctx.trt.GatherMode.ND
+        present = ctx.net.add_gather_v2(data, places, mode).get_output(0)
+        updates = ctx.elementwise("SUM", present, updates)
+    layer = ctx.net.add_scatter(data, places, updates, ctx.trt.ScatterMode.ND)
     result = layer.get_output(0)
     return result if ordered else ctx.permute(result, _inverse(plan.order))
 
 
-def _put_under_mask(ctx: Context, x: Any, mask: TensorLike, dim: int, values: Any) -> Any:
+def _put_under_mask(
+    ctx: Context, x: Any, mask: TensorLike, dim: int, values: Any, accumulate: bool
+) -> Any:
     sizes = ctx.fake("indices")[dim].shape
     after = ctx.output.dim() - dim - len(sizes)
     condition = ctx.tensor(mask)
@@ -88,6 +127,8 @@ def _put_under_mask(ctx: Context, x: Any, mask: TensorLike, dim: int, values: An
         condition = ctx.reshape(condition, [*sizes, *[1] * after])
     rank = len(values.shape)
     value = ctx.reshape(values, ()) if rank else values
+    if accumulate:
+        value = arithmetic(ctx, "SUM", x, value)
     return select(ctx, condition, value, x)
 
 

@@ -136,17 +136,35 @@ def unbind(ctx: Context, x: Any, dim: int) -> tuple[Any, ...]:
     )
 
 
-def _unit_step(step: Size) -> str | None:
-    return None if is_static(step) and int(step) == 1 else f"step={step} is not 1"
+def _steps_counted(x: torch.Tensor, dim: int, start: Size | None, step: Size) -> str | None:
+    if is_static(step) and int(step) == 1:
+        return None
+    if is_static(step) and is_static(x.shape[dim]) and (start is None or is_static(start)):
+        return None
+    return f"step={step} from {start} along a dimension of the size {x.shape[dim]} is not static"
 
 
-@converts(aten.slice_scatter.default, check=(_bounds_known, _unit_step))
+@converts(aten.slice_scatter.default, check=(_bounds_known, _steps_counted))
 def slice_scatter(
-    ctx: Context, x: Any, src: Any, dim: int, start: Size | None, end: Size | None
+    ctx: Context, x: Any, src: Any, dim: int, start: Size | None, end: Size | None, step: Size
 ) -> Any:
     """slice_scatter(Tensor self, Tensor src, int dim=0, SymInt? start=None, SymInt? end=None,
     SymInt step=1) -> Tensor"""
-    return _replace(ctx, x, src, dim, _bound(start, ctx.output.shape[dim], 0))
+    first = _bound(start, ctx.output.shape[dim], 0)
+    if int(step) == 1:
+        return _replace(ctx, x, src, dim, first)
+    return _interleave(ctx, x, src, dim % ctx.output.dim(), int(first), int(step))
+
+
+def _interleave(ctx: Context, x: Any, src: Any, dim: int, first: int, step: int) -> Any:
+    """`x` with `src` at every `step`th place: a GATHER of both, one behind the other."""
+    size, count = int(ctx.output.shape[dim]), int(ctx.fake("src").shape[dim])
+    places = torch.arange(size)
+    places[first : first + count * step : step] = torch.arange(size, size + count)
+    both = ctx.net.add_concatenation([x, ctx.cast(src, ctx.output.dtype)])
+    both.axis = dim
+    index = ctx.constant(places.tolist(), ctx.features.shape_dtype)
+    return ctx.net.add_gather(both.get_output(0), index, dim).get_output(0)
 
 
 @converts(aten.select_scatter.default, check=_index_known)

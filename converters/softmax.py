@@ -1,4 +1,7 @@
-"""Softmax, one SOFTMAX layer, and its logarithm, written out so that nothing underflows."""
+"""Softmax, one SOFTMAX layer, and its logarithm, written out so that nothing underflows.
+
+Both compute in float32: TensorRT does not say what a SOFTMAX of halves adds up in.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ from typing import Any
 import torch
 
 from ..context import Context
+from ..opmath import wide
 from ..registry import converts
-from .reduction import reduce, wide
+from .reduction import reduce
 
 __all__ = ["softmax_layer"]
 
@@ -44,7 +48,8 @@ def softmax_layer(ctx: Context, x: Any, dim: int) -> Any:
 @converts(aten.softmax.int, check=(_has_dims, _dtype))
 def softmax(ctx: Context, x: Any, dim: int) -> Any:
     """softmax(Tensor self, int dim, ScalarType? dtype=None) -> Tensor"""
-    return softmax_layer(ctx, ctx.cast(x, ctx.output.dtype), dim)
+    dtype = ctx.output.dtype
+    return ctx.cast(softmax_layer(ctx, ctx.cast(x, wide(dtype)), dim), dtype)
 
 
 @converts(aten._softmax.default, check=(_has_dims, _half_to_float))

@@ -9,6 +9,7 @@ import torch
 
 from ..context import Context
 from ..engines.features import Features
+from ..opmath import in_float32
 from ..registry import converts
 
 __all__ = ["is_nan", "truncated"]
@@ -99,18 +100,21 @@ def truncated(ctx: Context, x: Any) -> Any:
 
 
 @converts(aten.rsqrt.default)
+@in_float32
 def rsqrt(ctx: Context, x: Any) -> Any:
     """rsqrt(Tensor self) -> Tensor"""
     return ctx.unary("RECIP", ctx.unary("SQRT", ctx.cast(x, ctx.output.dtype)))
 
 
 @converts(aten.log2.default)
+@in_float32
 def log2(ctx: Context, x: Any) -> Any:
     """log2(Tensor self) -> Tensor"""
     return _logarithm(ctx, x, 2)
 
 
 @converts(aten.log10.default)
+@in_float32
 def log10(ctx: Context, x: Any) -> Any:
     """log10(Tensor self) -> Tensor"""
     return _logarithm(ctx, x, 10)
@@ -122,6 +126,7 @@ def _logarithm(ctx: Context, x: Any, base: int) -> Any:
 
 
 @converts(aten.log1p.default)
+@in_float32
 def log1p(ctx: Context, x: Any) -> Any:
     """log1p(Tensor self) -> Tensor: 2 atanh(x / (x + 2)) near zero, where 1 + x loses x"""
     x, one, two, half = ctx.operands(x, 1, 2, 0.5, dtype=ctx.output.dtype)
@@ -133,6 +138,7 @@ def log1p(ctx: Context, x: Any) -> Any:
 
 
 @converts(aten.expm1.default)
+@in_float32
 def expm1(ctx: Context, x: Any) -> Any:
     """expm1(Tensor self) -> Tensor: tanh(x / 2) (exp(x) + 1), since exp(x) - 1 loses x near zero"""
     x, half, one = ctx.operands(x, 0.5, 1, dtype=ctx.output.dtype)

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from ..context import Context
+from ..opmath import wide
 from ..registry import converts
-from .reduction import reduce, wide
+from .reduction import reduce
 
 aten = torch.ops.aten
 

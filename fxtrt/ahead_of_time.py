@@ -11,6 +11,7 @@ import torch
 from torch.fx import GraphModule
 
 from .backend import lower, report_graph
+from .cache import PlanCache
 from .calls import Call, watched_run
 from .components import with_planned_components
 from .cuda_graphs import CALLS_TO_RECORD
@@ -20,16 +21,19 @@ from .engines.select import select
 from .errors import FxtrtError
 from .guarded import GuardedForward
 from .parts import Captured, capture_model
+from .plan_store import PlanStores
 from .records import recorded_coverage
 from .report import Coverage, outside_rows
 from .report.node_times import Lowered, measured
-from .report.runtime import runtime_rows
+from .report.runtime import guard_rows, runtime_rows
 from .settings import Settings
 from .slots import Slot
 from .stitched_call import serve
-from .weights import State, states
+from .twin import require_module
+from .untouched import untouched
+from .weight_states import Snapshot
 
-__all__ = ["Outcome", "assemble", "compile", "outcome_of", "report", "warm_up", "weight_states"]
+__all__ = ["Outcome", "assemble", "compile", "outcome_of", "report", "warm_up", "weights_hold"]
 
 _OUTCOME = "_fxtrt_outcome"
 
@@ -65,20 +69,30 @@ def compile(
     Raises:
         SettingsError, CaptureError, EngineUnavailable: with the way out.
     """
+    require_module(model)
     settings = with_planned_components(Settings.of(settings, overrides), model)
     backend = select(settings.engine)
     captured = capture_model(model, inputs, dynamic_shapes, settings, more_inputs)
     return assemble(captured, backend, settings)
 
 
-def assemble(captured: Captured, backend: EngineBackend, settings: Settings) -> torch.nn.Module:
-    """The compiled model, once its graphs are captured and the passes have run."""
+def assemble(
+    captured: Captured,
+    backend: EngineBackend,
+    settings: Settings,
+    stores: PlanStores = PlanCache.of,
+) -> torch.nn.Module:
+    """The compiled model, once its graphs are captured and the passes have run.
+
+    Args:
+        stores: where plans and timings are kept.
+    """
     whole = settings
     parts = [*captured.parts, *captured.others]
     built: list[tuple[GraphModule, Coverage]] = []
     for part in parts:
         values = part.values() if part.has_values else None
-        built.append(lower(part.graph, backend, settings, values))
+        built.append(lower(part.graph, backend, settings, values, stores))
         if settings.fuel is not None:
             settings = replace(settings, fuel=settings.fuel - len(built[-1][1].clusters))
     calls = serve([graph for graph, _ in built], settings)
@@ -94,11 +108,13 @@ def assemble(captured: Captured, backend: EngineBackend, settings: Settings) -> 
                 part.call,
                 call,
                 None if plan is None else plan.arguments,
+                settings.check_weights,
             )
     compiled = captured.model
     reported = lowered[: len(captured.parts)]
     kept = captured.without_values()
-    outcome = Outcome(reported, kept, whole, backend, weight_states(compiled))
+    snapshot = Snapshot(_weights(compiled), settings.check_weights)
+    outcome = Outcome(reported, kept, whole, backend, snapshot)
     object.__setattr__(compiled, _OUTCOME, outcome)
     return compiled
 
@@ -108,9 +124,18 @@ def outcome_of(model: torch.nn.Module) -> Outcome | None:
     return model.__dict__.get(_OUTCOME)
 
 
-def weight_states(model: torch.nn.Module) -> list[State]:
-    """What changes when a weight or a buffer of the model does."""
-    return states([*model.parameters(), *model.buffers()])
+def weights_hold(model: torch.nn.Module) -> bool:
+    """Whether the weights of a compiled model are still those that it was compiled with."""
+    outcome = outcome_of(model)
+    return outcome is not None and outcome.snapshot.holds(_weights(model))
+
+
+def _weights(model: torch.nn.Module) -> list[torch.Tensor]:
+    """The weights of a compiled model that are in its engines."""
+    forwards = (module.__dict__.get("forward") for module in model.modules())
+    guards = [forward for forward in forwards if isinstance(forward, GuardedForward)]
+    live = {key for guard in guards for key in guard.live}
+    return [t for t in (*model.parameters(), *model.buffers()) if id(t) not in live]
 
 
 def report(
@@ -138,15 +163,18 @@ def report(
         raise FxtrtError("to measure needs example inputs: report(model, inputs, measure=True)")
     if isinstance(model, torch._dynamo.OptimizedModule):
         return _report_jit(model, inputs, measure)
+    require_module(model)
     outcome = outcome_of(model)
     if outcome is not None:
-        lowered = outcome.lowered
-        if not measure:
-            return _total(outcome.captured, lowered, [part.coverage for part in lowered])
-        assert inputs is not None
-        with torch.no_grad():
-            coverages = measured(lowered, partial(model, *inputs))
-        return _total(outcome.captured, lowered, coverages, timed=True)
+        # Before the calls that are made to measure.
+        guards, lowered = guard_rows(model), outcome.lowered
+        coverages: Sequence[Coverage] = [part.coverage for part in lowered]
+        if measure:
+            assert inputs is not None
+            with torch.no_grad(), untouched(model, inputs):
+                coverages = measured(lowered, partial(model, *inputs))
+        total = _total(outcome.captured, lowered, coverages, timed=measure)
+        return replace(total, guards=guards)
     if inputs is None:
         raise FxtrtError("a model that is not compiled needs example inputs: report(model, inputs)")
     settings = with_planned_components(Settings.of(None, overrides), model)
@@ -175,7 +203,7 @@ def warm_up(model: torch.nn.Module, *calls: tuple[Any, ...]) -> None:
                 model(*call)
 
     all_slots = {part.call.slots: None for part in outcome.lowered if part.call is not None}
-    with torch.no_grad():
+    with torch.no_grad(), untouched(model, calls):
         for slots in all_slots:
             slots.each(run)
 
@@ -195,16 +223,19 @@ def _report_plain(
         for part in captured.parts:
             part.graph(*part.call.args, **part.call.kwargs)
 
-    with torch.no_grad():
+    graphs = [part.graph for part in captured.parts]
+    values = [part.values() for part in captured.parts]
+    with torch.no_grad(), untouched(captured.model, graphs, values):
         return _total(captured, lowered, measured(lowered, run), timed=True)
 
 
 def _report_jit(
     model: torch._dynamo.OptimizedModule, inputs: tuple[Any, ...] | None, measure: bool
 ) -> Coverage:
-    if inputs is not None:
-        model(*inputs)
-    recorded = recorded_coverage(model, inputs if measure else None)
+    with untouched(model, inputs):
+        if inputs is not None:
+            model(*inputs)
+        recorded = recorded_coverage(model, inputs if measure else None)
     if recorded is None:
         raise FxtrtError(
             "nothing is compiled yet: call the model once, then ask for the report. (Of two models "
@@ -232,15 +263,15 @@ def _better_than_jit(plan: ComponentPlan) -> str:
 class Outcome:
     """What became of a model's parts.
 
-    lowered: the parts that the report is about.
-    states:  of the weights that the engines hold.
+    lowered:  the parts that the report is about.
+    snapshot: of the weights that the engines hold.
     """
 
     lowered: Sequence[Lowered]
     captured: Captured
     settings: Settings
     backend: EngineBackend
-    states: Sequence[State]
+    snapshot: Snapshot
 
 
 def _total(

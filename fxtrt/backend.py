@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
+from .cache import PlanCache
 from .capture import capture_dynamo
 from .engines.base import EngineBackend
 from .engines.select import select
@@ -17,6 +18,7 @@ from .lists import unmatched
 from .outside import as_graph
 from .pass_manager import run_passes
 from .passes.bound_selections import bound_selections
+from .plan_store import PlanStores
 from .ranges import bound_ranges
 from .records import record_graph
 from .registry import Rejection
@@ -37,6 +39,7 @@ def lower(
     backend: EngineBackend,
     settings: Settings,
     inputs: Sequence[Any] | None = None,
+    stores: PlanStores = PlanCache.of,
 ) -> tuple[GraphModule, Coverage]:
     """Compile a captured graph that the passes went over, in place.
 
@@ -44,12 +47,13 @@ def lower(
 
     Args:
         inputs: one value for each placeholder, for `partition="measured"`; None makes values up.
+        stores: where plans and timings are kept.
 
     Raises:
         EngineError, ConversionError: with `on_build_failure="raise"` only.
     """
     bound(gm, settings)
-    settled = settle(gm, backend, settings, inputs)
+    settled = settle(gm, backend, settings, inputs, stores)
     cuttings = [one.cutting for one in settled.built]
     rows = [cluster_row(one.cutting, backend, one.info) for one in settled.built]
     coverage = graph_coverage(gm, settled.plan, cuttings, rows)
@@ -103,7 +107,7 @@ def compile_graph(
         parts = [Lowered(graph_rejection(gm, reason), None)]
     else:
         try:
-            compiled = capture_dynamo(gm, example_inputs, compile_aten)
+            compiled = capture_dynamo(gm, example_inputs, compile_aten, settings.check_weights)
         except CaptureError as error:
             log.warning("a graph stays in PyTorch: %s", error)
             parts = [Lowered(graph_rejection(gm, Rejection("capture", str(error))), None)]

@@ -23,6 +23,7 @@ from .settle import build_cluster, settle
 from .source import module_path, source_line
 from .stitch import cut
 from .support import is_size
+from .twin import require_module
 
 __all__ = ["Culprit", "bisect", "first_difference"]
 
@@ -52,6 +53,7 @@ def bisect(model: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings) 
     Raises:
         FxtrtError: as `fxtrt.compile` does.
     """
+    require_module(model)
     backend = select(settings.engine)
     settings = with_planned_components(replace(settings, other_sizes="pytorch"), model)
     for part in capture_model(model, inputs, None, settings).parts:

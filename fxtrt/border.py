@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from .errors import CaptureError
 from .shapes import hint
+from .untouched import untouched_modes
 
 __all__ = ["border_values", "made_up_values"]
 
@@ -28,7 +29,7 @@ def border_values(
     if len(inputs) != expected:
         raise CaptureError(f"the graph takes {expected} values, not {len(inputs)}")
     run = _Recorder(gm, frozenset(nodes))
-    with torch.no_grad():
+    with torch.no_grad(), untouched_modes():
         run.run(*inputs, enable_io_processing=False)
     return run.kept
 
@@ -38,7 +39,8 @@ def made_up_values(nodes: Iterable[Node]) -> list[Any]:
 
     Floats are random, in 0..1; integers are 0, which is an index of every tensor.
     """
-    return [_made_up(node.meta["val"]) for node in nodes]
+    with untouched_modes():
+        return [_made_up(node.meta["val"]) for node in nodes]
 
 
 class _Recorder(Interpreter):

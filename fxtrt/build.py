@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -20,10 +21,13 @@ from .errors import ConversionError, EngineError
 from .graph import attribute
 from .measure import Timing
 from .plan_file import PlanHeader
+from .plan_store import PlanStores
 from .precision import with_precision
 from .settings import Settings
 
 __all__ = ["BuildFailure", "BuildInfo", "BuildResult", "build"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +56,26 @@ BuildResult = tuple[Engine | None, BuildInfo] | BuildFailure
 
 
 def build(
-    clusters: Sequence[tuple[GraphModule, Settings]], backend: EngineBackend
+    clusters: Sequence[tuple[GraphModule, Settings]],
+    backend: EngineBackend,
+    stores: PlanStores = PlanCache.of,
 ) -> list[BuildResult]:
     """The engine of each of `clusters`, built with its settings, or what went wrong; in order.
 
     Networks are made one after the other, plans at the same time where the backend and memory
     allow. An interrupt cancels what is being built, and leaves nothing half-written.
+
+    Args:
+        stores: where plans are looked for first, and kept.
     """
+    # On a terminal the bar says it.
+    log.info("building engines: %d", len(clusters))
     sizes = [len(cluster.graph.nodes) for cluster, _ in clusters]
     most = 1 if backend.times_kernels else len(clusters)
     with BuildProgress(sizes) as bar, BuildPool(bar, most) as pool:
         started = []
         for number, (cluster, settings) in enumerate(clusters):
-            started.append(_start(number, cluster, backend, settings, pool))
+            started.append(_start(number, cluster, backend, settings, pool, stores))
             if not isinstance(started[-1], Future):
                 bar.update(number, 1.0)
         pairs = zip(clusters, started, strict=True)
@@ -90,12 +101,13 @@ def _start(
     backend: EngineBackend,
     settings: Settings,
     pool: BuildPool,
+    stores: PlanStores,
 ) -> _Started:
     """Take the plan from the cache, or make the network and have its plan built."""
     if not backend.plans:
         return _network(cluster, backend, settings)
     begun = time.perf_counter()
-    if cache := PlanCache.of(settings):
+    if cache := stores(settings, "plan"):
         key = EngineKey.of(cluster, backend, settings)
         if (stored := cache.get(key)) is not None:
             seconds = time.perf_counter() - begun

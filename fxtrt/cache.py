@@ -7,14 +7,17 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .cache_folder import NAMES, cache_folder, files, is_own, made_folder, remove
 from .cache_owner import is_mine, untrusted
-from .engine_key import EngineKey
 from .errors import CacheError
 from .plan_file import FAMILY, PlanHeader, StoredPlan, opened, parse_plan, write_plan
 from .settings import Settings
 from .temporary_file import is_abandoned, is_temporary
+
+if TYPE_CHECKING:  # It imports torch, which `fxtrt cache` can do without.
+    from .engine_key import EngineKey
 
 __all__ = ["CacheEntry", "PlanCache", "entries", "evict"]
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
+from .announce import announced
+from .copies import copied
 from .outside import OutsideCalls
+from .untouched import untouched
 
 __all__ = ["Call", "record_calls", "watched_run"]
 
@@ -26,8 +28,7 @@ class Call:
 def record_calls(model: torch.nn.Module, call: Call) -> tuple[dict[str, Call], OutsideCalls]:
     """The first call of each submodule, by its path, and every operator that ran.
 
-    The run leaves nothing behind: it gets copies of the inputs, and buffers that the model updates
-    are as they were.
+    The run leaves nothing behind.
     """
     calls: dict[str, Call] = {}
 
@@ -47,27 +48,10 @@ def record_calls(model: torch.nn.Module, call: Call) -> tuple[dict[str, Call], O
 
 def watched_run(model: torch.nn.Module, call: Call) -> OutsideCalls:
     """The operators that run outside of any graph in one run, which leaves nothing behind."""
-    args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (call.args, call.kwargs))
     watch = OutsideCalls(model)
-    with _unchanged_buffers(model), watch:
+    # The recorded calls hold the inputs, whose values must not change under them.
+    args, kwargs = copied((call.args, call.kwargs))
+    doing = f"running {type(model).__name__} once, to see what it calls"
+    with untouched(model, args, kwargs), announced(doing), watch:
         model(*args, **kwargs)
     return watch
-
-
-@contextmanager
-def _unchanged_buffers(model: torch.nn.Module) -> Iterator[None]:
-    buffers = [(buffer, buffer._version, buffer.clone()) for buffer in _watchable(model)]
-    try:
-        yield
-    finally:
-        _restore(buffers)
-
-
-def _watchable(model: torch.nn.Module) -> list[torch.Tensor]:
-    return [buffer for buffer in model.buffers() if not buffer.is_inference()]
-
-
-def _restore(buffers: Sequence[tuple[torch.Tensor, int, torch.Tensor]]) -> None:
-    for buffer, version, before in buffers:
-        if buffer._version != version:
-            buffer.copy_(before)

@@ -22,13 +22,16 @@ from torch._ops import OpOverload
 from torch.export.exported_program import _override_composite_implicit_decomp
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._sympy.value_ranges import ValueRanges
 
+from .announce import announced
 from .calls import Call
 from .errors import CaptureError
 from .ranges import restore_ranges
 from .registry import registered
 from .source import set_module_prefix
 from .stderr import silent_if_it_fails
+from .torch_message import message_of
 from .weights import FrozenGraph
 
 __all__ = ["capture_dynamo", "capture_module", "require_inference", "trace"]
@@ -52,27 +55,40 @@ def capture_module(
         CaptureError: the module is in training mode, an input requires grad, or export failed.
     """
     require_inference(model, (args, kwargs))
+    doing = f"capturing {path or 'the model'} ({type(model).__name__})"
+    with announced(f"{doing}, with sizes that vary" if dynamic_shapes else doing):
+        gm, ranges = _export(model, args, kwargs or {}, dynamic_shapes)
+        restore_ranges(gm, model, Call(args, kwargs or {}), ranges, dynamic_shapes)
+    set_module_prefix(gm, path)
+    return gm
+
+
+def _export(
+    model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic_shapes: Any
+) -> tuple[GraphModule, Mapping[Any, ValueRanges[Any]]]:
+    """The graph, and the ranges of its symbols."""
     try:
-        with torch.no_grad(), silent_if_it_fails():
+        with torch.no_grad(), silent_if_it_fails(), warnings.catch_warnings():
+            # An attribute that only its own call reads does no harm: fxtrt asks for the others.
+            warnings.filterwarnings("ignore", ".*assigned during export", UserWarning)
             program = torch.export.export(
-                model, tuple(args), dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False
+                model, tuple(args), dict(kwargs), dynamic_shapes=dynamic_shapes, strict=False
             )
             program = program.run_decompositions(_composite_decompositions())
             gm = program.module(check_guards=False)
     except Exception as error:
         raise CaptureError(
-            f"torch.export could not capture {type(model).__name__}: {_first_line(error)}"
+            f"torch.export could not capture {type(model).__name__}: {message_of(error)}"
         ) from error
     assert isinstance(gm, GraphModule)
-    restore_ranges(gm, model, Call(args, kwargs or {}), program.range_constraints)
-    set_module_prefix(gm, path)
-    return gm
+    return gm, program.range_constraints
 
 
 def capture_dynamo(
     gm: GraphModule,
     example_inputs: Sequence[Any],
     compile_aten: Callable[[GraphModule], Callable[..., Any]],
+    check_weights: str = "versions",
 ) -> Callable[..., Any]:
     """Lower the graph that Dynamo hands to a backend, and compile it with `compile_aten`.
 
@@ -83,6 +99,7 @@ def capture_dynamo(
         gm, example_inputs: as Dynamo passes them; parameters and buffers are among the inputs.
         compile_aten: gets the functional ATen graph, weights as `get_attr`, and gives a callable
             of the remaining inputs that returns a tuple.
+        check_weights: as in `Settings`.
 
     Raises:
         CaptureError: AOTAutograd could not lower the graph.
@@ -105,7 +122,7 @@ def capture_dynamo(
         if wants_gradients:
             _require_no_training(aten_gm, bool(static & written))
         weights = {i: values[i] for i in sorted(static - written - returned)}
-        frozen.append(FrozenGraph(aten_gm, weights, compile_aten))
+        frozen.append(FrozenGraph(aten_gm, weights, compile_aten, check_weights))
         return frozen[-1]
 
     compiled = _lower(gm, example_inputs, keep)
@@ -123,15 +140,14 @@ def _lower(
 
     lower = aot_autograd(fw_compiler=compiler, inference_compiler=compiler, decompositions={})
     try:
-        with torch.no_grad(), _composites_whole():
+        doing = f"lowering a graph of Dynamo's with {len(gm.graph.nodes)} nodes"
+        with torch.no_grad(), _composites_whole(), announced(doing):
             compiled: Callable[..., Any] = lower(gm, list(example_inputs))
     except (CaptureError, RestartAnalysis):
         # Dynamo raises RestartAnalysis to trace the function again, knowing more.
         raise
     except Exception as error:
-        raise CaptureError(
-            f"AOTAutograd could not lower the graph: {_first_line(error)}"
-        ) from error
+        raise CaptureError(f"AOTAutograd could not lower the graph: {message_of(error)}") from error
     return compiled
 
 
@@ -255,7 +271,3 @@ def _value_attributes(gm: GraphModule) -> None:
             value = getattr(gm, str(node.target))
             assert fake_mode is not None
             node.meta["val"] = fake_mode.from_tensor(value, static_shapes=True)
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -6,39 +6,29 @@ import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .cli_cache import cache
-from .errors import FxtrtError
-from .report import Coverage
-from .report.diff import diff
+from .cli_options import INPUT, OUTPUT, SHAPE, SIZE, writing
+from .errors import FxtrtError, ReportError
+
+if TYPE_CHECKING:
+    from .report import Coverage
 
 __all__ = ["main"]
 
-_INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
-_OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
-
-
-class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only
-    """Height and width, as "800x1333"."""
-
-    name = "HxW"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
-        height, _, width = str(value).partition("x")
-        if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-            self.fail(f"{value!r} is no height and width, as 800x1333", param, ctx)
-        return int(height), int(width)
-
+_INTERRUPTED = 130
+"""The status of a process that Ctrl-C ended, as shells have it: 128 and the signal's number."""
 
 _OPTIONS = (
     click.option(
         "--model",
         default="fasterrcnn_resnet50_fpn",
         show_default=True,
-        help="A torchvision classifier, segmentation model or detector, by name.",
+        help="A torchvision classifier, segmentation model or detector, by name; or "
+        "package.module:function, a function of yours that returns a model.",
     ),
     click.option(
         "--detectron2",
@@ -46,12 +36,23 @@ _OPTIONS = (
         help="Instead, a config of Detectron2's model zoo, or a YAML file.",
     ),
     click.option(
-        "--weights", type=_INPUT, help="A checkpoint for Detectron2; by default random weights."
+        "--weights",
+        type=INPUT,
+        help="A state_dict of torch.save, a .safetensors file, or a checkpoint of Detectron2; by "
+        "default random weights, or those that your function gives.",
     ),
-    click.option("--size", type=_Size(), help="Resize the photograph to this height and width."),
+    click.option("--size", type=SIZE, help="Resize the photograph to this height and width."),
+    click.option(
+        "--input",
+        "inputs",
+        type=SHAPE,
+        multiple=True,
+        help="Instead of the photograph, an input of this shape for a model of your own; once for "
+        "each input, in order.",
+    ),
     click.option(
         "--image",
-        type=_INPUT,
+        type=INPUT,
         help="A photograph; by default matplotlib's grace_hopper.jpg.",
     ),
     click.option("--engine", help="auto, tensorrt, tensorrt_rtx or reference."),
@@ -62,10 +63,17 @@ _OPTIONS = (
 def main() -> None:
     """Run the command line; an error that fxtrt raises on purpose becomes one line."""
     try:
-        _cli()
+        status = _cli(prog_name="fxtrt", standalone_mode=False)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("fxtrt: interrupted", err=True)
+        sys.exit(_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except FxtrtError as error:
         click.echo(f"fxtrt: {error}", err=True)
         sys.exit(2)
+    sys.exit(status)
 
 
 @click.group(name="fxtrt", context_settings={"help_option_names": ["-h", "--help"]})
@@ -82,10 +90,12 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(engine: str | None, precision: str | None, **given: Any) -> None:
-        names = ("model", "detectron2", "weights", "image", "size")
+        names = ("model", "detectron2", "weights", "image", "size", "inputs")
         subject = _demo().Subject(**{name: given.pop(name) for name in names})
-        if subject.weights is not None and subject.detectron2 is None:
-            raise click.UsageError("--weights goes with --detectron2")
+        if subject.inputs and not subject.is_own:
+            raise click.UsageError("--input goes with --model package.module:function")
+        if subject.inputs and (subject.image is not None or subject.size is not None):
+            raise click.UsageError("--input stands in place of --image and --size")
         options = {"engine": engine, "precision": precision}
         command(subject, {k: v for k, v in options.items() if v is not None}, **given)
 
@@ -97,7 +107,7 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @_cli.command()
 @_with_options
-@click.option("--draw", type=_OUTPUT, help="Save the photograph with the boxes that are found.")
+@click.option("--draw", type=OUTPUT, help="Save the photograph with the boxes that are found.")
 def run(subject: Any, options: dict[str, Any], draw: Path | None) -> None:
     """Compile a model, run it on a photograph, and compare it with eager.
 
@@ -110,9 +120,9 @@ def run(subject: Any, options: dict[str, Any], draw: Path | None) -> None:
 @_cli.command()
 @_with_options
 @click.option("--measure", is_flag=True, help="Also run the model, for the times.")
-@click.option("--json", "json_file", type=_OUTPUT, help="Write the report as JSON.")
-@click.option("--html", "html_file", type=_OUTPUT, help="Write it as a page with a picture.")
-@click.option("--markdown", "markdown_file", type=_OUTPUT, help="Write it as Markdown.")
+@click.option("--json", "json_file", type=OUTPUT, help="Write the report as JSON.")
+@click.option("--html", "html_file", type=OUTPUT, help="Write it as a page with a picture.")
+@click.option("--markdown", "markdown_file", type=OUTPUT, help="Write it as Markdown.")
 @click.option(
     "--min-flops",
     type=click.FloatRange(0, 1),
@@ -126,7 +136,7 @@ def run(subject: Any, options: dict[str, Any], draw: Path | None) -> None:
 @click.option(
     "--diff",
     "compared",
-    type=(_INPUT, _INPUT),
+    type=(INPUT, INPUT),
     metavar="BEFORE AFTER",
     help="Only print what changed between two reports that --json wrote.",
 )
@@ -143,20 +153,34 @@ def report(
 ) -> None:
     """Print what of a model would run in engines, and why the rest would not. Builds nothing."""
     if compared is not None:
-        before, after = (Coverage.from_json(path.read_text()) for path in compared)
+        from .report.diff import diff
+
+        before, after = map(_read_report, compared)
         click.echo(diff(before, after))
         return
     coverage: Coverage = _demo().report(subject, options, measure=measure)
     click.echo(str(coverage))
     if json_file is not None:
-        json_file.write_text(coverage.to_json(), encoding="utf-8")
+        with writing(json_file):
+            json_file.write_text(coverage.to_json(), encoding="utf-8")
     if markdown_file is not None:
-        markdown_file.write_text(coverage.to_markdown(), encoding="utf-8")
+        with writing(markdown_file):
+            markdown_file.write_text(coverage.to_markdown(), encoding="utf-8")
     if html_file is not None:
-        coverage.to_html(html_file)
+        with writing(html_file):
+            coverage.to_html(html_file)
     if failures := _below_the_bar(coverage, min_flops, max_clusters):
         click.echo("\n".join(failures), err=True)
         sys.exit(1)
+
+
+def _read_report(path: Path) -> Coverage:
+    from .report import Coverage
+
+    try:
+        return Coverage.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ReportError) as error:
+        raise ReportError(f"{path}: {error}") from error
 
 
 def _below_the_bar(
@@ -174,13 +198,18 @@ def _below_the_bar(
 
 @_cli.command()
 @_with_options
-@click.option("--save", "file", type=_OUTPUT, help="Also write a file for fxtrt.load.")
+@click.option("--save", "file", type=OUTPUT, help="Also write a file for fxtrt.load.")
 def build(subject: Any, options: dict[str, Any], file: Path | None) -> None:
     """Build a model's engines ahead of time, and print the report.
 
     The plans are kept in the cache: the next process that compiles the model the same way starts
     without building.
     """
+    if file is not None and subject.has_random_weights:
+        raise click.UsageError(
+            "--save needs --weights, or --model package.module:function: fxtrt.load takes the file "
+            "for the weights that it was made with, and these would be random"
+        )
     click.echo(str(_demo().build(subject, options, file)))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -34,6 +35,7 @@ class Context:
         self.shapes = ShapeLayers(network)
         self.views = Shuffles(network)
         self.node: Node
+        self._output: Any = None
         self._settled = 0
         self._fakes: Mapping[str, Any] = {}
         self._constants: dict[tuple[Any, ...], Any] = {}
@@ -55,6 +57,7 @@ class Context:
     def enter(self, node: Node) -> None:
         """Make `node` the one that is being converted."""
         self.node = node
+        self._output = node.meta["val"]
         bound = arguments_of(node)
         self._fakes = {("x" if k == "self" else k): _fake(v) for k, v in bound.items()}
 
@@ -67,7 +70,16 @@ class Context:
     @property
     def output(self) -> Any:
         """The FakeTensor that the node gives (a tuple of them where it gives several)."""
-        return self.node.meta["val"]
+        return self._output
+
+    @contextmanager
+    def giving(self, output: Any) -> Iterator[None]:
+        """Let `output` be what the node gives, for a converter that computes in another dtype."""
+        before, self._output = self._output, output
+        try:
+            yield
+        finally:
+            self._output = before
 
     def result_type(self, *names: str) -> torch.dtype:
         """The dtype that torch computes in for the arguments `names` (tensors and scalars)."""

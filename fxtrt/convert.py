@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import operator
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from .errors import ConversionError
 from .graph import attribute
 from .registry import Converter, arguments_of, parameter_names, registered
 from .shapes import hint, is_static, is_unbacked, size_range
-from .size_carriers import CARRIER_DTYPE, engine_inputs
+from .size_carriers import CARRIER_DTYPE, carried_size, engine_inputs
 from .source import source_line
 from .support import is_size
 
@@ -64,9 +65,12 @@ def convert(cluster: GraphModule, features: Features) -> Network:
 
 def input_specs(cluster: GraphModule) -> list[TensorSpec]:
     """What the engine of `cluster` accepts, for each of its `engine_inputs`."""
-    return [
-        _spec(f"x{i}", _entering(node, cluster)) for i, node in enumerate(engine_inputs(cluster))
-    ]
+    specs = []
+    for i, node in enumerate(engine_inputs(cluster)):
+        spec = _spec(f"x{i}", _entering(node, cluster))
+        carries = not isinstance(node.meta["val"], torch.Tensor)
+        specs.append(_not_empty(spec) if carries else spec)
+    return specs
 
 
 def tensor_specs(graph: GraphModule) -> list[TensorSpec]:
@@ -89,7 +93,7 @@ def _entering(node: Node, cluster: GraphModule) -> torch.Tensor:
     if isinstance(value, torch.Tensor):
         return value
     like: torch.Tensor = pytree.tree_leaves(cluster.graph.output_node().args)[0].meta["val"]
-    return like.new_empty((value,), dtype=CARRIER_DTYPE)
+    return like.new_empty((carried_size(value),), dtype=CARRIER_DTYPE)
 
 
 def _spec(name: str, fake: torch.Tensor) -> TensorSpec:
@@ -108,12 +112,20 @@ def _spec(name: str, fake: torch.Tensor) -> TensorSpec:
     )
 
 
+def _not_empty(spec: TensorSpec) -> TensorSpec:
+    """A carrier's size is 1 or more: calls with another number run in PyTorch."""
+    high = tuple(None if size is None else max(1, size) for size in spec.high)
+    low, optimum = (tuple(max(1, size) for size in sizes) for sizes in (spec.low, spec.optimum))
+    return replace(spec, low=low, optimum=optimum, high=high)
+
+
 def _add_input(ctx: Context, node: Node, spec: TensorSpec) -> Any:
     tensor = ctx.net.add_input(spec.name, ctx.features.to_trt(spec.dtype), spec.shape)
     if tensor is None:
         raise ConversionError(f"TensorRT took no input {spec.describe()} of {spec.dtype}")
     value = node.meta["val"]
-    ctx.shapes.add_source(tensor, value.shape if isinstance(value, torch.Tensor) else (value,))
+    shape = value.shape if isinstance(value, torch.Tensor) else (carried_size(value),)
+    ctx.shapes.add_source(tensor, shape)
     return tensor
 
 

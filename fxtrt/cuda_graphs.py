@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,11 +11,11 @@ from typing import Any
 import torch
 
 from .engines.base import Engine
+from .fallbacks import Fallbacks
+from .forks import ForkLock
 from .slots import Slot, keep_for, one_at_a_time
 
 __all__ = ["CALLS_TO_RECORD", "GraphRunner", "NotRecorded", "Replay"]
-
-log = logging.getLogger(__name__)
 
 CALLS_TO_RECORD = 2
 """The call of a shape at which it is recorded: the first may stay the only one."""
@@ -48,10 +46,11 @@ class GraphRunner:
                 a slot, and takes the contexts that the slot has at that time.
         """
         self._function, self._engines = function, tuple(engines)
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._calls: dict[Hashable, int] = {}
         self._of_slot: dict[Slot, OrderedDict[Hashable, Replay]] = {}
         self.failed: dict[Hashable, str] = {}
+        self._told = Fallbacks("no CUDA graph")
         self.broken: str | None = None
 
     @property
@@ -80,16 +79,16 @@ class GraphRunner:
         return replay(values)
 
     def _drop_oldest(self, slot: Slot, replays: OrderedDict[Hashable, Replay]) -> None:
-        with one_at_a_time:
+        with one_at_a_time():
             # What is replayed must end before its memory goes.
             torch.cuda.current_stream(slot.device).synchronize()
             key, _ = replays.popitem(last=False)
-        with self._lock:
+        with self._lock():
             # Or more shapes than there may be graphs would drive each other out at every call.
             self._calls[key] = -_PATIENCE
 
     def _is_due(self, key: Hashable) -> bool:
-        with self._lock:
+        with self._lock():
             if len(self._calls) >= _MOST_COUNTED:
                 self._calls.clear()
             count = self._calls[key] = self._calls.get(key, 0) + 1
@@ -102,13 +101,11 @@ class GraphRunner:
             reason = _first_line(error)
         except Exception as error:  # It runs as it is; the report says why.
             reason = self.broken = f"{type(error).__name__}: {_first_line(error)}"
-        with self._lock:
+        with self._lock():
             if len(self.failed) >= _MOST_COUNTED:
                 self.failed.clear()
-            first = reason not in self.failed.values()
             self.failed[key] = reason
-        if first:
-            log.warning("no CUDA graph: %s", reason)
+        self._told.record(reason)
         return None
 
 
@@ -131,7 +128,7 @@ class Replay:
         self._last: Any = stream
         try:
             with (
-                one_at_a_time,
+                one_at_a_time(),
                 torch.inference_mode(False),
                 torch.no_grad(),
                 torch.cuda.stream(stream),
@@ -172,13 +169,10 @@ def _capture(
 ) -> tuple[torch.cuda.CUDAGraph, list[Any]]:
     graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
     # Other threads may go on asking for memory meanwhile.
-    graph.capture_begin(pool=pool, capture_error_mode="thread_local")
     try:
+        # In here: an exception that arrives right after it would leave the stream recording.
+        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
         outputs = list(function(*inputs))
-    except BaseException:
-        _abandon(graph, pool)
-        raise
-    try:
         graph.capture_end()
     except BaseException:
         _abandon(graph, pool)
@@ -206,8 +200,8 @@ def _abandon(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
 def _no_garbage_collection() -> Iterator[None]:
     """An engine or a graph that goes away calls CUDA, which would end the recording."""
     enabled = gc.isenabled()
-    gc.disable()
     try:
+        gc.disable()
         yield
     finally:
         if enabled:

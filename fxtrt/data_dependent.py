@@ -9,6 +9,7 @@ import torch
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from .relations import linear
+from .shape_layers import has_layers
 from .shapes import Size, expression, is_static, is_unbacked
 
 __all__ = ["data_dependent"]
@@ -41,13 +42,10 @@ def data_dependent(
 
 
 def _is_determined(expr: sympy.Expr, known: Set[sympy.Expr]) -> bool:
-    if expr in known or expr.is_number:
-        return True
-    if any(parts[0] == expr for other in known if (parts := linear(other))):
-        return True
-    if expr.is_Symbol:
-        return not free_unbacked_symbols(expr)
-    return all(_is_determined(part, known) for part in expr.args)
+    """Whether layers can compute a size from those that are known and from the graph's own."""
+    solved = {parts[0] for other in known if (parts := linear(other))}
+    backed = {symbol for symbol in expr.free_symbols if not free_unbacked_symbols(symbol)}
+    return has_layers(expr, known | solved | backed)
 
 
 def _is_empty_at_0(tensor: torch.Tensor, symbol: sympy.Symbol) -> bool:

@@ -16,11 +16,14 @@ from rich.console import Console
 import fxtrt
 
 from .bisect import bisect
+from .cli_options import InputShape, writing
 from .comparison import compare, table
 from .engines.select import select
-from .examples import Example, load_example
-from .picture import draw
+from .examples import Example, load_example, photograph_for_classifier
+from .own_model import load_own_model, made_up
+from .picture import draw, require_drawable
 from .report import Coverage
+from .weight_file import load_weights
 
 __all__ = ["Subject", "build", "find_difference", "report", "run"]
 
@@ -31,11 +34,13 @@ _console = Console(highlight=False)
 class Subject:
     """What the command line was asked to compile.
 
-    model:      a torchvision model, by name.
+    model:      a torchvision model, by name; or "package.module:function" of one's own.
     detectron2: instead of `model`, a config of Detectron2's model zoo, or a YAML file.
-    weights:    a checkpoint for Detectron2; None makes calibrated random weights.
+    weights:    a file of them; None makes calibrated random weights, or leaves a model of one's
+                own those that it has.
     image:      a photograph; None takes one that matplotlib has.
     size:       its height and width before the model sees it; None leaves that to the model.
+    inputs:     instead of a photograph, what a model of one's own is called with.
     """
 
     model: str = "fasterrcnn_resnet50_fpn"
@@ -43,24 +48,52 @@ class Subject:
     weights: Path | None = None
     image: Path | None = None
     size: tuple[int, int] | None = None
+    inputs: tuple[InputShape, ...] = ()
 
     @property
     def name(self) -> str:
         return self.detectron2 or self.model
 
+    @property
+    def is_own(self) -> bool:
+        return self.detectron2 is None and ":" in self.model
+
+    @property
+    def has_random_weights(self) -> bool:
+        return self.weights is None and not self.is_own
+
+    @property
+    def described(self) -> str:
+        """The model and where its weights come from."""
+        if self.weights is not None:
+            return f"{self.name} with {self.weights}"
+        return f"{self.name} with random weights" if self.has_random_weights else self.name
+
     def load(self) -> Example:
         """The model and its inputs, on the GPU where there is one.
 
         Raises:
-            SettingsError: no such model or config, no Detectron2, or a file that is no image.
+            SettingsError: no such model or config, no Detectron2, or a file that is no image, or
+                none of weights of this model.
         """
-        if self.detectron2 is None:
-            example = load_example(self.model, self.image, size=self.size)
-        else:
+        if self.detectron2 is not None:
             from .detection.detectron2_example import load_config
 
             example = load_config(self.detectron2, self.image, self.size, self.weights)
-        return example.to("cuda" if torch.cuda.is_available() else "cpu")
+        elif self.is_own:
+            example = self._own()
+        else:
+            example = load_example(self.model, self.image, size=self.size, weights=self.weights)
+        return example.to(_device())
+
+    def _own(self) -> Example:
+        model = load_own_model(self.model)
+        if self.weights is not None:
+            load_weights(model, self.weights)
+        if self.inputs:
+            return Example(model, made_up(self.inputs))
+        photograph, inputs = photograph_for_classifier(self.image, self.size)
+        return Example(model, inputs, photograph)
 
 
 def run(subject: Subject, options: Mapping[str, Any], drawing: Path | None = None) -> bool:
@@ -76,16 +109,17 @@ def run(subject: Subject, options: Mapping[str, Any], drawing: Path | None = Non
     """
     # First, because through torch.compile a wrong option comes wrapped in Dynamo's own errors.
     select(fxtrt.Settings.of(None, options).engine)
+    if drawing is not None:
+        require_drawable(drawing)
     # torchvision calls functions of torch by names that torch has since changed.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torchvision")
-    weights = "random weights" if subject.weights is None else str(subject.weights)
-    with _step(f"{subject.name} with {weights}"):
+    with _step(subject.described):
         example = subject.load()
     model, inputs = example.model, example.inputs
     if torch.cuda.is_available():
         torch.backends.cudnn.allow_tf32 = False
     with torch.no_grad():
-        with _step(f"eager, {next(model.parameters()).device}"):
+        with _step(f"eager, {_device()}"):
             expected = model(*inputs)
         with _step('torch.compile(model, backend="fxtrt"), first call'):
             jit: Any = torch.compile(model, backend="fxtrt", options=dict(options))
@@ -121,7 +155,8 @@ def build(subject: Subject, options: Mapping[str, Any], file: Path | None = None
     with torch.no_grad(), _progress(f"compiling {subject.name}"):
         compiled = fxtrt.compile(example.model, example.inputs, **options)
     if file is not None:
-        fxtrt.save(compiled, file)
+        with writing(file):
+            fxtrt.save(compiled, file)
     return fxtrt.report(compiled)
 
 
@@ -132,6 +167,10 @@ def find_difference(subject: Subject, options: Mapping[str, Any]) -> str:
     with _progress(f"comparing the clusters of {subject.name} with PyTorch"):
         culprit = bisect(example.model, example.inputs, fxtrt.Settings.of(None, options))
     return "" if culprit is None else f"{culprit}\n{table(culprit.differences)}"
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _judge(coverage: Coverage, actual: Any, expected: Any, options: Mapping[str, Any]) -> bool:

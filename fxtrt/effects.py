@@ -13,7 +13,7 @@ from torch.fx import GraphModule, Node
 from .fake import weight
 from .registry import arguments_of
 
-__all__ = ["Aliases", "erase_dead", "is_pure"]
+__all__ = ["Aliases", "erase_dead", "is_pure", "written_inputs"]
 
 
 def is_pure(node: Node) -> bool:
@@ -51,7 +51,7 @@ class Aliases:
         output = gm.graph.output_node()
         self._returned = set(output.all_input_nodes)
         self._escaping = {self.root(node) for node in output.all_input_nodes}
-        self._written = {self.root(n) for node in gm.graph.nodes for n in _written_inputs(node)}
+        self._written = {self.root(n) for node in gm.graph.nodes for n in written_inputs(node)}
 
     def root(self, node: Node) -> Node:
         """The node that made the storage that `node` is in."""
@@ -117,7 +117,8 @@ def _alias_sources(node: Node) -> list[Node]:
     return _arguments(node, node.target, lambda argument: argument.alias_info is not None)
 
 
-def _written_inputs(node: Node) -> list[Node]:
+def written_inputs(node: Node) -> list[Node]:
+    """The arguments of a node that it writes to."""
     if node.op != "call_function":
         return []
     if not isinstance(node.target, OpOverload):

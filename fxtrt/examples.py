@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.cbook
+import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
@@ -23,12 +24,21 @@ from torchvision import models
 from torchvision.transforms.functional import normalize, pil_to_tensor, resize
 
 from .errors import SettingsError
+from .weight_file import load_weights
 
-__all__ = ["Example", "calibrate", "load_example", "load_photograph"]
+__all__ = [
+    "Example",
+    "calibrate",
+    "load_example",
+    "load_photograph",
+    "photograph_for_classifier",
+]
 
 _CROP = [224, 224]
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 _RESIDUAL_SCALE = 0.15
+_16_BIT_FORMATS = ("PNG", "PPM")
+"""Their grey values of 16 bits come in the 32-bit mode "I" where Pillow has no other for them."""
 _LAST_NORMS = {
     "torchvision.models.resnet.BasicBlock": "bn2",
     "torchvision.models.resnet.Bottleneck": "bn3",
@@ -58,12 +68,13 @@ class Example:
     """A model in eval mode, and something to call it with.
 
     photograph: what it is shown, 3xHxW, float32 in 0..1; the boxes of a detector are its pixels.
+                None of a model that is called with something else.
     categories: the names of a detector's labels, as far as they are known.
     """
 
     model: nn.Module
     inputs: tuple[Any, ...]
-    photograph: Tensor
+    photograph: Tensor | None = None
     categories: Sequence[str] = ()
 
     def to(self, device: str) -> Example:
@@ -73,9 +84,14 @@ class Example:
 
 
 def load_example(
-    name: str, image: Path | None = None, *, size: tuple[int, int] | None = None, **options: Any
+    name: str,
+    image: Path | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    weights: Path | None = None,
+    **options: Any,
 ) -> Example:
-    """A torchvision model with calibrated random weights, the same each time, and its inputs.
+    """A torchvision model and its inputs.
 
     A detector gets the photograph whole, as a list of one 3xHxW tensor in 0..1; any other model a
     normalised 1x3x224x224 tensor.
@@ -83,43 +99,78 @@ def load_example(
     Args:
         image: a file; matplotlib's photograph of Grace Hopper if None.
         size: height and width of what the model gets.
+        weights: a file of them; None makes calibrated random ones, the same each time.
         options: for torchvision's builder, e.g. min_size=256 for a small detector.
 
     Raises:
-        SettingsError: torchvision has no such model, or the file is no image.
+        SettingsError: torchvision has no such model, or a file is no image, or none of weights.
     """
     detectors = models.list_models(module=models.detection)
     names = [*models.list_models(module=models), *detectors]
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
         raise SettingsError(f"torchvision has no model {name!r}: did you mean {close[0]!r}?")
-    photograph = load_photograph(image)
-    if size is not None or name not in detectors:
-        photograph = resize(photograph, list(size or _CROP))
-    inputs: tuple[Any, ...] = ([photograph],)
     if name in detectors:
+        photograph = load_photograph(image)
+        if size is not None:
+            photograph = resize(photograph, list(size))
+        inputs: tuple[Any, ...] = ([photograph],)
         options["weights_backbone"] = None
     else:
-        inputs = (normalize(photograph, _MEAN, _STD)[None],)
+        photograph, inputs = photograph_for_classifier(image, size)
     torch.manual_seed(0)
     model = models.get_model(name, weights=None, **options).eval()
-    calibrate(model, inputs)
+    if weights is None:
+        calibrate(model, inputs)
+    else:
+        load_weights(model, weights)
     categories = models.get_model_weights(name).DEFAULT.meta.get("categories", ())
     return Example(model, inputs, photograph, categories)
 
 
+def photograph_for_classifier(
+    image: Path | None = None, size: tuple[int, int] | None = None
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """A photograph, 3xHxW in 0..1, and what a classifier is called with: 1x3xHxW, normalised.
+
+    Args:
+        size: height and width of both; 224x224 if None.
+    """
+    photograph = resize(load_photograph(image), list(size or _CROP))
+    return photograph, (normalize(photograph, _MEAN, _STD)[None],)
+
+
 def load_photograph(image: Path | None = None) -> Tensor:
-    """An image file as a 3xHxW float32 tensor in 0..1.
+    """An image file as a 3xHxW float32 tensor in 0..1, turned the way up that its EXIF data says.
+
+    Args:
+        image: a file; matplotlib's photograph of Grace Hopper if None.
 
     Raises:
-        SettingsError: the file is no image.
+        SettingsError: the file is no image, is damaged or too large for Pillow, or holds numbers
+            of 32 bits.
     """
     file = image or matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
     try:
         with Image.open(file) as opened:
-            pixels: Tensor = pil_to_tensor(opened.convert("RGB"))
-    except UnidentifiedImageError as error:
-        raise SettingsError(f"{file} is not an image that Pillow can read") from error
+            return _pixels(ImageOps.exif_transpose(opened), opened.format)
+    except SettingsError as error:
+        raise SettingsError(f"{file} {error}") from error
+    except Exception as error:  # A damaged file raises whatever Pillow's reader stumbles on.
+        raise SettingsError(f"{file} is not an image that Pillow can read: {error}") from error
+
+
+def _pixels(image: Image.Image, kind: str | None) -> Tensor:
+    # Pillow clips what is wider than 8 bits: a grey of 0.5 would turn white.
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind in _16_BIT_FORMATS):
+        grey = torch.from_numpy(np.asarray(image).astype(np.float32)) / 65535
+        return grey.expand(3, -1, -1).contiguous()
+    if image.mode in ("I", "F"):
+        raise SettingsError(
+            "holds numbers of 32 bits, and does not say which of them is white: convert it to 8 "
+            "or 16 bits"
+        )
+    pixels: Tensor = pil_to_tensor(image.convert("RGB"))
     return pixels.float() / 255
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import operator
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -15,14 +13,14 @@ from torch.utils import _pytree as pytree
 from .calls import Call
 from .engines.network import TensorSpec
 from .errors import FxtrtError
+from .fallbacks import Fallbacks
 from .outside import as_graph
 from .relations import SizeRelations
 from .shapes import is_static, size_range
-from .weights import states
+from .weight_states import Snapshot, live_weights
+from .writes import Writes
 
 __all__ = ["GuardedForward"]
-
-log = logging.getLogger(__name__)
 
 _TRAINING = operator.itemgetter("training")
 
@@ -31,9 +29,10 @@ class GuardedForward:
     """Replaces `module.forward`: runs the compiled graph for inputs like the example's.
 
     Anything else runs the original `forward`: training mode, also of one submodule; other shapes
-    than the graph was captured for; other constants; weights that were changed since. The first
-    time is logged, and `fallbacks` counts them. A module may have several, one for each structure
-    of arguments: what does not fit the last goes to the one before it, and they count together.
+    than the graph was captured for; other constants; weights that were changed since. `fallbacks`
+    counts and logs them, and counts the calls that run as compiled. A module may have several, one
+    for each structure of arguments: what does not fit the last goes to the one before it, and they
+    count together.
     """
 
     def __init__(
@@ -44,6 +43,7 @@ class GuardedForward:
         example: Call,
         run: Callable[..., Any],
         arguments: Callable[..., tuple[Any, ...]] | None = None,
+        check_weights: str = "versions",
     ) -> None:
         """Guard `graph`, which was captured from `module` with `example`.
 
@@ -52,14 +52,17 @@ class GuardedForward:
             run: calls the graph.
             arguments: makes the graph's positional arguments of the call's, as in
                 `ComponentPlan`; None takes them as they are.
+            check_weights: as in `Settings`.
         """
         self.graph = graph
         self.run = as_graph(run)
         self._arguments = arguments
         self._original: Callable[..., Any] = module.forward
         before = self._original
-        self.fallbacks: dict[str, int] = (
-            before.fallbacks if isinstance(before, GuardedForward) else {}
+        self.fallbacks: Fallbacks = (
+            before.fallbacks
+            if isinstance(before, GuardedForward)
+            else Fallbacks(f"{type(module).__name__} runs in PyTorch")
         )
         self._module = module
         self._specs = tuple(specs)
@@ -70,10 +73,15 @@ class GuardedForward:
         self._varying = _varying_integers(graph)
         self._weights = tuple(_weights(module))
         self._tensors = [tensor for _, _, tensor in self._weights]
-        self._states = states(self._tensors)
+        self.live = live_weights(graph, self._tensors)
+        self._frozen = [i for i, t in enumerate(self._tensors) if id(t) not in self.live]
+        self._live_at = [
+            (i, t.data_ptr()) for i, t in enumerate(self._tensors) if id(t) in self.live
+        ]
+        self._snapshot = Snapshot([self._tensors[i] for i in self._frozen], check_weights)
         self._modules = tuple(child.__dict__ for child in module.modules())
         self._relations = SizeRelations.of(graph)
-        self._lock = threading.Lock()
+        self._writes = Writes.of(graph, self._tensors)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         given: tuple[Any, ...] = args
@@ -82,12 +90,15 @@ class GuardedForward:
             try:
                 given = self._arguments(*args)
             except Exception as error:  # A plan's function meets whatever the caller passed.
-                reason = f"the arguments are of another form than the example's: {error!r}"
+                reason = (
+                    f"the arguments are of another form than the example's: {type(error).__name__}"
+                )
         reason = reason or self._unfit(given, kwargs)
         if reason is None:
+            self.fallbacks.count_compiled()
             return self.run(*given, **kwargs)
         if not isinstance(self._original, GuardedForward):
-            self._record(reason)
+            self.fallbacks.record(reason)
         return self._original(*args, **kwargs)
 
     def _unfit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
@@ -110,26 +121,32 @@ class GuardedForward:
             elif i in self._varying and type(leaf) is int:
                 low, high = self._varying[i]
                 if leaf < low or (high is not None and leaf > high):
-                    return f"an argument is {leaf}, the graph was captured for {low} to {high}"
+                    return f"an int argument is not from {low} to {high}, as the graph was captured"
                 sized.append(leaf)
             elif (type(leaf), leaf) != constant:
-                return f"an argument is {leaf!r}, in the example it was {constant[1]!r}"
+                return _difference(leaf, constant[0])
         if self._relations is not None and not self._relations.hold(sized):
             return "the graph was captured for other relations between the inputs' sizes"
+        if self._writes is not None and (reason := self._writes.conflict(leaves)):
+            return reason
         current = [owner[name] for owner, name, _ in self._weights]
         if not all(map(operator.is_, current, self._tensors)):
             return f"the weight {self._replaced()!r} was replaced after compiling: compile again"
-        if states(current) != self._states:
-            return f"the weight {self._changed()!r} was changed after compiling: compile again"
+        if any(current[i].data_ptr() != at for i, at in self._live_at):
+            return "a weight that the model writes to was replaced after compiling: compile again"
+        if not self._snapshot.holds([current[i] for i in self._frozen]):
+            return (
+                f"the weight {self._changed(current)!r} was changed after compiling: compile again"
+            )
         return None
 
     def _replaced(self) -> str:
         pairs = ((name, owner[name] is tensor) for owner, name, tensor in self._weights)
         return next((name for name, is_same in pairs if not is_same), "")
 
-    def _changed(self) -> str:
-        pairs = zip(self._weights, self._states, strict=True)
-        return next((name for (_, name, tensor), at in pairs if states([tensor]) != [at]), "")
+    def _changed(self, current: Sequence[torch.Tensor]) -> str:
+        position = self._snapshot.changed([current[i] for i in self._frozen])
+        return "" if position is None else self._weights[self._frozen[position]][1]
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise FxtrtError(
@@ -137,12 +154,12 @@ class GuardedForward:
             "that it was compiled from"
         )
 
-    def _record(self, reason: str) -> None:
-        with self._lock:
-            self.fallbacks[reason] = self.fallbacks.get(reason, 0) + 1
-            first = self.fallbacks[reason] == 1
-        if first:
-            log.warning("%s runs in PyTorch: %s", type(self._module).__name__, reason)
+
+def _difference(leaf: Any, kind: type) -> str:
+    """How an argument differs from the example's, without the values."""
+    if type(leaf) is kind:
+        return f"an argument of type {kind.__name__} has another value than in the example"
+    return f"an argument is {type(leaf).__name__}, in the example it was {kind.__name__}"
 
 
 def _varying_integers(graph: GraphModule) -> dict[int, tuple[int, int | None]]:

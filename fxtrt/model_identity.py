@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from .detection import plan_of
 from .engine_key import code_digest, weight_digest
 from .weights import named_tensors
 
-__all__ = ["difference", "identity_of", "weights_digest"]
+__all__ = ["Identity", "difference", "identity_of", "weights_digest"]
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _INTERNAL = frozenset(torch.nn.Module().__dict__) - {"training", *_HOOKS}
@@ -44,16 +44,31 @@ _UNSEEN = "?"
 """Stands for what cannot be compared between processes."""
 
 
-def identity_of(model: torch.nn.Module) -> dict[str, Any]:
-    """All that a capture of `model` depends on besides its inputs and the values of its weights.
+class Identity(TypedDict):
+    """All that a capture of a model depends on besides its inputs and the values of its weights.
 
-    Returns:
-        JSON: "modules", the class of each; "attributes" of each that are no weights; the functions
-        and plain values that their "classes" have; "tensors", each one's dtype, shape, strides and
-        device; "files", digests of the sources of all these classes and functions; "versions" of
-        their packages; "process", torch's defaults; "unseen", the attributes that hold something
-        whose content cannot be told.
+    modules:    the class of each.
+    attributes: of each module, apart from weights.
+    classes:    the functions and plain values that the modules' classes have.
+    tensors:    each one's dtype, shape, strides and device.
+    files:      digests of the sources of all these classes and functions.
+    versions:   of their packages.
+    process:    torch's defaults.
+    unseen:     the attributes that hold something whose content cannot be told.
     """
+
+    modules: dict[str, str]
+    attributes: dict[str, str]
+    classes: dict[str, str]
+    tensors: dict[str, str]
+    files: dict[str, str]
+    versions: dict[str, str]
+    process: dict[str, str]
+    unseen: list[str]
+
+
+def identity_of(model: torch.nn.Module) -> Identity:
+    """All that a capture of `model` depends on besides its inputs and the values of its weights."""
     modules = dict(model.named_modules(remove_duplicate=False))
     words = _Words({id(module): path for path, module in reversed(modules.items())})
     attributes: dict[str, str] = {}
@@ -79,10 +94,10 @@ def identity_of(model: torch.nn.Module) -> dict[str, Any]:
     }
 
 
-def difference(saved: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
+def difference(saved: Identity, found: Identity) -> str | None:
     """The first thing that two identities differ in, or None."""
     for kind in (*_ONE_OF, "files"):
-        before, now = saved[kind], found[kind]
+        before, now = saved[kind], found[kind]  # type: ignore[literal-required]  # all of them are
         for name in dict.fromkeys((*before, *now)):
             was, is_now = (one.get(name) or "not there" for one in (before, now))
             if was == is_now or (kind == "versions" and "not there" in (was, is_now)):

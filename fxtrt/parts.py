@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,22 +13,27 @@ import torch
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
+from .attributes import attributes_kept
 from .calls import Call, record_calls
 from .capture import capture_module, require_inference
 from .convert import tensor_specs
+from .copies import distinct
 from .detection import ComponentPlan, plan_of, planned
 from .engines.network import TensorSpec
 from .errors import ArtifactError, CaptureError
 from .lists import require_matches
-from .model_identity import identity_of
+from .model_identity import Identity, identity_of
 from .outside import OutsideCall
 from .part_shapes import PartShapes, image_shapes, region_counts
 from .pass_manager import run_passes
+from .repeatable import repeatable
 from .report import RejectionRow
 from .settings import Settings
 from .stored_graph import StoredGraph, store
+from .twin import require_module, twin_of
+from .untouched import untouched
 
-__all__ = ["Captured", "Part", "capture_model", "prepare", "twin_of"]
+__all__ = ["Captured", "Part", "capture_model", "prepare"]
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +85,7 @@ class Captured:
     """
 
     model: torch.nn.Module
-    identity: Mapping[str, Any]
+    identity: Identity
     parts: Sequence[Part]
     missed: Sequence[RejectionRow]
     outside: Sequence[OutsideCall]
@@ -123,11 +127,25 @@ def capture_model(
     Raises:
         SettingsError, CaptureError: with the way out.
     """
+    require_module(model)
     for example in (inputs, *more_inputs):
         if not isinstance(example, tuple):
             raise CaptureError(f"inputs must be a tuple of arguments, not {type(example).__name__}")
         require_inference(model, example)
     twin = twin_of(model)
+    with untouched(twin, inputs, more_inputs):
+        captured = _capture_twin(twin, inputs, dynamic_shapes, settings, more_inputs)
+    prepare(captured, settings)
+    return captured
+
+
+def _capture_twin(
+    twin: torch.nn.Module,
+    inputs: tuple[Any, ...],
+    dynamic_shapes: Any,
+    settings: Settings,
+    more_inputs: Sequence[tuple[Any, ...]],
+) -> Captured:
     identity = identity_of(twin)
     call = Call(inputs, {})
     missed: list[RejectionRow] = []
@@ -145,9 +163,7 @@ def capture_model(
         parts = _parts_below(twin, "", calls, missed, region_counts)
         outside = watch.below([part.path for part in parts])
     others += [_whole(twin, Call(example, {}), None, missed) for example in more_inputs]
-    captured = Captured(twin, identity, parts, missed, outside, others)
-    prepare(captured, settings)
-    return captured
+    return Captured(twin, identity, parts, missed, outside, others)
 
 
 def prepare(captured: Captured, settings: Settings) -> None:
@@ -257,8 +273,10 @@ def _parts_below(
 
 
 def _part(module: torch.nn.Module, call: Call, dynamic_shapes: Any, path: str) -> Part:
-    args, kwargs = _unmarked((call.args, call.kwargs))
-    with _without_hooks(module), planned(module):
+    weights = [*module.parameters(), *module.buffers()]
+    args, kwargs = distinct((call.args, call.kwargs), weights)
+    # Attributes only: values are not written to while tracing.
+    with _without_hooks(module), attributes_kept(module), repeatable(module, call), planned(module):
         graph = capture_module(module, args, kwargs, dynamic_shapes, path)
     # GuardedForward asks first, and what does not fit runs in PyTorch.
     graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
@@ -271,15 +289,6 @@ def _stored(graph: GraphModule, module: torch.nn.Module, call: Call) -> StoredGr
         return store(graph, module, call)
     except ArtifactError as error:
         return error
-
-
-def _unmarked(values: Any) -> Any:
-    """The same tensors as new objects: torch.export marks those that it is given, and a second try
-    would obey the marks of the first."""
-    known: dict[int, torch.Tensor] = {}
-    return pytree.tree_map_only(
-        torch.Tensor, lambda tensor: known.setdefault(id(tensor), tensor.detach()), values
-    )
 
 
 @contextmanager
@@ -299,19 +308,9 @@ def _missed(module: torch.nn.Module, path: str, error: CaptureError) -> Rejectio
         node=path or type(module).__name__,
         target=type(module).__name__,
         code="capture",
-        detail=str(error),
+        detail=" ".join(str(error).split()),  # A row of a table.
         module=path,
         source="",
         flops=0,
         computes=False,
     )
-
-
-def twin_of(model: torch.nn.Module) -> torch.nn.Module:
-    """A deep copy of the modules that shares every tensor with `model`."""
-    tensors = [*model.parameters(), *model.buffers()]
-    twin = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-    # The copy of a GraphModule is in training mode.
-    for path, module in twin.named_modules():
-        module.training = model.get_submodule(path).training
-    return twin

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from torch.fx import GraphModule, Node
 
+from .announce import announced
 from .errors import PassError
 from .passes import DEFAULT_PASSES
 from .passes.drop_dead_code import drop_dead_code
@@ -38,6 +39,14 @@ def run_passes(gm: GraphModule, passes: Sequence[Pass] = DEFAULT_PASSES) -> tupl
     Raises:
         PassError: a pass raised, or left a graph that is not whole.
     """
+    with announced(f"simplifying a graph of {len(gm.graph.nodes)} nodes"):
+        timings = _run_all(gm, passes)
+    if any(timing.changed for timing in timings):
+        gm.recompile()
+    return tuple(timings)
+
+
+def _run_all(gm: GraphModule, passes: Sequence[Pass]) -> list[PassTiming]:
     timings: list[PassTiming] = []
     for run in passes:
         start = time.perf_counter()
@@ -51,9 +60,7 @@ def run_passes(gm: GraphModule, passes: Sequence[Pass] = DEFAULT_PASSES) -> tupl
             ) from error
         timings.append(PassTiming(_name(run), changed, time.perf_counter() - start))
         log.debug("%s", timings[-1])
-    if any(timing.changed for timing in timings):
-        gm.recompile()
-    return tuple(timings)
+    return timings
 
 
 def _run(run: Pass, gm: GraphModule) -> bool:

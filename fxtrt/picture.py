@@ -6,18 +6,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import draw_bounding_boxes
 
+from .cli_options import writing
 from .comparison import fields_of
 from .errors import SettingsError
 from .examples import Example
 
-__all__ = ["draw"]
+__all__ = ["draw", "require_drawable"]
 
 _MOST = 20
 """More boxes than these, by falling score, hide the photograph."""
+
+
+def require_drawable(path: Path) -> None:
+    """Refuse a file whose suffix is that of no kind of image that Pillow writes.
+
+    Raises:
+        SettingsError: with the suffixes that are usual.
+    """
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind not in Image.SAVE:
+        raise SettingsError(f"cannot draw into {path}: name a .png, a .jpg or another image file")
 
 
 def draw(example: Example, outputs: Any, path: Path) -> None:
@@ -25,11 +38,13 @@ def draw(example: Example, outputs: Any, path: Path) -> None:
 
     Args:
         outputs: what the model gave, for one image.
-        path: an image file; its suffix says of which kind.
+        path: an image file that `require_drawable` let pass.
 
     Raises:
-        SettingsError: the outputs are no detections, or the suffix is that of no kind of image.
+        SettingsError: the outputs are no detections, or the file cannot be written.
     """
+    if example.photograph is None:
+        raise SettingsError("there is no photograph to draw on: --input has stood in for it")
     found = _detections(outputs)
     best = found["scores"].argsort(descending=True)[:_MOST]
     names = [_name(example, int(label)) for label in found["labels"][best]]
@@ -37,10 +52,8 @@ def draw(example: Example, outputs: Any, path: Path) -> None:
     texts = [f"{name} {score:.2f}" for name, score in zip(names, scores, strict=True)]
     pixels = (example.photograph.cpu() * 255).round().to(torch.uint8)
     drawn = draw_bounding_boxes(pixels, found["boxes"][best], texts, colors="red", width=2)
-    try:
+    with writing(path):
         to_pil_image(drawn).save(path)
-    except ValueError as error:
-        raise SettingsError(f"cannot draw into {path}: {error}") from error
 
 
 def _detections(outputs: Any) -> dict[str, Tensor]:

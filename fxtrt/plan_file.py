@@ -14,15 +14,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
-
-import torch
-from torch.fx import GraphModule
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from .atomic_file import written_at_once
-from .engines.base import EngineBackend
 from .errors import CacheError
-from .source import module_path, shared_path
+
+if TYPE_CHECKING:  # These import torch, which `fxtrt cache` can do without.
+    from torch.fx import GraphModule
+
+    from .engines.base import EngineBackend
 
 __all__ = [
     "FAMILY",
@@ -73,6 +73,10 @@ class PlanHeader:
         cls, cluster: GraphModule, backend: EngineBackend, kept_fp32: tuple[str, ...] = ()
     ) -> PlanHeader:
         """The header of a plan that is built now."""
+        import torch
+
+        from .source import module_path, shared_path
+
         calls = [node for node in cluster.graph.nodes if node.op == "call_function"]
         return cls(
             engine=backend.name,

@@ -9,13 +9,16 @@ from typing import Any
 import sympy
 import torch
 from torch._guards import detect_fake_mode
+from torch.export.dynamic_shapes import _combine_args, _tree_map_with_path
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from .calls import Call
+from .copies import copied
 from .relations import linear
 from .shapes import Size, hint, is_infinite, is_unbacked
+from .untouched import untouched
 
 __all__ = ["bound_ranges", "restore_ranges"]
 
@@ -23,7 +26,11 @@ log = logging.getLogger(__name__)
 
 
 def restore_ranges(
-    gm: GraphModule, model: torch.nn.Module, call: Call, ranges: Mapping[Any, ValueRanges[Any]]
+    gm: GraphModule,
+    model: torch.nn.Module,
+    call: Call,
+    ranges: Mapping[Any, ValueRanges[Any]],
+    dynamic_shapes: Any = None,
 ) -> None:
     """Let `gm`'s symbols range as the user asked.
 
@@ -34,13 +41,18 @@ def restore_ranges(
     Args:
         call: the example that `gm` was captured with.
         ranges: by symbol, as the exported program has them.
+        dynamic_shapes: as `capture_module` takes it. Of `Dim.AUTO(min=1)` and `Dim.DYNAMIC(min=1)`
+            the exported program does not have the minimum: it has 2.
     """
     fakes = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
     mode = detect_fake_mode(fakes)
     if mode is None or mode.shape_env is None:
         return
     of_inputs = _symbols(fakes)
+    from_one = _hinted_from_one(fakes, model, call, dynamic_shapes)
     for symbol, asked in _by_symbol(ranges).items():
+        if symbol in from_one and asked.lower == 2:
+            asked = ValueRanges(1, asked.upper)
         includes_one = symbol in of_inputs and asked.lower < 2
         if includes_one and not _holds_at_one(gm, model, call, symbol):
             log.warning("at a size of 1 (%s) the model differs: it runs in PyTorch", symbol)
@@ -76,6 +88,33 @@ def _by_symbol(ranges: Mapping[Any, ValueRanges[Any]]) -> dict[sympy.Symbol, Val
     return result
 
 
+def _hinted_from_one(
+    fakes: Sequence[Any], model: torch.nn.Module, call: Call, dynamic_shapes: Any
+) -> set[sympy.Symbol]:
+    """The symbols of sizes for which `dynamic_shapes` has a hint with a minimum of 1 or less."""
+    if not dynamic_shapes:
+        return set()
+    leaves = pytree.tree_leaves((tuple(call.args), dict(call.kwargs)))
+    fake_of = {id(leaf): fake for leaf, fake in zip(leaves, fakes, strict=True)}
+    found: set[sympy.Symbol] = set()
+
+    def note(_: Any, value: Any, shape: Any) -> None:
+        fake = fake_of.get(id(value))
+        if not isinstance(fake, torch.Tensor) or not isinstance(shape, (dict, list, tuple)):
+            return
+        sizes: Sequence[Size] = fake.shape
+        for dim, wanted in shape.items() if isinstance(shape, dict) else enumerate(shape):
+            low, size = getattr(wanted, "min", None), sizes[dim]
+            if low is not None and low < 2 and isinstance(size, torch.SymInt):
+                found.add(size.node.expr)
+
+    arguments: Any = _combine_args(model, tuple(call.args), dict(call.kwargs))
+    if isinstance(dynamic_shapes, (tuple, list)):
+        arguments = type(dynamic_shapes)(arguments.values())
+    _tree_map_with_path(note, arguments, dynamic_shapes, tree_name="inputs")
+    return found
+
+
 def _symbols(fakes: Sequence[Any]) -> set[sympy.Symbol]:
     sizes: list[Size] = []
     for fake in fakes:
@@ -92,18 +131,24 @@ def _holds_at_one(
     small = _example_at_one(gm, call, symbol)
     if small is None:
         return False
+    leaves = pytree.tree_leaves((small.args, small.kwargs))
+    shaped = _ShapesAtOne(gm, symbol)
     try:
         with torch.no_grad():
-            expected = model(*small.args, **small.kwargs)
-            leaves = pytree.tree_leaves((small.args, small.kwargs))
-            actual = _ShapesAtOne(gm, symbol).run(*leaves, enable_io_processing=False)
-        expected = pytree.tree_leaves(expected)
-        actual = pytree.tree_leaves(actual)
+            with untouched(model, gm, leaves):
+                expected = _values(model(*small.args, **small.kwargs))
+            with untouched(model, gm, leaves):
+                actual = _values(shaped.run(*leaves, enable_io_processing=False))
         torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3, equal_nan=True)
     except Exception as error:  # Whatever fails at size 1 does not hold there.
         log.debug("at %s = 1: %s", symbol, error)
         return False
     return True
+
+
+def _values(result: Any) -> list[Any]:
+    """Copies, because an output may be a buffer, which gets its old values."""
+    return pytree.tree_leaves(copied(result))
 
 
 class _ShapesAtOne(torch.fx.Interpreter):
@@ -114,11 +159,12 @@ class _ShapesAtOne(torch.fx.Interpreter):
         self._symbol = symbol
 
     def run_node(self, n: torch.fx.Node) -> Any:
-        result = super().run_node(n)
-        if isinstance(result, torch.Tensor):
+        result, fake = super().run_node(n), n.meta.get("val")
+        # The update of a buffer has no value of its own.
+        if isinstance(result, torch.Tensor) and fake is not None:
             traced = tuple(
                 actual if is_unbacked(size) else _size_at_one(size, self._symbol)
-                for size, actual in zip(n.meta["val"].shape, result.shape, strict=True)
+                for size, actual in zip(fake.shape, result.shape, strict=True)
             )
             if tuple(result.shape) != traced:
                 raise ValueError(f"{n.name} has shape {tuple(result.shape)}, traced {traced}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Sequence
 
 import torch
@@ -12,13 +10,12 @@ from torch.utils import _pytree as pytree
 
 from .cuda_graphs import GraphRunner
 from .engines.base import Engine
+from .fallbacks import Fallbacks
 from .shapes import memory_order
 from .size_carriers import Taker
 from .slots import Slot, Slots
 
 __all__ = ["EngineModule"]
-
-log = logging.getLogger(__name__)
 
 
 class EngineModule(torch.nn.Module):
@@ -27,7 +24,7 @@ class EngineModule(torch.nn.Module):
     It takes the cluster's inputs (tensors, and ints for sizes, which the engine reads off tensors)
     and gives the tuple of its outputs. Inputs that the engine was not built for (an empty
     tensor, a size outside its range, another device) run in PyTorch: the same numbers, slower.
-    The first time is logged, and `fallbacks` counts them. Outputs have the strides that eager's
+    `fallbacks` counts and logs them. Outputs have the strides that eager's
     have: what comes after was traced with them.
 
     engine:   None where the plan cannot run on this machine.
@@ -45,17 +42,16 @@ class EngineModule(torch.nn.Module):
         self.name = name
         self.engine = engine
         self.fallback = fallback
-        self.fallbacks: dict[str, int] = {}
+        self.fallbacks = Fallbacks(f"{name} runs in PyTorch")
         self.slots = Slots([] if engine is None else [engine])
         self.graphs: GraphRunner | None = None
-        self._lock = threading.Lock()
 
     def forward(self, *inputs: torch.Tensor | int) -> Sequence[torch.Tensor]:
         tensors = self.taken(inputs)
         reason = self.unfit(tensors)
         if reason is None:
             return self.slots.run(lambda slot: self._run(slot, tensors))
-        self._record(reason)
+        self.fallbacks.record(reason)
         return self.fallback(*inputs)  # type: ignore[no-any-return]  # a GraphModule's call
 
     def record_graphs(self) -> None:
@@ -85,13 +81,6 @@ class EngineModule(torch.nn.Module):
 
     def _call_in_slot(self, *tensors: torch.Tensor) -> Sequence[torch.Tensor]:
         return self.slots.run(lambda slot: self._call(slot, tensors))
-
-    def _record(self, reason: str) -> None:
-        with self._lock:
-            self.fallbacks[reason] = self.fallbacks.get(reason, 0) + 1
-            first = self.fallbacks[reason] == 1
-        if first:
-            log.warning("%s runs in PyTorch: %s", self.name, reason)
 
 
 def _in_order(tensor: torch.Tensor, order: tuple[int, ...] | None) -> torch.Tensor:

@@ -25,6 +25,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "on_build_failure": ("fallback", "bisect", "raise"),
     "partition": ("all", "measured"),
     "cache_trust": ("owner", "anyone"),
+    "check_weights": ("versions", "contents"),
 }
 _MOST = 2**31 - 1
 _MOST_BYTES = 2**63 - 1
@@ -144,6 +145,10 @@ class Settings:
     tactic_sources:       names of `trt.TacticSource`; None leaves TensorRT's own choice.
     compute_capabilities: the GPUs to build for, as ("sm86", "sm120"); tensorrt_rtx only. Empty
                           builds for all that it supports.
+    check_weights:        how calls notice that weights were written to since they were compiled.
+                          "versions": by PyTorch's version counters, and by the steps of optimizers.
+                          "contents": also by a checksum of all weights at each call, which sees
+                          writes from outside of PyTorch, and reads all weights once.
     slots:                the most calls that may be in engines at once. Each holds a slot
                           (execution contexts, scratch memory, a CUDA stream). Slots are made when
                           needed.
@@ -172,6 +177,7 @@ class Settings:
     workspace_bytes: int | None = None
     tactic_sources: tuple[str, ...] | None = None
     compute_capabilities: tuple[str, ...] = ()
+    check_weights: str = "versions"
     slots: int = 4
     slot_timeout: float = 60.0
     cuda_graphs: bool = False

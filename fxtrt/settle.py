@@ -20,6 +20,7 @@ from .lists import Patterns
 from .measure import Timing, measure
 from .partition import Cluster, PartitionPlan, partition, without
 from .plan_file import PlanHeader
+from .plan_store import PlanStores
 from .registry import Rejection
 from .runtime import EngineModule
 from .settings import Settings
@@ -79,16 +80,18 @@ def settle(
     backend: EngineBackend,
     settings: Settings,
     inputs: Sequence[Any] | None = None,
+    stores: PlanStores = PlanCache.of,
 ) -> Settled:
     """Plan `gm` and build its clusters; leave out those that fail or, if measured, lose.
 
     Args:
         inputs: one value for each placeholder, to measure with; None makes values up.
+        stores: where plans and timings are kept.
 
     Raises:
         EngineError, ConversionError: with `on_build_failure="raise"` only.
     """
-    return _Settlement(gm, backend, settings, inputs).run()
+    return _Settlement(gm, backend, settings, inputs, stores).run()
 
 
 def build_cluster(cutting: Cutting, backend: EngineBackend) -> tuple[EngineModule, BuildInfo]:
@@ -97,7 +100,7 @@ def build_cluster(cutting: Cutting, backend: EngineBackend) -> tuple[EngineModul
     Raises:
         EngineError, ConversionError: it did not build.
     """
-    (result,) = _build_clusters([cutting], backend)
+    (result,) = _build_clusters([cutting], backend, PlanCache.of)
     if not isinstance(result, tuple):
         raise result
     return result
@@ -106,8 +109,10 @@ def build_cluster(cutting: Cutting, backend: EngineBackend) -> tuple[EngineModul
 _Result = tuple[EngineModule, BuildInfo] | BuildFailure
 
 
-def _build_clusters(cuttings: Sequence[Cutting], backend: EngineBackend) -> list[_Result]:
-    built = build([(one.module, one.cluster.settings) for one in cuttings], backend)
+def _build_clusters(
+    cuttings: Sequence[Cutting], backend: EngineBackend, stores: PlanStores
+) -> list[_Result]:
+    built = build([(one.module, one.cluster.settings) for one in cuttings], backend, stores)
     results: list[_Result] = []
     for cutting, result in zip(cuttings, built, strict=True):
         if isinstance(result, tuple):
@@ -126,8 +131,10 @@ class _Settlement:
         backend: EngineBackend,
         settings: Settings,
         inputs: Sequence[Any] | None,
+        stores: PlanStores,
     ) -> None:
         self._gm, self._backend, self._settings = gm, backend, settings
+        self._stores = stores
         self._inputs = inputs
         self._results: dict[Any, _Result] = {}
 
@@ -175,13 +182,13 @@ class _Settlement:
         """The module of each cluster, or why it does not build. Planning again may ask again."""
         keys = [(one.cluster.nodes, one.inputs, one.outputs) for one in cuttings]
         new = {k: one for k, one in zip(keys, cuttings, strict=True) if k not in self._results}
-        results = _build_clusters(list(new.values()), self._backend)
+        results = _build_clusters(list(new.values()), self._backend, self._stores)
         self._results.update(zip(new, results, strict=True))
         return [self._results[key] for key in keys]
 
     def _why_not_built(self, settings: Settings, nodes: Sequence[Node]) -> BuildFailure | None:
         part = cut(self._gm, Cluster("part", tuple(nodes), settings))
-        (result,) = _build_clusters([part], self._backend)
+        (result,) = _build_clusters([part], self._backend, self._stores)
         return None if isinstance(result, tuple) else result
 
     def _keep_faster(self, built: Sequence[Built]) -> tuple[list[Built], dict[Node, Rejection]]:
@@ -200,7 +207,7 @@ class _Settlement:
 
     def _timings(self, built: Sequence[Built]) -> list[Timing | None]:
         """From the cache or a clock; None where an engine cannot run here."""
-        cache = PlanCache.of(self._settings, "timing")
+        cache = self._stores(self._settings, "timing")
         keys = [
             EngineKey.of(one.cutting.module, self._backend, one.cutting.cluster.settings)
             for one in built

@@ -12,6 +12,7 @@ from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 __all__ = [
+    "UNBOUNDED_HINT",
     "Size",
     "expression",
     "hint",
@@ -19,6 +20,7 @@ __all__ = [
     "is_static",
     "is_unbacked",
     "memory_order",
+    "number_range",
     "size_range",
 ]
 
@@ -67,6 +69,12 @@ def hint(size: Size) -> int:
 
 def size_range(size: Size) -> tuple[int, int | None]:
     """The smallest and largest value; None where nothing bounds it from above."""
+    low, high = number_range(size)
+    return max(0, low or 0), high
+
+
+def number_range(size: Size) -> tuple[int | None, int | None]:
+    """The smallest and largest value of what may be negative; None where nothing bounds it."""
     if is_static(size):
         return int(size), int(size)
     assert isinstance(size, torch.SymInt)
@@ -75,8 +83,8 @@ def size_range(size: Size) -> tuple[int, int | None]:
     expr, ranges = size.node.expr, environment.var_to_range
     bounds = _bounds(expr, tuple((s, ranges[s]) for s in expr.free_symbols if s in ranges))
     high = None if is_infinite(bounds.upper) else int(bounds.upper)
-    low = 0 if bounds.lower in (-int_oo, -sympy.oo) else int(bounds.lower)
-    return max(0, low), high
+    low = None if is_infinite(-bounds.lower) else int(bounds.lower)
+    return low, high
 
 
 @lru_cache(maxsize=4096)

@@ -7,10 +7,11 @@ TensorRT synchronises more, get the slot's own stream; theirs waits for it, not 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
-from collections import deque
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from torch.utils import _pytree as pytree
 
 from .engines.base import Context, Engine
 from .errors import EngineError, SlotTimeout
+from .forks import ForkLock, renew_after_fork
 
 __all__ = ["Slot", "Slots", "keep_for", "one_at_a_time"]
 
@@ -27,7 +29,10 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-one_at_a_time = threading.Lock()
+_LOOK_AGAIN = 0.1
+"""Seconds after which a call that waits looks for a slot though nobody has woken it."""
+
+one_at_a_time = ForkLock()
 """Held while contexts are made, which waits for the GPU, and while a CUDA graph is recorded, which
 such waiting in another thread would end."""
 
@@ -39,14 +44,18 @@ class Slot:
               request's engines run one after the other.
     stream:   None where the engines are on no GPU of their own.
     reserved: whether a CUDA graph of the caller's has recorded this slot's memory.
+    holder:   the loan that has the slot, if that names it; `returned`: when the last one ended.
     """
 
     def __init__(self, engines: Sequence[Engine], device: torch.device | None) -> None:
         self.device = device
         self.stream: Any = None
         self.reserved = False
+        self.holder: weakref.ref[Loan] | None = None
+        self.returned = 0
         self.caller = 0
         """The stream of the last caller; 0 is the default stream, whose work `stream` does."""
+        self._at_work = False
         self._scratch: torch.Tensor | None = None
         self.contexts: dict[Engine, Context] = {}
         if device is None:
@@ -59,6 +68,12 @@ class Slot:
             self._scratch = torch.empty(size, dtype=torch.uint8, device=device)
             self._make_contexts(engines)
         self._done.record(self.stream)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no call has it, nor a CUDA graph of a caller's."""
+        loan = None if self.holder is None else self.holder()
+        return not self.reserved and (loan is None or loan.slot is not self)
 
     @contextmanager
     def other_contexts(self, engines: Sequence[Engine]) -> Iterator[dict[Engine, Context]]:
@@ -85,6 +100,9 @@ class Slot:
             # Whoever captures has waited for the GPU before, and must not wait for events now.
             self.reserved = True
             return call(self)
+        if self._at_work:
+            # An exception arrived before its last work was marked: nothing tells when that ends.
+            torch.cuda.synchronize(self.device)
         number = caller.cuda_stream
         stream = caller if number else self.stream
         # On the stream of the last caller too: another one may have got its number since.
@@ -94,6 +112,7 @@ class Slot:
             self.caller = number
         if not number:
             stream.wait_stream(caller)
+        self._at_work = True
         try:
             with torch.cuda.stream(stream) if self._enters(stream, number) else nullcontext():
                 result = call(self)
@@ -102,6 +121,7 @@ class Slot:
             return result
         finally:
             self._done.record(stream)
+            self._at_work = False
             if not number:
                 caller.wait_event(self._done)
 
@@ -110,8 +130,28 @@ class Slot:
         return not number or torch.cuda.current_device() != stream.device.index
 
 
+class Loan:
+    """What a call may hold: a slot, the right to make one, or a place in the queue.
+
+    Only the call's own frame holds it; all others know it by weak references. So where an
+    exception arrives between two instructions, as KeyboardInterrupt does, and keeps the call from
+    giving back what it holds, that is free when the frame is gone.
+    """
+
+    __slots__ = ("__weakref__", "makes", "slot", "turn")
+
+    def __init__(self) -> None:
+        self.slot: Slot | None = None
+        self.makes = False
+        self.turn: Any = None
+        """A lock, while the call waits: it opens when the call shall look again."""
+
+
 class Slots:
-    """Up to `most` slots for a model's engines, made when first needed; safe from any thread."""
+    """Up to `most` slots for a model's engines, made when first needed; safe from any thread.
+
+    A forked child has none at first, but the one that the forking call is in.
+    """
 
     def __init__(self, engines: Sequence[Engine], most: int = 1, timeout: float = 60.0) -> None:
         """
@@ -124,18 +164,18 @@ class Slots:
         devices = {engine.device for engine in engines if engine.device is not None}
         self.device = devices.pop() if devices else None
         self._timeout = timeout
-        self._free: deque[Slot] = deque()
-        self._reserved: list[Slot] = []
-        self._waiting: deque[_Waiter] = deque()
-        self._made = 0
-        self._lock = threading.Lock()
+        self._all: list[Slot] = []
+        self._makers: list[weakref.ref[Loan]] = []
+        self._waiting: list[weakref.ref[Loan]] = []
+        self._moments = itertools.count(1)
         self._held = threading.local()
-        self._taking_all = threading.Lock()
+        self._lock, self._taking_all = ForkLock(), ForkLock()
+        renew_after_fork(self)
 
     @property
     def made(self) -> int:
         """How many slots there are by now."""
-        return self._made
+        return sum(not slot.reserved for slot in self._all)
 
     @property
     def scratch_bytes(self) -> int:
@@ -149,64 +189,78 @@ class Slots:
             SlotTimeout: no slot became free in time.
             EngineError: there is not enough memory for even one slot.
         """
-        held: Slot | None = getattr(self._held, "slot", None)
+        held = self._mine()
         if held is not None:
             return call(held)
-        return self._lend(self._take(), call)
+        loan = Loan()
+        try:
+            try:
+                return self._work(loan, self._take(loan), call)
+            finally:
+                self._end(loan)
+        finally:
+            # Again, where an exception has arrived in the midst of it.
+            self._end(loan)
 
     def each(self, call: Callable[[Slot], Any]) -> None:
         """`call` with every slot, all of them made before; others wait meanwhile."""
-        taken: list[Slot] = []
+        loans: list[Loan] = []
         # Two threads that each have some of the slots would wait for one another.
-        with self._taking_all:
+        with self._taking_all():
             try:
-                while len(taken) < self.most:
-                    if (slot := self._take_new()) is not None:
-                        taken.append(slot)
-                while taken:
-                    self._lend(taken.pop(), call)
+                while len(loans) < self.most:
+                    loans.append(Loan())
+                    if not self._take_new(loans[-1]):
+                        loans.pop()
+                for loan in loans:
+                    if loan.slot is not None:
+                        self._work(loan, loan.slot, call)
+                    self._end(loan)
             finally:
-                for slot in taken:
-                    self._give_back(slot)
+                for loan in loans:
+                    self._end(loan)
 
-    def _lend(self, slot: Slot, call: Callable[[Slot], _T]) -> _T:
-        self._held.slot = slot
-        try:
-            return slot.work(call)
-        finally:
-            self._held.slot = None
-            self._give_back(slot)
+    def after_fork(self) -> None:
+        """Forget the slots of threads that are not in this process."""
+        mine = self._mine()
+        self._all = [] if mine is None else [mine]
+        self._makers, self._waiting = [], []
 
-    def _take(self) -> Slot:
+    def _mine(self) -> Slot | None:
+        """The slot that this thread is in."""
+        known: weakref.ref[Loan] | None = getattr(self._held, "loan", None)
+        loan = None if known is None else known()
+        return None if loan is None else loan.slot
+
+    def _work(self, loan: Loan, slot: Slot, call: Callable[[Slot], _T]) -> _T:
+        self._held.loan = weakref.ref(loan)
+        return slot.work(call)
+
+    def _take(self, loan: Loan) -> Slot:
         caller, capturing = self._caller()
         deadline = time.monotonic() + self._timeout
         while True:
-            waiter = None
-            with self._lock:
-                slot = None if self._waiting else self._pick(caller, capturing)
-                if slot is not None:
-                    return slot
-                makes = self._made < self.most and not capturing
-                if makes:
-                    self._made += 1
-                elif capturing and not self._made:
-                    raise EngineError(
-                        "a CUDA graph is being captured, and the model has no slot for it yet: "
-                        "call the model once before, with inputs of the same shapes"
-                    )
-                else:
-                    waiter = _Waiter()
-                    self._waiting.append(waiter)
-            slot = self._make() if waiter is None else self._wait(waiter, deadline)
-            if slot is not None:
-                return slot
+            with self._lock():
+                self._grant(loan, caller, capturing)
+            if loan.makes:
+                self._make(loan)
+            if loan.slot is not None:
+                return loan.slot
+            if loan.turn is not None and not self._wait(loan, deadline):
+                raise SlotTimeout(
+                    f"none of the {self.most} slots became free in {self._timeout:g} s: set more "
+                    f"`slots`, a longer `slot_timeout`, or call the model from fewer threads"
+                )
 
-    def _take_new(self) -> Slot | None:
-        """A slot, rather a new one; None where memory allows no more."""
-        with self._lock:
-            makes = self._made < self.most
-            self._made += makes
-        return self._make() if makes else self._take()
+    def _take_new(self, loan: Loan) -> bool:
+        """Take a slot, rather a new one; False where memory allows no more."""
+        with self._lock():
+            self._let_make(loan)
+        if not loan.makes:
+            self._take(loan)
+            return True
+        self._make(loan)
+        return loan.slot is not None
 
     def _caller(self) -> tuple[int, bool]:
         """The caller's stream, and whether it is recording a CUDA graph."""
@@ -215,88 +269,122 @@ class Slots:
         number = torch.cuda.current_stream(self.device).cuda_stream
         return number, torch.cuda.is_current_stream_capturing()
 
+    def _grant(self, loan: Loan, caller: int, capturing: bool) -> None:
+        """Give a call whose turn it is a slot, or the right to make one; else let it wait."""
+        if self._waiting:
+            self._waiting = [known for known in self._waiting if known() is not None]
+        if not self._waiting or self._waiting[0]() is loan:
+            slot = self._pick(caller, capturing)
+            if slot is not None:
+                self._lend(loan, slot)
+            elif not capturing:
+                self._let_make(loan)
+            elif not self.made:
+                raise EngineError(
+                    "a CUDA graph is being captured, and the model has no slot for it yet: "
+                    "call the model once before, with inputs of the same shapes"
+                )
+        if loan.makes or loan.slot is not None:
+            self._leave(loan)
+        elif loan.turn is None:
+            loan.turn = threading.Lock()
+            loan.turn.acquire()
+            self._waiting.append(weakref.ref(loan))
+
+    def _lend(self, loan: Loan, slot: Slot) -> None:
+        # In this order: the slot is lent once the loan names it.
+        slot.holder = weakref.ref(loan)
+        loan.slot = slot
+
+    def _let_make(self, loan: Loan) -> None:
+        if self._have() < self.most:
+            self._makers = [*filter(_makes, self._makers), weakref.ref(loan)]
+            loan.makes = True
+
     def _pick(self, caller: int, capturing: bool) -> Slot | None:
         """A free slot, rather one whose last work was the same caller's: it waits for nothing else.
 
         None where another one can still be made, or none is free.
         """
-        if not self._free:
-            return None
-        if capturing:
-            return self._free.pop()
-        for slot in reversed(self._free):
-            if slot.caller == caller:
-                self._free.remove(slot)
-                return slot
-        return self._free.popleft() if self._made >= self.most else None
+        same: Slot | None = None
+        oldest: Slot | None = None
+        for slot in self._all:
+            if not slot.is_free:
+                continue
+            if capturing or slot.caller == caller:
+                same = slot if same is None or slot.returned > same.returned else same
+            elif oldest is None or slot.returned < oldest.returned:
+                oldest = slot
+        if same is not None or oldest is None:
+            return same
+        return None if self._have() < self.most else oldest
 
-    def _make(self) -> Slot | None:
-        """A new slot, which was counted before; None where memory allows no more than there are."""
+    def _have(self) -> int:
+        """The slots that there are, and those that are being made."""
+        return self.made + sum(map(_makes, self._makers))
+
+    def _make(self, loan: Loan) -> None:
+        """A new slot for a call that may make one; none where memory allows no more."""
         try:
-            with one_at_a_time:
-                return Slot(self.engines, self.device)
+            with one_at_a_time():
+                slot = Slot(self.engines, self.device)
         except BaseException as error:
-            with self._lock:
-                self._made -= 1
-                limited = self._made > 0 and isinstance(
+            with self._lock():
+                loan.makes = False
+                others = self._have()
+                limited = others > 0 and isinstance(
                     error, (EngineError, torch.cuda.OutOfMemoryError)
                 )
                 if limited:
-                    self.most = self._made
+                    self.most = others
                 self._wake()
             if not limited:
                 raise
             log.warning("there is memory for %d slots only: %s", self.most, error)
-            return None
+            return
+        with self._lock():
+            self._lend(loan, slot)
+            self._all.append(slot)
+            loan.makes = False
 
-    def _wait(self, waiter: _Waiter, deadline: float) -> Slot | None:
-        """The slot that the waiter is given; None where it shall try again."""
-        try:
-            if waiter.ready.wait(max(0.0, deadline - time.monotonic())):
-                return waiter.slot
-        except BaseException:
-            if not self._leave(waiter) and waiter.slot is not None:
-                self._give_back(waiter.slot)
-            raise
-        if not self._leave(waiter):
-            return waiter.slot
-        raise SlotTimeout(
-            f"none of the {self.most} slots became free in {self._timeout:g} s: "
-            f"set more `slots`, a longer `slot_timeout`, or call the model from fewer threads"
-        )
+    def _wait(self, loan: Loan, deadline: float) -> bool:
+        """Wait until a call shall look again; False where its time is over."""
+        left = deadline - time.monotonic()
+        # Whoever was to wake it may have been interrupted: it looks by itself now and then.
+        if left > 0:
+            loan.turn.acquire(timeout=min(left, _LOOK_AGAIN))
+        return left > 0
 
-    def _leave(self, waiter: _Waiter) -> bool:
-        """Stop waiting; False where it was just called."""
-        with self._lock:
-            if waiter.ready.is_set():
-                return False
-            self._waiting.remove(waiter)
-            return True
+    def _end(self, loan: Loan) -> None:
+        """Give back what a call holds; nothing where it holds nothing."""
+        if loan.slot is None and not loan.makes and loan.turn is None:
+            return
+        with self._lock():
+            if loan.slot is not None:
+                loan.slot.returned = next(self._moments)
+                loan.slot = None
+            loan.makes = False
+            self._leave(loan)
 
-    def _give_back(self, slot: Slot) -> None:
-        with self._lock:
-            if slot.reserved:
-                # It stays the graph's for good, and another may take its place.
-                self._reserved.append(slot)
-                self._made -= 1
-                self._wake()
-            elif self._waiting:
-                waiter = self._waiting.popleft()
-                waiter.slot = slot
-                waiter.ready.set()
-            else:
-                self._free.append(slot)
+    def _leave(self, loan: Loan) -> None:
+        """Take a call out of the queue, and let the first in it look for a slot."""
+        if loan.turn is not None:
+            self._waiting = [known for known in self._waiting if known() not in (None, loan)]
+            loan.turn = None
+        self._wake()
 
     def _wake(self) -> None:
-        """Let the first that waits try again."""
-        if self._waiting:
-            self._waiting.popleft().ready.set()
+        for known in self._waiting:
+            first = known()
+            if first is not None:
+                if first.turn is not None and first.turn.locked():
+                    first.turn.release()
+                return
 
 
-class _Waiter:
-    def __init__(self) -> None:
-        self.ready = threading.Event()
-        self.slot: Slot | None = None
+def _makes(known: weakref.ref[Loan]) -> bool:
+    loan = known()
+    return loan is not None and loan.makes
 
 
 def scratch_bytes(engines: Sequence[Engine]) -> int:

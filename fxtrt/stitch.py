@@ -8,9 +8,12 @@ from dataclasses import dataclass
 
 import torch
 from torch.fx import Graph, GraphModule, Node
+from torch.utils import _pytree as pytree
 
 from .graph import attribute, dependencies, sort_topologically
 from .partition import Cluster
+from .passes.size_nodes import size_nodes
+from .size_carriers import missing_sizes
 from .support import is_size
 
 __all__ = ["Cutting", "cut", "stitch"]
@@ -30,6 +33,7 @@ def cut(gm: GraphModule, cluster: Cluster) -> Cutting:
     """Copy a cluster out of `gm`: weights come along, shared; sizes of its own tensors too."""
     members = set(cluster.nodes)
     inputs = _inputs(cluster, members)
+    inputs = (*inputs, *_carried(gm, cluster, inputs))
     read: dict[Node, bool] = {}
     outputs = tuple(node for node in cluster.nodes if _is_read_outside(node, members, read))
     root, graph = torch.nn.Module(), Graph()
@@ -110,6 +114,18 @@ def _inputs(cluster: Cluster, members: set[Node]) -> tuple[Node, ...]:
     for node in cluster.nodes:
         visit(node)
     return tuple(found)
+
+
+def _carried(gm: GraphModule, cluster: Cluster, inputs: Sequence[Node]) -> list[Node]:
+    """The sizes that the cluster's engine needs and cannot compute from `inputs`."""
+    needed = [
+        value
+        for node in cluster.nodes
+        for source in (node, *filter(is_size, node.all_input_nodes))
+        for value in pytree.tree_leaves(source.meta["val"])
+    ]
+    missing = missing_sizes([node.meta["val"] for node in inputs], needed)
+    return [node for node in size_nodes(gm, missing) if node not in inputs]
 
 
 def _sizes_first(node: Node, copies: dict[Node, Node]) -> list[Node]:

@@ -4,9 +4,9 @@ weights of a model that lives."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch.fx import Graph, GraphModule, Node
@@ -18,20 +18,15 @@ from .errors import ArtifactError
 from .graph import attribute
 from .shapes import hint
 from .source import last_frame, module_path
-from .stored_symbols import SymbolReader
-from .stored_values import (
-    ValueReader,
-    ValueWriter,
-    read_target,
-    read_tree,
-    write_target,
-    write_tree,
-)
+from .stored_expressions import Expressions
+from .stored_node import NodeRow, read_node, read_output, write_node
+from .stored_symbols import Environment, SymbolReader
+from .stored_tree import TreeData, read_call_tree, read_tree, write_tree
+from .stored_values import ArgumentReader, MetaReader, ValueWriter
+from .typed_json import parse, typed
 from .weights import named_tensors
 
 __all__ = ["StoredGraph", "restore", "store"]
-
-_OPS = ("placeholder", "get_attr", "call_function", "output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +37,27 @@ class StoredGraph:
     constants: tensors of the graph that are no weights of its module, which `text` numbers.
     """
 
-    text: str
+    text: bytes
     constants: Sequence[torch.Tensor]
+
+
+class _Data(TypedDict):
+    """A graph as JSON has it.
+
+    attributes: where each comes from: a weight by its name, a constant by its number.
+    names:      of the arguments of a call.
+    takes, gives: structures.
+    example:    the leaves of the example call.
+    """
+
+    nodes: list[NodeRow]
+    attributes: dict[str, tuple[str, str | int]]
+    names: list[str]
+    takes: TreeData
+    gives: TreeData
+    example: list[Any]
+    environment: Environment
+    expressions: list[Any]
 
 
 def store(gm: GraphModule, module: torch.nn.Module, call: Call) -> StoredGraph:
@@ -60,7 +74,7 @@ def store(gm: GraphModule, module: torch.nn.Module, call: Call) -> StoredGraph:
     if type(codegen) is not _PyTreeCodeGen or codegen.pytree_info.out_spec is None:
         raise ArtifactError(f"the graph is called through a {type(codegen).__name__}")
     leaves = pytree.tree_leaves((tuple(call.args), dict(call.kwargs)))
-    nodes = [_write_node(node, writer) for node in gm.graph.nodes]
+    nodes = [write_node(node, writer) for node in gm.graph.nodes]
     data = {
         "nodes": nodes,
         "attributes": _write_attributes(gm, module, constants),
@@ -71,23 +85,26 @@ def store(gm: GraphModule, module: torch.nn.Module, call: Call) -> StoredGraph:
         "environment": writer.symbols.environment(),
         "expressions": writer.symbols.table,
     }
-    return StoredGraph(json.dumps(data), constants)
+    return StoredGraph(json.dumps(data).encode(), constants)
 
 
-def restore(stored: StoredGraph, module: torch.nn.Module) -> tuple[GraphModule, Call]:
+def restore(
+    stored: StoredGraph, module: torch.nn.Module, trusted: Collection[str] | None = ()
+) -> tuple[GraphModule, Call]:
     """The graph with the weights of `module`, and an example call whose tensors are on no device.
+
+    All of the data is checked before torch makes source code of the graph.
+
+    Args:
+        trusted: as in `read_target`.
 
     Raises:
         ArtifactError: the data does not fit the module, or is none of `store`.
     """
     try:
-        data = json.loads(stored.text)
-        graph = _read_graph(data)
-        tensors = dict(named_tensors(module))
-        attributes = {
-            target: tensors[name] if kind == "weight" else stored.constants[name]
-            for target, (kind, name) in data["attributes"].items()
-        }
+        data = typed(parse(stored.text, "the graph"), _Data, "the graph")
+        attributes = _read_attributes(data, module, stored.constants)
+        graph = _read_graph(data, attributes, trusted)
         gm = GraphModule(attributes, graph)
         gm.graph.lint()
         args, kwargs = pytree.tree_unflatten(_examples(gm, data), read_tree(data["takes"]))
@@ -97,18 +114,6 @@ def restore(stored: StoredGraph, module: torch.nn.Module) -> tuple[GraphModule, 
         kind = type(error).__name__
         raise ArtifactError(f"the graph cannot be made again ({kind}: {error})") from error
     return gm, Call(args, kwargs)
-
-
-def _write_node(node: Node, writer: ValueWriter) -> list[Any]:
-    try:
-        if node.op not in _OPS:
-            raise ArtifactError(f"it is a {node.op}")
-        target = write_target(node.target) if node.op == "call_function" else str(node.target)
-        value = [writer.value(node.meta["val"])] if "val" in node.meta else []
-        args, kwargs = writer.value(tuple(node.args)), writer.value(dict(node.kwargs))
-    except ArtifactError as error:
-        raise ArtifactError(f"{node.name}: {error}") from error
-    return [node.name, node.op, target, args, kwargs, value, last_frame(node), module_path(node)]
 
 
 def _write_attributes(
@@ -126,8 +131,6 @@ def _write_attributes(
         if (name := places.get(_place(value))) is not None:
             found[target] = "weight", name
         else:
-            if any(not s and n > 1 for n, s in zip(value.shape, value.stride(), strict=True)):
-                raise ArtifactError(f"{node.name}: it is an expanded tensor")
             found[target] = "constant", len(constants)
             constants.append(value.detach())
     return found
@@ -139,44 +142,88 @@ def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
     return storage, tensor.storage_offset(), tensor.dtype, tensor.shape, tensor.stride()
 
 
+def _read_attributes(
+    data: _Data, module: torch.nn.Module, constants: Sequence[torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    weights = dict(named_tensors(module))
+    attributes: dict[str, torch.Tensor] = {}
+    for target, (kind, name) in data["attributes"].items():
+        if kind == "weight" and isinstance(name, str) and name in weights:
+            attributes[target] = weights[name]
+        elif kind == "constant" and isinstance(name, int) and 0 <= name < len(constants):
+            attributes[target] = constants[name]
+        else:
+            raise ArtifactError(f"there is no {kind:.40} {name!r:.80}")
+    return attributes
+
+
 def _write_example(leaf: Any, writer: ValueWriter) -> Any:
     return {"input": None} if isinstance(leaf, torch.Tensor) else writer.value(leaf)
 
 
-def _read_graph(data: Mapping[str, Any]) -> Graph:
+def _read_graph(
+    data: _Data, attributes: dict[str, torch.Tensor], trusted: Collection[str] | None
+) -> Graph:
     graph, nodes = Graph(), dict[str, Node]()
-    symbols = SymbolReader(data["expressions"], data["environment"])
-    reader = ValueReader(symbols, nodes)
-    for name, op, target, args, kwargs, value, frame, path in data["nodes"]:
-        if op not in _OPS:
-            raise ArtifactError(f"{name} is a {op}")
-        called = read_target(target) if op == "call_function" else target
-        node = graph.create_node(op, called, reader.value(args), reader.value(kwargs), name)
-        if node.name != name:
-            raise ArtifactError(f"there is a second {name}, or it is no name")
-        nodes[name] = node
-        if value:
-            node.meta["val"] = reader.value(value[0])
-        if frame:
-            node.meta["stack_trace"] = frame
-        if path:
-            node.meta["nn_module_stack"] = {"": (path, "")}
+    symbols = SymbolReader(Expressions(data["expressions"]), data["environment"])
+    arguments, meta = ArgumentReader(nodes), MetaReader(symbols)
+    takes = read_call_tree(data["takes"], data["names"])
+    gives = read_tree(data["gives"])
+    if not data["nodes"]:
+        raise ArtifactError("the graph has no nodes")
+    *rows, last = data["nodes"]
+    for row in rows:
+        node = read_node(row, graph, arguments, attributes, trusted)
+        nodes[node.name] = node
+        if row.value:
+            node.meta["val"] = meta.value(row.value[0])
+        if node.op == "get_attr":
+            _require_form(node, attributes[row.target])
+        _read_source(node, row)
+    read_output(last, graph, arguments, gives.num_leaves)
+    if len(graph.find_nodes(op="placeholder")) != takes.num_leaves:
+        raise ArtifactError(f"the graph does not take {takes.num_leaves} values")
     symbols.finish()
-    info = _PyTreeInfo(data["names"], read_tree(data["takes"]), read_tree(data["gives"]))
-    graph.set_codegen(_PyTreeCodeGen(info))
+    graph.set_codegen(_PyTreeCodeGen(_PyTreeInfo(data["names"], takes, gives)))
     return graph
 
 
-def _examples(gm: GraphModule, data: Mapping[str, Any]) -> list[Any]:
+def _require_form(node: Node, tensor: torch.Tensor) -> None:
+    """Refuse a fake value of another form than the tensor that it stands for."""
+    fake = node.meta.get("val")
+    if (
+        not isinstance(fake, torch.Tensor)
+        or not all(isinstance(size, int) for size in fake.shape)
+        or (fake.shape, fake.dtype) != (tensor.shape, tensor.dtype)
+    ):
+        raise ArtifactError(f"{node.name} is not of the form of its attribute")
+
+
+def _read_source(node: Node, row: NodeRow) -> None:
+    """Where the node comes from, as `write_node` asks for it."""
+    if row.frame:
+        node.meta["stack_trace"] = row.frame
+    if row.path:
+        node.meta["nn_module_stack"] = {"": (row.path, "")}
+    # torch can be asked to write these between such quotes, into the source that it compiles.
+    is_quoted = '"""' in row.frame + row.path
+    if is_quoted or (last_frame(node), module_path(node)) != (row.frame, row.path):
+        raise ArtifactError(f"{node.name} comes from {row.frame!r:.80} in {row.path!r:.80}")
+
+
+def _examples(gm: GraphModule, data: _Data) -> list[Any]:
     """The leaves of the example call."""
     placeholders = gm.graph.find_nodes(op="placeholder")
-    reader = ValueReader(SymbolReader((), {"symbols": []}), {})
+    reader = ArgumentReader({})
     return [
-        _blank(node.meta["val"]) if leaf == {"input": None} else reader.value(leaf)
+        _blank(node) if leaf == {"input": None} else reader.value(leaf)
         for node, leaf in zip(placeholders, data["example"], strict=True)
     ]
 
 
-def _blank(fake: torch.Tensor) -> torch.Tensor:
+def _blank(node: Node) -> torch.Tensor:
+    fake = node.meta.get("val")
+    if not isinstance(fake, torch.Tensor):
+        raise ArtifactError(f"{node.name} is no tensor, which its example is")
     # Of the example's numbers: to make one of symbols would add relations between them.
     return torch.empty([hint(size) for size in fake.shape], dtype=fake.dtype, device="meta")

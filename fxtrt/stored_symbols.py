@@ -2,50 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TypedDict
 
 import sympy
 import torch
 from sympy.core.relational import Relational
-from sympy.functions.elementary.piecewise import ExprCondPair
-from sympy.logic.boolalg import BooleanFunction
+from sympy.logic.boolalg import BooleanAtom, BooleanFunction
 from torch._guards import ShapeGuard, SLoc
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import RuntimeAssert, ShapeEnv, ValueRangesSLoc
-from torch.utils._sympy import functions
-from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 from torch.utils._traceback import CapturedTraceback
 
 from .errors import ArtifactError
+from .stored_expressions import Expressions, content
 
-__all__ = ["SymbolReader", "SymbolWriter"]
+__all__ = ["Environment", "SymbolReader", "SymbolWriter"]
 
-_CONSTANTS: dict[str, Any] = {
-    "true": sympy.true,
-    "false": sympy.false,
-    "int_oo": int_oo,
-    "-int_oo": -int_oo,
-    "oo": sympy.oo,
-    "-oo": -sympy.oo,
-}
-_SYMPY = (
-    *(sympy.Add, sympy.Mul, sympy.Pow, sympy.Mod, sympy.Max, sympy.Min, sympy.Abs),
-    *(sympy.floor, sympy.ceiling, sympy.sqrt, sympy.Piecewise, ExprCondPair),
-    *(sympy.Eq, sympy.Ne, sympy.Lt, sympy.Le, sympy.Gt, sympy.Ge, sympy.And, sympy.Or, sympy.Not),
-)
-_CLASSES: dict[str, Any] = {
-    f"{cls.__module__}.{cls.__name__}": cls
-    for cls in (*_SYMPY, *vars(functions).values())
-    if inspect.isclass(cls) and issubclass(cls, sympy.Basic)
-}
-"""What an expression may consist of: sympy's arithmetic, and torch's own functions of sizes."""
-_UNEVALUATED = (sympy.Add, sympy.Mul, sympy.Pow, sympy.Function, Relational, BooleanFunction)
-_MIN_MAX = (functions.Max, functions.Min)
 _UNBACKED = re.compile(r"u(\d+)$")
+_FACTS = (Relational, BooleanFunction, BooleanAtom)
 _PLACE = SLoc("fxtrt.load", None)
 """Where restored sizes come from, to torch."""
 _KINDS: dict[type[Any], tuple[str, type[Any]]] = {
@@ -53,6 +30,23 @@ _KINDS: dict[type[Any], tuple[str, type[Any]]] = {
     torch.SymFloat: ("float", float),
     torch.SymBool: ("bool", bool),
 }
+
+
+class _Symbol(TypedDict):
+    """What is known of one symbol; its own row and those of the ends of its range."""
+
+    row: int
+    low: int
+    high: int
+    value: int | None
+
+
+class Environment(TypedDict):
+    """What is known of the symbols: ranges, the example's values, relations between them."""
+
+    symbols: list[_Symbol]
+    guards: list[int]
+    asserts: list[int]
 
 
 class SymbolWriter:
@@ -84,13 +78,16 @@ class SymbolWriter:
         # sympy takes 1 and 1.0, and 1 and true, for equal.
         key = (type(expr), expr)
         if key not in self._rows:
-            content = self._content(expr)
+            if isinstance(expr, sympy.Symbol):
+                self._symbols[expr] = None
+            is_call = not expr.is_Atom
+            row = content(expr, [self.row(arg) for arg in expr.args] if is_call else ())
             self._rows[key] = len(self.table)
-            self.table.append(content)
+            self.table.append(row)
         return self._rows[key]
 
-    def environment(self) -> dict[str, Any]:
-        """What is known of the symbols: ranges, the example's values, relations between them."""
+    def environment(self) -> Environment:
+        """What a reader needs to know besides `table`."""
         environment = self._environment
         if environment is None:
             return {"symbols": [], "guards": [], "asserts": []}
@@ -108,7 +105,7 @@ class SymbolWriter:
     def _is_known(self, expr: Any) -> bool:
         return set(expr.free_symbols) <= set(self._symbols)
 
-    def _symbol(self, symbol: sympy.Symbol, environment: ShapeEnv) -> dict[str, Any]:
+    def _symbol(self, symbol: sympy.Symbol, environment: ShapeEnv) -> _Symbol:
         known = environment.var_to_range[symbol]
         value = environment.backed_var_to_val.get(symbol)
         return {
@@ -118,43 +115,26 @@ class SymbolWriter:
             "value": None if value is None else int(value),
         }
 
-    def _content(self, expr: Any) -> list[Any]:
-        for name, constant in _CONSTANTS.items():
-            if expr is constant:
-                return ["constant", name]
-        if isinstance(expr, sympy.Symbol):
-            self._symbols[expr] = None
-            return ["symbol", expr.name, dict(sorted(expr._assumptions_orig.items()))]
-        if isinstance(expr, sympy.Integer):
-            return ["integer", int(expr)]
-        if isinstance(expr, sympy.Rational):
-            return ["rational", int(expr.p), int(expr.q)]
-        if isinstance(expr, sympy.Float):
-            return ["float", float(expr).hex()]
-        name = f"{type(expr).__module__}.{type(expr).__name__}"
-        if _CLASSES.get(name) is not type(expr):
-            raise ArtifactError(f"a size is computed by {name}, which no artifact can hold")
-        return ["call", name, [self.row(arg) for arg in expr.args]]
-
 
 class SymbolReader:
     """Makes the expressions of a table again, and sizes of them in a ShapeEnv of their own."""
 
-    def __init__(self, table: Iterable[Any], environment: Mapping[str, Any]) -> None:
+    def __init__(self, expressions: Expressions, environment: Environment) -> None:
         """
         Raises:
-            ArtifactError: there is something else in it than expressions.
+            ArtifactError: what is known of a symbol is none of that.
         """
-        self._expressions: list[Any] = []
-        for content in table:
-            self._expressions.append(self._expression(*content))
-        self._known = environment
+        self._expressions, self._known = expressions, environment
         self._sizes: dict[tuple[str, int], Any] = {}
         self._environment = ShapeEnv()
         self.mode = FakeTensorMode(shape_env=self._environment, allow_non_fake_inputs=True)
-        self._use_up_names()
         for symbol in environment["symbols"]:
+            if not isinstance(expressions.at(symbol["row"]), sympy.Symbol):
+                raise ArtifactError(f"the expression {symbol['row']} is no symbol")
             self._add(symbol)
+        if unknown := expressions.symbols - self._environment.var_to_range.keys():
+            raise ArtifactError(f"nothing is known of the symbols {sorted(map(str, unknown))}")
+        self._use_up_names()
 
     def size(self, kind: str, row: int) -> Any:
         """What `SymbolWriter.size` was given, in this environment."""
@@ -163,33 +143,45 @@ class SymbolReader:
         return self._sizes[kind, row]
 
     def _make(self, kind: str, row: int) -> Any:
-        expr, environment = self._expressions[row], self._environment
+        expr, environment = self._expressions.at(row), self._environment
+        kinds = dict(_KINDS.values())
+        if kind not in kinds or isinstance(expr, _FACTS) != (kind == "bool"):
+            raise ArtifactError(f"a size is no {kind:.40}: {expr}")
         if kind == "bool":
             return environment.create_symboolnode(expr)
         make = {"int": environment.create_symintnode, "float": environment.create_symfloatnode}
-        return make[kind](expr, hint=self._hint(expr, dict(_KINDS.values())[kind]))
+        return make[kind](expr, hint=self._hint(expr, kinds[kind]))
 
     def finish(self) -> None:
         """Set what is known of the sizes, in place of what making the values has added."""
         environment = self._environment
         environment.replacements.clear()
         for symbol in self._known["symbols"]:
-            environment.var_to_range[self._expressions[symbol["row"]]] = self._range(symbol)
-        for expr in self._rows("asserts"):
+            environment.var_to_range[self._expressions.at(symbol["row"])] = self._range(symbol)
+        for expr in self._facts(self._known["asserts"]):
             fact = RuntimeAssert(expr, "", CapturedTraceback.extract())  # type: ignore[no-untyped-call]  # torch's
             for variable in sorted(expr.free_symbols, key=str)[:1]:
                 environment.deferred_runtime_asserts.setdefault(variable, []).append(fact)
-        environment.guards[:] = [ShapeGuard(e, _PLACE, False) for e in self._rows("guards")]
+        environment.guards[:] = [
+            ShapeGuard(e, _PLACE, False) for e in self._facts(self._known["guards"])
+        ]
         environment._update_version_counter()
 
-    def _rows(self, name: str) -> Iterator[Any]:
-        return (self._expressions[row] for row in self._known[name])
+    def _facts(self, rows: list[int]) -> Iterator[Any]:
+        for row in rows:
+            expr = self._expressions.at(row)
+            if not isinstance(expr, _FACTS):
+                raise ArtifactError(f"a fact about sizes is none: {expr}")
+            yield expr
 
-    def _range(self, symbol: Mapping[str, Any]) -> ValueRanges[Any]:
-        return ValueRanges(*(self._expressions[symbol[name]] for name in ("low", "high")))
+    def _range(self, symbol: _Symbol) -> ValueRanges[Any]:
+        ends = [self._expressions.at(row) for row in (symbol["low"], symbol["high"])]
+        if any(end.free_symbols for end in ends):
+            raise ArtifactError(f"a symbol has the range {ends}")
+        return ValueRanges(*ends)
 
-    def _add(self, symbol: Mapping[str, Any]) -> None:
-        environment, variable = self._environment, self._expressions[symbol["row"]]
+    def _add(self, symbol: _Symbol) -> None:
+        environment, variable = self._environment, self._expressions.at(symbol["row"])
         environment.var_to_range[variable] = self._range(symbol)
         # Whoever narrows a range writes down where.
         environment.var_to_range_sloc[variable] = ValueRangesSLoc(_PLACE, _PLACE)
@@ -198,7 +190,7 @@ class SymbolReader:
 
     def _use_up_names(self) -> None:
         """Let the symbols that passes make be new ones."""
-        names = [self._expressions[symbol["row"]].name for symbol in self._known["symbols"]]
+        names = [self._expressions.at(symbol["row"]).name for symbol in self._known["symbols"]]
         numbers = [int(found[1]) for name in names if (found := _UNBACKED.match(name))]
         self._environment.unbacked_symint_counter = max(numbers, default=-1) + 1
 
@@ -208,24 +200,3 @@ class SymbolReader:
         if not expr.free_symbols <= values.keys():
             return None
         return kind(expr.xreplace({symbol: values[symbol] for symbol in expr.free_symbols}))
-
-    def _expression(self, kind: str, *content: Any) -> Any:
-        if kind == "constant":
-            return _CONSTANTS[content[0]]
-        if kind == "symbol":
-            name, assumptions = content
-            return sympy.Symbol(name, **assumptions)
-        if kind == "integer":
-            return sympy.Integer(content[0])
-        if kind == "rational":
-            return sympy.Rational(*content)
-        if kind == "float":
-            return sympy.Float(float.fromhex(content[0]))
-        name, rows = content
-        if kind != "call" or name not in _CLASSES:
-            raise ArtifactError(f"an expression is a {kind} of {name}, which is not known")
-        cls, args = _CLASSES[name], [self._expressions[row] for row in rows]
-        # As it was: sympy has simplified it before, which takes most of the time.
-        if issubclass(cls, _UNEVALUATED) or cls in _MIN_MAX:
-            return cls(*args, evaluate=False)
-        return cls(*args)

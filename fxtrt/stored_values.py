@@ -1,107 +1,24 @@
-"""Turns what the nodes of a graph hold (arguments, fake values, structures) into plain data, and
-back."""
+"""Turns what the nodes of a graph hold (arguments, fake values) into plain data, and back."""
 
 from __future__ import annotations
 
-import json
-import math
-import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch._ops import OpOverload, OpOverloadPacket, _OpNamespace
 from torch._subclasses import FakeTensor
 from torch.fx import Node
-from torch.utils import _pytree as pytree
 
 from .errors import ArtifactError
 from .stored_symbols import SymbolReader, SymbolWriter
+from .typed_json import typed
 
-__all__ = ["ValueReader", "ValueWriter", "read_target", "read_tree", "write_target", "write_tree"]
+__all__ = ["ArgumentReader", "MetaReader", "ValueWriter", "read_device", "read_dtype"]
 
 _SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 _OF_TORCH = (torch.dtype, torch.layout, torch.memory_format)
 """Types whose values are attributes of the torch module."""
-_FUNCTIONS: dict[str, Any] = {
-    f"{module.__name__}.{name}": getattr(module, name)
-    for module, names in {
-        operator: "getitem add sub mul truediv floordiv mod pow neg pos abs eq ne lt le gt ge "
-        "and_ or_ xor not_ inv lshift rshift",
-        math: "ceil floor trunc sqrt exp log log2 cos sin tan",
-        torch: "sym_max sym_min sym_int sym_float sym_not sym_ite sym_sum",
-    }.items()
-    for name in names.split()
-    if hasattr(module, name)
-} | {f"builtins.{function.__name__}": function for function in (abs, max, min, pow, round)}
-"""The functions of sizes that a graph may call besides operators."""
-
-
-def write_target(target: Any) -> str:
-    """The name of what a node calls.
-
-    Raises:
-        ArtifactError: it is neither an operator nor a known function of sizes.
-    """
-    if isinstance(target, OpOverload):
-        return str(target)
-    for name, function in _FUNCTIONS.items():
-        if target is function:
-            return name
-    raise ArtifactError(f"it calls {target}, which is no registered operator")
-
-
-def read_target(name: str) -> Any:
-    """What `write_target` named.
-
-    Raises:
-        ArtifactError: there is no such operator in this process.
-    """
-    if name in _FUNCTIONS:
-        return _FUNCTIONS[name]
-    found: Any = torch.ops
-    for kind, part in zip(
-        (_OpNamespace, OpOverloadPacket, OpOverload), name.split("."), strict=True
-    ):
-        found = getattr(found, part, None)
-        if not isinstance(found, kind):
-            raise ArtifactError(
-                f"there is no operator {name} here: import the package that registers it"
-            )
-    return found
-
-
-def write_tree(tree: pytree.TreeSpec) -> Any:
-    """A pytree's structure, as `torch.utils._pytree` writes it.
-
-    Raises:
-        ArtifactError: it has a type without a name for that.
-    """
-    try:
-        _, data = json.loads(pytree.treespec_dumps(tree))
-        read_tree(data)
-    except (NotImplementedError, TypeError, AssertionError) as error:
-        raise ArtifactError(f"its arguments or results cannot be written: {error}") from error
-    return data
-
-
-def read_tree(data: Mapping[str, Any]) -> pytree.TreeSpec:
-    """The structure of `write_tree`. torch's own reader imports modules that the data names.
-
-    Raises:
-        ArtifactError: it has a type that is not registered in this process.
-    """
-    name = data["type"]
-    if name is None:
-        return pytree.tree_structure(0)
-    kind = pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE.get(name)
-    known = pytree.SUPPORTED_SERIALIZED_TYPES.get(kind)  # type: ignore[arg-type]  # None has none
-    if kind is None or known is None or known.from_dumpable_context is not None:
-        raise ArtifactError(f"its arguments or results have the type {name}, which is not known")
-    context = json.loads(data["context"])
-    if any(isinstance(key, dict) for key in context or ()):
-        raise ArtifactError(f"a {name} among its arguments or results has keys of other types")
-    return pytree.TreeSpec(kind, context, [read_tree(child) for child in data["children_spec"]])
+_DEVICES = ("cpu", "cuda", "xpu", "mps", "meta")
 
 
 class ValueWriter:
@@ -149,15 +66,18 @@ class ValueWriter:
         return [str(fake.dtype).removeprefix("torch."), str(fake.device), fake.dim(), sizes]
 
 
-class ValueReader:
-    """Reads what `ValueWriter` wrote."""
+class _Reader:
+    """Reads what `ValueWriter` wrote, apart from what only one kind of reader may meet."""
 
-    def __init__(self, symbols: SymbolReader, nodes: Mapping[str, Node]) -> None:
-        """
-        Args:
-            nodes: by name; those that a value names must be in it by then.
-        """
-        self._symbols, self._nodes = symbols, nodes
+    def __init__(self) -> None:
+        self._kinds: dict[str, Callable[[Any], Any]] = {
+            "torch": _torch,
+            "device": read_device,
+            "complex": _complex,
+            "slice": lambda parts: slice(*self._three(parts)),
+            "tuple": lambda items: tuple(self.value(typed(items, list[Any], "a tuple"))),
+            "dict": self._dict,
+        }
 
     def value(self, data: Any) -> Any:
         """
@@ -167,47 +87,108 @@ class ValueReader:
         if isinstance(data, list):
             return [self.value(item) for item in data]
         if not isinstance(data, dict):
-            return data
+            return typed(data, _PLAIN, "a value")
+        if len(data) != 1:
+            raise ArtifactError(f"a value is of {len(data)} kinds")
         ((kind, content),) = data.items()
-        read = getattr(self, f"_read_{kind}", None)
-        if read is None:
-            raise ArtifactError(f"a value is a {kind!r}, which is not known")
-        return read(content)
+        if kind not in self._kinds:
+            raise ArtifactError(f"a value is a {kind!r:.40}, which is not known here")
+        return self._kinds[kind](content)
 
-    def _read_node(self, name: str) -> Node:
+    def _three(self, parts: Any) -> list[Any]:
+        if len(three := typed(parts, list[Any], "a slice")) != 3:
+            raise ArtifactError(f"a slice has {len(three)} parts")
+        return [self.value(part) for part in three]
+
+    def _dict(self, items: Any) -> dict[str, Any]:
+        known = typed(items, dict[str, Any], "a dict")
+        return {key: self.value(item) for key, item in known.items()}
+
+
+_PLAIN: Any = bool | int | float | str | None
+
+
+class ArgumentReader(_Reader):
+    """Reads the arguments of nodes, which become source code."""
+
+    def __init__(self, nodes: Mapping[str, Node]) -> None:
+        """
+        Args:
+            nodes: by name; those that an argument names must be in it by then.
+        """
+        super().__init__()
+        self._kinds["node"] = self._node
+        self._nodes = nodes
+
+    def _node(self, name: Any) -> Node:
+        if type(name) is not str or name not in self._nodes:
+            raise ArtifactError(f"an argument is {name!r:.40}, which is no node before it")
         return self._nodes[name]
 
-    def _read_symbolic(self, content: list[Any]) -> Any:
-        return self._symbols.size(*content)
 
-    def _read_torch(self, name: str) -> Any:
-        value = getattr(torch, name)
-        if not isinstance(value, _OF_TORCH):
-            raise ArtifactError(f"torch.{name} is no dtype, layout or memory format")
-        return value
+class MetaReader(_Reader):
+    """Reads the fake values of nodes."""
 
-    def _read_device(self, name: str) -> torch.device:
-        return torch.device(name)
+    def __init__(self, symbols: SymbolReader) -> None:
+        super().__init__()
+        self._kinds |= {"symbolic": self._symbolic, "tensor": self._tensor}
+        self._symbols = symbols
 
-    def _read_complex(self, parts: list[float]) -> complex:
-        return complex(*parts)
+    def _symbolic(self, content: Any) -> Any:
+        return self._symbols.size(*typed(content, tuple[str, int], "a size"))
 
-    def _read_slice(self, parts: list[Any]) -> slice:
-        return slice(*map(self.value, parts))
-
-    def _read_tuple(self, items: list[Any]) -> tuple[Any, ...]:
-        return tuple(map(self.value, items))
-
-    def _read_dict(self, items: dict[str, Any]) -> dict[str, Any]:
-        return {key: self.value(item) for key, item in items.items()}
-
-    def _read_tensor(self, content: list[Any]) -> torch.Tensor:
-        dtype, device, rank, numbers = content
-        *numbers, offset = map(self.value, numbers)
-        kind, place = self._read_torch(dtype), torch.device(device)
+    def _tensor(self, content: Any) -> torch.Tensor:
+        dtype, device, rank, data = typed(content, tuple[str, str, int, list[Any]], "a tensor")
+        *numbers, offset = [self.value(size) for size in data] or [None]
+        if rank < 0 or len(numbers) != 2 * rank or not all(map(_is_size, (*numbers, offset))):
+            raise ArtifactError(f"a tensor has the sizes and strides {data!r:.80}")
         sizes, strides = numbers[:rank], numbers[rank:]
         # Made as torch's kernels for "meta" make it: through the mode it takes ten times as long.
-        made = torch.empty_strided(sizes, strides, dtype=kind, device="meta")
-        if type(offset) is not int or offset:
-            made = made.as_strided(sizes, strides, offset)
-        return FakeTensor(self._symbols.mode, made, place)
+        kind, place = read_dtype(dtype), read_device(device)
+        try:
+            made = torch.empty_strided(sizes, strides, dtype=kind, device="meta")
+            if type(offset) is not int or offset:
+                made = made.as_strided(sizes, strides, offset)
+            return FakeTensor(self._symbols.mode, made, place)
+        except RuntimeError as error:
+            raise ArtifactError(f"there is no tensor of the sizes {data!r:.80}") from error
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, torch.SymInt) or (type(value) is int and value >= 0)
+
+
+def read_dtype(name: str) -> torch.dtype:
+    """
+    Raises:
+        ArtifactError: there is none of that name.
+    """
+    value = _torch(name)
+    if not isinstance(value, torch.dtype):
+        raise ArtifactError(f"torch.{name} is no dtype")
+    return value
+
+
+def read_device(name: Any) -> torch.device:
+    """
+    Raises:
+        ArtifactError: it names none, or one of a kind that captured models are not on.
+    """
+    try:
+        device = torch.device(typed(name, str, "a device"))
+    except RuntimeError as error:
+        raise ArtifactError(f"{name!r:.40} is no device") from error
+    if device.type not in _DEVICES:
+        raise ArtifactError(f"a tensor is on {name!r:.40}, where no captured model is")
+    return device
+
+
+def _complex(parts: Any) -> complex:
+    return complex(*typed(parts, tuple[float, float], "a complex"))
+
+
+def _torch(name: Any) -> Any:
+    value = vars(torch).get(typed(name, str, "a value of torch"))
+    if not isinstance(value, _OF_TORCH):
+        raise ArtifactError(f"torch.{name:.40} is no dtype, layout or memory format")
+    return value

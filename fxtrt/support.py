@@ -90,6 +90,9 @@ def _size_limits(
         if not _is_of_sizes(number, node, sizes):
             detail = f"{node.target}: the number {number} is no size of an input tensor"
             return Rejection("check", detail)
+        # What no tensor of the cluster has as a size enters the engine as one.
+        if backend.bounded and (rejection := _unbounded(number)):
+            return rejection
     return None
 
 
@@ -164,14 +167,21 @@ def _tensor_limits(tensor: torch.Tensor, backend: EngineBackend) -> Rejection | 
     for size in tensor.shape:
         if is_static(size) and int(size) == 0:
             return Rejection("shape", f"the tensor {tuple(tensor.shape)} is empty")
-        if backend.bounded and size_range(size)[1] is None:
-            if is_unbacked(size):
-                detail = f"the size {size} depends on data and has no upper bound: slice [:max]"
-                return Rejection("unbounded", detail)
-            return Rejection(
-                "unbounded",
-                f"the size {size} has no upper bound: give one with torch._dynamo.mark_dynamic("
-                f"tensor, dim, min=..., max=...) or torch.export.Dim(..., max=...), or all with "
-                f"the option max_growth",
-            )
+        if backend.bounded and (rejection := _unbounded(size)):
+            return rejection
     return None
+
+
+def _unbounded(size: Size) -> Rejection | None:
+    """Why an engine that plans memory ahead cannot take a tensor of this size, or None."""
+    if size_range(size)[1] is not None:
+        return None
+    if is_unbacked(size):
+        detail = f"the size {size} depends on data and has no upper bound: slice [:max]"
+    else:
+        detail = (
+            f"the size {size} has no upper bound: give one with torch._dynamo.mark_dynamic("
+            f"tensor, dim, min=..., max=...) or torch.export.Dim(..., max=...), or all with "
+            f"the option max_growth"
+        )
+    return Rejection("unbounded", detail)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import operator
-import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +12,12 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-__all__ = ["FrozenGraph", "State", "freeze", "named_tensors", "states"]
+from .forks import ForkLock
+from .weight_states import Snapshot
+
+__all__ = ["FrozenGraph", "freeze", "named_tensors"]
 
 log = logging.getLogger(__name__)
-
-State = tuple[int, int]
-_VERSION: Callable[[torch.Tensor], int] = operator.attrgetter("_version")
 
 
 class FrozenGraph:
@@ -35,16 +33,19 @@ class FrozenGraph:
         gm: GraphModule,
         weights: Mapping[int, torch.Tensor],
         compile_frozen: Callable[[GraphModule], Callable[..., Any]],
+        check_weights: str = "versions",
     ) -> None:
         """Keep all that `compile` needs.
 
         Args:
             weights: input position -> the tensor that is passed there.
             compile_frozen: compiles the graph that is left; its inputs are the other ones.
+            check_weights: as in `Settings`.
         """
         self._gm = gm
         self._compile = compile_frozen
-        self._lock = threading.Lock()
+        self._check = check_weights
+        self._lock = ForkLock()
         count = len(gm.graph.find_nodes(op="placeholder"))
         self._positions = tuple(weights)
         self._rest = tuple(i for i in range(count) if i not in weights)
@@ -65,7 +66,7 @@ class FrozenGraph:
         return frozen.compiled(*(args[i] for i in self._rest))
 
     def _find(self, weights: Sequence[torch.Tensor]) -> _Frozen:
-        with self._lock:
+        with self._lock():
             frozen = self._known.get(tuple(map(id, weights)))
             if frozen is not None and frozen.fits(weights):
                 return frozen
@@ -75,9 +76,10 @@ class FrozenGraph:
 
     def _freeze(self, weights: Sequence[torch.Tensor]) -> _Frozen:
         # The states are read first: a write during the compilation makes its result stale.
-        seen, at = tuple(weakref.ref(t, self._forget) for t in weights), states(weights)
+        seen = tuple(weakref.ref(t, self._forget) for t in weights)
+        snapshot = Snapshot(weights, self._check)
         named = dict(zip(self._positions, weights, strict=True))
-        frozen = _Frozen(seen, at, self._compile(freeze(self._gm, named)))
+        frozen = _Frozen(seen, snapshot, self._compile(freeze(self._gm, named)))
         self._known[tuple(map(id, weights))] = frozen
         return frozen
 
@@ -94,12 +96,12 @@ class _Frozen:
     """A compiled graph, and the weights that are in it, which it does not keep alive."""
 
     seen: tuple[weakref.ref[torch.Tensor], ...]
-    states: list[State]
+    snapshot: Snapshot
     compiled: Callable[..., Any]
 
     def fits(self, weights: Sequence[torch.Tensor]) -> bool:
         same = all(seen() is tensor for seen, tensor in zip(self.seen, weights, strict=True))
-        return same and states(weights) == self.states
+        return same and self.snapshot.holds(weights)
 
     def is_alive(self) -> bool:
         return all(seen() is not None for seen in self.seen)
@@ -120,19 +122,6 @@ def freeze(gm: GraphModule, weights: Mapping[int, torch.Tensor]) -> GraphModule:
         frozen.graph.erase_node(node)
     frozen.recompile()
     return frozen
-
-
-def states(tensors: Sequence[torch.Tensor]) -> list[State]:
-    """What changes when a tensor is written to, or is given other memory (`tensor.data = ...`).
-
-    Writes through `tensor.data`, and to tensors made under `inference_mode`, leave no trace.
-    """
-    # Asked at every call for every weight: `map` is several times as fast as a loop.
-    try:
-        versions = list(map(_VERSION, tensors))
-    except RuntimeError:  # Inference tensors have none.
-        versions = [-1 if t.is_inference() else t._version for t in tensors]
-    return list(zip(map(torch.Tensor.data_ptr, tensors), versions, strict=True))
 
 
 def named_tensors(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:

@@ -2,7 +2,9 @@
 
 `drop_assertions`        first: a check reads values in the middle of the graph, and would keep
                          alive, or keep shared, what the later passes could remove.
+`keep_written_weights`   before all that takes weights for constants.
 `drop_identities`        brings a convolution next to its batch norm, and weights next to their use.
+`masks_as_indices`       before anything is taken apart: it looks for whole calls.
 `fold_constants`         reduces a frozen batch norm to a product and a sum with weights.
 `fold_batch_norm`        needs batch norms whole, and constants as weights.
 `decompose_unconverted`  after the folds, which want operators whole and leave fewer to take apart.
@@ -20,6 +22,8 @@ from .drop_dead_code import drop_dead_code
 from .drop_identities import drop_identities
 from .fold_batch_norm import fold_batch_norm
 from .fold_constants import fold_constants
+from .keep_written_weights import keep_written_weights
+from .masks_as_indices import masks_as_indices
 
 __all__ = [
     "DEFAULT_PASSES",
@@ -29,11 +33,15 @@ __all__ = [
     "drop_identities",
     "fold_batch_norm",
     "fold_constants",
+    "keep_written_weights",
+    "masks_as_indices",
 ]
 
 DEFAULT_PASSES = (
     drop_assertions,
+    keep_written_weights,
     drop_identities,
+    masks_as_indices,
     fold_constants,
     fold_batch_norm,
     decompose_unconverted,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 import types
 from functools import cache
+
+from markdown_files import ROOT
 
 __all__ = ["RENAMED", "provide_new_names"]
 
@@ -21,7 +22,7 @@ RENAMED = {"ComponentPlan": "Recipe", "plan_of": "recipe_of", "planned": "with_e
 @cache
 def provide_new_names() -> None:
     """Let the documents' blocks run on today's modules; does nothing once these have moved."""
-    if importlib.util.find_spec("fxtrt.diagnostics") is not None:
+    if (ROOT / "fxtrt" / "diagnostics").exists():
         return
     package = types.ModuleType("fxtrt.diagnostics")
     package.__path__ = []

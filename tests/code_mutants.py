@@ -89,9 +89,9 @@ def integers_not_promoted(right: Function, ctx: Context, operation: str, a: Any,
     return ctx.cast(ctx.elementwise(operation, *operands), ctx.output.dtype)
 
 
-@instead_of("converters.elementwise._compute_dtype", aten.mul.Tensor, aten.div.Tensor)
-def numbers_outside_of_float16(right: Function, dtype: torch.dtype, *values: Any) -> Any:
-    return dtype
+@instead_of("converters.elementwise._fits", aten.mul.Tensor, aten.div.Tensor)
+def numbers_outside_of_float16(right: Function, value: Any, dtype: torch.dtype) -> bool:
+    return True
 
 
 @instead_of("converters.comparison._promoted", aten.eq.Scalar, aten.gt.Scalar, aten.lt.Scalar)

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +92,54 @@ def test_what_restored_sizes_leave_open_is_narrowed_as_before(tmp_path: Path) ->
     assert fallbacks(loaded) == [{}]
 
 
+class Picked(nn.Module):
+    """Results as torch's operators give them."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = torch.sigmoid(x) * 2 + 1
+        return {"best": y.topk(3), 7: [y.max(dim=1), (y.sort(dim=0),)]}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_results_of_torchs_own_types_come_back(
+    named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not named:  # as before torch registered them with names
+        for kind in torch.return_types.all_return_types:
+            unnamed = replace_name(pytree.SUPPORTED_SERIALIZED_TYPES[kind])
+            monkeypatch.setitem(pytree.SUPPORTED_SERIALIZED_TYPES, kind, unnamed)
+    model, x = Picked().eval(), torch.randn(5, 4)
+    fast = fxtrt.compile(model, (x,), engine="reference", min_cluster_size=1)
+    fxtrt.save(fast, tmp_path / "model.fxtrt")
+    found = fxtrt.load(tmp_path / "model.fxtrt", model)(x)
+    assert_equal(found, model(x))
+    assert type(found["best"]) is torch.return_types.topk
+
+
+def replace_name(known: Any) -> Any:
+    return known._replace(serialized_type_name=pytree.NO_SERIALIZED_TYPE_NAME_FOUND)
+
+
+class Counting(nn.Module):
+    """Writes to a buffer at each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls.add_(1)  # type: ignore[operator]  # a buffer
+        return torch.relu(x) * 2 + 1
+
+
+def test_a_model_that_writes_to_its_buffer_is_saved(tmp_path: Path) -> None:
+    fast = fxtrt.compile(Counting().eval(), (torch.randn(4),), engine="reference")
+    fxtrt.save(fast, tmp_path / "model.fxtrt")
+    found, x = fxtrt.load(tmp_path / "model.fxtrt", Counting().eval()), torch.randn(4)
+    assert torch.equal(found(x), torch.relu(x) * 2 + 1)
+    assert found.get_buffer("calls").tolist() == [1]
+
+
 def fallbacks(model: nn.Module) -> list[dict[str, int]]:
     forwards = [vars(module).get("forward") for module in model.modules()]
     return [one.fallbacks for one in forwards if isinstance(one, GuardedForward)]
@@ -146,7 +195,10 @@ def test_plans_are_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     path, options = tmp_path / "model.fxtrt", {"engine": "tensorrt_rtx", "optimization_level": 0}
     fast = compiled("static", cache_dir=tmp_path / "cache", **options)
     fxtrt.save(fast, path)
-    loaded = fxtrt.load(path, case("static"))
+    with monkeypatch.context() as patch:
+        for name in ("mkdtemp", "mkstemp"):  # there may be nowhere to write to
+            patch.setattr(tempfile, name, None)
+        loaded = fxtrt.load(path, case("static"))
     builds = [row.build for row in fxtrt.report(loaded).clusters]
     assert builds
     assert all(build is not None and build.cached for build in builds)

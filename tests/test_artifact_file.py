@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from artifact_edits import Edited, rewrite
 from artifact_models import CASES, case
 
 import fxtrt
-from fxtrt.artifact_file import ArtifactFile, write_artifact
+from fxtrt.artifact_file import ArtifactFile
 from fxtrt.errors import ArtifactError
 
 
@@ -57,34 +58,24 @@ def test_a_changed_byte_is_refused_wherever_it_is(saved: Path) -> None:
     fxtrt.load(saved, case("dynamic"))
 
 
-def rewrite(path: Path, change: Callable[[Any], None]) -> None:
-    """Make another file of it, whole and with true digests."""
-    with ArtifactFile(path) as file:
-        graph = json.loads(file.read("graphs/0.json"))
-        manifest, constants = file.manifest, file.read("graphs/0.constants")
-    change(graph)
-    contents = {"graphs/0.json": json.dumps(graph).encode(), "graphs/0.constants": constants}
-    write_artifact(path, manifest, contents, {})
-
-
-def call_another(name: str) -> Callable[[Any], None]:
-    def change(graph: Any) -> None:
-        node = next(node for node in graph["nodes"] if node[1] == "call_function")
+def call_another(name: str) -> Callable[[Edited], Any]:
+    def change(edited: Edited) -> None:
+        node = next(node for node in edited.graph["nodes"] if node[1] == "call_function")
         node[2] = name
 
     return change
 
 
-def add_expression(*content: Any) -> Callable[[Any], None]:
-    return lambda graph: graph["expressions"].append(list(content))
+def add_expression(*content: Any) -> Callable[[Edited], Any]:
+    return lambda edited: edited.graph["expressions"].append(list(content))
 
 
-def hold(value: Any) -> Callable[[Any], None]:
-    return lambda graph: graph["nodes"][-1][4].update({"dict": {"x": value}})
+def hold(value: Any) -> Callable[[Edited], Any]:
+    return lambda edited: edited.graph["nodes"][-1][4].update({"dict": {"x": value}})
 
 
-def take(kind: str, context: str) -> Callable[[Any], None]:
-    return lambda graph: graph["takes"].update({"type": kind, "context": context})
+def take(kind: str, context: str) -> Callable[[Edited], Any]:
+    return lambda edited: edited.graph["takes"].update({"type": kind, "context": context})
 
 
 @pytest.mark.parametrize(
@@ -101,18 +92,80 @@ def take(kind: str, context: str) -> Callable[[Any], None]:
         hold({"pickle": "..."}),
         take("collections.defaultdict", '{"default_factory_module": "os"}'),
         take("builtins.dict", '[{"__enum__": true, "fqn": "antigravity:x", "name": "y"}]'),
-        lambda graph: graph["attributes"].update({"first.weight": ["weight", "another"]}),
-        lambda graph: graph["nodes"].pop(0),
-        lambda graph: graph.pop("nodes"),
+        lambda edited: edited.graph["attributes"].update({"first.weight": ["weight", "another"]}),
+        lambda edited: edited.graph["nodes"].pop(0),
+        lambda edited: edited.graph.pop("nodes"),
     ],
 )
-def test_a_file_can_name_nothing_but_a_graph(change: Callable[[Any], None], saved: Path) -> None:
-    rewrite(saved, lambda graph: None)
+def test_a_file_can_name_nothing_but_a_graph(change: Callable[[Edited], Any], saved: Path) -> None:
+    rewrite(saved, lambda edited: None)
     fxtrt.load(saved, case("dynamic"))
     rewrite(saved, change)
     with pytest.raises(ArtifactError):
         fxtrt.load(saved, case("dynamic"))
     assert "antigravity" not in sys.modules
+
+
+def packed(path: Path, **options: Any) -> None:
+    with zipfile.ZipFile(path) as archive:
+        comment = archive.comment
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        archive.comment = comment
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def test_a_member_of_many_gigabytes_has_another_header(saved: Path) -> None:
+    size = saved.stat().st_size
+    with zipfile.ZipFile(saved) as archive:
+        comment = archive.comment
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(saved, "w") as archive:
+        archive.comment = comment
+        for name, data in members.items():
+            with archive.open(name, "w", force_zip64=True) as member:
+                member.write(data)
+    assert saved.stat().st_size == size + 20 * len(members)
+    fxtrt.load(saved, case("dynamic"))
+
+
+def twice(path: Path) -> None:
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("manifest.json", "{}")
+
+
+def one_more(path: Path) -> None:
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("more", b"0" * 1000)
+
+
+def bomb(path: Path) -> None:
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("graphs/0.json2", b"0" * (64 << 20))
+
+
+def gap(path: Path) -> None:
+    path.write_bytes(b"#!/bin/sh\n" + path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: packed(path, compression=zipfile.ZIP_DEFLATED),
+        lambda path: packed(path, compression=zipfile.ZIP_BZIP2),
+        twice,
+        one_more,
+        bomb,
+        gap,
+    ],
+)
+def test_only_members_that_were_saved_are_read(change: Callable[[Path], None], saved: Path) -> None:
+    packed(saved)
+    fxtrt.load(saved, case("dynamic"))
+    change(saved)
+    with pytest.raises(ArtifactError, match=r"damaged|names other members"):
+        fxtrt.load(saved, case("dynamic"))
 
 
 _WRITER = """
@@ -124,7 +177,7 @@ path, letter = Path(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)
 sys.stdin.readline()
 for turn in range(40):
-    write_artifact(path, {"by": letter}, {"data": letter.encode() * (100_000 + turn)}, {})
+    write_artifact(path, {"by": letter}, [("data", letter.encode() * (100_000 + turn))])
     with ArtifactFile(path) as file:
         data, by = file.read("data").decode(), file.manifest["by"]
     assert data == by * len(data), "a mixture of two files"

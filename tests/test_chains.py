@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from chains import Program, programs
 from hypothesis import HealthCheck, given, settings
+from sizes import may_run
 from torch.fx import GraphModule
 
 from fxtrt.backend import lower
@@ -16,7 +15,6 @@ from fxtrt.engines.base import EngineBackend
 from fxtrt.pass_manager import run_passes
 from fxtrt.runtime import EngineModule
 from fxtrt.settings import Settings
-from fxtrt.shapes import expression, is_static
 
 FEW, MANY = 40, 1500
 """Programs per test, without and with --all-samples."""
@@ -37,7 +35,7 @@ def test_equals_eager(
         clusters += len(_engines(compiled))
         _compare(compiled, program)
         other = program.resized(OTHER_SIZES)
-        if dynamic and _may_run(compiled, other):
+        if dynamic and may_run(compiled, other.inputs):
             _compare(compiled, other)
 
     count = MANY if request.config.getoption("--all-samples") else FEW
@@ -72,22 +70,3 @@ def _compare(compiled: GraphModule, program: Program) -> None:
         rtol, atol = (0.0, 0.0) if exact else (1e-4, 1e-5 * max(1.0, largest))
         torch.testing.assert_close(a, e, rtol=rtol, atol=atol, equal_nan=True)
     assert [engine.fallbacks for engine in _engines(compiled) if engine.fallbacks] == []
-
-
-def _may_run(compiled: GraphModule, program: Program) -> bool:
-    """Whether what the trace took for granted of the sizes holds for the program's inputs."""
-    values: dict[Any, int] = {}
-    environment = None
-    placeholders = compiled.graph.find_nodes(op="placeholder")
-    for node, x in zip(placeholders, program.inputs, strict=True):
-        for traced, size in zip(node.meta["val"].shape, x.shape, strict=True):
-            if is_static(traced):
-                if int(traced) != size:
-                    return False
-            else:
-                environment = traced.node.shape_env
-                values[expression(traced)] = size
-    if environment is None:
-        return True
-    known = (guard.expr.xreplace(environment.replacements) for guard in environment.guards)
-    return all(bool(expr.xreplace(values)) for expr in known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from collections.abc import Iterator
@@ -61,7 +62,8 @@ def test_report_writes_its_forms_and_compares_two(
     assert "layer1" in files[1].read_text(encoding="utf-8")
     assert files[2].read_text(encoding="utf-8").startswith("**1 engine: 100.0%")
     coverage = fxtrt.Coverage.from_json(files[0].read_text(encoding="utf-8"))
-    files[3].write_text(replace(coverage, clusters=()).to_json(), encoding="utf-8")
+    without = replace(coverage, clusters=(), pictures=())
+    files[3].write_text(without.to_json(), encoding="utf-8")
     capsys.readouterr()
     assert run(monkeypatch, "report", "--diff", str(files[0]), str(files[3])) == 0
     assert "clusters                  1         0" in capsys.readouterr().out
@@ -167,7 +169,9 @@ def test_run_fails_where_nothing_runs_in_an_engine(
         (["--image", "nowhere.jpg"], "does not exist"),
         (["--size", "800"], "'800' is no height and width, as 800x1333"),
         (["--size", "0x5"], "'0x5' is no height and width, as 800x1333"),
-        (["--weights", __file__], "--weights goes with --detectron2"),
+        (["--input", "1x3"], "--input goes with --model package.module:function"),
+        (["--model", "a:b", "--input", "1x3", "--size", "8x8"], "in place of --image and --size"),
+        (["--model", "a:b", "--input", "1xb"], "'1xb' is no shape, as 1x3x224x224 or 1x16:int64"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -179,6 +183,94 @@ def test_bad_input_is_one_line(
     assert run(monkeypatch, "report", *arguments) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in last
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("report", "--json"),
+        ("report", "--html"),
+        ("report", "--markdown"),
+        ("build", "--save"),
+        ("run", "--draw"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("none/file.png", "there is no folder '{folder}/none'"), (".", "is a directory")],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    command: str,
+    option: str,
+    name: str,
+    message: str,
+) -> None:
+    monkeypatch.setattr("fxtrt.demo.Subject.load", lambda subject: pytest.fail("it began"))
+    assert run(monkeypatch, command, option, str(tmp_path / name)) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.format(folder=tmp_path) in last
+
+
+def test_a_drawing_of_no_kind_of_image_is_refused_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("fxtrt.demo.Subject.load", lambda subject: pytest.fail("it began"))
+    for name in ("drawn", "drawn.txt"):
+        arguments = ("--engine", "reference", "--draw", str(tmp_path / name))
+        assert run(monkeypatch, "run", *arguments) == 2
+        assert f"cannot draw into {tmp_path / name}" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail(coverage: fxtrt.Coverage, path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("fxtrt.demo.report", lambda *args, **options: fxtrt.Coverage())
+    monkeypatch.setattr(fxtrt.Coverage, "to_html", fail)
+    assert run(monkeypatch, "report", "--html", str(tmp_path / "a.html")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"fxtrt: cannot write {tmp_path / 'a.html'}: ")
+    assert "No space left on device" in line
+
+
+def test_an_interrupt_ends_with_its_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*args: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fxtrt.demo.report", interrupt)
+    assert run(monkeypatch, "report") == 130
+    assert capsys.readouterr().err.split() == ["fxtrt:", "interrupted"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x89PNG\r\n\xff\xfe",
+        b"",
+        b"[" * 100_000,
+        b'"version"',
+        b'{"version": 1, "clusters": [{"ops": [1]}]}',
+        b'{"version": 1, "clusters": [[]]}',
+    ],
+)
+def test_a_diff_of_what_is_no_report_names_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    content: bytes,
+) -> None:
+    (good := tmp_path / "good.json").write_text(fxtrt.Coverage().to_json(), encoding="utf-8")
+    (bad := tmp_path / "bad.json").write_bytes(content)
+    assert run(monkeypatch, "report", "--diff", str(good), str(bad)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"fxtrt: {bad}: ")
 
 
 def test_missing_extras_are_named(

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from detectron2_package import require_detectron2
 from test_cli import run
 
@@ -64,13 +65,15 @@ def test_build_fills_the_cache(
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    arguments = ("build", "--model", "squeezenet1_1", "--size", "64x64", "--engine", "tensorrt_rtx")
+    model, weights = load_example("squeezenet1_1", size=(64, 64)).model, tmp_path / "weights.pt"
+    torch.save(model.state_dict(), weights)
+    base = ("build", "--model", "squeezenet1_1", "--size", "64x64", "--engine", "tensorrt_rtx")
+    arguments = (*base, "--weights", str(weights))
     saved = tmp_path / "squeezenet.fxtrt"
     assert run(monkeypatch, *arguments) == 0
     assert "from cache" not in capsys.readouterr().out
     assert run(monkeypatch, *arguments, "--save", str(saved)) == 0
     assert "from cache" in capsys.readouterr().out
-    model = load_example("squeezenet1_1", size=(64, 64)).model
     (row,) = fxtrt.report(fxtrt.load(saved, model)).clusters
     assert row.build is not None
     assert row.build.cached

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import fxtrt
 from fxtrt.registry import registered
 
 if sys.version_info >= (3, 11):
@@ -76,9 +78,42 @@ def _length(function: ast.FunctionDef) -> int:
 
 
 def test_import_is_light() -> None:
-    code = f"import sys, fxtrt; print([m for m in {HEAVY} if m in sys.modules])"
+    code = f"import sys, fxtrt; fxtrt.compile; print([m for m in {HEAVY} if m in sys.modules])"
     loaded = subprocess.check_output([sys.executable, "-c", code], text=True)
     assert loaded.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import fxtrt",
+        "import fxtrt.cli; fxtrt.cli._cli(['--help'], standalone_mode=False)",
+        "import fxtrt.cli; fxtrt.cli._cli(['--version'], standalone_mode=False)",
+        "import fxtrt.cli; fxtrt.cli._cli(['report', '--help'], standalone_mode=False)",
+        "import fxtrt.cli; fxtrt.cli._cli(['cache', 'ls'], standalone_mode=False)",
+    ],
+)
+def test_what_needs_no_torch_does_not_wait_for_it(statement: str, tmp_path: Path) -> None:
+    code = f"import sys; {statement}; print([m for m in ('torch', 'numpy') if m in sys.modules])"
+    environment = {**os.environ, "FXTRT_CACHE_DIR": str(tmp_path)}
+    printed = subprocess.check_output([sys.executable, "-c", code], text=True, env=environment)
+    assert printed.splitlines()[-1] == "[]"
+
+
+def test_every_public_name_is_there_whatever_was_imported_before() -> None:
+    """`fxtrt.report` is a function and a subpackage, and importing the latter sets attributes."""
+    code = (
+        "import fxtrt; assert set(fxtrt.__all__) <= set(dir(fxtrt)); import fxtrt.report.diff, "
+        "fxtrt.backend, types; print({n: isinstance(getattr(fxtrt, n), types.ModuleType) "
+        "for n in fxtrt.__all__}); import importlib; importlib.import_module('fxtrt.report'); "
+        "print(fxtrt.report is fxtrt.ahead_of_time.report)"
+    )
+    first, second = subprocess.check_output([sys.executable, "-c", code], text=True).splitlines()
+    modules = {name for name, is_module in ast.literal_eval(first).items() if is_module}
+    assert modules == {"detection", "errors"}
+    assert second == "True"
+    with pytest.raises(AttributeError, match="no attribute 'repot'"):
+        fxtrt.repot  # type: ignore[attr-defined]  # noqa: B018  # that is the point
 
 
 @pytest.mark.parametrize("name", LINKED)

@@ -39,6 +39,19 @@ HARMLESS: list[tuple[tuple[OpOverload, ...], Mistake, str]] = [
         "the deviation from the mean is squared",
     ),
     (
+        (aten._cdist_forward.default,),
+        ("ELEMENTWISE inputs turned", 0),
+        "the difference is squared, or its absolute value taken",
+    ),
+    *(
+        (
+            (aten.cummax.default, aten.cummin.default),
+            ("SLICE border", number),
+            "the first elements stand for all up to them already: whose place is read is their own",
+        )
+        for number in (2, 4, 6, 8)
+    ),
+    (
         (aten.lerp.Tensor,),
         ("ELEMENTWISE equal for less", 0),
         "from which end it starts is a matter of rounding",

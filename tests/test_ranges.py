@@ -73,6 +73,76 @@ def test_no_range_is_no_range() -> None:
     assert spec.high == (None, 3, 64, 48)
 
 
+class Keywords(nn.Module):
+    def forward(self, x: torch.Tensor, *, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return x.relu() - y.sigmoid() + z.tanh()
+
+
+@pytest.mark.parametrize("hint", [Dim.DYNAMIC, Dim.AUTO])
+@pytest.mark.parametrize("form", ["by position", "by name", "as a list"])
+def test_a_hint_has_its_minimum_of_one(hint: Any, form: str) -> None:
+    """torch itself raises it to 2."""
+    size = hint(min=1, max=4)
+    spec: Any = [size, hint(min=2, max=8)] if form == "as a list" else {0: size}
+    shapes = {"input": spec} if form == "by name" else (spec,)
+    (of_x,) = input_specs(capture_module(model(), (torch.randn(3, 5),), dynamic_shapes=shapes))
+    expected = ((1, 2), (4, 8)) if form == "as a list" else ((1, 5), (4, 5))
+    assert (of_x.low, of_x.high) == expected
+
+
+def test_hints_of_keyword_arguments_in_any_order() -> None:
+    kwargs = {"z": torch.randn(3, 4), "y": torch.randn(3, 4)}
+    shapes = {name: {0: Dim.AUTO(min=1, max=4)} for name in "xyz"}
+    gm = capture_module(Keywords().eval(), (torch.randn(3, 4),), kwargs, shapes)
+    assert [spec.low for spec in input_specs(gm)] == [(1, 4)] * 3
+
+
+def test_a_hint_without_a_minimum_is_from_two_on() -> None:
+    (spec,) = input_specs(exported({0: Dim.AUTO(max=4)}, 3, 5))
+    assert (spec.low, spec.high) == ((2, 5), (4, 5))
+
+
+def test_a_hint_does_not_hold_where_the_model_differs_at_one() -> None:
+    class Squeezes(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.squeeze(0).relu()
+
+    gm = capture_module(
+        Squeezes().eval(), (torch.randn(3, 5),), dynamic_shapes=({0: Dim.AUTO(min=1, max=4)},)
+    )
+    assert [spec.low for spec in input_specs(gm)] == [(2, 5)]
+
+
+@pytest.mark.parametrize("size", [Dim("batch", min=1, max=4), Dim.DYNAMIC(min=1, max=4)])
+def test_a_batch_of_one_runs_in_the_graph(size: Any) -> None:
+    x = torch.randn(3, 5)
+    fast: Any = fxtrt.compile(model(), (x,), dynamic_shapes=({0: size},), engine="reference")
+    with torch.no_grad():
+        for count in (1, 2, 4):
+            y = torch.randn(count, 5)
+            torch.testing.assert_close(fast(y), y.relu().sigmoid().tanh())
+    assert fast.forward.fallbacks == {}
+
+
+def test_a_model_that_writes_a_buffer_keeps_size_one() -> None:
+    class Counts(nn.Module):
+        calls: torch.Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            self.calls.add_(1)
+            return x.relu() + self.calls, self.calls
+
+    counts = Counts().eval()
+    shapes = ({0: Dim("batch", min=1, max=4)},)
+    gm = capture_module(counts, (torch.randn(3, 5),), dynamic_shapes=shapes)
+    assert [spec.low for spec in input_specs(gm)] == [(1, 5)]
+    assert counts.calls == 0
+
+
 def test_ranges_become_the_optimisation_profile(reference: EngineBackend) -> None:
     class Recorder:
         """Stands in for the builder, its profile and the builder's configuration."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -18,8 +19,7 @@ import fxtrt
 from fxtrt.build import BuildInfo
 from fxtrt.capture import trace
 from fxtrt.flops import flops
-from fxtrt.report import ClusterRow, Coverage, GraphBreak, RejectionRow
-from fxtrt.report.advice import advise
+from fxtrt.report import ClusterRow, Coverage, Fallback, GraphBreak, RejectionRow, RuntimeRow
 from fxtrt.report.diff import diff
 from fxtrt.report.picture import Picture, PictureNode
 
@@ -180,38 +180,6 @@ def test_what_stays_float32_is_named(tmp_path: Path) -> None:
     assert "<li>cluster_0: convolution: weight has 70000" in page.read_text(encoding="utf-8")
 
 
-def test_advice_says_what_a_converter_would_join(coverage: Coverage) -> None:
-    (advice,) = advise(coverage)
-    assert advice.joins == (("cluster_0", "cluster_1"),)
-    assert "write a converter for aten.erfinv.default" in str(advice)
-    assert "joins cluster_0 and cluster_1" in coverage.to_markdown()
-
-
-def test_advice_joins_nothing_that_another_node_keeps_apart() -> None:
-    class Fork(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            x = x.relu().sigmoid().relu() * 0.5
-            x = torch.erfinv(x) + torch.special.ndtri(x)
-            return x.relu().sigmoid()
-
-    advice = advise(fxtrt.report(Fork().eval(), (X,), engine="reference"))
-    assert len(advice) == 2
-    assert [item.joins for item in advice] == [(), ()]
-
-
-@pytest.mark.parametrize(
-    ("options", "code", "step"),
-    [
-        ({"min_cluster_size": 9}, "too_small", "lower min_cluster_size"),
-        ({"blacklist": ("aten.relu",)}, "blacklist", "take aten.relu.default off the blacklist"),
-    ],
-)
-def test_advice_knows_the_reason(options: dict[str, Any], code: str, step: str) -> None:
-    report = fxtrt.report(Model().eval(), (X,), engine="reference", **options)
-    assert code in {row.code for row in report.rejections}
-    assert any(step in item.step for item in advise(report))
-
-
 def test_markdown_has_a_row_for_each_cluster_and_reason(coverage: Coverage) -> None:
     text = replace(coverage, graph_breaks=(GraphBreak("a | b", "m.py:1"),)).to_markdown()
     assert "| cluster_1 | rest" in text
@@ -245,6 +213,40 @@ def test_json_fits_its_schema_and_comes_back(coverage: Coverage) -> None:
 def test_other_json_is_refused(text: str, message: str) -> None:
     with pytest.raises(fxtrt.errors.ReportError, match=message):
         Coverage.from_json(text)
+
+
+WRONG: tuple[Any, ...] = (None, "x", 0.5, 77, -5, [], {}, [1])
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every container in parsed JSON with every key of it."""
+    for key in list(value) if isinstance(value, dict) else range(len(value)):
+        yield value, key
+        if isinstance(value[key], (dict, list)):
+            yield from places(value[key])
+
+
+def test_a_damaged_report_is_refused_or_can_be_used(coverage: Coverage, tmp_path: Path) -> None:
+    """Each value in turn becomes one of another type, or an index of what is not there."""
+    small = replace(coverage, clusters=(CLUSTER, CLUSTER), graph_breaks=(BREAK,))
+    small = replace(small, runtime=(RuntimeRow(4, 1, 9, 9, fallbacks=(Fallback("a", "b", 1),)),))
+    value = json.loads(small.to_json())
+    refused = used = 0
+    for container, key in places(value):
+        before = container[key]
+        for wrong in WRONG:
+            container[key] = wrong
+            try:
+                damaged = Coverage.from_json(json.dumps(value))
+            except fxtrt.errors.ReportError:
+                refused += 1
+                continue
+            used += 1
+            assert diff(coverage, damaged)
+            assert str(damaged)
+            damaged.to_html(tmp_path / "damaged.html")
+        container[key] = before
+    assert refused > used > 0
 
 
 def test_a_diff_names_what_changed(coverage: Coverage) -> None:

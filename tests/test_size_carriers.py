@@ -97,3 +97,29 @@ def test_a_size_that_a_carried_one_determines_is_read_off_it() -> None:
     engines = [m for m in compiled.forward.graph.modules() if isinstance(m, EngineModule)]
     assert len(engines) == 1
     assert compiled.forward.fallbacks == engines[0].fallbacks == {}
+
+
+class Fitted(nn.Module):
+    """Sizes that floats make of the height, of which the example's may be 0 or less."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        height = image.shape[2]
+        third = F.interpolate(image * 2, scale_factor=0.3, recompute_scale_factor=True)
+        top = image[:, :, : int(0.3 * height)].relu() + 1
+        bottom = image[:, :, int(-0.3 * height) :] * 3
+        below = F.pad(third + 1, (0, 0, 0, int(0.1 * height)))
+        result: Tensor = below.sum() + top.mean() + bottom.amax((2, 3))
+        return result
+
+
+def test_sizes_rounded_from_floats_take_no_cluster_out() -> None:
+    torch._dynamo.reset()
+    model = Fitted().eval()
+    fast: Any = torch.compile(model, backend="fxtrt", dynamic=True, options={"engine": "reference"})
+    with torch.no_grad():
+        for size in (*SIZES, (4, 20)):
+            image = torch.rand(1, 3, *size)
+            torch.testing.assert_close(fast(image), model(image))
+    report = fxtrt.report(fast)
+    assert report.rejections == ()
+    assert report.converted == report.nodes > 10

@@ -146,6 +146,13 @@ def test_waiting_ends_with_a_clear_error_and_leaves_the_queue() -> None:
     slots.run(lambda slot: None)
 
 
+def test_a_call_may_wait_for_ever() -> None:
+    slots = Slots([FakeEngine(None)], timeout=float("inf"))
+    with ThreadPoolExecutor(4) as pool:
+        waited = list(pool.map(lambda _: slots.run(lambda slot: time.sleep(1e-3)), range(50)))
+    assert len(waited) == 50
+
+
 def test_an_error_returns_the_slot_and_calls_inside_share_it() -> None:
     slots = Slots([FakeEngine(None)], timeout=0.05)
     for _ in range(3):

@@ -32,7 +32,7 @@ def load_config(
             weights, the same each time.
 
     Raises:
-        SettingsError: Detectron2 is not installed, or there is no such config.
+        SettingsError: Detectron2 is not installed, there is no such config, or a file is damaged.
     """
     try:
         from detectron2.checkpoint import DetectionCheckpointer
@@ -53,7 +53,12 @@ def load_config(
     if weights is None:
         calibrate(model, inputs)
     else:
-        DetectionCheckpointer(model).load(str(weights))
+        try:
+            DetectionCheckpointer(model).load(str(weights))
+        except Exception as error:  # A damaged file raises whatever its reader stumbles on.
+            raise SettingsError(
+                f"{weights} is not a checkpoint that Detectron2 can read: {error}"
+            ) from error
     categories = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes", ())
     return Example(model, inputs, photograph, categories)
 
@@ -64,7 +69,10 @@ def _config(config: str) -> Any:
 
     if Path(config).is_file():
         cfg = get_cfg()
-        cfg.merge_from_file(config)
+        try:
+            cfg.merge_from_file(config)
+        except Exception as error:  # Whatever YAML's reader, or a key that no config has, raises.
+            raise SettingsError(f"{config} is not a config of Detectron2: {error}") from error
         return cfg
     try:
         return model_zoo.get_config(config)

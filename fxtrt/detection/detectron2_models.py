@@ -42,7 +42,7 @@ from .lengths import rows
 from .norms import NORMS
 from .plans import ComponentPlan, Equivalents, register
 
-__all__ = ["GENERALIZED_RCNN"]
+__all__ = ["GENERALIZED_RCNN", "STRUCTURES"]
 
 
 _READ = ("image", "height", "width", "proposals")
@@ -93,7 +93,7 @@ def _side(example: int, least: int) -> Any:
 _META_ARCH = "detectron2.modeling.meta_arch"
 _COMBINE = f"{_META_ARCH}.panoptic_fpn.combine_semantic_and_instance_outputs"
 _FROM_TENSORS = "detectron2.structures.ImageList.from_tensors"
-_STRUCTURES: Equivalents = {
+STRUCTURES: Equivalents = {
     "detectron2.layers.Conv2d.forward": conv2d,
     "detectron2.layers.deform_conv.deform_conv": deform_conv,
     "detectron2.layers.deform_conv.modulated_deform_conv": modulated_deform_conv,
@@ -146,7 +146,7 @@ def _plan(
 ) -> ComponentPlan:
     """The plan of a class of `detectron2.modeling.meta_arch`."""
     name = f"{_META_ARCH}.{architecture}"
-    every = {**_STRUCTURES, **equivalents}
+    every = {**STRUCTURES, **equivalents}
     return register(ComponentPlan(name, every, sizes, images_and_sizes, glue))
 
 

@@ -15,6 +15,8 @@ Equivalents = Mapping[str, Callable[..., Any]]
 
 _BUILT_IN = {
     "detectron2.modeling": ".detectron2_models",
+    "detectron2.projects.panoptic_deeplab": ".detectron2_panoptic_deeplab",
+    "panoptic_deeplab": ".detectron2_panoptic_deeplab",
     "torchvision.models.detection": ".torchvision_models",
 }
 """Where the architectures of a package have their plans; imported only when one is asked for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,7 +53,8 @@ def resize(
         sides = image.shape[-2:]
         shortest, longest = torch.sym_min(*sides), torch.sym_max(*sides)
         scale = torch.sym_min(self_min_size / shortest, self_max_size / longest)
-        size = [torch.sym_int(torch.sym_float(side) * scale) for side in sides]
+        # As `interpolate` rounds. torch 2.15 takes bounds of `sym_int` for floats.
+        size = [math.floor(torch.sym_float(side) * scale) for side in sides]
     resized = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
     return resized, target
 

@@ -1,6 +1,6 @@
 """Says what runs where, why, and what it costs: settled plans become one Coverage."""
 
-from .coverage import ClusterRow, Coverage, Fallback, GraphBreak, RejectionRow, RuntimeRow
+from .coverage import ClusterRow, Coverage, Fallback, GraphBreak, GuardRow, RejectionRow, RuntimeRow
 from .rows import cluster_row, graph_coverage, graph_rejection, outside_rows
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "Coverage",
     "Fallback",
     "GraphBreak",
+    "GuardRow",
     "RejectionRow",
     "RuntimeRow",
     "cluster_row",

@@ -1,4 +1,4 @@
-"""Turns a Coverage's rejections into what to whitelist or write next, and what that would bring."""
+"""Turns a Coverage's rejections into the steps that would pay, and what each would bring."""
 
 from __future__ import annotations
 
@@ -13,20 +13,30 @@ from .picture import Picture
 __all__ = ["Advice", "advise"]
 
 _MOST_ADVICE = 5
+_LEAST_FLOPS, _LEAST_TIME = 0.001, 0.01
+"""The shares of the model's FLOPs, and of its measured time, that a step must bring to pay."""
 _STEPS: dict[str, Callable[[RejectionRow], str]] = {
-    "no_converter": lambda row: f"write a converter for {row.target} (@fxtrt.converts)",
+    "no_converter": lambda row: f"{row.target} needs a converter (@fxtrt.converts registers one)",
+    "check": lambda row: f"{row.target} needs a converter that takes this call: {_reason(row)}",
     "opt_in": lambda row: f"whitelist {row.target}",
     "too_small": lambda row: f"whitelist {row.module or row.target}, or lower min_cluster_size",
     "unbounded": lambda row: (
         "set max_growth, or give the dynamic sizes an upper bound (torch._dynamo.mark_dynamic "
         "or torch.export.Dim, with max=...)"
     ),
-    "check": lambda row: f"call {row.target} so that its converter takes it: {row.detail}",
     "blacklist": lambda row: f"take {row.target} off the blacklist",
-    "build_failed": lambda row: f"see why TensorRT does not build this: {row.detail}",
+    "build_failed": lambda row: (
+        f"see why TensorRT does not build this, or set on_build_failure='bisect', which keeps "
+        f"engines for all but the nodes that fail: {row.detail}"
+    ),
     "capture": lambda row: f"let {row.module or row.target} be captured: {row.detail}",
-    "outside": lambda row: f"keep {row.module or row.source or row.target} in a graph",
+    "outside": lambda row: (
+        f"let {row.module or row.source or row.target} be captured: no graph holds it"
+    ),
 }
+_ALONE = ("too_small", "capture", "outside")
+"""What these hold joins no clusters: a small cluster is one of its own because it fits into no
+other, and the picture has no nodes that were not captured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +63,51 @@ class Advice:
 
 
 def advise(coverage: Coverage) -> list[Advice]:
-    """The steps that bring most, at most five: those that join clusters first, then by cost."""
-    grouped: defaultdict[str, list[int]] = defaultdict(list)
+    """The steps that bring most, at most five: those that join clusters first, then by cost.
+
+    What brings neither a share of the FLOPs or of the measured time worth mentioning, nor joins
+    clusters, is no step.
+    """
+    grouped: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for i, row in enumerate(coverage.rejections):
         if row.code in _STEPS and (row.computes or row.flops):
-            grouped[_STEPS[row.code](row)].append(i)
-    found = [_advice(coverage, step, members) for step, members in grouped.items()]
+            grouped[row.code, _STEPS[row.code](row)].append(i)
+    time = _time(coverage)
+    found = [
+        advice
+        for (code, step), members in grouped.items()
+        if _pays(advice := _advice(coverage, code, step, members), coverage.flops, time)
+    ]
     found.sort(key=lambda a: (-len(a.joins), *cost(a.ms, a.flops, a.nodes), a.step))
     return found[:_MOST_ADVICE]
 
 
-def _advice(coverage: Coverage, step: str, members: Sequence[int]) -> Advice:
+def _pays(advice: Advice, flops: int, time: float) -> bool:
+    if advice.joins or (advice.flops and advice.flops >= _LEAST_FLOPS * flops):
+        return True
+    return advice.ms is not None and advice.ms > 0 and advice.ms >= _LEAST_TIME * time
+
+
+def _time(coverage: Coverage) -> float:
+    """The milliseconds of all that was measured."""
+    engines = (row.pytorch_ms or row.engine_ms or 0.0 for row in coverage.clusters)
+    return sum(engines) + (total_ms(coverage.rejections) or 0.0)
+
+
+def _advice(coverage: Coverage, code: str, step: str, members: Sequence[int]) -> Advice:
     rows = [coverage.rejections[i] for i in members]
-    joined = (_joined(picture, set(members)) for picture in coverage.pictures)
+    pictures = () if code in _ALONE else coverage.pictures
+    joined = (_joined(picture, set(members)) for picture in pictures)
     joins = [tuple(coverage.clusters[i].name for i in group) for group in joined if group]
     nodes = sum(row.calls for row in rows if row.computes)
-    return Advice(step, nodes, sum(row.flops for row in rows), total_ms(rows), tuple(joins))
+    # What few nodes take in PyTorch is mostly the cost of calls, which an engine has too.
+    ms = None if code == "too_small" else total_ms(rows)
+    return Advice(step, nodes, sum(row.flops for row in rows), ms, tuple(joins))
+
+
+def _reason(row: RejectionRow) -> str:
+    """The detail without the operator that it begins with."""
+    return row.detail.removeprefix(f"{row.target}: ")
 
 
 def _joined(picture: Picture, rejections: set[int]) -> list[int]:

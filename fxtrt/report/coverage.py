@@ -10,7 +10,15 @@ from ..build import BuildInfo
 from ..source import shared_path
 from .picture import Picture
 
-__all__ = ["ClusterRow", "Coverage", "Fallback", "GraphBreak", "RejectionRow", "RuntimeRow"]
+__all__ = [
+    "ClusterRow",
+    "Coverage",
+    "Fallback",
+    "GraphBreak",
+    "GuardRow",
+    "RejectionRow",
+    "RuntimeRow",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +101,21 @@ class Fallback:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardRow:
+    """The calls of a compiled module so far: as compiled, or in PyTorch as a whole.
+
+    module:   its path in the model, "" for the model itself.
+    compiled: how many of its `calls` ran as compiled.
+    reasons:  why the others did not, and how many, most frequent first.
+    """
+
+    module: str
+    calls: int
+    compiled: int
+    reasons: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RuntimeRow:
     """What the calls of a compiled model hold, and what became of them so far.
 
@@ -124,6 +147,8 @@ class Coverage:
     cuts_before_repair: what they were before the boundaries were repaired.
     pictures:     one for each graph.
     runtime:      of a compiled model, at the time of the report; one row for each set of slots.
+    guards:       of a model that `fxtrt.compile` returned, at the time of the report; one row for
+                  each module that is compiled as a whole.
     capture:      a line each: how the graphs came about, and what would make fewer of them.
     """
 
@@ -135,6 +160,7 @@ class Coverage:
     pictures: tuple[Picture, ...] = ()
     runtime: tuple[RuntimeRow, ...] = ()
     capture: tuple[str, ...] = ()
+    guards: tuple[GuardRow, ...] = ()
 
     @property
     def nodes(self) -> int:
@@ -183,6 +209,7 @@ class Coverage:
             tuple(pictures),
             tuple(row for part in parts for row in part.runtime),
             tuple(dict.fromkeys(line for part in parts for line in part.capture)),
+            tuple(row for part in parts for row in part.guards),
         )
 
     # The forms read these values, so they are imported when asked for.

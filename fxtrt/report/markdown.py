@@ -36,7 +36,7 @@ def markdown(coverage: Coverage) -> str:
     if coverage.graph_breaks:
         rows = [[found.reason, found.source] for found in coverage.graph_breaks]
         parts += ["## Graph breaks", _table(["reason", "at"], rows)]
-    if coverage.runtime:
+    if coverage.runtime or coverage.guards:
         parts += ["## While serving", _list(runtime_lines(coverage))]
     if advice := advise(coverage):
         parts += ["## What to whitelist or write next", _list(advice)]

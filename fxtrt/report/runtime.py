@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import torch
+
+from ..guarded import GuardedForward
 from ..stitched_call import StitchedCall
-from .coverage import Coverage, Fallback, RuntimeRow
+from .coverage import Coverage, Fallback, GuardRow, RuntimeRow
 from .node_times import Lowered
 
-__all__ = ["runtime_rows"]
+__all__ = ["guard_rows", "runtime_rows"]
 
 _MOST_NAMED = 20
+
+
+def guard_rows(model: torch.nn.Module) -> tuple[GuardRow, ...]:
+    """One row for each module of a compiled model that has compiled calls."""
+    forwards = [(path, child.__dict__.get("forward")) for path, child in model.named_modules()]
+    return tuple(_guard(path, f) for path, f in forwards if isinstance(f, GuardedForward))
 
 
 def runtime_rows(parts: Sequence[Lowered]) -> tuple[RuntimeRow, ...]:
@@ -22,6 +31,12 @@ def runtime_rows(parts: Sequence[Lowered]) -> tuple[RuntimeRow, ...]:
             of_slots.setdefault(id(part.call.slots), []).append((part.call, part.coverage, offset))
         offset += len(part.coverage.clusters)
     return tuple(map(_row, of_slots.values()))
+
+
+def _guard(path: str, guard: GuardedForward) -> GuardRow:
+    compiled, reasons = guard.fallbacks.compiled, guard.fallbacks.most_frequent()
+    calls = compiled + sum(count for _, count in reasons)
+    return GuardRow(path, calls, compiled, tuple(reasons))
 
 
 def _row(calls: Sequence[tuple[StitchedCall, Coverage, int]]) -> RuntimeRow:
@@ -43,5 +58,5 @@ def _row(calls: Sequence[tuple[StitchedCall, Coverage, int]]) -> RuntimeRow:
 def _fallbacks(call: StitchedCall, coverage: Coverage, offset: int) -> Iterator[Fallback]:
     numbers = {row.name: offset + index for index, row in enumerate(coverage.clusters)}
     for module in call.modules:
-        for reason, count in list(module.fallbacks.items()):
+        for reason, count in module.fallbacks.most_frequent():
             yield Fallback(f"cluster_{numbers[module.name]}", reason, count)

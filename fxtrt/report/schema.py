@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, fields, is_dataclass
+from functools import cache
+from typing import Any, get_args, get_origin, get_type_hints
 
 from ..build import BuildInfo
 from ..errors import ReportError
-from .coverage import ClusterRow, Coverage, Fallback, GraphBreak, RejectionRow, RuntimeRow
+from .coverage import ClusterRow, Coverage, Fallback, GraphBreak, GuardRow, RejectionRow, RuntimeRow
 from .picture import Picture, PictureNode
 
 __all__ = ["VERSION", "from_json", "to_json"]
@@ -44,14 +45,17 @@ def from_json(text: str) -> Coverage:
     try:
         value = json.loads(text)
         version = value["version"]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ReportError(f"not a report that fxtrt wrote as JSON: {error!r}") from error
     if version != VERSION:
         raise ReportError(f"the report has version {version!r}, this fxtrt reads {VERSION}")
     try:
-        return _coverage(value)
-    except (TypeError, KeyError) as error:
-        raise ReportError(f"the report does not fit its schema: {error!r}") from error
+        coverage = _coverage(value)
+        _require_types(coverage, "the report")
+        _require_indices(coverage)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise ReportError(f"the report does not fit its schema: {error}") from error
+    return coverage
 
 
 def _coverage(value: dict[str, Any]) -> Coverage:
@@ -64,6 +68,7 @@ def _coverage(value: dict[str, Any]) -> Coverage:
         pictures=tuple(_picture(picture) for picture in value["pictures"]),
         runtime=tuple(_runtime(row) for row in value.get("runtime", ())),
         capture=tuple(value.get("capture", ())),
+        guards=tuple(_guard(row) for row in value.get("guards", ())),
     )
 
 
@@ -73,6 +78,11 @@ def _runtime(row: dict[str, Any]) -> RuntimeRow:
         "fallbacks": tuple(Fallback(**fallback) for fallback in row["fallbacks"]),
     }
     return RuntimeRow(**(row | changed))
+
+
+def _guard(row: dict[str, Any]) -> GuardRow:
+    reasons = tuple((reason, calls) for reason, calls in row["reasons"])
+    return GuardRow(**(row | {"reasons": reasons}))
 
 
 def _cluster(row: dict[str, Any]) -> ClusterRow:
@@ -94,3 +104,44 @@ def _picture(value: dict[str, Any]) -> Picture:
     nodes = tuple(PictureNode(**node) for node in value["nodes"])
     edges = tuple((source, user) for source, user in value["edges"])
     return Picture(nodes, edges, value["dropped"])
+
+
+@cache
+def _declared(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _require_types(value: Any, where: str) -> None:
+    """Refuse a value whose fields, or theirs, are of other types than they are declared to be."""
+    declared = _declared(value.__class__)
+    for field in fields(value):
+        found, name = getattr(value, field.name), f"{field.name} of {where}"
+        if not _is_a(found, declared[field.name], name):
+            raise TypeError(f"{name} is {found!r:.60}")
+
+
+def _is_a(value: Any, declared: Any, name: str) -> bool:
+    kinds = get_args(declared)
+    if get_origin(declared) is tuple:
+        if kinds[1:] == (...,):
+            return isinstance(value, tuple) and all(_is_a(v, kinds[0], name) for v in value)
+        pairs = zip(value, kinds, strict=True)
+        return isinstance(value, tuple) and all(_is_a(v, kind, name) for v, kind in pairs)
+    if kinds:
+        return any(_is_a(value, kind, name) for kind in kinds)
+    if is_dataclass(declared) and type(value) is declared:
+        _require_types(value, name)
+        return True
+    return type(value) is declared or (declared is float and type(value) is int)
+
+
+def _require_indices(coverage: Coverage) -> None:
+    """Refuse a picture that shows what is not there."""
+    clusters, rejections = len(coverage.clusters), len(coverage.rejections)
+    for picture in coverage.pictures:
+        count = len(picture.nodes)
+        ends = [(end, count) for edge in picture.edges for end in edge]
+        ends += [(n.cluster, clusters) for n in picture.nodes if n.cluster is not None]
+        ends += [(n.rejection, rejections) for n in picture.nodes if n.rejection is not None]
+        if outside := [index for index, most in ends if not 0 <= index < most]:
+            raise ValueError(f"a picture shows number {outside[0]}, which is not there")

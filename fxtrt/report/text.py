@@ -22,7 +22,7 @@ _MOST_ROWS = 20
 
 def text(coverage: Coverage) -> str:
     """The whole report."""
-    lines = [summary(coverage), *_items(coverage.capture)]
+    lines = [*textwrap.wrap(summary(coverage), 100), *_items(coverage.capture)]
     if coverage.clusters:
         engines = dict.fromkeys(f"{row.engine}: {row.runs_on}" for row in coverage.clusters)
         lines += ["", _clusters(coverage.clusters), "", *engines]
@@ -32,7 +32,7 @@ def text(coverage: Coverage) -> str:
         lines += ["", "In PyTorch:", _rejections(by_reason(coverage.rejections))]
     if coverage.graph_breaks:
         lines += ["", "Graph breaks:", _breaks(coverage)]
-    if coverage.runtime:
+    if coverage.runtime or coverage.guards:
         lines += ["", "While serving:", *_items(runtime_lines(coverage))]
     if advice := advise(coverage):
         lines += ["", "What to whitelist or write next:", *_items(advice)]
@@ -45,7 +45,11 @@ def _items(items: Iterable[object]) -> Iterator[str]:
 
 
 def summary(coverage: Coverage) -> str:
-    """One line: engines, FLOPs, nodes and cuts."""
+    """Engines, FLOPs, nodes and cuts; and how many calls ran as compiled, where not all did."""
+    return "; ".join([_compiled(coverage), *_calls(coverage)])
+
+
+def _compiled(coverage: Coverage) -> str:
     count = len(coverage.clusters)
     line = (
         f"{count} engine{'s' * (count != 1)}: {coverage.flops_share:.1%} of the FLOPs, "
@@ -56,8 +60,25 @@ def summary(coverage: Coverage) -> str:
     return f"{line}, {coverage.cuts} cut{'s' * (coverage.cuts != 1)}"
 
 
+def _calls(coverage: Coverage) -> Iterator[str]:
+    called = [row for row in coverage.guards if row.calls]
+    if any(row.compiled < row.calls for row in called):
+        name = "calls" if len(called) == 1 else "calls of compiled modules"
+        yield _share(sum(r.compiled for r in called), sum(r.calls for r in called), name)
+
+
+def _share(compiled: int, calls: int, name: str) -> str:
+    return f"{compiled} of {calls} {name} ran as compiled ({compiled / calls:.1%})"
+
+
 def runtime_lines(coverage: Coverage) -> Iterator[str]:
-    """A line for each set of slots, its CUDA graphs, and the clusters that fell back."""
+    """A line for each module that was called and for its calls in PyTorch, then for each set of
+    slots, its CUDA graphs, and the clusters that fell back."""
+    for row in coverage.guards:
+        if row.calls:
+            share = _share(row.compiled, row.calls, "calls")
+            yield f"{row.module}: {share}" if row.module else share
+        yield from (f"{calls} in PyTorch: {reason}" for reason, calls in row.reasons)
     for line, count in Counter(_runtime_lines(coverage)).items():
         yield line if count == 1 else f"{line}, {count} times"
 

@@ -144,6 +144,20 @@ def test_one_stage_detectors(kind: str, count: int) -> None:
         assert all(difference.agrees for difference in differences), differences
 
 
+def test_a_picture_twice_in_the_example_is_two_inputs() -> None:
+    model, (picture,) = one_stage("RetinaNet"), images(1)
+    other = picture.flip(1)
+    expected = model([picture, other])
+    assert len(expected[1]["boxes"]) > 5
+    assert not torch.equal(expected[0]["boxes"], expected[1]["boxes"])
+    fast: Any = fxtrt.compile(
+        model, ([picture, picture],), engine="reference", other_sizes="pytorch"
+    )
+    differences = compare(fast([picture, other]), expected)
+    assert all(difference.agrees for difference in differences), differences
+    assert fast.forward.fallbacks == {}
+
+
 @pytest.mark.parametrize("threshold", ["rpn.score_thresh", "roi_heads.score_thresh"])
 def test_pictures_without_anything(threshold: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs = detector(MaskRCNN), images(2)

@@ -11,6 +11,8 @@ X = T((4, 5, 6))
 MASK = T((4, 5), torch.bool)
 ROW = T((1, 4), torch.int64, values=(3, 0, 4, 1))
 FIRST = T((3,), torch.int64, values=(2, -4, 3))
+KNOWN = T((3,), torch.int64, values=(2, -4, 3), weight=True)
+TWICE = T((2,), torch.int64, values=(3, -1), weight=True)
 SECOND = T((3,), torch.int64, values=(0, -1, 2))
 COLUMN = T((2, 1), torch.int64, values=(-1, 0))
 
@@ -48,11 +50,38 @@ ROWS = [
     ),
     OpRow(aten.index_put.default, (X, [COLUMN, FIRST], T((3, 6))), dynamic=True, name="broadcast"),
     OpRow(aten.index_put.default, (X, [None, FIRST], T((3, 1))), dynamic=True, name="after_none"),
+    OpRow(aten.index_put.default, (X, [KNOWN], T((3, 5, 6)), True), name="accumulate"),
+    OpRow(aten.index_put.default, (X, [None, KNOWN], T((3, 6)), True), name="accumulate_second"),
+    OpRow(
+        aten.index_put.default,
+        (T((4, 5), torch.int64), [KNOWN, KNOWN], T((), torch.int64), True),
+        name="accumulate_int64",
+    ),
+    OpRow(aten.index_put.default, (X, [MASK], T(()), True), dynamic=True, name="accumulate_mask"),
     OpRow(
         aten.index_put.default,
         (X, [FIRST], T((5, 6)), True),
-        name="accumulate",
-        rejected="accumulate=True",
+        name="accumulate_input",
+        rejected="where an index comes twice",
+    ),
+    OpRow(
+        aten.index_put.default,
+        (X, [TWICE], T((5, 6)), True),
+        name="accumulate_twice",
+        rejected="and an index comes twice",
+    ),
+    OpRow(
+        aten.index_put.default,
+        (X, [KNOWN], T((3, 5, 6)), True),
+        dynamic=True,
+        name="accumulate_dynamic",
+        rejected="a dynamic size",
+    ),
+    OpRow(
+        aten.index_put.default,
+        (T((4,), torch.bool), [KNOWN], T((3,), torch.bool), True),
+        name="accumulate_bool",
+        rejected="of bools",
     ),
     OpRow(aten.index_put.default, (X, [MASK], T(())), dynamic=True, name="mask"),
     OpRow(

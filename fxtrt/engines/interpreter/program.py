@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,7 +97,6 @@ class Program:
     steps: Sequence[Step]
     weights: Mapping[str, torch.Tensor]
     _placed: dict[torch.device, Mapping[str, torch.Tensor]] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @torch.no_grad()
     def run(
@@ -111,10 +109,12 @@ class Program:
         return tuple(values[name].clone(memory_format=torch.contiguous_format) for name in outputs)
 
     def _weights_on(self, device: torch.device) -> Mapping[str, torch.Tensor]:
-        with self._lock:
-            if device not in self._placed:
-                self._placed[device] = {k: w.to(device) for k, w in self.weights.items()}
-            return self._placed[device]
+        placed = self._placed.get(device)
+        if placed is None:
+            # Two threads may both copy, and one copy stays: a lock could be held while forking.
+            copies = {name: weight.to(device) for name, weight in self.weights.items()}
+            placed = self._placed.setdefault(device, copies)
+        return placed
 
 
 def _as_tuple(results: Any) -> tuple[torch.Tensor, ...]:

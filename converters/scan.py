@@ -1,0 +1,77 @@
+"""Running maxima and minima: as many SELECTs as the length has binary digits."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+
+from ..context import Context
+from ..registry import converts
+from ..shapes import Size, is_static
+from .unary import is_nan
+
+aten = torch.ops.aten
+
+_LATER_WINS = {aten.cummax.default: "GREATER", aten.cummin.default: "LESS"}
+
+
+def _static_length(x: torch.Tensor, dim: int) -> str | None:
+    size: Size = x.shape[dim] if x.dim() else 1
+    return None if is_static(size) else f"the dimension has the dynamic size {size}"
+
+
+@converts(*_LATER_WINS, check=_static_length)
+def running_extremum(ctx: Context, x: Any, dim: int) -> tuple[Any, Any]:
+    """cummax(Tensor self, int dim) -> (Tensor values, Tensor indices); the last of equals counts,
+    and the last NaN.
+
+    After k rounds each element stands for the 2**k up to it. Those before the first are the first:
+    it is among those that count anyway.
+    """
+    dtype, sizes = ctx.output[0].dtype, ctx.output[0].shape
+    values = ctx.cast(x, torch.int32) if dtype == torch.bool else x
+    if not len(sizes):
+        return x, ctx.scalar(0, torch.int64)
+    dim %= len(sizes)
+    places = _places(ctx, dim) if _reads_indices(ctx.node) else None
+    length, step = int(sizes[dim]), 1
+    while step < length:
+        earlier = _shifted(ctx, values, dim, step)
+        keeps = _keeps(ctx, earlier, values)
+        if places is not None:
+            before = _shifted(ctx, places, dim, step)
+            places = ctx.net.add_select(keeps, places, before).get_output(0)
+        values = ctx.net.add_select(keeps, values, earlier).get_output(0)
+        step *= 2
+    return ctx.cast(values, dtype), places
+
+
+def _reads_indices(node: torch.fx.Node) -> bool:
+    return any(u.target is not operator.getitem or u.args[1] == 1 for u in node.users)
+
+
+def _places(ctx: Context, dim: int) -> Any:
+    """For each element its place along `dim`."""
+    sizes = ctx.output[1].shape
+    row = torch.arange(int(sizes[dim])).reshape([-1 if d == dim else 1 for d in range(len(sizes))])
+    stride = [1 if d == dim else 0 for d in range(len(sizes))]
+    return ctx.slice(ctx.tensor(row), [0] * len(sizes), sizes, stride)
+
+
+def _shifted(ctx: Context, x: Any, dim: int, step: int) -> Any:
+    """For each element the one `step` places before it, or the first."""
+    sizes = ctx.output[0].shape
+    start = [-step if d == dim else 0 for d in range(len(sizes))]
+    return ctx.slice(x, start, sizes, mode="CLAMP")
+
+
+def _keeps(ctx: Context, earlier: Any, later: Any) -> Any:
+    """Where the later of two is the running extremum."""
+    comparison = _LATER_WINS[ctx.node.target]  # type: ignore[index]  # its target is one of these
+    wins = ctx.elementwise(comparison, later, earlier)
+    wins = ctx.elementwise("OR", wins, ctx.elementwise("EQUAL", later, earlier))
+    if not ctx.dtype(later).is_floating_point:
+        return wins
+    return ctx.elementwise("OR", wins, is_nan(ctx, later))

@@ -22,10 +22,11 @@ from harness import Timing, graphed, machine, relative_error, save, show, time_c
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 import fxtrt
-from fxtrt.engines.network import TensorSpec, create_network, logger_for
+from fxtrt.diagnostics.example_models import calibrate, load_photograph
+from fxtrt.engines.network import create_network, logger_for
 from fxtrt.engines.select import select
 from fxtrt.engines.tensorrt import TensorRTBackend, TensorRTEngine
-from fxtrt.examples import calibrate, load_photograph
+from fxtrt.graph.specs import TensorSpec
 
 Call = Callable[[], tuple[torch.Tensor, ...]]
 

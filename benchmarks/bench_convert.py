@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.nn import functional
 
-from fxtrt.capture import trace
-from fxtrt.convert import convert
+from fxtrt.capture.export import trace
+from fxtrt.conversion.convert import convert
 from fxtrt.engines.features import Features
 from fxtrt.engines.reference import ReferenceBackend
 

@@ -22,10 +22,10 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupport
 
-from fxtrt.partition import partition
+from fxtrt.partition.extract import cut, stitch
+from fxtrt.partition.partition import partition
 from fxtrt.registry import Rejection
 from fxtrt.settings import Settings
-from fxtrt.stitch import cut, stitch
 
 aten = torch.ops.aten
 T = TypeVar("T")

@@ -39,12 +39,16 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone  # n
 from torchvision.ops import box_iou  # noqa: E402
 
 import fxtrt  # noqa: E402
+from fxtrt.diagnostics.example_models import (  # noqa: E402
+    calibrate,
+    load_example,
+    load_photograph,
+)
 from fxtrt.engines.select import select  # noqa: E402
 from fxtrt.errors import FxtrtError  # noqa: E402
-from fxtrt.examples import calibrate, load_example, load_photograph  # noqa: E402
-from fxtrt.guarded import GuardedForward  # noqa: E402
-from fxtrt.outside import as_graph  # noqa: E402
-from fxtrt.stitched_call import StitchedCall, serve  # noqa: E402
+from fxtrt.graph.provenance import as_graph  # noqa: E402
+from fxtrt.runtime.guarded_forward import GuardedForward  # noqa: E402
+from fxtrt.runtime.stitched_call import StitchedCall, serve  # noqa: E402
 
 _MOST_ERROR, _LEAST_AGREEMENT = 0.05, 0.7
 _GPU = torch.cuda.is_available()

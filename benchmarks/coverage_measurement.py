@@ -16,11 +16,11 @@ from zoo import Example
 from zoo_inputs import Shapes, make
 
 import fxtrt
-from fxtrt.build import build
+from fxtrt.builder.build import build
 from fxtrt.engines.select import select
 from fxtrt.errors import FxtrtError
-from fxtrt.guarded import GuardedForward
-from fxtrt.runtime import EngineModule
+from fxtrt.runtime.engine_module import EngineModule
+from fxtrt.runtime.guarded_forward import GuardedForward
 
 __all__ = ["ARCHITECTURES", "TOLERANCE", "Measurement", "Run", "from_float64", "measure"]
 

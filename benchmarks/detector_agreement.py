@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fxtrt.comparison import largest_gap, pair
+from fxtrt.numerics.compare import largest_gap, pair
 
 __all__ = ["count_segments", "differences"]
 

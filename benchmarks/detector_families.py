@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from fxtrt.examples import calibrate, load_photograph
+from fxtrt.diagnostics.example_models import calibrate, load_photograph
 
 __all__ = ["FAMILIES", "POINT_REND", "ROTATED", "Family"]
 

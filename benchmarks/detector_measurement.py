@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_map_only
 import fxtrt
 from fxtrt.engines.select import select
 from fxtrt.errors import CaptureError, FxtrtError
-from fxtrt.guarded import GuardedForward
-from fxtrt.report import Coverage
+from fxtrt.reporting import Coverage
+from fxtrt.runtime.guarded_forward import GuardedForward
 
 __all__ = ["Measurement", "Setup", "measure"]
 

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.models import detection, get_model
 from zoo_inputs import Inputs, image, image_pair, make, pyramid, regions
 
-from fxtrt.examples import calibrate
+from fxtrt.diagnostics.example_models import calibrate
 
 __all__ = ["EXAMPLES", "Example"]
 

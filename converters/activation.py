@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from ..context import Context
-from ..opmath import in_float32
+from ..conversion.context import Context
+from ..conversion.opmath import in_float32
 from ..registry import converts
 from .normalization import first_output_only
 

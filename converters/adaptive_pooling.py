@@ -7,15 +7,19 @@ from typing import Any
 
 import torch
 
-from ..context import Context
-from ..fake import known_equal
-from ..opmath import wide
+from ..conversion.context import Context
+from ..conversion.opmath import wide
+from ..graph.metadata import known_equal
+from ..graph.sizes import Size, is_static
 from ..registry import converts
-from ..shapes import Size, is_static
 from .convolution import per_dimension
 from .creation import linspace
 from .normalization import first_output_only
-from .pooling import Windows, add_pooling, spatial_sizes
+from .pooling import (
+    Windows,
+    add_pooling,
+    spatial_sizes,
+)
 
 aten = torch.ops.aten
 

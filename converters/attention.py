@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from ..context import Context
-from ..opmath import wide
+from ..conversion.context import Context
+from ..conversion.opmath import wide
+from ..graph.sizes import is_static
 from ..registry import converts
-from ..shapes import is_static
 from .matmul import floats_only, multiply
 from .reduction import reduce
 from .softmax import softmax_layer

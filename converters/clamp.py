@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..context import Context
+from ..conversion.context import Context
 from ..registry import converts
 from .elementwise import arithmetic
 

@@ -9,10 +9,14 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ..context import Context
+from ..conversion.context import Context
 from ..engines.features import Features
+from ..graph.sizes import (
+    Size,
+    is_static,
+    is_unbacked,
+)
 from ..registry import converts
-from ..shapes import Size, is_static, is_unbacked
 from .shape import expand_to
 
 __all__ = ["linspace"]

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from ..context import Context
+from ..conversion.context import Context
 from ..engines.features import Features
+from ..graph.sizes import Size, is_static
 from ..registry import converts
-from ..shapes import Size, is_static
 from .creation import linspace
 
 _DTYPE = torch.float32

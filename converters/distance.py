@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from ..context import Context
+from ..conversion.context import Context
+from ..graph.sizes import Size
 from ..registry import converts
-from ..shapes import Size
 from .reduction import reduce
 from .shape import unsqueeze_at
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from ..context import Context
-from ..opmath import wide
+from ..conversion.context import Context
+from ..conversion.opmath import wide
 from ..registry import converts
 from .matmul import floats_only
 

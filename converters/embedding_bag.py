@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ..context import Context
-from ..graph import attribute
+from ..conversion.context import Context
+from ..graph.sizes import is_static
+from ..graph.weights import attribute
 from ..registry import arguments_of, converts
-from ..shapes import is_static
 from .normalization import first_output_only
 from .reduction import reduce
 from .shape import reshape, unsqueeze_at

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..context import Context
+from ..conversion.context import Context
 from ..engines.features import Features
 from ..registry import converts
 

@@ -10,10 +10,14 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ..context import Context, TensorLike
+from ..conversion.context import Context, TensorLike
+from ..graph.sizes import Size, is_static
 from ..registry import arguments_of, converts
-from ..shapes import Size, is_static
-from .shape import expand_to, same_size, unsqueeze_at
+from .shape import (
+    expand_to,
+    same_size,
+    unsqueeze_at,
+)
 
 __all__ = ["IndexPlan", "plan_index", "positions"]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from ..context import Context
-from ..opmath import in_float32, wide
+from ..conversion.context import Context
+from ..conversion.opmath import in_float32, wide
 from ..registry import converts
 from .elementwise import arithmetic, scaled
 

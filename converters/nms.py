@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from ..context import Context
+from ..conversion.context import Context
+from ..graph.sizes import size_range
 from ..registry import converts
-from ..shapes import size_range
 
 _MOST = 5000
 """Boxes that the layer considers; of more it drops those with the lowest scores."""

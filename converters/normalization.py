@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ..context import Context
-from ..fake import known_equal
+from ..conversion.context import Context
+from ..graph.metadata import known_equal
+from ..graph.sizes import Size, is_static
 from ..registry import arguments_of, converts
-from ..shapes import Size, is_static
 
 aten = torch.ops.aten
 

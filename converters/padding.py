@@ -7,9 +7,13 @@ from typing import Any
 
 import torch
 
-from ..context import Context
+from ..conversion.context import Context
+from ..graph.sizes import (
+    Size,
+    is_static,
+    is_unbacked,
+)
 from ..registry import converts
-from ..shapes import Size, is_static, is_unbacked
 
 aten = torch.ops.aten
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from ..context import Context
-from ..opmath import wide
+from ..conversion.context import Context
+from ..conversion.opmath import wide
+from ..graph.sizes import Size, is_static
 from ..registry import converts
-from ..shapes import Size, is_static
 from .convolution import per_dimension
 from .normalization import first_output_only
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from ..context import Context
-from ..opmath import in_float32
+from ..conversion.context import Context
+from ..conversion.opmath import in_float32
 from ..registry import converts
 from .elementwise import arithmetic
 

@@ -7,10 +7,14 @@ from typing import Any
 
 import torch
 
-from ..context import Context
-from ..opmath import wide
+from ..conversion.context import Context
+from ..conversion.opmath import wide
+from ..graph.sizes import (
+    Size,
+    is_static,
+    is_unbacked,
+)
 from ..registry import converts
-from ..shapes import Size, is_static, is_unbacked
 from .selection import select
 from .shape import reshape
 

@@ -11,9 +11,13 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ..context import Context
+from ..conversion.context import Context
+from ..graph.sizes import (
+    Size,
+    expression,
+    is_static,
+)
 from ..registry import arguments_of, converts
-from ..shapes import Size, expression, is_static
 
 aten = torch.ops.aten
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from ..context import Context
+from ..conversion.context import Context
 from ..engines.features import Features
 from ..engines.plugins import add_roi_align, without_plugin
+from ..graph.sizes import Size
 from ..registry import converts
-from ..shapes import Size
 
 
 def _can(

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from ..context import Context
+from ..conversion.context import Context
+from ..graph.sizes import Size, is_static
 from ..registry import converts
-from ..shapes import Size, is_static
 from .unary import is_nan
 
 aten = torch.ops.aten

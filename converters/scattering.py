@@ -8,12 +8,16 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ..context import Context, TensorLike
-from ..graph import attribute
+from ..conversion.context import Context, TensorLike
+from ..graph.sizes import is_static
+from ..graph.weights import attribute
 from ..registry import arguments_of, converts
-from ..shapes import is_static
 from .elementwise import arithmetic
-from .indexing import IndexPlan, plan_index, positions
+from .indexing import (
+    IndexPlan,
+    plan_index,
+    positions,
+)
 from .selection import select
 from .shape import expand_to, same_size
 

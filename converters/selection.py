@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..context import Context
+from ..conversion.context import Context
 from ..registry import converts
 from .unary import is_infinity, is_nan
 

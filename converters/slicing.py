@@ -9,10 +9,19 @@ from typing import Any
 
 import torch
 
-from ..context import Context
+from ..conversion.context import Context
+from ..graph.sizes import (
+    Size,
+    hint,
+    is_static,
+    is_unbacked,
+)
 from ..registry import converts
-from ..shapes import Size, hint, is_static, is_unbacked
-from .shape import same_size, unsqueeze_at, view_as
+from .shape import (
+    same_size,
+    unsqueeze_at,
+    view_as,
+)
 
 aten = torch.ops.aten
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from ..context import Context
+from ..conversion.context import Context
+from ..graph.sizes import Size, is_static
 from ..registry import converts
-from ..shapes import Size, is_static
 from .reduction import reduce
 
 aten = torch.ops.aten

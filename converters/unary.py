@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from ..context import Context
+from ..conversion.context import Context
+from ..conversion.opmath import in_float32
 from ..engines.features import Features
-from ..opmath import in_float32
 from ..registry import converts
 
 __all__ = ["is_nan", "truncated"]

@@ -10,28 +10,29 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-from .backend import lower, report_graph
-from .cache import PlanCache
-from .calls import Call, watched_run
-from .components import with_planned_components
-from .cuda_graphs import CALLS_TO_RECORD
-from .detection import ComponentPlan, plan_of
+from .cache.plan_store import PlanStores
+from .cache.store import PlanCache
+from .capture.example_run import watched_run
+from .capture.model_parts import Captured, capture_model
+from .capture.twin import require_module
+from .capture.untouched import untouched
+from .detection import Recipe, recipe_of
+from .detection.recipes import with_recipe_components
 from .engines.base import EngineBackend
 from .engines.select import select
 from .errors import FxtrtError
-from .guarded import GuardedForward
-from .parts import Captured, capture_model
-from .plan_store import PlanStores
-from .records import recorded_coverage
-from .report import Coverage, outside_rows
-from .report.node_times import Lowered, measured
-from .report.runtime import guard_rows, runtime_rows
+from .graph.specs import Call
+from .graph.weight_states import Snapshot
+from .lowering.lower import lower, report_graph
+from .reporting import Coverage, missed_rows, outside_rows
+from .reporting.jit_graphs import recorded_coverage
+from .reporting.node_times import Lowered, measured
+from .reporting.serving_rows import guard_rows, runtime_rows
+from .runtime.cuda_graphs import CALLS_TO_RECORD
+from .runtime.guarded_forward import GuardedForward
+from .runtime.slots import Slot
+from .runtime.stitched_call import serve
 from .settings import Settings
-from .slots import Slot
-from .stitched_call import serve
-from .twin import require_module
-from .untouched import untouched
-from .weight_states import Snapshot
 
 __all__ = ["Outcome", "assemble", "compile", "outcome_of", "report", "warm_up", "weights_hold"]
 
@@ -70,7 +71,7 @@ def compile(
         SettingsError, CaptureError, EngineUnavailable: with the way out.
     """
     require_module(model)
-    settings = with_planned_components(Settings.of(settings, overrides), model)
+    settings = with_recipe_components(Settings.of(settings, overrides), model)
     backend = select(settings.engine)
     captured = capture_model(model, inputs, dynamic_shapes, settings, more_inputs)
     return assemble(captured, backend, settings)
@@ -100,7 +101,7 @@ def assemble(
     for part, (graph, coverage), call in zip(parts, built, calls, strict=True):
         lowered.append(Lowered(coverage, graph, call))
         if coverage.clusters:
-            plan = plan_of(part.module)
+            plan = recipe_of(part.module)
             part.module.forward = GuardedForward(
                 part.module,
                 graph,
@@ -177,7 +178,7 @@ def report(
         return replace(total, guards=guards)
     if inputs is None:
         raise FxtrtError("a model that is not compiled needs example inputs: report(model, inputs)")
-    settings = with_planned_components(Settings.of(None, overrides), model)
+    settings = with_recipe_components(Settings.of(None, overrides), model)
     return _report_plain(model, inputs, measure, settings)
 
 
@@ -241,7 +242,7 @@ def _report_jit(
             "nothing is compiled yet: call the model once, then ask for the report. (Of two models "
             "of one class, Dynamo may give the second the graphs of the first, and their report.)"
         )
-    plan = plan_of(model._orig_mod) if recorded.graph_breaks else None
+    plan = recipe_of(model._orig_mod) if recorded.graph_breaks else None
     if plan is not None:
         recorded = replace(recorded, capture=(*recorded.capture, _better_than_jit(plan)))
     if inputs is None:
@@ -251,7 +252,7 @@ def _report_jit(
     return replace(recorded, rejections=(*recorded.rejections, *rows))
 
 
-def _better_than_jit(plan: ComponentPlan) -> str:
+def _better_than_jit(plan: Recipe) -> str:
     """What to do about the graph breaks of a detector."""
     advice = "fxtrt.compile(model, inputs) would make it one graph, which nothing breaks"
     if plan.glue:
@@ -286,7 +287,7 @@ def _total(
     rows = outside_rows(captured.outside, timed=timed)
     return replace(
         total,
-        rejections=(*total.rejections, *captured.missed, *rows),
+        rejections=(*total.rejections, *missed_rows(captured.missed), *rows),
         runtime=runtime_rows(lowered),
         capture=captured.how,
     )

@@ -9,65 +9,31 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-from .cache import PlanCache
-from .capture import capture_dynamo
-from .engines.base import EngineBackend
+from .capture.export import capture_dynamo
 from .engines.select import select
-from .errors import CaptureError, PassError, SettingsError
-from .lists import unmatched
-from .outside import as_graph
+from .errors import (
+    CaptureError,
+    PassError,
+    SettingsError,
+)
+from .graph.patterns import unmatched
+from .graph.provenance import as_graph
+from .lowering.lower import lower
 from .pass_manager import run_passes
-from .passes.bound_selections import bound_selections
-from .plan_store import PlanStores
-from .ranges import bound_ranges
-from .records import record_graph
 from .registry import Rejection
-from .report import Coverage, cluster_row, graph_coverage, graph_rejection
-from .report.node_times import Lowered
+from .reporting import (
+    graph_rejection,
+)
+from .reporting.jit_graphs import record_graph
+from .reporting.node_times import Lowered
+from .runtime.stitched_call import serve
 from .settings import Settings
-from .settle import plan, settle
-from .stitch import cut, stitch
-from .stitched_call import serve
 
-__all__ = ["bound", "compile_graph", "lower", "report_graph"]
+__all__ = [
+    "compile_graph",
+]
 
 log = logging.getLogger(__name__)
-
-
-def lower(
-    gm: GraphModule,
-    backend: EngineBackend,
-    settings: Settings,
-    inputs: Sequence[Any] | None = None,
-    stores: PlanStores = PlanCache.of,
-) -> tuple[GraphModule, Coverage]:
-    """Compile a captured graph that the passes went over, in place.
-
-    A cluster that does not build stays in PyTorch, alone.
-
-    Args:
-        inputs: one value for each placeholder, for `partition="measured"`; None makes values up.
-        stores: where plans and timings are kept.
-
-    Raises:
-        EngineError, ConversionError: with `on_build_failure="raise"` only.
-    """
-    bound(gm, settings)
-    settled = settle(gm, backend, settings, inputs, stores)
-    cuttings = [one.cutting for one in settled.built]
-    rows = [cluster_row(one.cutting, backend, one.info) for one in settled.built]
-    coverage = graph_coverage(gm, settled.plan, cuttings, rows)
-    stitch(gm, cuttings, [one.module for one in settled.built])
-    return gm, coverage
-
-
-def report_graph(gm: GraphModule, backend: EngineBackend, settings: Settings) -> Coverage:
-    """What `lower` would do with `gm`, without building."""
-    bound(gm, settings)
-    settled = plan(gm, backend, settings)
-    cuttings = [cut(gm, cluster) for cluster in settled.clusters]
-    rows = [cluster_row(cutting, backend, None) for cutting in cuttings]
-    return graph_coverage(gm, settled, cuttings, rows)
 
 
 def compile_graph(
@@ -118,13 +84,6 @@ def compile_graph(
             parts = [Lowered(graph_rejection(gm, Rejection("pass", str(error))), None)]
     record_graph(gm, parts)
     return as_graph(compiled)
-
-
-def bound(gm: GraphModule, settings: Settings) -> None:
-    """Give the sizes that have no upper bound one, as far as the settings say which."""
-    if settings.max_growth is not None:
-        bound_ranges(gm, settings.max_growth)
-    bound_selections(gm)
 
 
 def _nothing_to_gain(

@@ -9,8 +9,8 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.utils._sympy.value_ranges import ValueRanges
 
+from ..graph.sizes import is_unbacked, size_range
 from ..registry import arguments_of, registered
-from ..shapes import is_unbacked, size_range
 
 aten = torch.ops.aten
 

@@ -18,11 +18,12 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from ..capture import _composites_whole
-from ..effects import erase_dead, is_pure
-from ..fake import PARTS_OF, PROVENANCE, add_weight, fake_mode_of, same_metadata, weight
+from ..graph.aliases import erase_dead, is_pure
+from ..graph.composites import composites_whole
+from ..graph.metadata import PARTS_OF, PROVENANCE, fake_mode_of, same_metadata
+from ..graph.sizes import is_unbacked
+from ..graph.weights import add_weight, weight
 from ..registry import registered
-from ..shapes import is_unbacked
 from .fold_constants import is_computable
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def decompose_unconverted(gm: GraphModule) -> bool:
     }
     parts: dict[Any, GraphModule | None] = {}
     changed = False
-    with _composites_whole():
+    with composites_whole():
         for node in list(gm.graph.nodes):
             if not _is_candidate(node, table):
                 continue

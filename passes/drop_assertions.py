@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.fx import GraphModule
 
-from ..effects import erase_dead
+from ..graph.aliases import erase_dead
 
 aten = torch.ops.aten
 

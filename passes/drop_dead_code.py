@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch.fx import GraphModule
 
-from ..effects import erase_dead
+from ..graph.aliases import erase_dead
 
 
 def drop_dead_code(gm: GraphModule) -> bool:

@@ -11,8 +11,8 @@ import torch
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
-from ..effects import Aliases, is_pure
-from ..fake import same_metadata
+from ..graph.aliases import Aliases, is_pure
+from ..graph.metadata import same_metadata
 from ..registry import arguments_of
 
 aten = torch.ops.aten

@@ -13,8 +13,9 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ..effects import Aliases, erase_dead
-from ..fake import add_weight, fake_mode_of, same_metadata, weight
+from ..graph.aliases import Aliases, erase_dead
+from ..graph.metadata import fake_mode_of, same_metadata
+from ..graph.weights import add_weight, weight
 from ..registry import arguments_of
 
 aten = torch.ops.aten

@@ -10,8 +10,13 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ..effects import Aliases, erase_dead, is_pure
-from ..fake import add_weight, fake_mode_of, weight
+from ..graph.aliases import (
+    Aliases,
+    erase_dead,
+    is_pure,
+)
+from ..graph.metadata import fake_mode_of
+from ..graph.weights import add_weight, weight
 from ..registry import arguments_of
 
 aten = torch.ops.aten

@@ -9,7 +9,8 @@ import torch
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
-from ..fake import add_weight, infer, weight
+from ..graph.metadata import infer
+from ..graph.weights import add_weight, weight
 
 aten = torch.ops.aten
 

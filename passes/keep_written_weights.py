@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch.fx import GraphModule, Node
 
-from ..effects import Aliases, written_inputs
-from ..fake import infer
+from ..graph.aliases import Aliases, written_inputs
+from ..graph.metadata import infer
 from ..registry import explain
 
 _NAME = "fxtrt::live"

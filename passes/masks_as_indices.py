@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from ..effects import erase_dead
-from ..fake import infer, known_equal
+from ..graph.aliases import erase_dead
+from ..graph.metadata import infer, known_equal
+from ..graph.sizes import is_static
 from ..registry import arguments_of
-from ..shapes import is_static
 
 aten = torch.ops.aten
 

@@ -28,9 +28,9 @@ from torch.utils._sympy.functions import (
     TruncToInt,
 )
 
-from ..relations import linear
-from ..shapes import expression, is_static
-from ..support import is_size
+from ..graph.nodes import is_size
+from ..graph.size_relations import linear
+from ..graph.sizes import expression, is_static
 
 aten = torch.ops.aten
 

@@ -9,7 +9,8 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from ..fake import add_weight, infer, weight
+from ..graph.metadata import infer
+from ..graph.weights import add_weight, weight
 
 aten = torch.ops.aten
 

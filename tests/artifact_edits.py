@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fxtrt.artifact_file import ArtifactFile, write_artifact
+from fxtrt.artifact.archive import ArtifactFile, write_artifact
 
 __all__ = ["Edited", "rewrite", "write"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fxtrt.cli import _cli
+from fxtrt.cli.main import _cli
 
 __all__ = ["DOCUMENT", "in_document", "sections"]
 

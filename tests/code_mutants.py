@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch._ops import OpOverload
 
-from fxtrt.context import Context
+from fxtrt.conversion.context import Context
 from fxtrt.converters.comparison import compare
 from fxtrt.converters.softmax import softmax_layer
 from fxtrt.registry import registered

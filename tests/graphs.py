@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
-from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner, Partition
+from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
+from torch.fx.passes.infra.partitioner import Partition as TorchPartition
 from torch.fx.passes.operator_support import OperatorSupport
 
-from fxtrt.capture import trace
-from fxtrt.partition import PartitionPlan
+from fxtrt.capture.export import trace
+from fxtrt.partition.partition import Partition
 from fxtrt.registry import Rejection, registered
 
 aten = torch.ops.aten
@@ -70,7 +71,7 @@ def replace_converter(
     monkeypatch.setattr("fxtrt.registry._CONVERTERS", {**registered(), target: changed})
 
 
-def quotient(gm: GraphModule, plan: PartitionPlan) -> nx.DiGraph[str]:
+def quotient(gm: GraphModule, plan: Partition) -> nx.DiGraph[str]:
     """The graph with each cluster as one node."""
     home = {node: cluster.name for cluster in plan.clusters for node in cluster.nodes}
     graph: nx.DiGraph[str] = nx.DiGraph()
@@ -85,7 +86,7 @@ def quotient(gm: GraphModule, plan: PartitionPlan) -> nx.DiGraph[str]:
 
 def their_partitions(
     gm: GraphModule, support: Callable[[Node, bool], Rejection | None]
-) -> list[Partition]:
+) -> list[TorchPartition]:
     """What torch's own partitioner makes of `gm`."""
 
     class Support(OperatorSupport):

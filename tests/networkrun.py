@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from fxtrt.engines.base import Engine, EngineBackend
-from fxtrt.engines.network import Network, TensorSpec, create_network
+from fxtrt.engines.network import Network, create_network
+from fxtrt.graph.specs import TensorSpec
 
 Build = Callable[..., Any]
 """Takes the network and an ITensor for each input; gives one ITensor or a tuple of them."""

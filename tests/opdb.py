@@ -15,8 +15,8 @@ from oprow import TracedRow, rejection_of
 from torch._ops import OpOverload
 from torch.fx import GraphModule
 
-from fxtrt.capture import trace
-from fxtrt.convert import convert
+from fxtrt.capture.export import trace
+from fxtrt.conversion.convert import convert
 from fxtrt.engines.base import EngineBackend
 from fxtrt.errors import ConversionError, EngineError
 from fxtrt.registry import registered

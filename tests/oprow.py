@@ -11,11 +11,12 @@ import torch
 from torch._ops import OpOverload
 from torch.fx import GraphModule
 
-from fxtrt.capture import trace
+from fxtrt.capture.export import trace
 from fxtrt.engines.base import EngineBackend
 from fxtrt.engines.network import Network
+from fxtrt.graph.nodes import is_size
+from fxtrt.partition.support import support
 from fxtrt.registry import Rejection
-from fxtrt.support import is_size, support
 
 
 @dataclass(frozen=True)

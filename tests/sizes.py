@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-from fxtrt.shapes import expression, is_static
+from fxtrt.graph.sizes import expression, is_static
 
 __all__ = ["may_run"]
 

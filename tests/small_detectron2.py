@@ -65,7 +65,7 @@ def _register_backbone() -> None:
 def small_detector(architecture: str) -> nn.Module:
     """A calibrated model: it finds something in `picture`."""
     require_detectron2()
-    from fxtrt.examples import calibrate
+    from fxtrt.diagnostics.example_models import calibrate
 
     _register_backbone()
     torch.manual_seed(0)
@@ -113,7 +113,7 @@ def _fcos() -> Any:
 
 def picture(height: int, width: int) -> torch.Tensor:
     """A photograph: (3, height, width), 0 to 255."""
-    from fxtrt.examples import load_photograph
+    from fxtrt.diagnostics.example_models import load_photograph
 
     resized = nn.functional.interpolate(load_photograph()[None] * 255, (height, width))
     return resized[0]

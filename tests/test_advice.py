@@ -11,9 +11,9 @@ from test_report import CLUSTER, REJECTED, Model, X
 from torch import nn
 
 import fxtrt
-from fxtrt.report import Coverage, RejectionRow
-from fxtrt.report.advice import _STEPS, advise
-from fxtrt.report.picture import Picture, PictureNode
+from fxtrt.reporting import Coverage, RejectionRow
+from fxtrt.reporting.advice import _STEPS, advise
+from fxtrt.reporting.picture import Picture, PictureNode
 
 
 def test_advice_says_what_a_converter_would_join() -> None:

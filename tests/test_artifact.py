@@ -23,9 +23,13 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import fxtrt
-from fxtrt.cache import entries
-from fxtrt.errors import ArtifactError, CaptureError, SettingsError
-from fxtrt.guarded import GuardedForward
+from fxtrt.cache.store import entries
+from fxtrt.errors import (
+    ArtifactError,
+    CaptureError,
+    SettingsError,
+)
+from fxtrt.runtime.guarded_forward import GuardedForward
 
 HERE = Path(__file__).parent
 
@@ -330,15 +334,19 @@ def test_a_changed_source_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_another_version_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fxtrt.model_identity.code_digest", lambda: "another")
+    monkeypatch.setattr("fxtrt.serialization.model_identity.code_digest", lambda: "another")
     with pytest.raises(ArtifactError, match='the version of "fxtrt\'s code" was'):
         fxtrt.load(saved, case("dynamic"))
 
 
 def test_what_cannot_be_compared_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "fxtrt.artifact"):
+    with caplog.at_level(logging.INFO, "fxtrt.artifact.save_load"):
         fxtrt.save(compiled("static"), tmp_path / "model.fxtrt")
-    told = [record.getMessage() for record in caplog.records if record.name == "fxtrt.artifact"]
+    told = [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "fxtrt.artifact.save_load"
+    ]
     assert told == ["fxtrt.load will not see whether the content of log is the same"]
 
 

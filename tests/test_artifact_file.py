@@ -16,7 +16,7 @@ from artifact_edits import Edited, rewrite
 from artifact_models import CASES, case
 
 import fxtrt
-from fxtrt.artifact_file import ArtifactFile
+from fxtrt.artifact.archive import ArtifactFile
 from fxtrt.errors import ArtifactError
 
 
@@ -171,7 +171,7 @@ def test_only_members_that_were_saved_are_read(change: Callable[[Path], None], s
 _WRITER = """
 import sys
 from pathlib import Path
-from fxtrt.artifact_file import ArtifactFile, write_artifact
+from fxtrt.artifact.archive import ArtifactFile, write_artifact
 
 path, letter = Path(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fxtrt.atomic_file import written_at_once
+from fxtrt.files.atomic_file import written_at_once
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from graphs import replace_converter
 from torch import nn
 
 import fxtrt
-from fxtrt.bisect import bisect, first_difference
-from fxtrt.capture import trace
+from fxtrt.capture.export import trace
+from fxtrt.diagnostics.bisect import bisect, first_difference
 from fxtrt.engines.base import EngineBackend
 from fxtrt.settings import Settings
 

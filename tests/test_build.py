@@ -15,12 +15,16 @@ import pytest
 import torch
 from torch.fx import GraphModule
 
-from fxtrt import build_pool
-from fxtrt.build import BuildInfo, BuildResult, build
-from fxtrt.build_pool import BuildPool
-from fxtrt.build_progress import BuildProgress
-from fxtrt.cache import entries
-from fxtrt.capture import trace
+from fxtrt.builder import pool as build_pool
+from fxtrt.builder.build import (
+    BuildInfo,
+    BuildResult,
+    build,
+)
+from fxtrt.builder.pool import BuildPool
+from fxtrt.builder.progress import BuildProgress
+from fxtrt.cache.store import entries
+from fxtrt.capture.export import trace
 from fxtrt.engines.base import EngineBackend, Progress
 from fxtrt.engines.network import Network
 from fxtrt.engines.reference import ReferenceBackend

@@ -14,11 +14,23 @@ from typing import Any
 
 import pytest
 
-from fxtrt.cache import PlanCache, entries, evict
-from fxtrt.engine_key import EngineKey
-from fxtrt.plan_file import PlanHeader, read_header, read_plan
+from fxtrt.cache.engine_key import EngineKey
+from fxtrt.cache.plan_file import (
+    PlanHeader,
+    read_header,
+    read_plan,
+)
+from fxtrt.cache.store import (
+    PlanCache,
+    entries,
+    evict,
+)
+from fxtrt.files.temporary_file import (
+    _began,
+    _machine,
+    temporary_name,
+)
 from fxtrt.settings import Settings
-from fxtrt.temporary_file import _began, _machine, temporary_name
 
 KEY = EngineKey("0" * 64)
 HEADER = PlanHeader(
@@ -196,7 +208,7 @@ def test_room_is_made_before_a_plan_is_written(
     def note(path: Path, header: PlanHeader, plan: bytes) -> None:
         seen.append([entry.digest for entry in entries(tmp_path)])
 
-    monkeypatch.setattr("fxtrt.cache.write_plan", note)
+    monkeypatch.setattr("fxtrt.cache.store.write_plan", note)
     cache.put(second, bytes(10_000), HEADER)
     assert seen == [[]]
 
@@ -213,7 +225,7 @@ _WRITER = """
 import sys
 from pathlib import Path
 from test_cache import HEADER, keys
-from fxtrt.cache import PlanCache
+from fxtrt.cache.store import PlanCache
 
 cache, letter = PlanCache(Path(sys.argv[1]), limit_bytes=1 << 20), sys.argv[2].encode()
 print("ready", flush=True)

@@ -15,14 +15,18 @@ from click.testing import CliRunner
 from fuzzing import fuzz
 from hypothesis import strategies as st
 
-from fxtrt.cache import PlanCache, entries, evict
-from fxtrt.cache_folder import cache_folder
-from fxtrt.cli_cache import cache as command
-from fxtrt.engine_key import EngineKey
+from fxtrt.cache.engine_key import EngineKey
+from fxtrt.cache.folder import cache_folder
+from fxtrt.cache.plan_file import PlanHeader, write_plan
+from fxtrt.cache.store import (
+    PlanCache,
+    entries,
+    evict,
+)
+from fxtrt.cli.cache import cache as command
 from fxtrt.errors import CacheError
-from fxtrt.plan_file import PlanHeader, write_plan
+from fxtrt.files.temporary_file import temporary_name
 from fxtrt.settings import Settings
-from fxtrt.temporary_file import temporary_name
 
 KEY = EngineKey("0" * 64)
 HEADER = PlanHeader("reference", "no GPU", "backbone", 12, "2.15.0", 1.5)

@@ -9,10 +9,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from fxtrt.cache import PlanCache, entries, evict
-from fxtrt.cli_cache import cache as command
-from fxtrt.engine_key import EngineKey
-from fxtrt.plan_file import PlanHeader
+from fxtrt.cache.engine_key import EngineKey
+from fxtrt.cache.plan_file import PlanHeader
+from fxtrt.cache.store import (
+    PlanCache,
+    entries,
+    evict,
+)
+from fxtrt.cli.cache import cache as command
 from fxtrt.settings import Settings
 
 KEY = EngineKey("0" * 64)

@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from sizes import may_run
 from torch.fx import GraphModule
 
-from fxtrt.backend import lower
-from fxtrt.capture import trace
+from fxtrt.capture.export import trace
 from fxtrt.engines.base import EngineBackend
+from fxtrt.lowering.lower import lower
 from fxtrt.pass_manager import run_passes
-from fxtrt.runtime import EngineModule
+from fxtrt.runtime.engine_module import EngineModule
 from fxtrt.settings import Settings
 
 FEW, MANY = 40, 1500

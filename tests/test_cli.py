@@ -17,7 +17,7 @@ from PIL import Image
 from test_report import CLUSTER, REJECTED
 
 import fxtrt
-from fxtrt.cli import main
+from fxtrt.cli.main import main
 
 pytest.importorskip("torchvision")
 pytest.importorskip("matplotlib")
@@ -94,7 +94,7 @@ def test_report_fails_below_the_bar(
     inside = fxtrt.Coverage((CLUSTER,))
     outside = replace(inside, rejections=(REJECTED,))
     found = outside if len(messages) == 2 else inside
-    monkeypatch.setattr("fxtrt.demo.report", lambda *args, **options: found)
+    monkeypatch.setattr("fxtrt.cli.run.report", lambda *args, **options: found)
     assert run(monkeypatch, "report", *bars) == bool(messages)
     assert capsys.readouterr().err.splitlines() == messages
 
@@ -208,7 +208,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(
     name: str,
     message: str,
 ) -> None:
-    monkeypatch.setattr("fxtrt.demo.Subject.load", lambda subject: pytest.fail("it began"))
+    monkeypatch.setattr("fxtrt.cli.run.Subject.load", lambda subject: pytest.fail("it began"))
     assert run(monkeypatch, command, option, str(tmp_path / name)) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.format(folder=tmp_path) in last
@@ -217,7 +217,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(
 def test_a_drawing_of_no_kind_of_image_is_refused_before_the_work(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("fxtrt.demo.Subject.load", lambda subject: pytest.fail("it began"))
+    monkeypatch.setattr("fxtrt.cli.run.Subject.load", lambda subject: pytest.fail("it began"))
     for name in ("drawn", "drawn.txt"):
         arguments = ("--engine", "reference", "--draw", str(tmp_path / name))
         assert run(monkeypatch, "run", *arguments) == 2
@@ -230,7 +230,7 @@ def test_a_full_disk_is_one_line(
     def fail(coverage: fxtrt.Coverage, path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr("fxtrt.demo.report", lambda *args, **options: fxtrt.Coverage())
+    monkeypatch.setattr("fxtrt.cli.run.report", lambda *args, **options: fxtrt.Coverage())
     monkeypatch.setattr(fxtrt.Coverage, "to_html", fail)
     assert run(monkeypatch, "report", "--html", str(tmp_path / "a.html")) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -244,7 +244,7 @@ def test_an_interrupt_ends_with_its_status(
     def interrupt(*args: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fxtrt.demo.report", interrupt)
+    monkeypatch.setattr("fxtrt.cli.run.report", interrupt)
     assert run(monkeypatch, "report") == 130
     assert capsys.readouterr().err.split() == ["fxtrt:", "interrupted"]
 
@@ -276,7 +276,7 @@ def test_a_diff_of_what_is_no_report_names_the_file(
 def test_missing_extras_are_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("fxtrt.demo", "fxtrt.examples"):
+    for name in ("fxtrt.cli.run", "fxtrt.diagnostics.example_models"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.delattr(fxtrt, "demo", raising=False)
     monkeypatch.setitem(sys.modules, "torchvision", None)

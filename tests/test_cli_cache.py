@@ -12,11 +12,11 @@ from typing import Any, NoReturn
 import pytest
 from click.testing import CliRunner, Result
 
-from fxtrt.cache import PlanCache, entries
-from fxtrt.cli_cache import cache
-from fxtrt.engine_key import EngineKey
+from fxtrt.cache.engine_key import EngineKey
+from fxtrt.cache.plan_file import PlanHeader
+from fxtrt.cache.store import PlanCache, entries
+from fxtrt.cli.cache import cache
 from fxtrt.errors import CacheError, SettingsError
-from fxtrt.plan_file import PlanHeader
 
 HEADER = PlanHeader("tensorrt", "TensorRT 10 for H200 (sm90)", "backbone", 12, "2.14.0", 0.0)
 A, B = EngineKey("a" * 64), EngineKey("b" * 64)

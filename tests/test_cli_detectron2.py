@@ -14,7 +14,7 @@ pytest.importorskip("torchvision")
 pytest.importorskip("matplotlib")
 
 import fxtrt
-from fxtrt.examples import load_example
+from fxtrt.diagnostics.example_models import load_example
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Detectron2 and what it imports warn.
 

@@ -19,7 +19,7 @@ pytest.importorskip("matplotlib")
 from torchvision.models import get_model
 
 import fxtrt
-from fxtrt.weight_file import load_weights
+from fxtrt.diagnostics.weight_file import load_weights
 
 SOURCE = '''
 import torch
@@ -173,7 +173,7 @@ def test_what_the_users_code_raises_is_shown_whole(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["fxtrt", "report", "--model", "own_models:lacking"])
     with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_there"):
-        importlib.import_module("fxtrt.cli").main()
+        importlib.import_module("fxtrt.cli.main").main()
 
 
 def test_a_dtype_that_torch_does_not_have(
@@ -192,7 +192,7 @@ def test_random_weights_are_not_saved(
     tmp_path: Path,
     subject: tuple[str, str],
 ) -> None:
-    monkeypatch.setattr("fxtrt.demo.build", lambda *given: pytest.fail("it began"))
+    monkeypatch.setattr("fxtrt.cli.run.build", lambda *given: pytest.fail("it began"))
     assert run(monkeypatch, "build", *subject, "--save", str(tmp_path / "a.fxtrt")) == 2
     assert "--save needs --weights" in capsys.readouterr().err
 

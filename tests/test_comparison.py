@@ -7,7 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from fxtrt.comparison import Difference, compare, table
+from fxtrt.numerics.compare import (
+    Difference,
+    compare,
+    table,
+)
 
 
 def detections(count: int = 4) -> dict[str, torch.Tensor]:

@@ -13,7 +13,13 @@ import torch
 from torch import nn
 
 import fxtrt
-from fxtrt.errors import CaptureError, ConversionError, EngineError, FxtrtError, SettingsError
+from fxtrt.errors import (
+    CaptureError,
+    ConversionError,
+    EngineError,
+    FxtrtError,
+    SettingsError,
+)
 from fxtrt.registry import Converter, registered
 
 aten = torch.ops.aten

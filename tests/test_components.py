@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import fxtrt
-from fxtrt.detection import ComponentPlan, register
+from fxtrt.detection import Recipe, register
 from fxtrt.errors import SettingsError
-from fxtrt.partition import partition
+from fxtrt.partition.partition import partition
 
 aten = torch.ops.aten
 SUPPORT = rejects(aten.sigmoid.default)
@@ -130,10 +130,10 @@ def test_they_come_back_with_a_saved_model(tmp_path: Path) -> None:
 
 @pytest.fixture
 def planned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    monkeypatch.setattr("fxtrt.detection.plans._PLANS", {})
+    monkeypatch.setattr("fxtrt.detection.recipes._PLANS", {})
 
     def plan(**components: dict[str, Any]) -> None:
-        register(ComponentPlan(f"{__name__}.Detector", {}, components=components))
+        register(Recipe(f"{__name__}.Detector", {}, components=components))
 
     return plan
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from oprow import layer_kinds
 
-from fxtrt.capture import trace
-from fxtrt.convert import convert
+from fxtrt.capture.export import trace
+from fxtrt.conversion.convert import convert
 from fxtrt.engines.base import EngineBackend
 from fxtrt.errors import ConversionError
 from fxtrt.registry import Converter, registered

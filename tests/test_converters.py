@@ -16,7 +16,7 @@ from oprow import (
     traced_row,
 )
 
-from fxtrt.convert import convert
+from fxtrt.conversion.convert import convert
 from fxtrt.engines.base import EngineBackend
 from fxtrt.engines.network import Network
 from fxtrt.registry import registered

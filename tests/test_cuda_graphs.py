@@ -19,12 +19,11 @@ import torch
 from gpu_model import FakeGpu
 
 import fxtrt
-from fxtrt import cuda_graphs
 from fxtrt.engines.reference import ReferenceEngine
 from fxtrt.errors import FxtrtError
-from fxtrt.guarded import GuardedForward
-from fxtrt.report import RuntimeRow
-from fxtrt.runtime import EngineModule
+from fxtrt.reporting import RuntimeRow
+from fxtrt.runtime.engine_module import EngineModule, cuda_graphs
+from fxtrt.runtime.guarded_forward import GuardedForward
 
 
 class Recorder:
@@ -186,7 +185,7 @@ def test_a_shape_that_falls_back_is_counted_and_not_recorded(recorder: Recorder)
             torch.testing.assert_close(compiled(x), model(x))
     row = runtime(compiled)
     report = fxtrt.report(compiled)
-    schema = resources.files("fxtrt.report") / "coverage.schema.json"
+    schema = resources.files("fxtrt.reporting") / "coverage.schema.json"
     jsonschema.validate(json.loads(report.to_json()), json.loads(schema.read_text()))
     assert fxtrt.Coverage.from_json(report.to_json()).runtime == (row,)
     assert "cluster_0 ran 3 times in PyTorch: " in report.to_markdown()

@@ -11,13 +11,13 @@ from torch._ops import OpOverload
 from torch.export import Dim
 
 import fxtrt
-from fxtrt.capture import capture_module
-from fxtrt.convert import input_specs
+from fxtrt.capture.export import capture_module
+from fxtrt.conversion.convert import input_specs
 from fxtrt.engines.reference import ReferenceBackend
-from fxtrt.flops import flops
+from fxtrt.graph.flops import flops
+from fxtrt.partition.support import support
 from fxtrt.pass_manager import run_passes
-from fxtrt.runtime import EngineModule
-from fxtrt.support import support
+from fxtrt.runtime.engine_module import EngineModule
 
 MOST = 12
 

@@ -13,9 +13,10 @@ from torch.export import Dim
 pytest.importorskip("torchvision", reason="torchvision is not installed")
 
 import fxtrt
-from fxtrt.calls import Call, record_calls
-from fxtrt.comparison import compare
-from fxtrt.examples import calibrate, load_photograph
+from fxtrt.capture.example_run import record_calls
+from fxtrt.diagnostics.example_models import calibrate, load_photograph
+from fxtrt.graph.specs import Call
+from fxtrt.numerics.compare import compare
 
 PARTS = {
     "fasterrcnn_resnet50_fpn": (

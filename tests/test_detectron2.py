@@ -11,8 +11,10 @@ import torch
 from detectron2_package import require_detectron2
 
 import fxtrt
-from fxtrt.calls import Call, record_calls
-from fxtrt.detection import plan_of, plans
+from fxtrt.capture.example_run import record_calls
+from fxtrt.detection import recipe_of
+from fxtrt.detection import recipes as plans
+from fxtrt.graph.specs import Call
 
 pytestmark = [
     pytest.mark.detectron2,
@@ -40,7 +42,7 @@ def detector(config: str) -> tuple[torch.nn.Module, dict[str, Call]]:
     from detectron2 import model_zoo
     from detectron2.modeling import build_model
 
-    from fxtrt.examples import calibrate, load_photograph
+    from fxtrt.diagnostics.example_models import calibrate, load_photograph
 
     cfg = model_zoo.get_config(config)
     cfg.MODEL.WEIGHTS = ""
@@ -85,7 +87,7 @@ MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"
 
 def test_a_model_without_a_plan_is_compiled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     model, calls = detector(MASK_RCNN)
-    assert plan_of(model) is not None
+    assert recipe_of(model) is not None
     monkeypatch.setattr(plans, "_PLANS", {})
     (inputs,) = calls[""].args
     compiled = fxtrt.compile(model, (inputs,), engine="reference")

@@ -58,7 +58,7 @@ def config(name: str, *options: Any) -> Any:
 def calibrated(cfg: Any) -> torch.nn.Module:
     from detectron2.modeling import build_model
 
-    from fxtrt.examples import calibrate
+    from fxtrt.diagnostics.example_models import calibrate
 
     torch.manual_seed(0)
     model: torch.nn.Module = build_model(cfg).eval()
@@ -68,7 +68,7 @@ def calibrated(cfg: Any) -> torch.nn.Module:
 
 @cache
 def photograph() -> torch.Tensor:
-    from fxtrt.examples import load_photograph
+    from fxtrt.diagnostics.example_models import load_photograph
 
     return torch.nn.functional.interpolate(load_photograph()[None] * 255, (96, 128))[0]
 

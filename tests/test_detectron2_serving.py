@@ -12,7 +12,7 @@ import torch
 from detectron2_package import require_detectron2
 
 import fxtrt
-from fxtrt.comparison import compare, fields_of
+from fxtrt.numerics.compare import compare, fields_of
 
 pytestmark = [
     pytest.mark.detectron2,
@@ -35,7 +35,7 @@ def predictors() -> tuple[Any, Any]:
     from detectron2 import model_zoo
     from detectron2.engine import DefaultPredictor
 
-    from fxtrt.examples import calibrate
+    from fxtrt.diagnostics.example_models import calibrate
 
     cfg = model_zoo.get_config("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml")
     cfg.merge_from_list(list(OPTIONS))
@@ -51,7 +51,7 @@ def predictors() -> tuple[Any, Any]:
 
 def picture(height: int, width: int) -> Any:
     """A photograph as OpenCV reads one: bytes, height and width first."""
-    from fxtrt.examples import load_photograph
+    from fxtrt.diagnostics.example_models import load_photograph
 
     image = torch.nn.functional.interpolate(load_photograph()[None], (height, width))[0]
     return (image * 255).byte().permute(1, 2, 0).numpy()

@@ -14,7 +14,7 @@ from small_detectron2 import ARCHITECTURES, picture, small_detector
 from test_detectron2_whole import assert_close
 
 import fxtrt
-from fxtrt.guarded import GuardedForward
+from fxtrt.runtime.guarded_forward import GuardedForward
 
 pytestmark = [
     pytest.mark.detectron2,

@@ -17,10 +17,10 @@ from small_detectron2 import ARCHITECTURES
 from torch.utils import _pytree as pytree
 
 import fxtrt
-from fxtrt.backend import lower
-from fxtrt.capture import capture_module
-from fxtrt.detection import planned
+from fxtrt.capture.export import capture_module
+from fxtrt.detection import with_equivalents
 from fxtrt.engines.select import select
+from fxtrt.lowering.lower import lower
 from fxtrt.pass_manager import run_passes
 from fxtrt.settings import Settings
 
@@ -89,7 +89,7 @@ def detector(name: str) -> torch.nn.Module:
     from detectron2 import model_zoo
     from detectron2.modeling import build_model
 
-    from fxtrt.examples import calibrate
+    from fxtrt.diagnostics.example_models import calibrate
 
     case = CASES[name]
     cfg = model_zoo.get_config(case.config)
@@ -103,7 +103,7 @@ def detector(name: str) -> torch.nn.Module:
 
 def pictures(count: int) -> list[dict[str, Any]]:
     """The photograph, and a part of it in another size."""
-    from fxtrt.examples import load_photograph
+    from fxtrt.diagnostics.example_models import load_photograph
 
     photograph = torch.nn.functional.interpolate(load_photograph()[None] * 255, (160, 192))[0]
     first = {"image": photograph, "height": 200, "width": 250}
@@ -129,7 +129,7 @@ def test_the_whole_architecture(name: str) -> None:
     model, calls = detector(name), calls_of(name)
     expected = [model(call) for call in calls]
     assert_found(name, expected)
-    with planned(model):
+    with with_equivalents(model):
         graph = capture_module(model, (calls[0],))
     graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
     for call, wanted in zip(calls, expected, strict=True):

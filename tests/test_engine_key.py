@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from torch.fx import Graph, GraphModule
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from fxtrt.capture import trace
-from fxtrt.engine_key import EngineKey, _Symbols, code_digest
+from fxtrt.cache.engine_key import EngineKey, _Symbols
+from fxtrt.capture.export import trace
 from fxtrt.engines.reference import ReferenceBackend
 from fxtrt.registry import Converter, registered
+from fxtrt.serialization.digests import code_digest
 from fxtrt.settings import Settings
 
 aten = torch.ops.aten

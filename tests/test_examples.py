@@ -12,8 +12,12 @@ from PIL import Image
 pytest.importorskip("torchvision")
 pytest.importorskip("matplotlib")
 
+from fxtrt.diagnostics.example_models import (
+    calibrate,
+    load_example,
+    load_photograph,
+)
 from fxtrt.errors import SettingsError
-from fxtrt.examples import calibrate, load_example, load_photograph
 
 
 def test_the_weights_are_the_same_each_time() -> None:

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 import fxtrt
-from fxtrt.fallbacks import OTHERS, Fallbacks
-from fxtrt.report import Coverage, GuardRow
+from fxtrt.reporting import Coverage, GuardRow
+from fxtrt.runtime.fallbacks import OTHERS, Fallbacks
 
 X = torch.randn(2, 4)
 
@@ -139,7 +139,7 @@ def test_the_report_shows_the_share_of_calls(tmp_path: Path) -> None:
         assert "1 of 7 calls ran as compiled (14.3%)" in shown.partition("\n\n")[0] or shown is page
         assert shown.count("1 of 7 calls ran as compiled (14.3%)") == 2
         assert "3 in PyTorch: x0 has shape (3, 4), expected 2x4" in shown
-    schema = json.loads((resources.files("fxtrt.report") / "coverage.schema.json").read_text())
+    schema = json.loads((resources.files("fxtrt.reporting") / "coverage.schema.json").read_text())
     jsonschema.validate(json.loads(coverage.to_json()), schema)
     assert Coverage.from_json(coverage.to_json()) == coverage
 

@@ -16,7 +16,7 @@ from opinfos import ROWS
 from oprow import OpRow, in_float16, rejection_of, trace_row
 
 import fxtrt
-from fxtrt.convert import convert
+from fxtrt.conversion.convert import convert
 from fxtrt.engines.network import Network
 from fxtrt.engines.reference import ReferenceBackend
 from fxtrt.engines.tensorrt import TensorRTBackend, TensorRTEngine
@@ -95,7 +95,7 @@ def test_backbone_against_float64(
 ) -> None:
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
-    from fxtrt.examples import calibrate, load_photograph
+    from fxtrt.diagnostics.example_models import calibrate, load_photograph
 
     torch.manual_seed(0)
     model = resnet_fpn_backbone(backbone_name="resnet50", weights=None).eval().cuda()
@@ -278,14 +278,14 @@ def test_measured_clusters_stay_where_they_win(
     assert all(row.engine_ms < row.pytorch_ms for row in first.clusters)  # type: ignore[operator]  # both were measured
     assert {row.code for row in first.rejections} <= {"slower"}
     assert len(first.clusters) == 1 or first.rejections
-    monkeypatch.setattr("fxtrt.settle.measure", None)  # The figures are in the cache.
+    monkeypatch.setattr("fxtrt.lowering.settle.measure", None)  # The figures are in the cache.
     again = fxtrt.compile(model, (x,), **options)
     torch.testing.assert_close(again(x), model(x), atol=1e-4, rtol=1e-4)
     assert fxtrt.report(again).converted == first.converted
 
 
 def test_the_demo(tensorrt: TensorRTBackend, tmp_path: Path) -> None:
-    from fxtrt.demo import Subject, run
+    from fxtrt.cli.run import Subject, run
 
     options = {
         "engine": "tensorrt",

@@ -16,7 +16,7 @@ import torch
 import fxtrt
 from fxtrt.engines.tensorrt import TensorRTBackend
 from fxtrt.errors import BuildError, EngineUnavailable
-from fxtrt.report import RuntimeRow
+from fxtrt.reporting import RuntimeRow
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(120)]
 

@@ -13,8 +13,8 @@ from halfrows import ROWS
 from oprow import OpRow, T, TracedRow, layer_kinds, rejection_of, trace_row
 from torch.utils import _pytree as pytree
 
-from fxtrt.capture import trace
-from fxtrt.convert import convert
+from fxtrt.capture.export import trace
+from fxtrt.conversion.convert import convert
 from fxtrt.engines.base import EngineBackend
 from fxtrt.engines.network import Network
 from fxtrt.pass_manager import run_passes

@@ -10,9 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.fx import Node
 
-from fxtrt.capture import trace
-from fxtrt.errors import BuildError, ConversionError, FxtrtError
-from fxtrt.halving import first_wrong, smallest_failing
+from fxtrt.capture.export import trace
+from fxtrt.errors import (
+    BuildError,
+    ConversionError,
+    FxtrtError,
+)
+from fxtrt.lowering.delta_debugging import first_wrong, smallest_failing
 
 
 def chain(length: int) -> list[Node]:

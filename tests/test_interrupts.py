@@ -19,9 +19,9 @@ from gpu_model import FakeEvent, FakeGpu, FakeStream
 from test_slots import FakeEngine
 
 import fxtrt
-from fxtrt import cuda_graphs
 from fxtrt.errors import SlotTimeout
-from fxtrt.slots import Slot, Slots
+from fxtrt.runtime.engine_module import cuda_graphs
+from fxtrt.runtime.slots import Slot, Slots
 
 
 class Interrupt(BaseException):

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn import functional
 
-from fxtrt.capture import capture_module, trace
-from fxtrt.convert import convert
+from fxtrt.capture.export import capture_module, trace
+from fxtrt.conversion.convert import convert
 from fxtrt.engines.base import EngineBackend
+from fxtrt.lowering.settle import plan
+from fxtrt.partition.extract import cut
 from fxtrt.pass_manager import run_passes
 from fxtrt.settings import Settings
-from fxtrt.settle import plan
-from fxtrt.stitch import cut
 
 models = pytest.importorskip("torchvision.models")
 detection = pytest.importorskip("torchvision.models.detection")

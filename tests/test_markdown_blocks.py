@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from before_the_move import provide_new_names
 from detectron2_package import require_detectron2
 from markdown_files import DOCUMENTS, name_of
 
 from fxtrt import registered, registry
-from fxtrt.detection import plans
+from fxtrt.detection import recipes
 
 sybil = pytest.importorskip("sybil", reason="sybil is not installed")
 
@@ -44,15 +43,14 @@ def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FXTRT_ENGINE", "reference")
     monkeypatch.setenv("FXTRT_CACHE_DIR", str(tmp_path / "cache"))
-    provide_new_names()
     registered()
-    converters, recipes = dict(registry._CONVERTERS), dict(plans._PLANS)
+    converters, known = dict(registry._CONVERTERS), dict(recipes._PLANS)
     torch.manual_seed(0)
     yield
     for target in set(registry._CONVERTERS) - set(converters):
         del registry._CONVERTERS[target]
-    for architecture in set(plans._PLANS) - set(recipes):
-        del plans._PLANS[architecture]
+    for architecture in set(recipes._PLANS) - set(known):
+        del recipes._PLANS[architecture]
     torch.compiler.reset()
 
 

@@ -13,7 +13,7 @@ from opinfos import ROWS_OF
 from oprow import OpRow, TracedRow, compare, layer_kinds, trace_row, traced_row
 from torch._ops import OpOverload
 
-from fxtrt.convert import convert
+from fxtrt.conversion.convert import convert
 from fxtrt.engines.base import EngineBackend
 from fxtrt.engines.network import collect_errors
 from fxtrt.errors import ConversionError, EngineError

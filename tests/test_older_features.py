@@ -10,7 +10,7 @@ from opinfos import ROWS
 from oprow import OpRow, T, rejection_of, trace_row
 from torch.testing import assert_close
 
-from fxtrt.convert import convert
+from fxtrt.conversion.convert import convert
 from fxtrt.engines.base import EngineBackend
 from fxtrt.engines.features import Features
 from fxtrt.errors import ConversionError

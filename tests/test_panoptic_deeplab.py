@@ -13,8 +13,8 @@ from small_detectron2 import picture
 from torch import nn
 
 import fxtrt
-from fxtrt.capture import capture_module
-from fxtrt.detection import planned
+from fxtrt.capture.export import capture_module
+from fxtrt.detection import with_equivalents
 
 pytestmark = [
     pytest.mark.detectron2,
@@ -67,7 +67,7 @@ def assert_close(actual: list[dict[str, Any]], expected: list[dict[str, Any]]) -
 
 
 def captured(model: nn.Module, example: list[dict[str, Any]]) -> Any:
-    with planned(model):
+    with with_equivalents(model):
         graph = capture_module(model, (example,))
     graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
     return graph

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.fx import Graph, GraphModule
 
-from fxtrt.capture import trace
-from fxtrt.partition import partition
+from fxtrt.capture.export import trace
+from fxtrt.partition.partition import partition
 from fxtrt.settings import Settings
 
 aten = torch.ops.aten

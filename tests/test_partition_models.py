@@ -15,8 +15,8 @@ pytest.importorskip("torchvision", reason="torchvision is not installed")
 
 from torchvision.models import detection
 
-from fxtrt.capture import capture_module
-from fxtrt.partition import partition
+from fxtrt.capture.export import capture_module
+from fxtrt.partition.partition import partition
 from fxtrt.pass_manager import run_passes
 from fxtrt.settings import Settings
 

@@ -11,9 +11,10 @@ from passcheck import targets, weights
 from torch import nn
 from torch.fx import GraphModule
 
-from fxtrt.capture import capture_module, trace
+from fxtrt.capture.export import capture_module, trace
 from fxtrt.errors import PassError
-from fxtrt.fake import add_weight, infer, known_equal
+from fxtrt.graph.metadata import infer, known_equal
+from fxtrt.graph.weights import add_weight
 from fxtrt.pass_manager import run_passes
 from fxtrt.passes import DEFAULT_PASSES
 

@@ -15,10 +15,8 @@ import pytest
 from fuzzing import fuzz
 from hypothesis import strategies as st
 
-from fxtrt.cache import PlanCache
-from fxtrt.engine_key import EngineKey
-from fxtrt.errors import CacheError
-from fxtrt.plan_file import (
+from fxtrt.cache.engine_key import EngineKey
+from fxtrt.cache.plan_file import (
     _LENGTHS,
     _MAGIC,
     _PREFIX_BYTES,
@@ -30,6 +28,8 @@ from fxtrt.plan_file import (
     read_plan,
     write_plan,
 )
+from fxtrt.cache.store import PlanCache
+from fxtrt.errors import CacheError
 
 HEADER = PlanHeader("reference", "no GPU", "backbone", 12, "2.15.0", 1.5, ("mul: 1e9",))
 NAME = f"{'0' * 64}.plan"

@@ -12,12 +12,12 @@ from torch.export import Dim
 from torch.fx import GraphModule, Node
 
 import fxtrt
-from fxtrt.capture import capture_module, trace
-from fxtrt.convert import convert
+from fxtrt.builder.casts import with_precision
+from fxtrt.builder.float_range import out_of_range
+from fxtrt.capture.export import capture_module, trace
+from fxtrt.conversion.convert import convert
 from fxtrt.engines.tensorrt import TensorRTBackend
 from fxtrt.errors import SettingsError
-from fxtrt.number_range import out_of_range
-from fxtrt.precision import with_precision
 from fxtrt.settings import Settings
 
 X = torch.rand(1, 4, 6, 6)

@@ -11,13 +11,13 @@ from torch.export import Dim
 from torch.fx import GraphModule
 
 import fxtrt
-from fxtrt.capture import capture_dynamo, capture_module
-from fxtrt.convert import convert, input_specs
+from fxtrt.capture.export import capture_dynamo, capture_module
+from fxtrt.conversion.convert import convert, input_specs
 from fxtrt.engines.base import EngineBackend
-from fxtrt.engines.network import TensorSpec
 from fxtrt.engines.tensorrt import _add_profile
+from fxtrt.graph.sizes import size_range
+from fxtrt.graph.specs import TensorSpec
 from fxtrt.passes.bound_selections import bound_selections
-from fxtrt.shapes import size_range
 
 
 def model() -> nn.Module:

@@ -12,7 +12,7 @@ from torch.export import Dim
 from torch.fx import GraphModule
 
 import fxtrt
-from fxtrt.build import build
+from fxtrt.builder.build import build
 
 torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
 
@@ -50,7 +50,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         clusters.extend(module.code for module, _ in modules)
         return build(modules, *args)
 
-    monkeypatch.setattr("fxtrt.settle.build", counted)
+    monkeypatch.setattr("fxtrt.lowering.settle.build", counted)
     torch._dynamo.reset()
     with torch.no_grad():
         yield clusters

@@ -10,7 +10,11 @@ import pytest
 import torch
 
 from fxtrt.errors import RegistrationError
-from fxtrt.registry import bind, converts, registered
+from fxtrt.registry import (
+    bind,
+    converts,
+    registered,
+)
 
 aten = torch.ops.aten
 

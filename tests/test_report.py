@@ -16,12 +16,19 @@ import torch.nn.functional as F
 from torch import nn
 
 import fxtrt
-from fxtrt.build import BuildInfo
-from fxtrt.capture import trace
-from fxtrt.flops import flops
-from fxtrt.report import ClusterRow, Coverage, Fallback, GraphBreak, RejectionRow, RuntimeRow
-from fxtrt.report.diff import diff
-from fxtrt.report.picture import Picture, PictureNode
+from fxtrt.builder.build import BuildInfo
+from fxtrt.capture.export import trace
+from fxtrt.graph.flops import flops
+from fxtrt.reporting import (
+    ClusterRow,
+    Coverage,
+    Fallback,
+    GraphBreak,
+    RejectionRow,
+    RuntimeRow,
+)
+from fxtrt.reporting.diff import diff
+from fxtrt.reporting.picture import Picture, PictureNode
 
 BUILT = BuildInfo(seconds=1.5, layers=12, plan_bytes=3 << 20, cached=False)
 CLUSTER = ClusterRow(
@@ -188,7 +195,7 @@ def test_markdown_has_a_row_for_each_cluster_and_reason(coverage: Coverage) -> N
 
 
 def test_json_fits_its_schema_and_comes_back(coverage: Coverage) -> None:
-    schema = json.loads(files("fxtrt.report").joinpath("coverage.schema.json").read_text())
+    schema = json.loads(files("fxtrt.reporting").joinpath("coverage.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     full = replace(
         coverage,

@@ -14,9 +14,9 @@ import pytest
 from test_report import CLUSTER, REJECTED
 
 import fxtrt
-from fxtrt.report import Coverage
-from fxtrt.report.folding import boxes
-from fxtrt.report.picture import Picture, PictureNode
+from fxtrt.reporting import Coverage
+from fxtrt.reporting.folding import boxes
+from fxtrt.reporting.picture import Picture, PictureNode
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.fx import GraphModule
 
-from fxtrt.capture import trace
-from fxtrt.convert import convert
+from fxtrt.capture.export import trace
+from fxtrt.conversion.convert import convert
 from fxtrt.engines.base import EngineBackend
-from fxtrt.engines.network import TensorSpec
-from fxtrt.runtime import EngineModule
+from fxtrt.graph.specs import TensorSpec
+from fxtrt.runtime.engine_module import EngineModule
 
 
 def graph() -> GraphModule:

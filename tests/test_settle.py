@@ -13,14 +13,18 @@ from graphs import replace_converter
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from fxtrt.border import border_values
-from fxtrt.capture import trace
+from fxtrt.capture.export import trace
 from fxtrt.engines.base import EngineBackend
 from fxtrt.errors import CaptureError, ConversionError
-from fxtrt.measure import Timing, measure
+from fxtrt.lowering.cluster_inputs import border_values
+from fxtrt.lowering.settle import (
+    Settled,
+    plan,
+    settle,
+)
+from fxtrt.partition.extract import stitch
+from fxtrt.runtime.timing import Timing, measure
 from fxtrt.settings import Settings
-from fxtrt.settle import Settled, plan, settle
-from fxtrt.stitch import stitch
 
 aten = torch.ops.aten
 X = torch.rand(4, 4)
@@ -123,7 +127,7 @@ def test_a_cluster_that_loses_stays_in_pytorch(
     reference: EngineBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     watch = Stopwatch(Timing(0.5, 2.0), Timing(1.2, 0.8))
-    monkeypatch.setattr("fxtrt.settle.measure", watch)
+    monkeypatch.setattr("fxtrt.lowering.settle.measure", watch)
     settings = options(partition="measured", cache_dir=tmp_path)
     settled = settle(two_clusters(), reference, settings, [X])
     assert clusters(settled) == [["relu", "mul", "tanh"]]
@@ -144,7 +148,7 @@ def test_a_cluster_that_loses_stays_in_pytorch(
 def test_the_whitelist_is_exempt_from_measuring(
     reference: EngineBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fxtrt.settle.measure", Stopwatch(Timing(2, 1), Timing(2, 1)))
+    monkeypatch.setattr("fxtrt.lowering.settle.measure", Stopwatch(Timing(2, 1), Timing(2, 1)))
     settings = options(partition="measured", whitelist=("aten.exp",))
     settled = settle(two_clusters(), reference, settings, [X])
     assert clusters(settled) == [["sin", "cos", "exp"]]
@@ -154,7 +158,7 @@ def test_without_inputs_values_are_made_up(
     reference: EngineBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch = Stopwatch(Timing(1, 2))
-    monkeypatch.setattr("fxtrt.settle.measure", watch)
+    monkeypatch.setattr("fxtrt.lowering.settle.measure", watch)
     table = torch.rand(5, 3)
     gm = trace(lambda i: torch.relu(table[i] * 2) + 1, (torch.tensor([4, 2]),))
     assert len(settle(gm, reference, options(partition="measured")).built) == 1

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import fxtrt
-from fxtrt.capture import trace
-from fxtrt.convert import convert
+from fxtrt.capture.export import trace
+from fxtrt.conversion.convert import convert
 from fxtrt.engines.base import EngineBackend
 from fxtrt.errors import ConversionError
 

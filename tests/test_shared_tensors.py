@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import fxtrt
-from fxtrt.copies import copied, distinct
+from fxtrt.capture.copies import copied, distinct
 
 
 @pytest.fixture(autouse=True)

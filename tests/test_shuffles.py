@@ -10,8 +10,8 @@ import torch
 from oprow import layer_kinds
 from torch import Tensor
 
-from fxtrt.capture import trace
-from fxtrt.convert import convert
+from fxtrt.capture.export import trace
+from fxtrt.conversion.convert import convert
 from fxtrt.engines.base import EngineBackend
 from fxtrt.pass_manager import run_passes
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import fxtrt
-from fxtrt.capture import trace
-from fxtrt.runtime import EngineModule
-from fxtrt.size_carriers import engine_inputs
+from fxtrt.capture.export import trace
+from fxtrt.conversion.size_carriers import engine_inputs
+from fxtrt.runtime.engine_module import EngineModule
 
 SIZES = ((40, 60), (60, 40), (33, 77), (90, 91))
 

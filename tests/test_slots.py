@@ -14,9 +14,9 @@ from gpu_model import FakeGpu, FakeStream
 
 import fxtrt
 from fxtrt.engines.base import Engine
-from fxtrt.engines.network import TensorSpec
 from fxtrt.errors import EngineError, SlotTimeout
-from fxtrt.slots import Slot, Slots
+from fxtrt.graph.specs import TensorSpec
+from fxtrt.runtime.slots import Slot, Slots
 
 
 class FakeEngine:

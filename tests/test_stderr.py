@@ -7,9 +7,9 @@ import sys
 import pytest
 import torch
 
-from fxtrt.capture import capture_module
+from fxtrt.capture.export import capture_module
+from fxtrt.capture.quiet_export import silent_if_it_fails
 from fxtrt.errors import CaptureError
-from fxtrt.stderr import silent_if_it_fails
 
 
 def test_success_prints(capsys: pytest.CaptureFixture[str]) -> None:

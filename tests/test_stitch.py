@@ -9,10 +9,10 @@ from graphs import random_dag, rejects
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fxtrt.capture import trace
-from fxtrt.partition import partition
+from fxtrt.capture.export import trace
+from fxtrt.partition.extract import cut, stitch
+from fxtrt.partition.partition import partition
 from fxtrt.settings import Settings
-from fxtrt.stitch import cut, stitch
 
 aten = torch.ops.aten
 

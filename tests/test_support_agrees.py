@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from sizes import may_run
 from torch import Tensor
 
-from fxtrt.backend import lower
-from fxtrt.capture import trace
+from fxtrt.capture.export import trace
 from fxtrt.engines.base import EngineBackend
+from fxtrt.lowering.lower import lower
 from fxtrt.pass_manager import run_passes
-from fxtrt.runtime import EngineModule
+from fxtrt.runtime.engine_module import EngineModule
 from fxtrt.settings import Settings
 
 SETTINGS = Settings(engine="reference", min_cluster_size=1, on_build_failure="raise")

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from fxtrt.temporary_file import _began, _machine, is_abandoned, is_temporary, temporary_name
+from fxtrt.files.temporary_file import (
+    _began,
+    _machine,
+    is_abandoned,
+    is_temporary,
+    temporary_name,
+)
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for processes")
 DAY = 24 * 3600

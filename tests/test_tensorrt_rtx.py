@@ -9,11 +9,15 @@ import pytest
 import torch
 
 import fxtrt
-from fxtrt.capture import trace
-from fxtrt.convert import convert
+from fxtrt.capture.export import trace
+from fxtrt.conversion.convert import convert
 from fxtrt.engines.select import select
 from fxtrt.engines.tensorrt import TensorRTBackend
-from fxtrt.errors import BuildError, EngineUnavailable, SettingsError
+from fxtrt.errors import (
+    BuildError,
+    EngineUnavailable,
+    SettingsError,
+)
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
 pytestmark = pytest.mark.skipif(

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 import fxtrt
-from fxtrt.backend import lower
 from fxtrt.errors import PassError
+from fxtrt.lowering.lower import lower
 
 OPTIONS = {"engine": "reference"}
 
@@ -238,7 +238,7 @@ def test_blocks_that_share_a_graph_keep_their_engines(monkeypatch: pytest.Monkey
         lowered.append(args)
         return lower(*args)
 
-    monkeypatch.setattr("fxtrt.backend.lower", counted)
+    monkeypatch.setattr("fxtrt.lowering.lower.lower", counted)
     stages = nn.Sequential(Stage(), Stage(), Stage()).eval()
     model = compiled(stages)
     with torch.no_grad():

@@ -11,8 +11,8 @@ from torch import nn
 from torch.export import Dim
 
 import fxtrt
+from fxtrt.capture.torch_message import message_of
 from fxtrt.errors import CaptureError
-from fxtrt.torch_message import message_of
 
 
 class OnlyThree(nn.Module):

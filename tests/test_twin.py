@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 import fxtrt
-from fxtrt.bisect import bisect
+from fxtrt.capture.twin import twin_of
+from fxtrt.diagnostics.bisect import bisect
 from fxtrt.errors import CaptureError
 from fxtrt.settings import Settings
-from fxtrt.twin import twin_of
 
 X = torch.randn(3, 4)
 

@@ -15,9 +15,9 @@ from torch import nn
 from torch.export import Dim
 
 import fxtrt
-from fxtrt.bisect import bisect
+from fxtrt.capture.untouched import untouched
+from fxtrt.diagnostics.bisect import bisect
 from fxtrt.settings import Settings
-from fxtrt.untouched import untouched
 
 
 @pytest.fixture(autouse=True)

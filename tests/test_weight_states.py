@@ -15,7 +15,7 @@ from torch import nn
 
 import fxtrt
 from fxtrt.errors import ArtifactError
-from fxtrt.weight_states import Snapshot, checksum
+from fxtrt.graph.weight_states import Snapshot, checksum
 
 X = torch.randn(2, 4)
 FUSED: dict[str, type[torch.optim.Optimizer]] = {

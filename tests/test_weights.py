@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.fx import GraphModule, symbolic_trace
 
-from fxtrt.weights import FrozenGraph
+from fxtrt.capture.frozen_weights import FrozenGraph
 
 X = torch.tensor([1.0, 2.0])
 

@@ -1,7 +1,11 @@
 """Detectors captured whole: one graph from images to detections, by architecture."""
 
-from .glue import prepare
-from .plans import ComponentPlan, plan_of, register
-from .substitution import planned
+from .dynamo_glue import prepare
+from .recipes import (
+    Recipe,
+    recipe_of,
+    register,
+)
+from .substitution import with_equivalents
 
-__all__ = ["ComponentPlan", "plan_of", "planned", "prepare", "register"]
+__all__ = ["Recipe", "prepare", "recipe_of", "register", "with_equivalents"]

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..shapes import is_static
-from .plans import Equivalents
+from ..graph.sizes import is_static
+from .recipes import Equivalents
 
 __all__ = ["NORMS"]
 

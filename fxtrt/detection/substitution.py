@@ -12,17 +12,17 @@ from unittest.mock import patch
 import torch
 
 from ..errors import CaptureError
-from .plans import Equivalents, plan_of
+from .recipes import Equivalents, recipe_of
 
-__all__ = ["place_of", "planned", "substituted"]
+__all__ = ["place_of", "substituted", "with_equivalents"]
 
 _LOCK = threading.RLock()
 
 
 @contextmanager
-def planned(model: torch.nn.Module) -> Iterator[None]:
+def with_equivalents(model: torch.nn.Module) -> Iterator[None]:
     """While the block runs, `model` can be captured whole if its architecture has a plan."""
-    plan = plan_of(model)
+    plan = recipe_of(model)
     with substituted({} if plan is None else plan.equivalents):
         yield
 

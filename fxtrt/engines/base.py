@@ -7,17 +7,18 @@ from typing import Protocol
 
 import torch
 
+from ..graph.specs import TensorSpec
 from ..settings import Settings
 from .features import Features
-from .network import Network, TensorSpec
+from .network import Network
 
-__all__ = ["Context", "Engine", "EngineBackend", "Progress"]
+__all__ = ["Engine", "EngineBackend", "ExecutionContext", "Progress"]
 
 Progress = Callable[[float], bool]
 """Is told, from any thread, which part (0..1) of a build is done; answering False cancels it."""
 
 
-class Context(Protocol):
+class ExecutionContext(Protocol):
     """What an engine needs besides its weights to work on one request at a time."""
 
     def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -48,7 +49,7 @@ class Engine(Protocol):
     @property
     def scratch_bytes(self) -> int: ...
 
-    def context(self, scratch: torch.Tensor | None = None) -> Context:
+    def context(self, scratch: torch.Tensor | None = None) -> ExecutionContext:
         """A new context.
 
         Args:

@@ -14,57 +14,12 @@ from typing import Any
 import torch
 
 from ..errors import EngineUnavailable
+from ..graph.specs import TensorSpec
 from .features import Features
 
-__all__ = ["Network", "TensorSpec", "collect_errors", "create_network", "logger_for"]
+__all__ = ["Network", "collect_errors", "create_network", "logger_for"]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """One input or output of an engine; a dimension is static where low equals high.
-
-    A high of None means that the dimension has no upper bound, a device of None any device.
-    """
-
-    name: str
-    dtype: torch.dtype
-    low: tuple[int, ...]
-    optimum: tuple[int, ...]
-    high: tuple[int | None, ...]
-    device: torch.device | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape with -1 for each dynamic dimension, as TensorRT writes it."""
-        return tuple(a if a == b else -1 for a, b in zip(self.low, self.high, strict=True))
-
-    @property
-    def is_static(self) -> bool:
-        return self.low == self.high
-
-    def mismatch(self, tensor: torch.Tensor) -> str | None:
-        """Why `tensor` cannot be bound here, or None."""
-        if tensor.dtype != self.dtype:
-            return f"{self.name} is {tensor.dtype}, expected {self.dtype}"
-        if self.device is not None and tensor.device != self.device:
-            return f"{self.name} is on {tensor.device}, expected {self.device}"
-        fits = len(self.low) == tensor.dim() and all(
-            low <= size and (high is None or size <= high)
-            for low, size, high in zip(self.low, tensor.shape, self.high, strict=True)
-        )
-        if fits:
-            return None
-        return f"{self.name} has shape {tuple(tensor.shape)}, expected {self.describe()}"
-
-    def describe(self) -> str:
-        """The shape for people: "1x3x(256..1024)x640"."""
-        dims = (
-            str(low) if low == high else f"({low}..{'' if high is None else high})"
-            for low, high in zip(self.low, self.high, strict=True)
-        )
-        return "x".join(dims) or "scalar"
 
 
 @dataclass

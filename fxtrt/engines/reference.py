@@ -8,12 +8,13 @@ from types import ModuleType
 import torch
 
 from ..errors import BuildError, EngineError
+from ..graph.specs import TensorSpec
 from ..settings import Settings
 from .base import Progress
 from .discover import import_tensorrt
 from .features import Features
 from .interpreter import read_program
-from .network import Network, TensorSpec
+from .network import Network
 
 __all__ = ["ReferenceBackend", "ReferenceEngine"]
 

@@ -8,15 +8,24 @@ from typing import Any
 
 import torch
 
-from ..errors import BuildError, EngineUnavailable, SettingsError
+from ..errors import (
+    BuildError,
+    EngineUnavailable,
+    SettingsError,
+)
+from ..graph.specs import TensorSpec
 from ..settings import Settings
 from .base import Progress
-from .discover import TENSORRT, TENSORRT_RTX, available
+from .discover import (
+    TENSORRT,
+    TENSORRT_RTX,
+    available,
+)
 from .features import Features
-from .network import Network, TensorSpec, collect_errors
-from .precision import constrain_precision
+from .network import Network, collect_errors
 from .progress import monitor
 from .tensorrt_engine import TensorRTEngine
+from .weak_typing import constrain_precision
 
 __all__ = ["TensorRTBackend", "TensorRTEngine"]
 

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from ..errors import EngineError
+from ..graph.specs import TensorSpec
 from .allocator import output_allocator
 from .features import Features
-from .network import TensorSpec, collect_errors, logger_for
+from .network import collect_errors, logger_for
 from .plugins import load_plugins
 
 __all__ = ["TensorRTContext", "TensorRTEngine"]

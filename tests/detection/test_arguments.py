@@ -12,8 +12,14 @@ from torch import nn
 from torch.export import Dim
 
 import fxtrt
-from fxtrt.detection import ComponentPlan, plans, register
-from fxtrt.guarded import GuardedForward
+from fxtrt.detection import (
+    Recipe,
+    register,
+)
+from fxtrt.detection import (
+    recipes as plans,
+)
+from fxtrt.runtime.guarded_forward import GuardedForward
 
 READ = ("image", "height")
 
@@ -48,7 +54,7 @@ def dynamic_shapes(batch: list[dict[str, Any]]) -> Any:
 def plan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(plans, "_PLANS", dict(plans._PLANS))
     name = f"{Model.__module__}.{Model.__qualname__}"
-    register(ComponentPlan(name, {}, dynamic_shapes, arguments))
+    register(Recipe(name, {}, dynamic_shapes, arguments))
     with torch.no_grad():
         yield
 

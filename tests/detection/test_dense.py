@@ -16,9 +16,9 @@ from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection._utils import BoxCoder, BoxLinearCoder
 from torchvision.models.detection.ssd import SSD
 
-from fxtrt.detection import torchvision_dense
-from fxtrt.detection.candidates import best_above, best_of_each_class
 from fxtrt.detection.norms import NORMS
+from fxtrt.detection.ops.candidates import best_above, best_of_each_class
+from fxtrt.detection.torchvision import dense as torchvision_dense
 
 FAKE = ("test_schema", "test_faketensor")
 SPECIAL = ["", "ties", "not finite", "nothing"]

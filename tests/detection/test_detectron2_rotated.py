@@ -25,7 +25,7 @@ SMALLEST = (2.0, 1e6)
 @pytest.fixture
 def rotated() -> Any:
     require_detectron2()
-    module = import_module("fxtrt.detection.detectron2_rotated")
+    module = import_module("fxtrt.detection.detectron2.rotated")
     return SimpleNamespace(**{name: vars(module)[name] for name in module.__all__})
 
 

@@ -15,11 +15,15 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import MultiScaleRoIAlign
 
 import fxtrt
-from fxtrt.comparison import compare
-from fxtrt.detection import ComponentPlan, prepare, register
-from fxtrt.detection.plans import _PLANS
+from fxtrt.detection import (
+    Recipe,
+    prepare,
+    register,
+)
+from fxtrt.detection.recipes import _PLANS
+from fxtrt.diagnostics.example_models import calibrate, load_photograph
 from fxtrt.errors import CaptureError
-from fxtrt.examples import calibrate, load_photograph
+from fxtrt.numerics.compare import compare
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +79,7 @@ def test_an_architecture_without_a_plan_says_what_to_do() -> None:
 
 def test_a_name_that_does_not_exist_is_named() -> None:
     name = f"{Unknown.__module__}.{Unknown.__qualname__}"
-    register(ComponentPlan(name, {}, glue=("torchvision.ops.poolers.no_such_function",)))
+    register(Recipe(name, {}, glue=("torchvision.ops.poolers.no_such_function",)))
     try:
         with pytest.raises(CaptureError, match=r"there is no torchvision\.ops\.poolers\.no_such"):
             prepare(Unknown())

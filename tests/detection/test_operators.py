@@ -11,7 +11,7 @@ pytest.importorskip("torchvision", reason="torchvision is not installed")
 from torchvision.models.detection import roi_heads
 from torchvision.ops import boxes as box_ops
 
-from fxtrt.detection import operators
+from fxtrt.detection.ops import operators
 
 FAKE = ("test_schema", "test_faketensor")
 

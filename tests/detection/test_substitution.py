@@ -15,10 +15,17 @@ from torchvision.models.detection import FasterRCNN, _utils
 from torchvision.ops import boxes, poolers
 
 import fxtrt
-from fxtrt.detection import ComponentPlan, plan_of, plans, register
-from fxtrt.detection.lengths import rows
-from fxtrt.detection.substitution import planned, substituted
-from fxtrt.detection.torchvision_models import GENERALIZED_RCNN, decode
+from fxtrt.detection import (
+    Recipe,
+    recipe_of,
+    register,
+)
+from fxtrt.detection import (
+    recipes as plans,
+)
+from fxtrt.detection.substitution import substituted, with_equivalents
+from fxtrt.detection.symbolic_len import rows
+from fxtrt.detection.torchvision.recipes import GENERALIZED_RCNN, decode
 from fxtrt.errors import CaptureError
 
 
@@ -90,9 +97,9 @@ def test_a_plan_is_found_by_the_forward_that_runs() -> None:
         def forward(self, images: list[torch.Tensor]) -> list[torch.Tensor]:
             return images
 
-    assert plan_of(Tuned.__new__(Tuned)) is GENERALIZED_RCNN
-    assert plan_of(Rewritten.__new__(Rewritten)) is None
-    assert plan_of(torch.nn.Linear(1, 1)) is None
+    assert recipe_of(Tuned.__new__(Tuned)) is GENERALIZED_RCNN
+    assert recipe_of(Rewritten.__new__(Rewritten)) is None
+    assert recipe_of(torch.nn.Linear(1, 1)) is None
 
 
 class Branching(torch.nn.Module):
@@ -114,9 +121,9 @@ def test_a_user_registers_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plans, "_PLANS", dict(plans._PLANS))
     model, x = Branching().eval(), torch.tensor([1.0, -1.0, 3.0])
     name = f"{Branching.__module__}.Branching"
-    plan = register(ComponentPlan(name, {f"{Branching.__module__}.positive": positive_always}))
-    assert plan_of(model) is plan
-    with planned(model):
+    plan = register(Recipe(name, {f"{Branching.__module__}.positive": positive_always}))
+    assert recipe_of(model) is plan
+    with with_equivalents(model):
         program = torch.export.export(model, (x,))
     for other in (x, -x.abs()):
         assert torch.equal(program.module()(other), model(other))
@@ -132,7 +139,7 @@ class Halved(torch.nn.Module):
 def test_a_report_says_where_sizes_cannot_vary(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plans, "_PLANS", {})
     name = f"{Halved.__module__}.{Halved.__qualname__}"
-    register(ComponentPlan(name, {}, lambda x: ({0: Dim.DYNAMIC(min=2, max=64)},)))
+    register(Recipe(name, {}, lambda x: ({0: Dim.DYNAMIC(min=2, max=64)},)))
     model, x = Halved().eval(), torch.rand(8, 3)
     compiled = fxtrt.compile(model, (x,), engine="reference")
     torch.testing.assert_close(compiled(x), model(x))

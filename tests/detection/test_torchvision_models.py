@@ -27,14 +27,14 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 import fxtrt
-from fxtrt.backend import lower
-from fxtrt.capture import capture_module
-from fxtrt.comparison import compare
-from fxtrt.detection import planned
+from fxtrt.capture.export import capture_module
+from fxtrt.detection import with_equivalents
+from fxtrt.diagnostics.example_models import calibrate, load_photograph
 from fxtrt.engines.select import select
-from fxtrt.examples import calibrate, load_photograph
-from fxtrt.guarded import GuardedForward
+from fxtrt.lowering.lower import lower
+from fxtrt.numerics.compare import compare
 from fxtrt.pass_manager import run_passes
+from fxtrt.runtime.guarded_forward import GuardedForward
 from fxtrt.settings import Settings
 
 pytestmark = pytest.mark.slow
@@ -92,7 +92,7 @@ def test_the_whole_detector_is_one_graph(kind: Any, count: int) -> None:
     others = [torch.rand_like(image) for image in inputs]
     expected, expected_of_others = model(inputs), model(others)
     assert all(len(one["boxes"]) == 10 for one in expected)
-    with planned(model):
+    with with_equivalents(model):
         graph = capture_module(model, (inputs,))
     graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
     assert_same(graph(inputs), expected)
@@ -131,7 +131,7 @@ def test_one_stage_detectors(kind: str, count: int) -> None:
     # Enough of them: 5, at least.
     counts = [[min(5, len(one["boxes"])) for one in answer] for answer in expected]
     assert counts == [[5] * count, [5] * count, [0, *[5] * (count - 1)]]
-    with planned(model):
+    with with_equivalents(model):
         graph = capture_module(model, (inputs,))
     graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
     for call, wanted in zip(calls, expected, strict=True):

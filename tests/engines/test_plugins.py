@@ -9,7 +9,11 @@ import pytest
 
 from fxtrt.engines.features import Features
 from fxtrt.engines.network import Network
-from fxtrt.engines.plugins import add_roi_align, load_plugins, without_plugin
+from fxtrt.engines.plugins import (
+    add_roi_align,
+    load_plugins,
+    without_plugin,
+)
 
 FIELDS = {
     "coordinate_transformation_mode": 1,

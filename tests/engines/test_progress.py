@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import fxtrt
-from fxtrt.capture import trace
-from fxtrt.convert import convert
+from fxtrt.capture.export import trace
+from fxtrt.conversion.convert import convert
 from fxtrt.engines.network import Network
 from fxtrt.engines.progress import Phases, monitor
 from fxtrt.engines.tensorrt import TensorRTBackend

@@ -13,9 +13,14 @@ from networkrun import constant, floats, load, run
 from fxtrt.engines import discover
 from fxtrt.engines.base import EngineBackend
 from fxtrt.engines.interpreter import layers
-from fxtrt.engines.network import TensorSpec, create_network
+from fxtrt.engines.network import create_network
 from fxtrt.engines.reference import ReferenceBackend
-from fxtrt.errors import BuildError, EngineError, EngineUnavailable
+from fxtrt.errors import (
+    BuildError,
+    EngineError,
+    EngineUnavailable,
+)
+from fxtrt.graph.specs import TensorSpec
 from fxtrt.settings import Settings
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from gpu_model import FakeGpu
 
-from fxtrt.engines.network import TensorSpec
 from fxtrt.engines.tensorrt_engine import TensorRTEngine
 from fxtrt.errors import EngineError
+from fxtrt.graph.specs import TensorSpec
 
 trt_module = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
 

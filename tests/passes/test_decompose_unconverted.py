@@ -11,7 +11,7 @@ import torch
 from passcheck import check_changes, check_keeps, targets, weights
 from torch._ops import OpOverload
 
-from fxtrt.capture import trace
+from fxtrt.capture.export import trace
 from fxtrt.passes import decompose_unconverted
 
 aten = torch.ops.aten

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from passcheck import check_changes, check_keeps, targets
 
-from fxtrt.capture import capture_module, trace
+from fxtrt.capture.export import capture_module, trace
 from fxtrt.passes import drop_assertions
 
 aten = torch.ops.aten

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from passcheck import check_changes, check_keeps, targets, weights
 
-from fxtrt.capture import capture_module, trace
+from fxtrt.capture.export import capture_module, trace
 from fxtrt.passes import drop_dead_code
 
 aten = torch.ops.aten

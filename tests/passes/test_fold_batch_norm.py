@@ -11,9 +11,13 @@ from passcheck import check_changes, check_keeps, targets, weights
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from fxtrt.capture import capture_module, trace
+from fxtrt.capture.export import capture_module, trace
 from fxtrt.pass_manager import run_passes
-from fxtrt.passes import drop_dead_code, fold_batch_norm, fold_constants
+from fxtrt.passes import (
+    drop_dead_code,
+    fold_batch_norm,
+    fold_constants,
+)
 
 aten = torch.ops.aten
 

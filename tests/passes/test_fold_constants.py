@@ -9,7 +9,7 @@ import pytest
 import torch
 from passcheck import check_changes, check_keeps, targets, weights
 
-from fxtrt.capture import capture_module, trace
+from fxtrt.capture.export import capture_module, trace
 from fxtrt.passes import fold_constants
 
 aten = torch.ops.aten

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.fx import GraphModule
 
-from fxtrt.capture import trace
+from fxtrt.capture.export import trace
 from fxtrt.passes.insert_casts import insert_casts
 
 X = torch.randn(1, 4, 8, 8)

@@ -6,7 +6,7 @@ import torch
 from passcheck import check_keeps, targets
 from torch import nn
 
-from fxtrt.capture import capture_module
+from fxtrt.capture.export import capture_module
 from fxtrt.pass_manager import run_passes
 from fxtrt.passes import keep_written_weights
 

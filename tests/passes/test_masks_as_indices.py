@@ -9,7 +9,7 @@ import torch
 from passcheck import check_changes, check_keeps, targets
 from torch import Tensor
 
-from fxtrt.capture import trace
+from fxtrt.capture.export import trace
 from fxtrt.passes import masks_as_indices
 
 aten = torch.ops.aten

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from passcheck import check_changes, check_keeps
 from torch.fx import Graph, GraphModule
 
-from fxtrt.capture import trace
-from fxtrt.fake import fake_mode_of, infer
+from fxtrt.capture.export import trace
+from fxtrt.graph.metadata import fake_mode_of, infer
 from fxtrt.passes.widen import widen
 
 aten = torch.ops.aten

@@ -5,7 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .layers import Compute, Layer, layer
+from .layers import (
+    Compute,
+    Layer,
+    layer,
+)
 
 
 @layer("ATTENTION_INPUT", "IAttentionInputLayer")

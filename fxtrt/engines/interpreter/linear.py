@@ -6,7 +6,11 @@ import torch
 from torch import Tensor
 
 from ..plugins import STAND_IN
-from .layers import Compute, Layer, layer
+from .layers import (
+    Compute,
+    Layer,
+    layer,
+)
 from .roi_align import roi_align
 
 

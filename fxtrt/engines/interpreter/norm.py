@@ -6,7 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .layers import Compute, Layer, layer
+from .layers import (
+    Compute,
+    Layer,
+    layer,
+)
 from .reduce import axes_of
 
 

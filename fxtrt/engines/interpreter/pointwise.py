@@ -9,7 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import EngineError
-from .layers import Compute, Layer, layer
+from .layers import (
+    Compute,
+    Layer,
+    layer,
+)
 
 _ACTIVATIONS: dict[str, Callable[[Tensor, float, float], Tensor]] = {
     "RELU": lambda x, a, b: torch.relu(x),

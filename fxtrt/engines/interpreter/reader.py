@@ -15,7 +15,11 @@ import torch
 from ...errors import EngineError
 from ..network import Network
 from .layers import HANDLERS, Layer
-from .program import Program, Result, Step
+from .program import (
+    Program,
+    Result,
+    Step,
+)
 
 __all__ = ["read_program"]
 

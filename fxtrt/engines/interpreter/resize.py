@@ -9,7 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .layers import Compute, Layer, layer
+from .layers import (
+    Compute,
+    Layer,
+    layer,
+)
 
 _ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "HALF_UP": lambda x: torch.floor(x + 0.5),

@@ -8,7 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .layers import Compute, Layer, dims, layer
+from .layers import (
+    Compute,
+    Layer,
+    dims,
+    layer,
+)
 
 
 @layer("SHUFFLE", "IShuffleLayer")

@@ -7,7 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .layers import Compute, Layer, dims, layer
+from .layers import (
+    Compute,
+    Layer,
+    dims,
+    layer,
+)
 
 _START, _SIZE, _STRIDE, _FILL, _AXES = 1, 2, 3, 4, 5
 

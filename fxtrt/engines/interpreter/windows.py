@@ -9,7 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .layers import Compute, Layer, layer
+from .layers import (
+    Compute,
+    Layer,
+    layer,
+)
 
 _CONV: dict[int, Callable[..., Tensor]] = {2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED: dict[int, Callable[..., Tensor]] = {2: F.conv_transpose2d, 3: F.conv_transpose3d}

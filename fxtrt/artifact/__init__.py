@@ -1,0 +1,1 @@
+"""A compiled model is saved to one file, and loaded from it."""

@@ -1,0 +1,370 @@
+"""Saves a compiled model without its weights, and loads it around a model without capturing it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+from torch.fx import GraphModule
+
+from ..ahead_of_time import (
+    Outcome,
+    assemble,
+    outcome_of,
+    report,
+    weights_hold,
+)
+from ..cache.engine_key import EngineKey
+from ..cache.plan_file import PlanHeader
+from ..cache.plan_store import PlanStores
+from ..cache.store import PlanCache
+from ..capture.export import require_inference
+from ..capture.model_parts import (
+    Captured,
+    Missed,
+    ModelPart,
+    prepare,
+)
+from ..capture.twin import twin_of
+from ..capture.uncaptured import OutsideCall
+from ..engines.base import EngineBackend
+from ..engines.select import select
+from ..errors import (
+    ArtifactError,
+    ConversionError,
+    EngineError,
+    SettingsError,
+)
+from ..graph.specs import tensor_specs
+from ..lowering.lower import bound
+from ..lowering.settle import plan
+from ..partition.extract import cut
+from ..pass_manager import run_passes
+from ..runtime.stitched_call import engine_modules
+from ..serialization.allowed_operators import untrusted
+from ..serialization.constant_data import (
+    Form,
+    read_constants,
+    write_constants,
+)
+from ..serialization.graph_data import (
+    StoredGraph,
+    restore,
+    store,
+)
+from ..serialization.model_identity import (
+    Identity,
+    difference,
+    identity_of,
+    weights_digest,
+)
+from ..serialization.typed_json import parse, typed
+from ..settings import Settings
+from .archive import ArtifactFile, write_artifact
+from .stored_plans import (
+    PLAN_KINDS,
+    plan_name,
+    plans_of,
+)
+
+__all__ = ["load", "save"]
+
+log = logging.getLogger(__name__)
+
+_PORTABLE = (
+    *("engine", "precision", "keep_fp32", "min_cluster_size", "whitelist", "blacklist"),
+    *("components", "partition", "max_growth", "other_sizes", "most_images", "on_build_failure"),
+    *("optimization_level", "workspace_bytes", "tactic_sources", "compute_capabilities"),
+    *("slots", "slot_timeout", "cuda_graphs", "check_weights"),
+)
+"""Fields of `Settings` that a file has. All others, as `cache_dir`, are of the machine and of who
+loads the file."""
+_OF_THE_CAPTURE = ("other_sizes", "most_images", "max_growth", "fuel")
+_OF_SERVING = ("slots", "slot_timeout", "cuda_graphs", "check_weights")
+"""Fields that change no engine, besides those of the machine."""
+
+
+class _Part(TypedDict):
+    """A graph in a file, besides what it has in members of its own."""
+
+    path: str
+    constants: list[Form]
+
+
+class _Manifest(TypedDict):
+    """What a file says of itself.
+
+    model:   as `identity_of` gives it.
+    weights: their digest.
+    whole:   how many of the parts come first in `Captured`; all others are its `others`.
+    plans:   the headers of those that the file has, by name.
+    """
+
+    model: Identity
+    weights: str
+    engine: dict[str, str]
+    settings: dict[str, Any]
+    parts: list[_Part]
+    whole: int
+    missed: list[Missed]
+    outside: list[OutsideCall]
+    plans: dict[str, PlanHeader]
+
+
+def save(compiled: torch.nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write the graphs and plans of a compiled model to one file, for `fxtrt.load`.
+
+    The weights are not in it, only a digest of them. The file is written beside `path` and moved
+    there.
+
+    Args:
+        compiled: what `fxtrt.compile` returned, whose plans are in its `cache_dir`.
+
+    Raises:
+        ArtifactError: it cannot be saved; says why, and what would help.
+        OSError: the file cannot be written.
+    """
+    outcome = outcome_of(compiled)
+    if outcome is None:
+        raise ArtifactError("fxtrt.save takes what fxtrt.compile returned")
+    captured, settings = outcome.captured, outcome.settings
+    if settings.fuel is not None:
+        raise ArtifactError("fuel is for finding faults: compile without it to save the model")
+    if not weights_hold(compiled):
+        raise ArtifactError("a weight was changed after compiling: compile again, then save")
+    all_parts = [*captured.parts, *captured.others]
+    stored = [_checked(part) for part in all_parts]
+    parts, contents = list[Any](), list[tuple[str, bytes]]()
+    for number, (part, graph, _) in enumerate(stored):
+        forms, data = write_constants(graph.constants)
+        contents.append((f"graphs/{number}.json", graph.text))
+        contents.append((f"graphs/{number}.constants", data))
+        parts.append({"path": part.path, "constants": forms})
+    for name in captured.identity["unseen"]:
+        log.info("fxtrt.load will not see whether the content of %s is the same", name)
+    plans: dict[str, Any] = {}
+    manifest = {
+        "model": captured.identity,
+        "weights": weights_digest(compiled),
+        "engine": _engine(outcome.backend),
+        "settings": {name: getattr(settings, name) for name in _PORTABLE},
+        "parts": parts,
+        "whole": len(captured.parts),
+        "missed": list(map(asdict, captured.missed)),
+        "outside": list(map(asdict, captured.outside)),
+        "plans": plans,
+    }
+    typed(parse(json.dumps(manifest).encode(), "the manifest"), _Manifest, "the manifest")
+    write_artifact(Path(path), manifest, chain(contents, _plans(outcome, stored, plans)))
+
+
+def load(
+    path: str | os.PathLike[str],
+    model: torch.nn.Module,
+    *,
+    operators: Collection[str] = (),
+    **overrides: Any,
+) -> torch.nn.Module:
+    """What `fxtrt.compile` returned before it was saved, made of `model`; nothing is captured.
+
+    `model` must be the same as the one that was compiled: its classes and their sources, what its
+    modules hold, its weights, the versions of all packages are compared. What its code reads from
+    elsewhere (global variables, other modules of yours) is not seen. Where the GPU or TensorRT is
+    another one, or overrides change the engines, they are built, as by `fxtrt.compile`.
+
+    The graphs in the file are checked before any is compiled: they may call operators that compute,
+    and nothing else. Plans cannot be checked so: they are code to TensorRT. Load files that you
+    trust.
+
+    Args:
+        path: of a file of `fxtrt.save`.
+        operators: names of operators of your own without a converter, as "package.name.default",
+            that the file may call.
+        overrides: fields of `Settings`, in place of those that it was compiled with.
+
+    Raises:
+        ArtifactError: the file is damaged, or of another model or version; says what differs.
+        SettingsError: an override that only compiling again can follow.
+        CaptureError: the model is in training mode.
+        EngineUnavailable: there is no such engine here.
+        EngineError, ConversionError: with `on_build_failure="raise"` only.
+        OSError: the file cannot be read.
+    """
+    require_inference(model, ())
+    with ArtifactFile(Path(path)) as file:
+        manifest = typed(file.manifest, _Manifest, f"the manifest of {path}")
+        settings = _settings(manifest, overrides)
+        backend = select(settings.engine)
+        twin = twin_of(model)
+        _require_same(path, manifest, twin)
+        captured = _captured(file, manifest, twin, operators)
+        stores: PlanStores = PlanCache.of
+        if _engine(backend) != manifest["engine"]:
+            log.warning("%s has engines for %s: building others", path, manifest["engine"])
+        elif not any(name in _PORTABLE and name not in _OF_SERVING for name in overrides):
+            stores = plans_of(file, manifest["plans"])
+        loaded = _compiled(captured, backend, settings, stores, bool(overrides))
+    if stores is not PlanCache.of:
+        _warn_of_missing_plans(path, loaded, backend)
+    return loaded
+
+
+def _compiled(
+    captured: Captured,
+    backend: EngineBackend,
+    settings: Settings,
+    stores: PlanStores,
+    overridden: bool,
+) -> torch.nn.Module:
+    try:
+        prepare(captured, settings)
+        return assemble(captured, backend, settings, stores)
+    except OSError:
+        raise
+    except Exception as error:
+        is_wanted = isinstance(error, (EngineError, ConversionError)) and (
+            settings.on_build_failure == "raise"
+        )
+        if is_wanted or (overridden and isinstance(error, SettingsError)):
+            raise
+        # Graphs that were made up may be wrong in ways that only the passes meet.
+        raise ArtifactError(
+            f"its graphs do not compile ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _checked(part: ModelPart) -> tuple[ModelPart, StoredGraph, GraphModule]:
+    """The part's graph as it was captured, which is known to come back, and what comes back."""
+    name = part.path or type(part.module).__name__
+    if isinstance(part.stored, ArtifactError):
+        raise ArtifactError(f"the graph of {name} cannot be saved: {part.stored}") from part.stored
+    graph, call = restore(part.stored, part.module, trusted=None)
+    again = store(graph, part.module, call)
+    if again.text != part.stored.text:
+        raise ArtifactError(f"the graph of {name} cannot be saved: it comes back another one")
+    if foreign := untrusted(graph.graph):
+        log.warning("to load the graph of %s needs fxtrt.load(..., operators=%s)", name, foreign)
+    return part, part.stored, graph
+
+
+def _plans(
+    outcome: Outcome,
+    stored: Sequence[tuple[ModelPart, StoredGraph, GraphModule]],
+    headers: dict[str, Any],
+) -> Iterator[tuple[str, bytes]]:
+    """The plans and timings that compiling the parts again would ask for, by name.
+
+    Args:
+        stored: the graphs are taken apart.
+        headers: gets those of the plans.
+
+    Raises:
+        ArtifactError: the plan of one of the engines is not there any more.
+    """
+    if not outcome.backend.plans:
+        return
+    stores = {kind: PlanCache.of(outcome.settings, kind) for kind in PLAN_KINDS}
+    for part, _, graph in stored:
+        for kind, key, cluster in _keys(part, graph, outcome.backend, outcome.settings):
+            store_of_kind, name = stores[kind], plan_name(kind, key)
+            if store_of_kind is None:
+                raise ArtifactError(
+                    "cache_dir=None keeps no plans: compile with a cache_dir to save them"
+                )
+            if name in headers:
+                continue
+            if (found := store_of_kind.get(key)) is not None:
+                headers[name] = asdict(found.header)
+                yield name, found.plan
+            elif kind == "plan" and cluster in {m.name for m in engine_modules([part.graph])}:
+                raise ArtifactError(
+                    f"the plan of {cluster} has left {outcome.settings.cache_dir}: compile again, "
+                    f"with a larger cache_limit_bytes"
+                )
+
+
+def _keys(
+    part: ModelPart, graph: GraphModule, backend: EngineBackend, settings: Settings
+) -> Iterator[tuple[str, EngineKey, str]]:
+    """What compiling `graph`, as it was captured, asks for: the kind, the key, and the cluster."""
+    run_passes(graph)
+    bound(graph, settings)
+    kinds = PLAN_KINDS if settings.partition == "measured" else PLAN_KINDS[:1]
+    for cluster in plan(graph, backend, settings).clusters:
+        key = EngineKey.of(cut(graph, cluster).module, backend, cluster.settings)
+        yield from ((kind, key, cluster.name) for kind in kinds)
+
+
+def _warn_of_missing_plans(
+    path: str | os.PathLike[str], loaded: torch.nn.Module, backend: EngineBackend
+) -> None:
+    for row in report(loaded).clusters:
+        if backend.plans and row.build is not None and not row.build.cached:
+            log.warning("%s had no good plan of %s: save the model again", path, row.name)
+
+
+def _engine(backend: EngineBackend) -> dict[str, str]:
+    return {"name": backend.name, "runs on": backend.fingerprint}
+
+
+def _settings(manifest: _Manifest, overrides: Mapping[str, Any]) -> Settings:
+    """Those that the model was compiled with, those of this machine, and overrides."""
+    own = Settings.from_env()
+    if unknown := manifest["settings"].keys() - set(_PORTABLE):
+        raise ArtifactError(f"no file may have the setting {min(unknown)!r:.80}")
+    try:
+        settings = replace(own, **manifest["settings"])
+    except (SettingsError, TypeError, ValueError, OverflowError) as error:
+        raise ArtifactError(f"a setting is wrong: {error}") from error
+    changed = Settings.of(settings, overrides)
+    for name in _OF_THE_CAPTURE:
+        before, now = getattr(settings, name), getattr(changed, name)
+        if now != before:
+            raise SettingsError(
+                f"the model was captured with {name}={before!r}: for {now!r} compile it again"
+            )
+    return changed
+
+
+def _require_same(
+    path: str | os.PathLike[str], manifest: _Manifest, model: torch.nn.Module
+) -> None:
+    way_out = "compile the model again and save it"
+    for part in manifest["parts"]:
+        if part["path"] not in manifest["model"]["modules"]:
+            raise ArtifactError(f"{path} has a part {part['path']!r} that its model does not have")
+    if found := difference(manifest["model"], identity_of(model)):
+        raise ArtifactError(f"{path} does not fit this model: {found}; {way_out}")
+    if weights_digest(model) != manifest["weights"]:
+        raise ArtifactError(f"{path} was saved with other weights than this model's: {way_out}")
+
+
+def _captured(
+    file: ArtifactFile, manifest: _Manifest, model: torch.nn.Module, operators: Collection[str]
+) -> Captured:
+    parts = []
+    for number, row in enumerate(manifest["parts"]):
+        module = model.get_submodule(row["path"])
+        constants = read_constants(row["constants"], file.read(f"graphs/{number}.constants"))
+        stored = StoredGraph(file.read(f"graphs/{number}.json"), constants)
+        graph, call = restore(stored, module, operators)
+        loaded = ArtifactError("it was loaded from a file: copy that one")
+        parts.append(ModelPart(row["path"], module, graph, call, tensor_specs(graph), loaded))
+    whole = manifest["whole"]
+    if not 0 <= whole <= len(parts):
+        raise ArtifactError(f"of {len(parts)} parts, {whole} come first")
+    return Captured(
+        model,
+        manifest["model"],
+        parts[:whole],
+        manifest["missed"],
+        manifest["outside"],
+        parts[whole:],
+    )

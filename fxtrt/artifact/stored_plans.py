@@ -1,0 +1,66 @@
+"""Gives builds the plans that a file of `fxtrt.save` has, without unpacking it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+
+from ..cache.engine_key import EngineKey
+from ..cache.plan_file import PlanHeader, StoredPlan
+from ..cache.plan_store import PlanStores
+from ..errors import ArtifactError
+from .archive import ArtifactFile
+
+__all__ = ["PLAN_KINDS", "plan_name", "plans_of"]
+
+log = logging.getLogger(__name__)
+
+PLAN_KINDS = ("plan", "timing")
+"""Those of `PlanCache`."""
+_NAME = re.compile(r"(plan|timing)s/[0-9a-f]{64}\.\1")
+
+
+def plan_name(kind: str, key: EngineKey) -> str:
+    """What the plan of `key` is called in a file.
+
+    Args:
+        kind: as of `PlanCache`.
+    """
+    return f"{kind}s/{key.digest}.{kind}"
+
+
+def plans_of(file: ArtifactFile, headers: Mapping[str, PlanHeader]) -> PlanStores:
+    """The plans in a file, which must stay open, for whatever settings.
+
+    Args:
+        headers: by the names of the plans.
+
+    Raises:
+        ArtifactError: there is something else among the plans.
+    """
+    if wrong := [name for name in headers if not _NAME.fullmatch(name)]:
+        raise ArtifactError(f"there is a plan of the name {wrong[0]!r:.80}")
+    stores = {kind: _ArtifactPlans(file, headers, kind) for kind in PLAN_KINDS}
+    return lambda settings, kind: stores[kind]
+
+
+class _ArtifactPlans:
+    """Those of one kind."""
+
+    def __init__(self, file: ArtifactFile, headers: Mapping[str, PlanHeader], kind: str) -> None:
+        self._file, self._headers, self._kind = file, headers, kind
+
+    def get(self, key: EngineKey) -> StoredPlan | None:
+        """The plan of `key`, or None. A damaged one is logged, and counts as absent."""
+        name = plan_name(self._kind, key)
+        if name not in self._headers:
+            return None
+        try:
+            return StoredPlan(self._headers[name], self._file.read(name))
+        except ArtifactError as error:
+            log.warning("%s; the engine is built again", error)
+            return None
+
+    def put(self, key: EngineKey, plan: bytes, header: PlanHeader) -> None:
+        """Keep nothing: who loads a file need not be able to write anywhere."""

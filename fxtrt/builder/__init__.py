@@ -1,0 +1,1 @@
+"""Clusters become plans and loaded engines."""

@@ -1,0 +1,170 @@
+"""Turns clusters into loaded engines: from the cache, or through network and plan."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+
+from torch.fx import GraphModule
+
+from ..cache.engine_key import EngineKey
+from ..cache.plan_file import PlanHeader
+from ..cache.plan_store import PlanStores
+from ..cache.store import PlanCache
+from ..conversion.convert import (
+    convert,
+    input_specs,
+    output_specs,
+)
+from ..engines.base import (
+    Engine,
+    EngineBackend,
+    Progress,
+)
+from ..engines.network import Network
+from ..errors import ConversionError, EngineError
+from ..graph.weights import attribute
+from ..runtime.timing import Timing
+from ..settings import Settings
+from .casts import with_precision
+from .pool import BuildPool
+from .progress import BuildProgress
+
+__all__ = ["BuildFailure", "BuildInfo", "BuildResult", "build"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildInfo:
+    """How an engine came about.
+
+    seconds:    of conversion, building and loading together, whatever else ran meanwhile.
+    layers:     of the network; None where the plan came from the cache.
+    plan_bytes: None for an engine without a plan.
+    timing:     of its calls, where the partition is measured.
+    kept_fp32:  "node: reason" for what does not compute in `Settings.precision`, because a weight
+                or a scalar is out of its range.
+    """
+
+    seconds: float
+    layers: int | None
+    plan_bytes: int | None
+    cached: bool
+    timing: Timing | None = None
+    kept_fp32: tuple[str, ...] = ()
+
+
+BuildFailure = EngineError | ConversionError
+BuildResult = tuple[Engine | None, BuildInfo] | BuildFailure
+"""The engine, None where its plan cannot run on this machine; or why there is none."""
+
+
+def build(
+    clusters: Sequence[tuple[GraphModule, Settings]],
+    backend: EngineBackend,
+    stores: PlanStores = PlanCache.of,
+) -> list[BuildResult]:
+    """The engine of each of `clusters`, built with its settings, or what went wrong; in order.
+
+    Networks are made one after the other, plans at the same time where the backend and memory
+    allow. An interrupt cancels what is being built, and leaves nothing half-written.
+
+    Args:
+        stores: where plans are looked for first, and kept.
+    """
+    # On a terminal the bar says it.
+    log.info("building engines: %d", len(clusters))
+    sizes = [len(cluster.graph.nodes) for cluster, _ in clusters]
+    most = 1 if backend.times_kernels else len(clusters)
+    with BuildProgress(sizes) as bar, BuildPool(bar, most) as pool:
+        started = []
+        for number, (cluster, settings) in enumerate(clusters):
+            started.append(_start(number, cluster, backend, settings, pool, stores))
+            if not isinstance(started[-1], Future):
+                bar.update(number, 1.0)
+        pairs = zip(clusters, started, strict=True)
+        return [_finish(cluster, one, backend, pool) for (cluster, _), one in pairs]
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What an engine is loaded from; layers are None where it came from the cache."""
+
+    plan: bytes | Network
+    seconds: float
+    layers: int | None
+    kept_fp32: tuple[str, ...]
+
+
+_Started = _Made | Future[_Made] | BuildFailure
+
+
+def _start(
+    number: int,
+    cluster: GraphModule,
+    backend: EngineBackend,
+    settings: Settings,
+    pool: BuildPool,
+    stores: PlanStores,
+) -> _Started:
+    """Take the plan from the cache, or make the network and have its plan built."""
+    if not backend.plans:
+        return _network(cluster, backend, settings)
+    begun = time.perf_counter()
+    if cache := stores(settings, "plan"):
+        key = EngineKey.of(cluster, backend, settings)
+        if (stored := cache.get(key)) is not None:
+            seconds = time.perf_counter() - begun
+            return _Made(stored.plan, seconds, None, stored.header.kept_fp32)
+    weights = cluster.graph.find_nodes(op="get_attr")
+    weight_bytes = sum(attribute(cluster, node).nbytes for node in weights)
+    pool.wait_for_room(weight_bytes)
+    made = _network(cluster, backend, settings)
+    if not isinstance(made, _Made):
+        return made
+    header = PlanHeader.of(cluster, backend, made.kept_fp32)
+
+    def build_plan(progress: Progress) -> _Made:
+        begun = time.perf_counter()
+        assert isinstance(made.plan, Network)
+        plan = backend.build(made.plan, settings, progress)
+        if cache:
+            cache.put(key, plan, header)
+        return replace(made, plan=plan, seconds=made.seconds + time.perf_counter() - begun)
+
+    return pool.submit(number, weight_bytes, build_plan)
+
+
+def _network(
+    cluster: GraphModule, backend: EngineBackend, settings: Settings
+) -> _Made | ConversionError:
+    begun = time.perf_counter()
+    settled, kept = with_precision(cluster, settings)
+    try:
+        network = convert(settled, backend.features)
+    except ConversionError as error:
+        return error
+    return _Made(network, time.perf_counter() - begun, network.definition.num_layers, kept)
+
+
+def _finish(
+    cluster: GraphModule, started: _Started, backend: EngineBackend, pool: BuildPool
+) -> BuildResult:
+    """Wait for the plan, and load it where it can run."""
+    try:
+        made = pool.result(started) if isinstance(started, Future) else started
+        if not isinstance(made, _Made):
+            return made
+        begun = time.perf_counter()
+        specs = input_specs(cluster), output_specs(cluster)
+        engine = backend.load(made.plan, *specs) if backend.runnable else None
+    except EngineError as error:
+        return error
+    seconds = made.seconds + time.perf_counter() - begun
+    plan_bytes = len(made.plan) if isinstance(made.plan, bytes) else None
+    cached = made.layers is None
+    return engine, BuildInfo(seconds, made.layers, plan_bytes, cached, kept_fp32=made.kept_fp32)

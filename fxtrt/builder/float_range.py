@@ -1,0 +1,66 @@
+"""Finds the numbers of a call that a narrower float type cannot hold."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch._ops import OpOverload
+from torch.fx import GraphModule, Node
+
+from ..graph.weights import weight
+from ..registry import arguments_of
+
+__all__ = ["out_of_range"]
+
+_MOST_SUBNORMAL = 0.5
+"""The share of a weight's numbers, zeros aside, that may lose their accuracy or vanish."""
+
+
+def out_of_range(gm: GraphModule, node: Node, dtype: torch.dtype) -> str | None:
+    """Why the weights and scalars of a call cannot be `dtype`, or None.
+
+    Numbers beyond its range would become infinite. Those below its smallest normal number lose
+    their digits: a few of many do no harm, a scalar or most of a weight does.
+    """
+    if not isinstance(node.target, OpOverload):
+        return None
+    types = {argument.name: str(argument.type) for argument in node.target._schema.arguments}
+    for name, value in arguments_of(node).items():
+        reason = None
+        if isinstance(value, Node):
+            tensor = weight(gm, value)
+            if tensor is not None and tensor.is_floating_point():
+                reason = _of_weight(tensor.detach(), dtype)
+        elif isinstance(value, (int, float)) and "int" not in types[name]:
+            reason = _of_scalar(float(value), dtype)
+        if reason:
+            return f"{name} {reason}"
+    return None
+
+
+def _of_weight(tensor: torch.Tensor, dtype: torch.dtype) -> str | None:
+    limits = torch.finfo(dtype)
+    sizes = tensor[tensor.isfinite() & (tensor != 0)].abs()
+    if sizes.numel() == 0:
+        return None
+    largest = float(sizes.max())
+    if largest > limits.max:
+        return f"has {largest:g}, and {limits.max:g} is the largest {_name(dtype)}"
+    share = float((sizes < limits.smallest_normal).float().mean())
+    if share > _MOST_SUBNORMAL:
+        return f"is to {share:.0%} below {limits.smallest_normal:.1e}, too small for {_name(dtype)}"
+    return None
+
+
+def _of_scalar(value: float, dtype: torch.dtype) -> str | None:
+    limits = torch.finfo(dtype)
+    if value == 0 or not math.isfinite(value):
+        return None
+    if limits.smallest_normal <= abs(value) <= limits.max:
+        return None
+    return f"is {value:g}, outside of {_name(dtype)}"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,253 @@
+"""Turns a Dynamo graph, a module or a function into a functional ATen GraphModule.
+
+Operators that have a converter stay whole, composite ones included (linear, layer_norm,
+scaled_dot_product_attention ...); other composites arrive as their parts. Weights are `get_attr`,
+every node has `meta["val"]`, and the output is a flat tuple or the module's own pytree.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch._dynamo.exc import RestartAnalysis
+from torch._export.utils import _is_preservable_cia_op
+from torch._guards import TracingContext, detect_fake_mode
+from torch._ops import OpOverload
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._sympy.value_ranges import ValueRanges
+
+from ..announce import announced
+from ..errors import CaptureError
+from ..graph.composites import composites_whole
+from ..graph.provenance import set_module_prefix
+from ..graph.specs import Call
+from ..registry import registered
+from .frozen_weights import FrozenGraph
+from .quiet_export import silent_if_it_fails
+from .size_ranges import restore_ranges
+from .torch_message import message_of
+
+__all__ = ["capture_dynamo", "capture_module", "require_inference", "trace"]
+
+
+def capture_module(
+    model: torch.nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    path: str = "",
+) -> GraphModule:
+    """The graph of a whole module, through `torch.export`; it is called like the module.
+
+    Args:
+        args, kwargs: example arguments, any pytrees of tensors.
+        dynamic_shapes: as `torch.export.export` takes it; None makes every size static.
+        path: where the module sits in its model, for the report.
+
+    Raises:
+        CaptureError: the module is in training mode, an input requires grad, or export failed.
+    """
+    require_inference(model, (args, kwargs))
+    doing = f"capturing {path or 'the model'} ({type(model).__name__})"
+    with announced(f"{doing}, with sizes that vary" if dynamic_shapes else doing):
+        gm, ranges = _export(model, args, kwargs or {}, dynamic_shapes)
+        restore_ranges(gm, model, Call(args, kwargs or {}), ranges, dynamic_shapes)
+    set_module_prefix(gm, path)
+    return gm
+
+
+def _export(
+    model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic_shapes: Any
+) -> tuple[GraphModule, Mapping[Any, ValueRanges[Any]]]:
+    """The graph, and the ranges of its symbols."""
+    try:
+        with torch.no_grad(), silent_if_it_fails(), warnings.catch_warnings():
+            # An attribute that only its own call reads does no harm: fxtrt asks for the others.
+            warnings.filterwarnings("ignore", ".*assigned during export", UserWarning)
+            program = torch.export.export(
+                model, tuple(args), dict(kwargs), dynamic_shapes=dynamic_shapes, strict=False
+            )
+            program = program.run_decompositions(_composite_decompositions())
+            gm = program.module(check_guards=False)
+    except Exception as error:
+        raise CaptureError(
+            f"torch.export could not capture {type(model).__name__}: {message_of(error)}"
+        ) from error
+    assert isinstance(gm, GraphModule)
+    return gm, program.range_constraints
+
+
+def capture_dynamo(
+    gm: GraphModule,
+    example_inputs: Sequence[Any],
+    compile_aten: Callable[[GraphModule], Callable[..., Any]],
+    check_weights: str = "versions",
+) -> Callable[..., Any]:
+    """Lower the graph that Dynamo hands to a backend, and compile it with `compile_aten`.
+
+    AOTAutograd stands around the compiled graph: it replays input mutations and output aliases,
+    which is why compilation is a callback here and not the next stage.
+
+    Args:
+        gm, example_inputs: as Dynamo passes them; parameters and buffers are among the inputs.
+        compile_aten: gets the functional ATen graph, weights as `get_attr`, and gives a callable
+            of the remaining inputs that returns a tuple.
+        check_weights: as in `Settings`.
+
+    Raises:
+        CaptureError: AOTAutograd could not lower the graph.
+    """
+    inner = [*gm.parameters(), *gm.buffers()]
+    values = [*inner, *example_inputs]
+    static = {*range(len(inner)), *(len(inner) + i for i in _static_inputs(gm, example_inputs))}
+    # Asked now: gradients are off while lowering.
+    wants_gradients = torch.is_grad_enabled() and any(
+        isinstance(value, torch.Tensor) and value.requires_grad for value in values
+    )
+    frozen: list[FrozenGraph] = []
+
+    def keep(aten_gm: GraphModule, lowered_inputs: Sequence[Any]) -> FrozenGraph:
+        if len(lowered_inputs) != len(values):
+            raise CaptureError(
+                f"AOTAutograd changed the inputs from {len(values)} to {len(lowered_inputs)}"
+            )
+        written, returned = _written_and_returned()
+        if wants_gradients:
+            _require_no_training(aten_gm, bool(static & written))
+        weights = {i: values[i] for i in sorted(static - written - returned)}
+        frozen.append(FrozenGraph(aten_gm, weights, compile_aten, check_weights))
+        return frozen[-1]
+
+    compiled = _lower(gm, example_inputs, keep)
+    for graph in frozen:
+        graph.compile()
+    return compiled
+
+
+def _lower(
+    gm: GraphModule, example_inputs: Sequence[Any], compiler: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Run AOTAutograd for inference, with `compiler` for the graph that it makes."""
+    # Takes most of a second to import, which a start from an artifact does without.
+    from torch._dynamo.backends.common import aot_autograd
+
+    lower = aot_autograd(fw_compiler=compiler, inference_compiler=compiler, decompositions={})
+    try:
+        doing = f"lowering a graph of Dynamo's with {len(gm.graph.nodes)} nodes"
+        with torch.no_grad(), composites_whole(), announced(doing):
+            compiled: Callable[..., Any] = lower(gm, list(example_inputs))
+    except (CaptureError, RestartAnalysis):
+        # Dynamo raises RestartAnalysis to trace the function again, knowing more.
+        raise
+    except Exception as error:
+        raise CaptureError(f"AOTAutograd could not lower the graph: {message_of(error)}") from error
+    return compiled
+
+
+def trace(
+    function: Callable[..., Any], inputs: Sequence[torch.Tensor], *, dynamic: bool = False
+) -> GraphModule:
+    """The graph of `function(*inputs)`; tensors that it closes over become weights.
+
+    Args:
+        dynamic: make every input dimension larger than 1 symbolic.
+    """
+    with torch.no_grad(), composites_whole():
+        gm = make_fx(
+            function,
+            tracing_mode="symbolic" if dynamic else "fake",
+            _allow_non_fake_inputs=True,
+        )(*inputs)
+    _value_attributes(gm)
+    output = gm.graph.output_node()
+    if isinstance(output.args[0], Node):
+        output.args = ((output.args[0],),)
+    gm.graph.eliminate_dead_code()
+    gm.recompile()
+    return gm
+
+
+def require_inference(model: torch.nn.Module, inputs: Any) -> None:
+    """Refuse a model in training mode, and inputs that require grad.
+
+    Raises:
+        CaptureError: with the way out.
+    """
+    training = next((name for name, m in model.named_modules() if m.training), None)
+    if training is not None:
+        raise CaptureError(
+            f"{training or type(model).__name__} is in training mode: call model.eval() first"
+        )
+    for leaf in torch.utils._pytree.tree_leaves(inputs):
+        if isinstance(leaf, torch.Tensor) and leaf.requires_grad:
+            raise CaptureError(
+                f"an input of shape {tuple(leaf.shape)} requires grad: fxtrt compiles for "
+                f"inference; pass input.detach()"
+            )
+
+
+def _static_inputs(gm: GraphModule, example_inputs: Sequence[Any]) -> list[int]:
+    """The positions of parameters and buffers among a Dynamo graph's inputs."""
+    placeholders = gm.graph.find_nodes(op="placeholder")
+    return [
+        i
+        for i, (node, value) in enumerate(zip(placeholders, example_inputs, strict=True))
+        if isinstance(value, torch.nn.Parameter)
+        or node.meta.get("tensor_dict", {}).get("_dynamo_static_input_type")
+    ]
+
+
+def _require_no_training(aten_gm: GraphModule, writes_buffers: bool) -> None:
+    """Refuse a graph that is being trained; say that others answer without gradients.
+
+    Whether a graph trains is not written in it. Statistics that it updates, or random numbers that
+    it draws, while gradients are wanted, are the signs.
+    """
+    draws = any(
+        isinstance(node.target, OpOverload)
+        and torch.Tag.nondeterministic_seeded in node.target.tags
+        for node in aten_gm.graph.nodes
+    )
+    if writes_buffers or draws:
+        raise CaptureError("the graph is being trained: call model.eval() for inference")
+    warnings.warn(
+        "fxtrt compiles for inference: the outputs carry no gradients. Call the model under "
+        "torch.no_grad() or torch.inference_mode().",
+        stacklevel=2,
+    )
+
+
+def _written_and_returned() -> tuple[set[int], set[int]]:
+    """Inputs that the graph writes to, and those whose storage it returns."""
+    metadata = TracingContext.get().fw_metadata
+    assert metadata is not None
+    written = {i for i, info in enumerate(metadata.input_info) if info.mutates_data}
+    returned = {info.base_idx for info in metadata.output_info if info.base_idx is not None}
+    return written, returned
+
+
+def _composite_decompositions() -> dict[Any, Callable[..., Any]]:
+    """Decompositions of the composite operators that have no converter."""
+    table = torch.export.default_decompositions()
+    return {
+        target: table[target]
+        for target in list(table)
+        if isinstance(target, OpOverload)
+        and target not in registered()
+        and _is_preservable_cia_op(target)
+    }
+
+
+def _value_attributes(gm: GraphModule) -> None:
+    """Give every `get_attr` its `meta["val"]`, which `make_fx` leaves out."""
+    nodes = list(gm.graph.nodes)
+    fake_mode = detect_fake_mode([n.meta["val"] for n in nodes if "val" in n.meta])
+    for node in nodes:
+        if node.op == "get_attr" and "val" not in node.meta:
+            value = getattr(gm, str(node.target))
+            assert fake_mode is not None
+            node.meta["val"] = fake_mode.from_tensor(value, static_shapes=True)

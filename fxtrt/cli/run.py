@@ -1,0 +1,210 @@
+"""What the command line does with a model: runs it both ways, reports, builds, bisects."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+import fxtrt
+
+from ..diagnostics.bisect import bisect
+from ..diagnostics.example_models import (
+    Example,
+    load_example,
+    photograph_for_classifier,
+)
+from ..diagnostics.weight_file import load_weights
+from ..engines.select import select
+from ..numerics.compare import compare, table
+from ..reporting import Coverage
+from .draw import draw, require_drawable
+from .options import InputShape, writing
+from .own_model import load_own_model, made_up
+
+__all__ = ["Subject", "build", "find_difference", "report", "run"]
+
+_console = Console(highlight=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What the command line was asked to compile.
+
+    model:      a torchvision model, by name; or "package.module:function" of one's own.
+    detectron2: instead of `model`, a config of Detectron2's model zoo, or a YAML file.
+    weights:    a file of them; None makes calibrated random weights, or leaves a model of one's
+                own those that it has.
+    image:      a photograph; None takes one that matplotlib has.
+    size:       its height and width before the model sees it; None leaves that to the model.
+    inputs:     instead of a photograph, what a model of one's own is called with.
+    """
+
+    model: str = "fasterrcnn_resnet50_fpn"
+    detectron2: str | None = None
+    weights: Path | None = None
+    image: Path | None = None
+    size: tuple[int, int] | None = None
+    inputs: tuple[InputShape, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.detectron2 or self.model
+
+    @property
+    def is_own(self) -> bool:
+        return self.detectron2 is None and ":" in self.model
+
+    @property
+    def has_random_weights(self) -> bool:
+        return self.weights is None and not self.is_own
+
+    @property
+    def described(self) -> str:
+        """The model and where its weights come from."""
+        if self.weights is not None:
+            return f"{self.name} with {self.weights}"
+        return f"{self.name} with random weights" if self.has_random_weights else self.name
+
+    def load(self) -> Example:
+        """The model and its inputs, on the GPU where there is one.
+
+        Raises:
+            SettingsError: no such model or config, no Detectron2, or a file that is no image, or
+                none of weights of this model.
+        """
+        if self.detectron2 is not None:
+            from ..diagnostics.detectron2_models import load_config
+
+            example = load_config(self.detectron2, self.image, self.size, self.weights)
+        elif self.is_own:
+            example = self._own()
+        else:
+            example = load_example(self.model, self.image, size=self.size, weights=self.weights)
+        return example.to(_device())
+
+    def _own(self) -> Example:
+        model = load_own_model(self.model)
+        if self.weights is not None:
+            load_weights(model, self.weights)
+        if self.inputs:
+            return Example(model, made_up(self.inputs))
+        photograph, inputs = photograph_for_classifier(self.image, self.size)
+        return Example(model, inputs, photograph)
+
+
+def run(subject: Subject, options: Mapping[str, Any], drawing: Path | None = None) -> bool:
+    """Compile a model both ways, and print coverage, engines and differences.
+
+    Args:
+        options: fields of `fxtrt.Settings` by name.
+        drawing: where to save the photograph with the boxes that the compiled model found.
+
+    Returns:
+        Whether something ran in an engine and, on `reference` with the model's own precision,
+        every output equals eager; other engines round differently, which is printed only.
+    """
+    # First, because through torch.compile a wrong option comes wrapped in Dynamo's own errors.
+    select(fxtrt.Settings.of(None, options).engine)
+    if drawing is not None:
+        require_drawable(drawing)
+    # torchvision calls functions of torch by names that torch has since changed.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torchvision")
+    with _step(subject.described):
+        example = subject.load()
+    model, inputs = example.model, example.inputs
+    if torch.cuda.is_available():
+        torch.backends.cudnn.allow_tf32 = False
+    with torch.no_grad():
+        with _step(f"eager, {_device()}"):
+            expected = model(*inputs)
+        with _step('torch.compile(model, backend="fxtrt"), first call'):
+            jit: Any = torch.compile(model, backend="fxtrt", options=dict(options))
+            actual = jit(*inputs)
+        same = _judge(fxtrt.report(jit), actual, expected, options)
+        with _step("fxtrt.compile(model, inputs)"):
+            # One picture: engines for other sizes would only take time.
+            compiled = fxtrt.compile(model, inputs, **{"other_sizes": "pytorch", **options})
+        with _step("its first call"):
+            actual = compiled(*inputs)
+        if drawing is not None:
+            draw(example, actual, drawing)
+            _print(f"The boxes are drawn in {drawing}.")
+        return _judge(fxtrt.report(compiled), actual, expected, options) and same
+
+
+def report(subject: Subject, options: Mapping[str, Any], *, measure: bool = False) -> Coverage:
+    """What fxtrt would do with a model; nothing is built."""
+    with _progress(subject.name):
+        example = subject.load()
+    with _progress(f"capturing {subject.name}"):
+        return fxtrt.report(example.model, example.inputs, measure=measure, **options)
+
+
+def build(subject: Subject, options: Mapping[str, Any], file: Path | None = None) -> Coverage:
+    """Build a model's engines; their plans go to the cache, where the next process finds them.
+
+    Args:
+        file: also save what was captured and built there, for `fxtrt.load`.
+    """
+    with _progress(subject.name):
+        example = subject.load()
+    with torch.no_grad(), _progress(f"compiling {subject.name}"):
+        compiled = fxtrt.compile(example.model, example.inputs, **options)
+    if file is not None:
+        with writing(file):
+            fxtrt.save(compiled, file)
+    return fxtrt.report(compiled)
+
+
+def find_difference(subject: Subject, options: Mapping[str, Any]) -> str:
+    """Where the engines of a model first differ from PyTorch; "" if they do not."""
+    with _progress(subject.name):
+        example = subject.load()
+    with _progress(f"comparing the clusters of {subject.name} with PyTorch"):
+        culprit = bisect(example.model, example.inputs, fxtrt.Settings.of(None, options))
+    return "" if culprit is None else f"{culprit}\n{table(culprit.differences)}"
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _judge(coverage: Coverage, actual: Any, expected: Any, options: Mapping[str, Any]) -> bool:
+    differences = compare(actual, expected)
+    agrees = all(difference.agrees for difference in differences)
+    _print(f"\n{coverage}\n\nAgainst eager:\n{table(differences)}\n")
+    engines = {row.engine for row in coverage.clusters}
+    if not engines:
+        _print("Nothing ran in an engine.")
+        return False
+    exact = engines == {"reference"} and options.get("precision", "model") == "model"
+    return agrees or not exact
+
+
+def _print(text: str) -> None:
+    # Tables are as wide as they are: rich would fold them.
+    _console.print(text, markup=False, soft_wrap=True)
+
+
+def _progress(what: str) -> AbstractContextManager[Any]:
+    """A spinner on a terminal, beside the report on standard output."""
+    return Console(stderr=True).status(what)
+
+
+@contextmanager
+def _step(what: str) -> Iterator[None]:
+    """Say what is going on, with a spinner on a terminal, and how long it took."""
+    start = time.perf_counter()
+    if not _console.is_terminal:
+        _print(f"{what} ...")
+    with _console.status(what):
+        yield
+    _print(f"{what}: {time.perf_counter() - start:.1f} s")

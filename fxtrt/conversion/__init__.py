@@ -1,0 +1,1 @@
+"""A cluster becomes an INetworkDefinition."""

@@ -1,0 +1,1 @@
+"""Recipes for Detectron2's detectors."""

@@ -1,0 +1,231 @@
+"""Turns a model's name and a photograph into a model and its inputs, offline.
+
+Plain random weights make a poor test: from layer to layer activations grow or vanish and rounding
+errors grow, and class scores lie so close together that rounding decides which detections stay.
+`calibrate` gives them the proportions of trained ones with one forward pass.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib.cbook
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+from torch.utils.hooks import RemovableHandle
+from torchvision import models
+from torchvision.transforms.functional import normalize, pil_to_tensor, resize
+
+from ..errors import SettingsError
+from .weight_file import load_weights
+
+__all__ = [
+    "Example",
+    "calibrate",
+    "load_example",
+    "load_photograph",
+    "photograph_for_classifier",
+]
+
+_CROP = [224, 224]
+_MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+_RESIDUAL_SCALE = 0.15
+_16_BIT_FORMATS = ("PNG", "PPM")
+"""Their grey values of 16 bits come in the 32-bit mode "I" where Pillow has no other for them."""
+_LAST_NORMS = {
+    "torchvision.models.resnet.BasicBlock": "bn2",
+    "torchvision.models.resnet.Bottleneck": "bn3",
+    "detectron2.modeling.backbone.resnet.BasicBlock": "conv2.norm",
+    "detectron2.modeling.backbone.resnet.BottleneckBlock": "conv3.norm",
+    "detectron2.modeling.backbone.resnet.DeformBottleneckBlock": "conv3.norm",
+    "detectron2.modeling.backbone.regnet.ResBasicBlock": "f.b_bn",
+    "detectron2.modeling.backbone.regnet.ResBottleneckBlock": "f.c_bn",
+}
+"""The last norm of a residual branch, by the type of the block."""
+_SPREADS = {
+    "rpn.head.bbox_pred": (0.05, 0.0),
+    "box_predictor.bbox_pred": (0.25, 0.0),
+    "box_predictor.cls_score": (1.5, 0.0),
+    **{f"box_predictor.{stage}.cls_score": (2.5, 0.0) for stage in range(3)},
+    "classification_head.cls_logits": (1.0, -4.5),
+    "head.cls_score": (1.0, -4.5),
+    "head.ctrness": (1.0, 0.0),
+    "conv2_offset": (1.0, 0.0),
+}
+"""What a detector predicts, and how far its deformable convolutions reach, by the end of the
+layer's path: standard deviation and mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A model in eval mode, and something to call it with.
+
+    photograph: what it is shown, 3xHxW, float32 in 0..1; the boxes of a detector are its pixels.
+                None of a model that is called with something else.
+    categories: the names of a detector's labels, as far as they are known.
+    """
+
+    model: nn.Module
+    inputs: tuple[Any, ...]
+    photograph: Tensor | None = None
+    categories: Sequence[str] = ()
+
+    def to(self, device: str) -> Example:
+        """The same on another device."""
+        inputs = tree_map_only(Tensor, lambda tensor: tensor.to(device), self.inputs)
+        return replace(self, model=self.model.to(device), inputs=inputs)
+
+
+def load_example(
+    name: str,
+    image: Path | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    weights: Path | None = None,
+    **options: Any,
+) -> Example:
+    """A torchvision model and its inputs.
+
+    A detector gets the photograph whole, as a list of one 3xHxW tensor in 0..1; any other model a
+    normalised 1x3x224x224 tensor.
+
+    Args:
+        image: a file; matplotlib's photograph of Grace Hopper if None.
+        size: height and width of what the model gets.
+        weights: a file of them; None makes calibrated random ones, the same each time.
+        options: for torchvision's builder, e.g. min_size=256 for a small detector.
+
+    Raises:
+        SettingsError: torchvision has no such model, or a file is no image, or none of weights.
+    """
+    detectors = models.list_models(module=models.detection)
+    names = [*models.list_models(module=models), *detectors]
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+        raise SettingsError(f"torchvision has no model {name!r}: did you mean {close[0]!r}?")
+    if name in detectors:
+        photograph = load_photograph(image)
+        if size is not None:
+            photograph = resize(photograph, list(size))
+        inputs: tuple[Any, ...] = ([photograph],)
+        options["weights_backbone"] = None
+    else:
+        photograph, inputs = photograph_for_classifier(image, size)
+    torch.manual_seed(0)
+    model = models.get_model(name, weights=None, **options).eval()
+    if weights is None:
+        calibrate(model, inputs)
+    else:
+        load_weights(model, weights)
+    categories = models.get_model_weights(name).DEFAULT.meta.get("categories", ())
+    return Example(model, inputs, photograph, categories)
+
+
+def photograph_for_classifier(
+    image: Path | None = None, size: tuple[int, int] | None = None
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """A photograph, 3xHxW in 0..1, and what a classifier is called with: 1x3xHxW, normalised.
+
+    Args:
+        size: height and width of both; 224x224 if None.
+    """
+    photograph = resize(load_photograph(image), list(size or _CROP))
+    return photograph, (normalize(photograph, _MEAN, _STD)[None],)
+
+
+def load_photograph(image: Path | None = None) -> Tensor:
+    """An image file as a 3xHxW float32 tensor in 0..1, turned the way up that its EXIF data says.
+
+    Args:
+        image: a file; matplotlib's photograph of Grace Hopper if None.
+
+    Raises:
+        SettingsError: the file is no image, is damaged or too large for Pillow, or holds numbers
+            of 32 bits.
+    """
+    file = image or matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
+    try:
+        with Image.open(file) as opened:
+            return _pixels(ImageOps.exif_transpose(opened), opened.format)
+    except SettingsError as error:
+        raise SettingsError(f"{file} {error}") from error
+    except Exception as error:  # A damaged file raises whatever Pillow's reader stumbles on.
+        raise SettingsError(f"{file} is not an image that Pillow can read: {error}") from error
+
+
+def _pixels(image: Image.Image, kind: str | None) -> Tensor:
+    # Pillow clips what is wider than 8 bits: a grey of 0.5 would turn white.
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind in _16_BIT_FORMATS):
+        grey = torch.from_numpy(np.asarray(image).astype(np.float32)) / 65535
+        return grey.expand(3, -1, -1).contiguous()
+    if image.mode in ("I", "F"):
+        raise SettingsError(
+            "holds numbers of 32 bits, and does not say which of them is white: convert it to 8 "
+            "or 16 bits"
+        )
+    pixels: Tensor = pil_to_tensor(image.convert("RGB"))
+    return pixels.float() / 255
+
+
+def calibrate(model: nn.Module, inputs: Sequence[Any]) -> None:
+    """Fit the weights to `inputs`, in place.
+
+    Each batch norm gets the statistics of its own input, residual branches are scaled down, and a
+    detector's predictions get the spread of `_SPREADS`: detections are many, their scores far
+    apart, and float32 good for the third decimal of a pixel.
+    """
+    handles: list[RemovableHandle] = []
+    for path, module in model.named_modules():
+        if isinstance(getattr(module, "running_mean", None), Tensor):
+            handles.append(_at_first_call(module.register_forward_pre_hook, _set_statistics))
+        for end, (std, mean) in _SPREADS.items():
+            if path.endswith(end):
+                if not module.weight.any():  # Offsets begin at zero, and spread from something.
+                    nn.init.normal_(module.weight)
+                hook = _spread_hook(std, mean)
+                handles.append(_at_first_call(module.register_forward_hook, hook))
+    with torch.no_grad():
+        for module in model.modules():
+            cls = type(module)
+            if last := _LAST_NORMS.get(f"{cls.__module__}.{cls.__qualname__}"):
+                norm: Any = module.get_submodule(last)
+                norm.weight.fill_(_RESIDUAL_SCALE)
+        model(*inputs)
+    for handle in handles:
+        handle.remove()
+
+
+def _at_first_call(
+    register: Callable[[Callable[..., Any]], RemovableHandle], hook: Callable[..., Any]
+) -> RemovableHandle:
+    def first(*args: Any) -> Any:
+        handle.remove()
+        return hook(*args)
+
+    handle = register(first)
+    return handle
+
+
+def _set_statistics(module: Any, args: tuple[Tensor]) -> None:
+    values = args[0].transpose(0, 1).flatten(1)
+    if values.shape[1] > 1:
+        module.running_mean.copy_(values.mean(1))
+        # The floor keeps channels that hardly vary from becoming amplified rounding errors.
+        module.running_var.copy_(values.var(1).clamp(min=1e-3))
+
+
+def _spread_hook(std: float, mean: float) -> Callable[..., Tensor]:
+    def hook(module: Any, args: tuple[Tensor], output: Tensor) -> Tensor:
+        scale = std / output.std()
+        module.weight.mul_(scale)
+        module.bias.mul_(scale).add_(mean - output.mean() * scale)
+        return (output - output.mean()) * scale + mean
+
+    return hook

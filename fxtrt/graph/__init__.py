@@ -1,0 +1,1 @@
+"""What is known of fx graphs: nodes, sizes, specs, weights, aliases, order and provenance."""

@@ -1,0 +1,94 @@
+"""Gives new nodes what every node of a graph has: a fake value, a source, a registered weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch._dispatch.python import enable_python_dispatcher
+from torch._subclasses import FakeTensor, FakeTensorMode
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+from .sizes import Size, expression
+
+__all__ = [
+    "PARTS_OF",
+    "fake_mode_of",
+    "infer",
+    "known_equal",
+    "same_metadata",
+]
+
+PARTS_OF = "fxtrt_parts_of"
+"""The key of `Node.meta` with the nodes and operators that were taken apart into this node."""
+PROVENANCE = (
+    "stack_trace",
+    "nn_module_stack",
+    "source_fn_stack",
+    "torch_fn",
+    "from_node",
+    PARTS_OF,
+)
+"""The keys of `Node.meta` that say where in the user's model a node comes from."""
+
+
+def fake_mode_of(gm: GraphModule) -> FakeTensorMode:
+    """The mode that the graph's FakeTensors belong to; a new one where it has none."""
+    for node in gm.graph.nodes:
+        for value in torch.utils._pytree.tree_leaves(node.meta.get("val")):
+            if isinstance(value, FakeTensor):
+                return value.fake_mode
+    return FakeTensorMode()
+
+
+def infer(node: Node, like: Node) -> Node:
+    """Fill in `node.meta`: "val" by running the call on its arguments' values, and `like`'s source.
+
+    Args:
+        node: a `call_function` whose arguments all have `meta["val"]`.
+        like: the node that it stands in for.
+    """
+    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
+    fakes = (
+        v for v in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(v, FakeTensor)
+    )
+    mode = next((fake.fake_mode for fake in fakes), None) or fake_mode_of(_owner(node))
+    # Some operators take apart sizes that are symbols in Python only, as while they were traced.
+    with mode, enable_python_dispatcher(), torch.no_grad():
+        value = node.target(*args, **kwargs)  # type: ignore[operator]  # a call_function
+    node.meta = {key: like.meta[key] for key in PROVENANCE if key in like.meta}
+    node.meta["val"] = value
+    return node
+
+
+def known_equal(a: Size, b: Size) -> bool:
+    """Whether two sizes are equal whatever the inputs' sizes are; adds no guard."""
+    return expression(a) == expression(b) or statically_known_true(a == b)
+
+
+def same_metadata(a: Any, b: Any, *, offset: bool = False) -> bool:
+    """Whether two values are dense tensors of one dtype, device, shape and strides.
+
+    Args:
+        offset: whether they must also start at the same element of their storages.
+    """
+    if not (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)):
+        return False
+    if a.layout != torch.strided or b.layout != torch.strided:
+        return False
+    if (a.dtype, a.device, a.dim()) != (b.dtype, b.device, b.dim()):
+        return False
+    if (a.is_conj(), a.is_neg()) != (b.is_conj(), b.is_neg()):
+        return False
+    sizes: list[tuple[Size, Size]]
+    sizes = [*zip(a.shape, b.shape, strict=True), *zip(a.stride(), b.stride(), strict=True)]
+    if offset:
+        sizes.append((a.storage_offset(), b.storage_offset()))
+    return all(known_equal(x, y) for x, y in sizes)
+
+
+def _owner(node: Node) -> GraphModule:
+    owner = node.graph.owning_module
+    assert isinstance(owner, GraphModule)
+    return owner

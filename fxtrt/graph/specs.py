@@ -1,0 +1,91 @@
+"""The names, dtypes and size ranges of the tensors that a graph takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import GraphModule
+
+from .sizes import hint, is_unbacked, size_range
+
+__all__ = ["Call", "TensorSpec", "spec_of", "tensor_specs"]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of an engine; a dimension is static where low equals high.
+
+    A high of None means that the dimension has no upper bound, a device of None any device.
+    """
+
+    name: str
+    dtype: torch.dtype
+    low: tuple[int, ...]
+    optimum: tuple[int, ...]
+    high: tuple[int | None, ...]
+    device: torch.device | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape with -1 for each dynamic dimension, as TensorRT writes it."""
+        return tuple(a if a == b else -1 for a, b in zip(self.low, self.high, strict=True))
+
+    @property
+    def is_static(self) -> bool:
+        return self.low == self.high
+
+    def mismatch(self, tensor: torch.Tensor) -> str | None:
+        """Why `tensor` cannot be bound here, or None."""
+        if tensor.dtype != self.dtype:
+            return f"{self.name} is {tensor.dtype}, expected {self.dtype}"
+        if self.device is not None and tensor.device != self.device:
+            return f"{self.name} is on {tensor.device}, expected {self.device}"
+        fits = len(self.low) == tensor.dim() and all(
+            low <= size and (high is None or size <= high)
+            for low, size, high in zip(self.low, tensor.shape, self.high, strict=True)
+        )
+        if fits:
+            return None
+        return f"{self.name} has shape {tuple(tensor.shape)}, expected {self.describe()}"
+
+    def describe(self) -> str:
+        """The shape for people: "1x3x(256..1024)x640"."""
+        dims = (
+            str(low) if low == high else f"({low}..{'' if high is None else high})"
+            for low, high in zip(self.low, self.high, strict=True)
+        )
+        return "x".join(dims) or "scalar"
+
+
+def tensor_specs(graph: GraphModule) -> list[TensorSpec]:
+    """What `graph` was captured for, for each of its inputs that is a tensor."""
+    values = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    return [spec_of(f"x{i}", value) for i, value in enumerate(tensors)]
+
+
+def spec_of(name: str, fake: torch.Tensor) -> TensorSpec:
+    ranges = [size_range(size) for size in fake.shape]
+    # Empty tensors run in PyTorch; and torchvision says of `nms` that it keeps two or more.
+    lows = [
+        1 if is_unbacked(size) else low for size, (low, _) in zip(fake.shape, ranges, strict=True)
+    ]
+    return TensorSpec(
+        name,
+        fake.dtype,
+        tuple(lows),
+        tuple(hint(size) for size in fake.shape),
+        tuple(high for _, high in ranges),
+        fake.device,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The arguments of a call."""
+
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]

@@ -1,0 +1,63 @@
+"""The weights of graphs and modules: read, add and compare them."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from typing import Any
+
+import torch
+from torch._subclasses import FakeTensorMode
+from torch.fx import GraphModule, Node
+
+from .metadata import fake_mode_of
+
+__all__ = ["add_weight", "attribute", "named_tensors", "weight"]
+
+
+def named_tensors(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """All parameters, then all buffers; a shared one under each of its names."""
+    parameters = module.named_parameters(remove_duplicate=False)
+    return [*parameters, *module.named_buffers(remove_duplicate=False)]
+
+
+def weight(gm: GraphModule, node: Node) -> torch.Tensor | None:
+    """The tensor that a `get_attr` holds; None for other nodes and for attributes of other types.
+
+    A tensor without ordinary storage of its own (meta, sparse, a wrapper subclass) gives None:
+    nothing can be computed from it.
+    """
+    if node.op != "get_attr":
+        return None
+    value: Any = functools.reduce(getattr, str(node.target).split("."), gm)
+    ordinary = type(value) in (torch.Tensor, torch.nn.Parameter)
+    if not ordinary or value.layout != torch.strided or value.is_meta or value.is_quantized:
+        return None
+    return value  # type: ignore[no-any-return]  # its type was just compared
+
+
+def add_weight(
+    gm: GraphModule, value: torch.Tensor, name: str, mode: FakeTensorMode | None = None
+) -> Node:
+    """Register `value` as a buffer and read it with a `get_attr` at the insertion point.
+
+    Args:
+        name: of the buffer; a number is added where the module already has that attribute.
+        mode: as `fake_mode_of` gives it; found when left out.
+    """
+    unique, count = name, 0
+    while hasattr(gm, unique):
+        count += 1
+        unique = f"{name}_{count}"
+    gm.register_buffer(unique, value.detach(), persistent=False)
+    node = gm.graph.get_attr(unique)
+    mode = mode or fake_mode_of(gm)
+    node.meta["val"] = mode.from_tensor(value.detach(), static_shapes=True)
+    return node
+
+
+def attribute(gm: GraphModule, node: Node) -> torch.Tensor:
+    """The tensor that a `get_attr` reads; its target may be a path through submodules."""
+    value = operator.attrgetter(str(node.target))(gm)
+    assert isinstance(value, torch.Tensor)
+    return value

@@ -1,0 +1,1 @@
+"""A captured graph becomes a stitched one."""

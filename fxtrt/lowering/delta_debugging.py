@@ -1,0 +1,81 @@
+"""Searches the nodes of a cluster, by halves, for the few that a failure comes from."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from torch.fx import Node
+
+from ..errors import FxtrtError
+
+__all__ = ["first_wrong", "smallest_failing"]
+
+_MOST_TRIALS = 32
+
+Unit = list[Node]
+"""A call with the `getitem`s that read it: one cannot be without the other."""
+E = TypeVar("E", bound=FxtrtError)
+
+
+def smallest_failing(
+    nodes: Sequence[Node], error: E, fails: Callable[[Sequence[Node]], FxtrtError | None]
+) -> tuple[list[Node], E]:
+    """A small part of `nodes` that fails as they do, and its error.
+
+    Delta debugging: the search goes on with any half, quarter and so on, or all but one of these,
+    that fails with an error of the same type. After 32 trials it ends with the smallest so far.
+
+    Args:
+        error: what `nodes` together fail with.
+        fails: what a part of them fails with, or None.
+    """
+    units, pieces, trials = _units(nodes), 2, 0
+    while len(units) > 1 and trials < _MOST_TRIALS:
+        for candidate in _candidates(units, pieces)[: _MOST_TRIALS - trials]:
+            trials += 1
+            found = fails(_flat(candidate))
+            if isinstance(found, type(error)):
+                units, error, pieces = candidate, found, 2
+                break
+        else:
+            if pieces >= len(units):
+                break
+            pieces = min(2 * pieces, len(units))
+    return _flat(units), error
+
+
+def first_wrong(nodes: Sequence[Node], is_wrong: Callable[[Sequence[Node]], bool]) -> Node:
+    """A node that makes a wrong prefix of `nodes` from a right one; all of them are wrong."""
+    units = _units(nodes)
+    right, wrong = 0, len(units)
+    while wrong - right > 1:
+        middle = (right + wrong) // 2
+        if is_wrong(_flat(units[:middle])):
+            wrong = middle
+        else:
+            right = middle
+    return units[right][0]
+
+
+def _candidates(units: list[Unit], pieces: int) -> list[list[Unit]]:
+    """Each of `pieces` parts alone, then all but one of them."""
+    step = -(-len(units) // pieces)
+    starts = range(0, len(units), step)
+    parts = [units[i : i + step] for i in starts]
+    return parts + [units[:i] + units[i + step :] for i in starts if pieces > 2]
+
+
+def _units(nodes: Sequence[Node]) -> list[Unit]:
+    units: dict[Node, Unit] = {}
+    for node in nodes:
+        if node.target is operator.getitem and node.args[0] in units:
+            units[node.all_input_nodes[0]].append(node)
+        else:
+            units[node] = [node]
+    return list(units.values())
+
+
+def _flat(units: Sequence[Unit]) -> list[Node]:
+    return [node for unit in units for node in unit]

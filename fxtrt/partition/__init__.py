@@ -1,0 +1,1 @@
+"""The nodes of a graph are grouped into clusters, and each cluster is extracted."""

@@ -1,0 +1,26 @@
+"""Says what runs where, why, and what it costs: settled plans become one Coverage."""
+
+from .coverage import Coverage
+from .rows import (
+    cluster_row,
+    graph_coverage,
+    graph_rejection,
+    missed_rows,
+    outside_rows,
+)
+from .values import ClusterRow, Fallback, GraphBreak, GuardRow, RejectionRow, RuntimeRow
+
+__all__ = [
+    "ClusterRow",
+    "Coverage",
+    "Fallback",
+    "GraphBreak",
+    "GuardRow",
+    "RejectionRow",
+    "RuntimeRow",
+    "cluster_row",
+    "graph_coverage",
+    "graph_rejection",
+    "missed_rows",
+    "outside_rows",
+]

@@ -1,0 +1,167 @@
+"""Turns what became of a graph's nodes into the rows of its Coverage."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
+
+from ..builder.build import BuildInfo
+from ..builder.casts import COMPUTE_DTYPES
+from ..capture.model_parts import Missed
+from ..capture.uncaptured import OutsideCall
+from ..engines.base import EngineBackend
+from ..graph.flops import flops
+from ..graph.metadata import PARTS_OF
+from ..graph.provenance import module_path, source_line
+from ..graph.sizes import hint
+from ..partition.extract import Cutting
+from ..partition.partition import Partition, computes
+from ..registry import Rejection
+from .coverage import Coverage
+from .picture import picture, target_name
+from .values import ClusterRow, GraphBreak, RejectionRow
+
+__all__ = ["cluster_row", "graph_coverage", "graph_rejection", "missed_rows", "outside_rows"]
+
+_OUTSIDE = "outside of any graph"
+
+
+def cluster_row(cutting: Cutting, backend: EngineBackend, build: BuildInfo | None) -> ClusterRow:
+    """The row of a cluster that an engine runs."""
+    nodes, timing = cutting.cluster.nodes, build.timing if build else None
+    targets = Counter(map(_operator, filter(computes, nodes)))
+    tensors = pytree.tree_leaves([node.meta["val"] for node in nodes])
+    dtypes = sorted({_name_of(value.dtype) for value in tensors if isinstance(value, torch.Tensor)})
+    if computed_in := COMPUTE_DTYPES.get(cutting.cluster.settings.precision):
+        dtypes = list(dict.fromkeys([_name_of(computed_in), *dtypes]))
+    return ClusterRow(
+        name=cutting.cluster.name,
+        module_paths=tuple(dict.fromkeys(filter(None, map(module_path, nodes)))),
+        nodes=sum(map(computes, nodes)),
+        flops=sum(map(flops, nodes)),
+        ops=tuple(sorted(targets.items(), key=lambda item: (-item[1], item[0]))),
+        dtypes=tuple(dtypes),
+        bytes_in=_bytes(cutting.inputs),
+        bytes_out=_bytes(cutting.outputs),
+        engine=backend.name,
+        runs_on=backend.fingerprint,
+        build=None if build is None else replace(build, timing=None),
+        engine_ms=timing.engine_ms if timing else None,
+        pytorch_ms=timing.pytorch_ms if timing else None,
+    )
+
+
+def graph_coverage(
+    gm: GraphModule,
+    plan: Partition,
+    cuttings: Sequence[Cutting],
+    clusters: Sequence[ClusterRow],
+) -> Coverage:
+    """The coverage of a graph, before its clusters are stitched.
+
+    Args:
+        cuttings, clusters: of the plan's clusters, in one order.
+    """
+    rejected = [node for node in gm.graph.nodes if node in plan.rejections]
+    rows = tuple(_rejection_row(node, plan.rejections[node]) for node in rejected)
+    drawn = picture(
+        gm, [cutting.cluster for cutting in cuttings], {n: i for i, n in enumerate(rejected)}
+    )
+    return Coverage(
+        tuple(clusters), rows, (), plan.cuts, plan.cuts_before_repair, pictures=(drawn,)
+    )
+
+
+def graph_rejection(gm: GraphModule, rejection: Rejection) -> Coverage:
+    """The coverage of a Dynamo graph that stays as it is; its calls count as one row each."""
+    calls = [node for node in gm.graph.nodes if node.op.startswith("call_")]
+    rows = tuple(_row(node, rejection, 0, computed=True) for node in calls)
+    drawn = picture(gm, (), {node: i for i, node in enumerate(calls)})
+    return Coverage(rejections=rows, pictures=(drawn,))
+
+
+def outside_rows(
+    calls: Sequence[OutsideCall], breaks: Sequence[GraphBreak] = (), *, timed: bool = False
+) -> tuple[RejectionRow, ...]:
+    """The rows of what no graph holds.
+
+    Args:
+        breaks: a call on the line of one of these says so.
+        timed: whether to give the times.
+    """
+    at = {found.source: found.reason for found in breaks if found.source}
+    return tuple(
+        RejectionRow(
+            node=call.module,
+            target=call.target,
+            code="outside",
+            detail=f"{_OUTSIDE}: {at[call.source]}" if call.source in at else _OUTSIDE,
+            module=call.module,
+            source=call.source,
+            flops=call.flops,
+            computes=call.computes,
+            calls=call.calls,
+            ms=call.ms if timed else None,
+        )
+        for call in calls
+    )
+
+
+def missed_rows(missed: Sequence[Missed]) -> tuple[RejectionRow, ...]:
+    """The rows of the modules that could not be captured."""
+    return tuple(
+        RejectionRow(
+            node=one.module or one.kind,
+            target=one.kind,
+            code="capture",
+            detail=one.reason,
+            module=one.module,
+            source="",
+            flops=0,
+            computes=False,
+        )
+        for one in missed
+    )
+
+
+def _operator(node: Node) -> str:
+    """The node's operator, and which one it was taken from, if it is a part of one."""
+    wholes = node.meta.get(PARTS_OF, ())
+    return f"{node.target} of {wholes[0][1]}" if wholes else str(node.target)
+
+
+def _rejection_row(node: Node, rejection: Rejection) -> RejectionRow:
+    return _row(node, rejection, flops(node), computed=computes(node))
+
+
+def _row(node: Node, rejection: Rejection, count: int, *, computed: bool) -> RejectionRow:
+    return RejectionRow(
+        node=node.name,
+        target=target_name(node),
+        code=rejection.code,
+        detail=rejection.detail,
+        module=module_path(node),
+        source=source_line(node) or "",
+        flops=count,
+        computes=computed,
+    )
+
+
+def _bytes(nodes: Sequence[Node]) -> int:
+    """Of the tensors at the example's sizes; a size that depends on data counts as its largest."""
+    values = [node.meta.get("val") for node in nodes]
+    return sum(
+        value.element_size() * math.prod(map(hint, value.shape))
+        for value in values
+        if isinstance(value, torch.Tensor)
+    )
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

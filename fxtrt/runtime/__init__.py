@@ -1,0 +1,1 @@
+"""Engines, slots, streams and CUDA graphs: what a call of a compiled model runs."""

@@ -1,0 +1,236 @@
+"""Records the runs of a function as CUDA graphs, one for each slot and shape, and replays them."""
+
+from __future__ import annotations
+
+import gc
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+
+from ..engines.base import Engine
+from ..forks import ForkLock
+from .fallbacks import Fallbacks
+from .slots import (
+    Slot,
+    keep_for,
+    one_at_a_time,
+)
+
+__all__ = ["CALLS_TO_RECORD", "GraphRunner", "NotRecorded", "Replay"]
+
+CALLS_TO_RECORD = 2
+"""The call of a shape at which it is recorded: the first may stay the only one."""
+_MOST = 8
+"""Graphs of one function in one slot; the least recently used leave."""
+_PATIENCE = 32
+"""Calls of a shape whose graph had to leave, before it is recorded again."""
+_MOST_COUNTED = 4096
+_WARM_UP = 2
+
+
+class NotRecorded(Exception):
+    """A graph that is not recorded for these shapes, though it may be for others."""
+
+
+class GraphRunner:
+    """Runs a function of tensors through CUDA graphs, wherever it can.
+
+    failed: why shapes were not recorded, by shape; they are not tried again.
+    broken: why no shape can be; None where one can.
+    """
+
+    def __init__(self, function: Callable[..., Sequence[Any]], engines: Sequence[Engine]) -> None:
+        """
+        Args:
+            engines: that the function runs.
+            function: of tensors on the GPU and constants; it gives a flat sequence. It runs inside
+                a slot, and takes the contexts that the slot has at that time.
+        """
+        self._function, self._engines = function, tuple(engines)
+        self._lock = ForkLock()
+        self._calls: dict[Hashable, int] = {}
+        self._of_slot: dict[Slot, OrderedDict[Hashable, Replay]] = {}
+        self.failed: dict[Hashable, str] = {}
+        self._told = Fallbacks("no CUDA graph")
+        self.broken: str | None = None
+
+    @property
+    def recorded(self) -> int:
+        """How many graphs there are, in all slots."""
+        return sum(map(len, list(self._of_slot.values())))
+
+    def run(self, slot: Slot, values: Sequence[Any]) -> list[Any] | None:
+        """What the function gives for `values`, in memory of its own; None where no graph has it.
+
+        The caller then runs the function itself. At the second call of a shape it is recorded.
+        """
+        if slot.reserved or self.broken is not None:
+            return None
+        key = _key(values)
+        replays = self._of_slot.setdefault(slot, OrderedDict())
+        replay = replays.get(key)
+        if replay is None:
+            replay = self._record(slot, key, values) if self._is_due(key) else None
+            if replay is None:
+                return None
+            if len(replays) >= _MOST:
+                self._drop_oldest(slot, replays)
+            replays[key] = replay
+        replays.move_to_end(key)
+        return replay(values)
+
+    def _drop_oldest(self, slot: Slot, replays: OrderedDict[Hashable, Replay]) -> None:
+        with one_at_a_time():
+            # What is replayed must end before its memory goes.
+            torch.cuda.current_stream(slot.device).synchronize()
+            key, _ = replays.popitem(last=False)
+        with self._lock():
+            # Or more shapes than there may be graphs would drive each other out at every call.
+            self._calls[key] = -_PATIENCE
+
+    def _is_due(self, key: Hashable) -> bool:
+        with self._lock():
+            if len(self._calls) >= _MOST_COUNTED:
+                self._calls.clear()
+            count = self._calls[key] = self._calls.get(key, 0) + 1
+            return count >= CALLS_TO_RECORD and key not in self.failed
+
+    def _record(self, slot: Slot, key: Hashable, values: Sequence[Any]) -> Replay | None:
+        try:
+            return Replay(slot, self._function, self._engines, values)
+        except (NotRecorded, torch.cuda.OutOfMemoryError) as error:
+            reason = _first_line(error)
+        except Exception as error:  # It runs as it is; the report says why.
+            reason = self.broken = f"{type(error).__name__}: {_first_line(error)}"
+        with self._lock():
+            if len(self.failed) >= _MOST_COUNTED:
+                self.failed.clear()
+            self.failed[key] = reason
+        self._told.record(reason)
+        return None
+
+
+class Replay:
+    """One run of a function, recorded as a CUDA graph on a slot's stream.
+
+    It has contexts of its own: a graph goes by the state that its contexts had.
+    """
+
+    def __init__(
+        self,
+        slot: Slot,
+        function: Callable[..., Sequence[Any]],
+        engines: Sequence[Engine],
+        values: Sequence[Any],
+    ) -> None:
+        stream: Any = slot.stream
+        caller = torch.cuda.current_stream(slot.device)
+        stream.wait_stream(caller)
+        self._last: Any = stream
+        try:
+            with (
+                one_at_a_time(),
+                torch.inference_mode(False),
+                torch.no_grad(),
+                torch.cuda.stream(stream),
+                slot.other_contexts(engines) as self._contexts,
+            ):
+                self._inputs = [_copy(v) if isinstance(v, torch.Tensor) else v for v in values]
+                for _ in range(_WARM_UP):
+                    function(*self._inputs)
+                stream.synchronize()
+                with _no_garbage_collection():
+                    self._graph, self._outputs = _capture(function, self._inputs)
+        finally:
+            caller.wait_stream(stream)
+
+    def __call__(self, values: Sequence[Any]) -> list[Any]:
+        """Replay on the current stream; the results are copies."""
+        stream = torch.cuda.current_stream(self._last.device)
+        if stream != self._last:
+            keep_for(stream, self._inputs)
+            self._last = stream
+        for mine, value in zip(self._inputs, values, strict=True):
+            if isinstance(mine, torch.Tensor):
+                mine.copy_(value)
+        self._graph.replay()
+        copies: dict[int, torch.Tensor] = {}
+        results: list[Any] = []
+        for output in self._outputs:
+            if isinstance(output, torch.Tensor):
+                if id(output) not in copies:
+                    copies[id(output)] = output.clone()
+                output = copies[id(output)]
+            results.append(output)
+        return results
+
+
+def _capture(
+    function: Callable[..., Sequence[Any]], inputs: Sequence[Any]
+) -> tuple[torch.cuda.CUDAGraph, list[Any]]:
+    graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+    # Other threads may go on asking for memory meanwhile.
+    try:
+        # In here: an exception that arrives right after it would leave the stream recording.
+        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+        outputs = list(function(*inputs))
+        graph.capture_end()
+    except BaseException:
+        _abandon(graph, pool)
+        raise
+    return graph, outputs
+
+
+def _abandon(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
+    """End a recording that failed, whichever of its steps are still to do."""
+    with suppress(RuntimeError):
+        graph.capture_end()
+    # Where CUDA refuses to end it, torch's allocator goes on recording, and no memory that another
+    # stream has used would be free again.
+    with suppress(RuntimeError):
+        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+    # So does its generator, which gives no numbers outside of a graph until one has ended well.
+    with suppress(RuntimeError):
+        well = torch.cuda.CUDAGraph()
+        well.capture_begin(capture_error_mode="thread_local")
+        torch.zeros(1, device="cuda")
+        well.capture_end()
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """An engine or a graph that goes away calls CUDA, which would end the recording."""
+    enabled = gc.isenabled()
+    try:
+        gc.disable()
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), "")
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.is_inference():
+        # A copy made of it must be a normal tensor: it is written to outside of inference mode.
+        return torch.empty_like(tensor, memory_format=torch.preserve_format).copy_(tensor)
+    return tensor.detach().clone()
+
+
+def _key(values: Sequence[Any]) -> Hashable:
+    """What a graph depends on."""
+    return (
+        torch.is_autocast_enabled("cuda"),
+        *(
+            (value.shape, value.stride(), value.dtype, value.device)
+            if isinstance(value, torch.Tensor)
+            else (type(value), value)
+            for value in values
+        ),
+    )

@@ -1,0 +1,213 @@
+"""Calls a stitched graph: each call takes a slot of its model's, and may replay a CUDA graph."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+from torch.fx import GraphModule, Interpreter, Node
+from torch.utils import _pytree as pytree
+
+from ..engines.base import Engine
+from ..errors import EngineError
+from ..graph.sizes import is_unbacked
+from ..settings import Settings
+from .cuda_graphs import GraphRunner, NotRecorded
+from .engine_module import EngineModule
+from .slots import Slot, Slots
+
+__all__ = ["StitchedCall", "engine_modules", "serve"]
+
+log = logging.getLogger(__name__)
+
+_MASKS = (torch.bool, torch.uint8)
+_READ_BY_HOST = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+
+
+class StitchedCall:
+    """A stitched graph to be called like its module, from any number of threads.
+
+    slots: shared by all graphs of a model.
+    unrecorded: "node: why" for what keeps the graph as a whole out of one CUDA graph.
+    """
+
+    def __init__(self, graph: GraphModule, slots: Slots, *, cuda_graphs: bool) -> None:
+        """Also give the graph's engines the slots, in place of those that they had."""
+        self.graph = graph
+        self.slots = slots
+        self.modules = engine_modules([graph])
+        self.cuda_graphs = cuda_graphs
+        self.unrecorded: tuple[str, ...] = ()
+        self._whole: GraphRunner | None = None
+        for module in self.modules:
+            module.slots, module.graphs = slots, None
+        if cuda_graphs:
+            self._record()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.slots.engines:
+            return self.graph(*args, **kwargs)
+        return self.slots.run(lambda slot: self._run(slot, args, kwargs))
+
+    @property
+    def recorders(self) -> list[GraphRunner]:
+        """What records CUDA graphs: of the whole, or else of each engine."""
+        if self._whole is not None:
+            return [self._whole]
+        return [module.graphs for module in self.modules if module.graphs is not None]
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """`unrecorded`, and what failed since."""
+        failed = [reason for runner in self.recorders for reason in list(runner.failed.values())]
+        return tuple(dict.fromkeys((*self.unrecorded, *failed)))
+
+    def _record(self) -> None:
+        if self.slots.device is None:
+            # `reference` follows its tensors, and waits for them between its layers.
+            self.unrecorded = ("no engine of the graph is one for GPUs",)
+            return
+        self.unrecorded = tuple(_unrecordable(self.graph, self.slots.device.type))
+        if self.unrecorded:
+            self._record_engines()
+        else:
+            self._whole = GraphRunner(
+                self._flat, _present(module.engine for module in self.modules)
+            )
+
+    def _record_engines(self) -> None:
+        for module in self.modules:
+            # Where data decides on sizes, hardly a shape comes twice, or the engine waits for one.
+            nodes = module.fallback.graph.nodes
+            if module.engine is not None and not any(map(_depends_on_data, nodes)):
+                module.record_graphs()
+
+    def _run(self, slot: Slot, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # A report that measures puts another `forward` into the graph, which no replay would call.
+        if self._whole is not None and "forward" not in self.graph.__dict__:
+            whole = self._whole
+            flat = whole.run(slot, pytree.tree_leaves((args, kwargs)))
+            if flat is not None:
+                return self.graph.graph.process_outputs(_unflatten(flat, self.graph))
+            if whole.broken is not None:
+                self.unrecorded, self._whole = (whole.broken,), None
+                self._record_engines()
+        return self.graph(*args, **kwargs)
+
+    def _flat(self, *values: Any) -> Sequence[Any]:
+        """The graph's outputs as a flat sequence; errors name the node."""
+        outputs = _NamingRun(self.graph).run(*values, enable_io_processing=False)
+        return pytree.tree_leaves(outputs)
+
+
+class _NamingRun(Interpreter):
+    """Runs a graph to be recorded: errors name the node, and no engine falls back to PyTorch."""
+
+    def run_node(self, n: Node) -> Any:
+        try:
+            return super().run_node(n)
+        except (NotRecorded, torch.cuda.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise EngineError(f"{n.name}: {error}") from error
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        module = self.fetch_attr(target)
+        if isinstance(module, EngineModule) and (reason := module.unfit(module.taken(args))):
+            # Replays would not count it.
+            raise NotRecorded(f"{module.name} runs in PyTorch: {reason}")
+        return super().call_module(target, args, kwargs)
+
+
+def serve(graphs: Sequence[GraphModule], settings: Settings) -> list[StitchedCall]:
+    """Calls of a model's stitched graphs, which share slots and their scratch memory."""
+    engines = _present(module.engine for module in engine_modules(graphs))
+    slots = Slots(engines, settings.slots, settings.slot_timeout)
+    if slots.device is not None:
+        _tell_memory(slots)
+    return [StitchedCall(graph, slots, cuda_graphs=settings.cuda_graphs) for graph in graphs]
+
+
+def _tell_memory(slots: Slots) -> None:
+    needed, (free, _) = slots.most * slots.scratch_bytes, torch.cuda.mem_get_info(slots.device)
+    level = logging.INFO if needed <= free else logging.WARNING
+    text = "%d slots take %.2f GB of scratch memory; the GPU has %.2f GB free"
+    log.log(level, text, slots.most, needed / 1e9, free / 1e9)
+
+
+def engine_modules(graphs: Sequence[GraphModule]) -> list[EngineModule]:
+    """The clusters of stitched graphs."""
+    return [m for graph in graphs for m in graph.children() if isinstance(m, EngineModule)]
+
+
+def _present(engines: Iterable[Engine | None]) -> list[Engine]:
+    return [engine for engine in engines if engine is not None]
+
+
+def _unflatten(flat: Sequence[Any], graph: GraphModule) -> Any:
+    """The values of the output node, nested as it nests them."""
+    (nested,) = graph.graph.output_node().args
+    return pytree.tree_unflatten(flat, pytree.tree_structure(nested))
+
+
+def _unrecordable(graph: GraphModule, device: str) -> Iterator[str]:
+    for node in graph.graph.nodes:
+        if reason := _why_not_recorded(node, graph, device):
+            yield f"{node.name}: {reason}"
+
+
+def _why_not_recorded(node: Node, graph: GraphModule, device: str) -> str | None:
+    """Why a CUDA graph cannot hold a node, or None."""
+    if node.op == "output" or (node.op in ("get_attr", "placeholder") and not node.users):
+        return None
+    if _depends_on_data(node):
+        return "a size that depends on data, which the host must read"
+    for value in pytree.tree_leaves(node.meta.get("val")):
+        if isinstance(value, torch.Tensor) and value.device.type != device:
+            # What is one number when it is recorded may lie anywhere.
+            if node.op == "get_attr" and value.dim() == 0:
+                continue
+            return f"a tensor on {value.device}"
+    if node.op == "call_module":
+        module = graph.get_submodule(str(node.target))
+        if not isinstance(module, EngineModule) or module.engine is None:
+            return "runs in PyTorch: its plan cannot run on this machine"
+        if any(map(_depends_on_data, module.fallback.graph.nodes)):
+            return "its engine waits for a size that depends on data"
+        return None
+    return _why_not_called(node) if node.op == "call_function" else None
+
+
+def _depends_on_data(node: Node) -> bool:
+    """Whether a size depends on data, among a node's values and those of its tensors."""
+    for value in pytree.tree_leaves(node.meta.get("val")):
+        sizes = value.shape if isinstance(value, torch.Tensor) else [value]
+        if any(isinstance(size, torch.SymInt) and is_unbacked(size) for size in sizes):
+            return True
+    return False
+
+
+def _why_not_called(node: Node) -> str | None:
+    target = node.target
+    if not isinstance(target, OpOverload):
+        known = getattr(target, "__module__", "") in ("_operator", "math", "torch")
+        return None if known else f"{target} is no operator"
+    if _READ_BY_HOST & set(target.tags):
+        return "a result that depends on data, which the host must read"
+    if target._schema.is_mutable:
+        return "it writes to its input"
+    if any(value.dtype in _MASKS for value in _indices(node, target)):
+        return "a mask as an index, whose size the host must read"
+    return None
+
+
+def _indices(node: Node, target: OpOverload) -> Iterator[torch.Tensor]:
+    """What the arguments hold that are lists of tensors or None, as only indices are."""
+    for position, argument in enumerate(target._schema.arguments):
+        if str(argument.type) == "List[Optional[Tensor]]" and position < len(node.args):
+            for index in pytree.tree_leaves(node.args[position]):
+                if isinstance(index, Node):
+                    yield index.meta["val"]

@@ -1,0 +1,67 @@
+"""Says which calls of a graph that writes to its inputs would not answer as PyTorch does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch.fx import GraphModule
+
+from ..capture.copies import memory_of
+from ..graph.aliases import Aliases
+from ..graph.weights import attribute
+
+__all__ = ["Writes"]
+
+
+class Writes:
+    """The inputs and the weights that a graph writes to.
+
+    A graph is captured for inputs that share no memory. Where it writes, calls whose inputs do
+    would read what is written, or not read it, other than in PyTorch.
+    """
+
+    def __init__(
+        self, inputs: Sequence[int], weights: Iterable[torch.Tensor], held: Iterable[torch.Tensor]
+    ) -> None:
+        """Note the positions of the inputs among all, and the memory of tensors.
+
+        Args:
+            weights: those that are written.
+            held: all weights of the module.
+        """
+        self._inputs = tuple(inputs)
+        self._weights = [memory for tensor in weights if (memory := memory_of(tensor))]
+        self._held = [memory for tensor in held if (memory := memory_of(tensor))]
+
+    @classmethod
+    def of(cls, graph: GraphModule, held: Iterable[torch.Tensor]) -> Writes | None:
+        """Those of `graph`; None where it writes to nothing that a call could pass."""
+        aliases = Aliases(graph)
+        placeholders = graph.graph.find_nodes(op="placeholder")
+        inputs = [i for i, node in enumerate(placeholders) if aliases.is_written(node)]
+        weights = [
+            attribute(graph, node)
+            for node in graph.graph.find_nodes(op="get_attr")
+            if aliases.is_written(node)
+        ]
+        return cls(inputs, weights, held) if inputs or weights else None
+
+    def conflict(self, values: Sequence[Any]) -> str | None:
+        """Why a call with `values`, one for each input, is not for the graph; or None."""
+        memories = [memory_of(v) if isinstance(v, torch.Tensor) else None for v in values]
+        for memory in memories:
+            if memory is not None and _overlaps(memory, self._weights):
+                return "an input shares memory with a buffer that the model writes to"
+        for i in self._inputs:
+            others = [one for j, one in enumerate(memories) if j != i and one is not None]
+            memory = memories[i]
+            if memory is not None and _overlaps(memory, [*others, *self._held]):
+                return "an input that the model writes to shares memory with another tensor"
+        return None
+
+
+def _overlaps(memory: tuple[int, int], others: Iterable[tuple[int, int]]) -> bool:
+    start, end = memory
+    return any(start < its_end and its_start < end for its_start, its_end in others)

@@ -1,0 +1,166 @@
+"""Which operators a stored graph may call: those that compute, and touch nothing else."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch._ops import OpOverload, OpOverloadPacket, _OpNamespace
+from torch.fx import Graph
+
+from ..errors import ArtifactError
+from ..registry import registered
+
+__all__ = ["WRITES_OWN", "read_target", "untrusted", "write_target"]
+
+_FUNCTIONS: dict[str, Any] = {
+    f"{module.__name__}.{name}": getattr(module, name)
+    for module, names in {
+        operator: "getitem add sub mul truediv floordiv mod pow neg pos abs eq ne lt le gt ge "
+        "and_ or_ xor not_ inv lshift rshift",
+        math: "ceil floor trunc sqrt exp log log2 cos sin tan",
+        torch: "sym_max sym_min sym_int sym_float sym_not sym_ite sym_sum",
+    }.items()
+    for name in names.split()
+    if hasattr(module, name)
+} | {f"builtins.{function.__name__}": function for function in (abs, max, min, pow, round)}
+"""The functions of sizes that a graph may call besides operators."""
+
+WRITES_OWN = "aten.copy_.default"
+"""By which captured graphs write to the model's own buffers and inputs, and to nothing else."""
+_OWN = ("fxtrt",)
+"""Namespaces of fxtrt's own operators: those of the recipes of `fxtrt.detection`."""
+_OF_TORCH = ("aten", "prims", "torchvision")
+"""torchvision's input and output has another namespace, `image`."""
+_TYPES = frozenset({"Tensor", "int", "float", "bool", "number", "complex", "Device", "Generator"})
+"""What arguments may be, alone, optional or in lists. No file can hold a Generator to pass."""
+_OUTER = re.compile(r"(?:Optional|List)\[(.*)\]$")
+_STRINGS = frozenset(
+    (
+        *("approximate", "assert_msg", "driver", "equation", "indexing"),
+        *("interpolation", "mode", "norm", "ord", "p", "pad_mode", "padding"),
+        *("padding_side", "reduce", "rounding_mode", "side", "UPLO"),
+    )
+)
+"""String arguments of torch's operators that choose how to compute; all others may name a
+resource."""
+_ASSERTIONS = frozenset(
+    (
+        *("_assert_async", "_assert_scalar", "_assert_tensor_metadata"),
+        *("sym_constrain_range", "sym_constrain_range_for_size"),
+    )
+)
+"""torch's operators without a result that only raise where something does not hold."""
+_PRIVATE = frozenset(
+    (
+        *("_aminmax", "_conj", "_conj_physical", "_convolution", "_fft_c2c"),
+        *("_fft_c2r", "_fft_r2c", "_fused_rms_norm", "_is_all_true", "_is_any_true"),
+        *("_linalg_det", "_linalg_eigh", "_linalg_slogdet", "_linalg_solve_ex"),
+        *("_linalg_svd", "_local_scalar_dense", "_logcumsumexp", "_masked_softmax"),
+        *("_native_multi_head_attention", "_neg_view", "_pad_circular", "_pad_enum"),
+        *("_prelu_kernel", "_reshape_alias", "_reshape_copy", "_safe_softmax"),
+        *("_scaled_dot_product_attention_math", "_scaled_dot_product_cudnn_attention"),
+        *("_scaled_dot_product_efficient_attention",),
+        *("_scaled_dot_product_flash_attention",),
+        *("_scaled_dot_product_flash_attention_for_cpu", "_shape_as_tensor"),
+        *("_thnn_fused_gru_cell", "_thnn_fused_lstm_cell"),
+        *("_transformer_encoder_layer_fwd", "_trilinear", "_unique", "_unique2"),
+        *("_unsafe_index", "_unsafe_view", "_upsample_bicubic2d_aa"),
+        *("_upsample_bilinear2d_aa", "_upsample_nearest_exact1d"),
+        *("_upsample_nearest_exact2d", "_upsample_nearest_exact3d"),
+        *("_weight_norm_interface",),
+    )
+)
+"""torch's private operators that captured models call, besides those of the core set and those
+that have converters. Others may trust their arguments more than a file deserves."""
+
+
+def write_target(target: Any) -> str:
+    """The name of what a node calls.
+
+    Raises:
+        ArtifactError: it is neither an operator nor a known function of sizes.
+    """
+    if isinstance(target, OpOverload):
+        return str(target)
+    for name, function in _FUNCTIONS.items():
+        if target is function:
+            return name
+    raise ArtifactError(f"it calls {target}, which is no registered operator")
+
+
+def read_target(name: str, trusted: Collection[str] | None = ()) -> Any:
+    """What `write_target` named.
+
+    Args:
+        trusted: names of operators that a file may call whatever they do; None trusts all.
+
+    Raises:
+        ArtifactError: there is no such operator in this process, or no file may call it.
+    """
+    if name in _FUNCTIONS:
+        return _FUNCTIONS[name]
+    target = _operator(name)
+    if trusted is not None and name not in trusted and (reason := _why_not(target)):
+        raise ArtifactError(
+            f"no file may call {name}: {reason}. If the operator is safe with any arguments, name "
+            f"it to fxtrt.load, as operators=[{name!r}]"
+        )
+    return target
+
+
+def _operator(name: str) -> OpOverload:
+    found: Any = torch.ops
+    parts = name.split(".")
+    kinds = (_OpNamespace, OpOverloadPacket, OpOverload)
+    is_name = len(parts) == 3 and all(part.isidentifier() for part in parts)
+    for kind, part in zip(kinds, parts, strict=False):
+        found = getattr(found, part, None) if is_name else None
+        if not isinstance(found, kind):
+            raise ArtifactError(
+                f"there is no operator {name:.80} here: import the package that registers it"
+            )
+    return found  # type: ignore[no-any-return]  # an OpOverload, as the last of `kinds`
+
+
+def untrusted(graph: Graph) -> list[str]:
+    """The operators of a captured graph that a file may only call if `fxtrt.load` is told so."""
+    called = {node.target for node in graph.nodes if isinstance(node.target, OpOverload)}
+    names = sorted(str(target) for target in called if _why_not(target))
+    return [name for name in names if name != WRITES_OWN]
+
+
+def _why_not(target: OpOverload) -> str | None:
+    """Why a file may not call this operator, whatever the arguments; None if it may."""
+    schema = target._schema
+    if schema.is_mutable:
+        return "it writes to its arguments"
+    if target in registered() or target.namespace in _OWN:
+        return None
+    if target.namespace not in _OF_TORCH:
+        return "it is neither one of torch or torchvision nor one with a converter"
+    if not torch._C._dispatch_has_kernel(target.name()):  # type: ignore[no-untyped-call]  # torch's
+        return "it is one of TorchScript"
+    name = schema.name.partition("::")[2]
+    for argument in schema.arguments:
+        kind = _innermost(str(argument.type))
+        if kind not in _TYPES and not (kind == "str" and argument.name in _STRINGS):
+            return f"its argument {argument.name} is a {kind}"
+    if any(_innermost(str(result.type)) not in _TYPES for result in schema.returns):
+        return "its result is no tensor or number"
+    if not schema.returns and name not in _ASSERTIONS:
+        return "it has no result"
+    is_core = torch.Tag.core in target.tags
+    if name.startswith("_") and not (is_core or name in (*_PRIVATE, *_ASSERTIONS)):
+        return "it is a private one of torch that captured models do not call"
+    return None
+
+
+def _innermost(kind: str) -> str:
+    while outer := _OUTER.match(kind):
+        kind = outer[1]
+    return kind

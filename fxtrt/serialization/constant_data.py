@@ -1,0 +1,98 @@
+"""Turns the constants of a graph into bytes and their forms, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from ..errors import ArtifactError
+from .value_data import read_device, read_dtype
+
+__all__ = ["Form", "read_constants", "write_constants"]
+
+_MOST_DIMS = 64
+_MOST_SPREAD = 64
+"""How many elements of memory a constant may span for each that it has: a slice has gaps."""
+
+
+class Form(NamedTuple):
+    """What a constant is besides its elements."""
+
+    dtype: str
+    shape: list[int]
+    strides: list[int]
+    device: str
+
+
+def write_constants(tensors: Sequence[torch.Tensor]) -> tuple[list[Form], bytes]:
+    """The forms, and the elements of all tensors one after the other.
+
+    Raises:
+        ArtifactError: a tensor is expanded, or a slice of a far larger one.
+    """
+    forms = []
+    for tensor in tensors:
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        form = Form(dtype, list(tensor.shape), list(tensor.stride()), str(tensor.device))
+        _require_dense(form)
+        forms.append(form)
+    return forms, b"".join(map(_bytes, tensors))
+
+
+def read_constants(forms: Sequence[Form], data: bytes) -> list[torch.Tensor]:
+    """
+    Raises:
+        ArtifactError: the bytes are not those of the forms, which are looked at first.
+    """
+    dtypes = [read_dtype(form.dtype) for form in forms]
+    sizes = [_elements(form) * dtype.itemsize for form, dtype in zip(forms, dtypes, strict=True)]
+    if sum(sizes) != len(data):
+        raise ArtifactError(f"the constants have {len(data)} bytes, not {sum(sizes)}")
+    tensors, start = [], 0
+    for form, dtype, size in zip(forms, dtypes, sizes, strict=True):
+        tensors.append(_tensor(form, dtype, data[start : start + size]))
+        start += size
+    return tensors
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    """The elements in order; whatever their strides, `_tensor` gives them back."""
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+
+
+def _tensor(form: Form, dtype: torch.dtype, data: bytes) -> torch.Tensor:
+    device = read_device(form.device)
+    try:
+        ordered = torch.empty(form.shape, dtype=dtype)
+        if data:
+            flat = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            ordered = flat.view(dtype).view(form.shape)
+        tensor = torch.empty_strided(form.shape, form.strides, dtype=dtype)
+        return tensor.copy_(ordered).to(device)
+    except (RuntimeError, AssertionError) as error:  # as of a GPU that is not there
+        raise ArtifactError(f"a constant cannot be made: {error}") from error
+
+
+def _elements(form: Form) -> int:
+    """How many elements there are, all numbers being possible ones."""
+    if len(form.shape) != len(form.strides) or len(form.shape) > _MOST_DIMS:
+        raise ArtifactError(f"a constant has the shape {form.shape!r:.80}")
+    if any(number < 0 for number in (*form.shape, *form.strides)):
+        raise ArtifactError(f"a constant has the shape {form.shape} and strides {form.strides}")
+    _require_dense(form)
+    return math.prod(form.shape)
+
+
+def _require_dense(form: Form) -> None:
+    """Refuse one that takes far more or less memory than it has elements."""
+    count = math.prod(form.shape)
+    pairs = list(zip(form.shape, form.strides, strict=True))
+    span = 1 + sum((size - 1) * stride for size, stride in pairs) if count else 0
+    if count > span:
+        raise ArtifactError("a constant is an expanded tensor: make it contiguous")
+    if span > _MOST_SPREAD * count:
+        raise ArtifactError("a constant is a slice of a far larger tensor: make it contiguous")

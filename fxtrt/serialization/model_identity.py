@@ -1,0 +1,273 @@
+"""Says what a model is, apart from the values of its weights, in words that another process can
+compare."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import hashlib
+import importlib.metadata
+import re
+import sys
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePath
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+
+from ..detection import recipe_of
+from ..graph.weights import named_tensors
+from .digests import code_digest, weight_digest
+
+__all__ = ["Identity", "difference", "identity_of", "weights_digest"]
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_INTERNAL = frozenset(torch.nn.Module().__dict__) - {"training", *_HOOKS}
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, range, slice)
+_OF_TORCH = (torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size)
+_FUNCTIONS = (type, FunctionType, BuiltinFunctionType, MethodType, torch._ops.OpOverload)
+_WRAPPERS = (staticmethod, classmethod)
+_NAMESPACES = ("argparse.Namespace", "types.SimpleNamespace")
+_LONGEST, _DEEPEST = 200, 12
+_ONE_OF = {
+    "versions": "the version of",
+    "process": "torch's",
+    "modules": "the module",
+    "tensors": "the weight",
+    "attributes": "the attribute",
+    "classes": "the class attribute",
+}
+_UNSEEN = "?"
+"""Stands for what cannot be compared between processes."""
+
+
+class Identity(TypedDict):
+    """All that a capture of a model depends on besides its inputs and the values of its weights.
+
+    modules:    the class of each.
+    attributes: of each module, apart from weights.
+    classes:    the functions and plain values that the modules' classes have.
+    tensors:    each one's dtype, shape, strides and device.
+    files:      digests of the sources of all these classes and functions.
+    versions:   of their packages.
+    process:    torch's defaults.
+    unseen:     the attributes that hold something whose content cannot be told.
+    """
+
+    modules: dict[str, str]
+    attributes: dict[str, str]
+    classes: dict[str, str]
+    tensors: dict[str, str]
+    files: dict[str, str]
+    versions: dict[str, str]
+    process: dict[str, str]
+    unseen: list[str]
+
+
+def identity_of(model: torch.nn.Module) -> Identity:
+    """All that a capture of `model` depends on besides its inputs and the values of its weights."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    words = _Words({id(module): path for path, module in reversed(modules.items())})
+    attributes: dict[str, str] = {}
+    for path, module in modules.items():
+        words.note(type(module))
+        if (plan := recipe_of(module)) is not None:
+            for function in (*plan.equivalents.values(), plan.arguments, plan.dynamic_shapes):
+                words.note(function)
+        for name, value in module.__dict__.items():
+            if name in _HOOKS:
+                value = list(value.values())
+            if name not in _INTERNAL and value != []:
+                attributes[f"{path}.{name}".removeprefix(".")] = words.short(value)
+    return {
+        "modules": {path: _name(type(module)) for path, module in modules.items()},
+        "attributes": attributes,
+        "classes": _class_attributes(words),
+        "tensors": {name: _form(tensor) for name, tensor in _tensors(model)},
+        "files": {name: _file_digest(name) for name in sorted(words.sources)},
+        "versions": _versions(words.sources),
+        "process": {"default dtype": str(torch.get_default_dtype())},
+        "unseen": [name for name, text in attributes.items() if _UNSEEN in text],
+    }
+
+
+def difference(saved: Identity, found: Identity) -> str | None:
+    """The first thing that two identities differ in, or None."""
+    for kind in (*_ONE_OF, "files"):
+        before, now = saved[kind], found[kind]  # type: ignore[literal-required]  # all of them are
+        for name in dict.fromkeys((*before, *now)):
+            was, is_now = (one.get(name) or "not there" for one in (before, now))
+            if was == is_now or (kind == "versions" and "not there" in (was, is_now)):
+                continue  # Another package is a matter of other modules and attributes.
+            if kind == "files":
+                return f"the source of {name} has changed"
+            return f"{_ONE_OF[kind]} {name!r} was {was}, and is now {is_now}"
+    return None
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """A digest of the values of all parameters and buffers, under their names."""
+    tensors = _tensors(model)
+    unique = {id(tensor): tensor for _, tensor in tensors}
+    with ThreadPoolExecutor(4) as pool:  # hashlib lets other threads run
+        digests = dict(zip(unique, pool.map(weight_digest, unique.values()), strict=True))
+    named = "\n".join(f"{name} {digests[id(tensor)]}" for name, tensor in tensors)
+    return hashlib.sha256(named.encode()).hexdigest()
+
+
+def _class_attributes(words: _Words) -> dict[str, str]:
+    """Flags that were set, and methods that were replaced, on classes after their definition."""
+    found: dict[str, str] = {}
+    for cls in list(words.classes):
+        for name, value in vars(cls).items():
+            function = value.__func__ if isinstance(value, _WRAPPERS) else value
+            function = function.fget if isinstance(function, property) else function
+            is_hidden = name.startswith("__") and not isinstance(function, FunctionType)
+            if isinstance(function, (FunctionType, *_PLAIN, tuple)) and not is_hidden:
+                found[f"{_name(cls)}.{name}"] = words.short(function)
+    return found
+
+
+def _tensors(model: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return sorted(named_tensors(model), key=lambda pair: pair[0])
+
+
+def _form(tensor: torch.Tensor) -> str:
+    return f"{tensor.dtype} {tuple(tensor.shape)} {tuple(tensor.stride())} on {tensor.device}"
+
+
+def _versions(sources: set[str]) -> dict[str, str]:
+    packages = sorted({"torch", *(name.partition(".")[0] for name in sources)} - {"__main__"})
+    versions = {name: _version(name) for name in packages}
+    return versions | {"fxtrt": _version("fxtrt"), "fxtrt's code": code_digest()}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return str(getattr(sys.modules.get(package), "__version__", "unknown"))
+
+
+def _file_digest(module: str) -> str:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None or not Path(file).is_file():
+        return "no file"
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def _name(value: Any) -> str:
+    module = getattr(value, "__module__", None) or "builtins"
+    return f"{module}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+
+
+def _bound(function: Any) -> list[Any]:
+    """What a function holds besides its code: defaults, and variables of the function around it."""
+    cells = getattr(function, "__closure__", None) or ()
+    contents = [cell.cell_contents for cell in cells if cell != type(cell)()]
+    return [*(getattr(function, "__defaults__", None) or ()), *contents]
+
+
+class _Words:
+    """Tells values in words that are the same in every process.
+
+    classes: those of values, and their bases, apart from torch's.
+    sources: the modules that these and functions come from.
+    """
+
+    def __init__(self, paths: Mapping[int, str]) -> None:
+        """
+        Args:
+            paths: of the model's modules, by id.
+        """
+        self._paths = paths
+        self._visited: dict[int, tuple[int, Any]] = {}
+        self.classes: dict[type, None] = {}
+        self.sources: set[str] = set()
+
+    def note(self, value: Any) -> None:
+        """Take the source of a class, with those of its bases, or of a function."""
+        for one in value.__mro__ if isinstance(value, type) else [value]:
+            module = getattr(one, "__module__", None)
+            is_torch = (module or "builtins").partition(".")[0] in ("builtins", "torch")
+            if module is not None and not is_torch:
+                self.sources.add(module)
+                if isinstance(one, type):
+                    self.classes[one] = None
+
+    def short(self, value: Any) -> str:
+        """`value` in words; of many words a digest."""
+        self._visited.clear()
+        text = "".join(self._tell(value, 0))
+        if len(text) <= _LONGEST:
+            return text
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        unseen = _UNSEEN * (_UNSEEN in text)
+        return f"{text[: _LONGEST // 2].replace(_UNSEEN, '')}... {digest}{unseen}"
+
+    def _tell(self, value: Any, depth: int) -> Iterator[str]:
+        if isinstance(value, enum.Enum):
+            yield f"{_name(type(value))}.{value.name}"
+        elif isinstance(value, _PLAIN):
+            yield repr(value).replace(_UNSEEN, "\\x3f")
+        elif isinstance(value, (*_OF_TORCH, torch.fx.Graph, re.Pattern, PurePath)):
+            yield str(value)
+        elif isinstance(value, ModuleType):
+            yield value.__name__
+        elif isinstance(value, torch.Tensor):
+            yield f"tensor {_form(value)} {weight_digest(value)}"
+        elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
+            digest = hashlib.sha256(value.tobytes()).hexdigest()
+            yield f"array {value.dtype} {value.shape} {digest}"
+        elif id(value) in self._paths:
+            yield f"the module {self._paths[id(value)]!r}"
+        elif depth > _DEEPEST:
+            yield _UNSEEN
+        elif id(value) in self._visited:
+            yield f"number {self._visited[id(value)][0]} again"
+        else:
+            # Whether two equal tuples are one object is not the same in every process.
+            if not isinstance(value, (tuple, *_FUNCTIONS)):
+                self._visited[id(value)] = len(self._visited), value
+            yield from self._tell_parts(value, depth + 1)
+
+    def _tell_parts(self, value: Any, depth: int) -> Iterator[str]:
+        parts: Any
+        if isinstance(value, _FUNCTIONS):
+            self.note(value)
+            yield _name(value)
+            parts = [value.__self__] if isinstance(value, MethodType) else _bound(value)
+        elif isinstance(value, functools.partial):
+            yield "partial"
+            parts = [value.func, value.args, value.keywords]
+        elif isinstance(value, Mapping):
+            yield _name(type(value))
+            parts = [part for item in value.items() for part in item]
+        elif isinstance(value, (set, frozenset)):
+            yield f"set {sorted(''.join(self._tell(item, depth)) for item in value)}"
+            return
+        elif isinstance(value, (list, tuple)):
+            yield _name(type(value))
+            parts = value
+        else:
+            parts = yield from self._tell_object(value)
+        yield "("
+        for part in parts:
+            yield from self._tell(part, depth)
+            yield ", "
+        yield ")"
+
+    def _tell_object(self, value: Any) -> Generator[str, None, list[Any]]:
+        self.note(type(value))
+        name = _name(type(value))
+        yield name
+        state = getattr(value, "__dict__", None)
+        is_library = name.partition(".")[0] in ("torch", *sys.stdlib_module_names)
+        if state is None or (is_library and name not in _NAMESPACES):
+            # A logger, say, holds all other loggers of the process.
+            yield _UNSEEN
+            return []
+        return [part for item in state.items() for part in item]

@@ -1,0 +1,149 @@
+"""Turns the structure of a call's arguments or results into plain data, and back."""
+
+from __future__ import annotations
+
+import json
+import keyword
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import torch
+from torch.utils import _pytree as pytree
+
+from ..errors import ArtifactError
+from .typed_json import parse, typed
+
+__all__ = ["TreeData", "is_name", "read_call_tree", "read_tree", "write_tree"]
+
+
+class TreeData(TypedDict):
+    """A structure: its type by name (None for a leaf), its context in JSON, what is in it."""
+
+    type: str | None
+    context: str | None
+    children_spec: list[Any]
+
+
+_MOST_DEPTH = 64
+_RESULTS = "torch.return_types."
+"""Begins the name of a type that torch gives the results of an operator, as of `topk`."""
+_LISTS = (list, tuple)
+_DICTS = (dict, OrderedDict)
+
+
+def write_tree(tree: pytree.TreeSpec) -> TreeData:
+    """A pytree's structure, as `torch.utils._pytree` writes it.
+
+    Raises:
+        ArtifactError: it has a type without a name for that.
+    """
+    if tree.is_leaf():
+        return {"type": None, "context": None, "children_spec": []}
+    children = [write_tree(child) for child in _children(tree)]
+    name = _name(tree.type)
+    try:
+        context = json.dumps(tree.context)
+        data = TreeData(type=name, context=context, children_spec=children)
+        if read_tree(data) != tree:
+            raise ArtifactError(f"its arguments or results come back as others: {name}")
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"its arguments or results cannot be written: {error}") from error
+    return data
+
+
+def read_tree(data: Any, depth: int = 0) -> pytree.TreeSpec:
+    """The structure of `write_tree`. torch's own reader imports modules that the data names.
+
+    Raises:
+        ArtifactError: it has a type that is not registered in this process, or what its type does
+            not have.
+    """
+    found = typed(data, TreeData, "a structure")
+    if depth > _MOST_DEPTH:
+        raise ArtifactError(f"a structure is nested more than {_MOST_DEPTH} times")
+    children = [read_tree(child, depth + 1) for child in found["children_spec"]]
+    name = found["type"]
+    if name is None:
+        if children or found["context"] is not None:
+            raise ArtifactError("a leaf of a structure has something in it")
+        return pytree.tree_structure(0)
+    kind = _type(name)
+    context = parse((found["context"] or "null").encode(), "the context of a structure")
+    _require_fit(kind, name, context, len(children))
+    return pytree.TreeSpec(kind, context, children)
+
+
+def read_call_tree(data: Any, names: Sequence[str]) -> pytree.TreeSpec:
+    """The structure of a call's arguments, which becomes source code that passes `names`.
+
+    Raises:
+        ArtifactError: it is no call, or has something that is no name.
+    """
+    tree = read_tree(data)
+    children = _children(tree)
+    if tree.type is not tuple or [child.type for child in children] != [tuple, dict]:
+        raise ArtifactError("the structure of a call's arguments is no tuple and dict")
+    positional, keywords = children
+    if not all(type(key) is str and is_name(key) for key in (*names, *keywords.context)):
+        raise ArtifactError("an argument's name is no identifier")
+    if len(set(names)) != len(names):
+        raise ArtifactError("two arguments have one name")
+    if len(names) != positional.num_children + keywords.num_children:
+        raise ArtifactError(f"there are {len(names)} names, but not as many arguments")
+    return tree
+
+
+def is_name(text: str) -> bool:
+    """Whether source code may have `text` for a variable."""
+    return text.isidentifier() and not keyword.iskeyword(text)
+
+
+def _children(tree: pytree.TreeSpec) -> list[pytree.TreeSpec]:
+    # The attribute has become a method, and warns.
+    return list(tree.children() if hasattr(tree, "children") else tree.children_specs)
+
+
+def _name(kind: Any) -> str:
+    # Before they were registered with their names, torch's own had none to be written by.
+    if kind in torch.return_types.all_return_types:
+        return f"{_RESULTS}{kind.__name__}"
+    known = pytree.SUPPORTED_SERIALIZED_TYPES.get(kind)
+    if known is None or known.serialized_type_name == pytree.NO_SERIALIZED_TYPE_NAME_FOUND:
+        raise ArtifactError(
+            f"its arguments or results have a {kind.__module__}.{kind.__qualname__}: register it "
+            f"by torch.utils._pytree.register_pytree_node, with a serialized_type_name"
+        )
+    return known.serialized_type_name
+
+
+def _type(name: str) -> Any:
+    """The type of that name, if a context in JSON makes one of it."""
+    if name.startswith(_RESULTS):
+        kind = vars(torch.return_types).get(name.removeprefix(_RESULTS))
+        if kind in torch.return_types.all_return_types:
+            return kind
+    kind = pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE.get(name)
+    known = pytree.SUPPORTED_SERIALIZED_TYPES.get(kind)  # type: ignore[arg-type]  # None has none
+    if kind is None or known is None or known.from_dumpable_context is not None:
+        raise ArtifactError(
+            f"its arguments or results have the type {name:.80}, which is not known"
+        )
+    return kind
+
+
+def _require_fit(kind: Any, name: str, context: Any, count: int) -> None:
+    """Refuse a context that `write_tree` does not write for the type."""
+    items = context if isinstance(context, list) else [context]
+    if not all(item is None or type(item) in (bool, int, float, str) for item in items):
+        raise ArtifactError(f"a {name} among its arguments or results has keys of other types")
+    if kind in _DICTS:
+        fits = isinstance(context, list) and len(set(context)) == len(context) == count
+    elif kind is deque:
+        fits = context is None or (type(context) is int and context >= count)
+    elif name.startswith(_RESULTS):
+        fits = context is None and count == kind.n_sequence_fields
+    else:
+        fits = context is None or kind not in _LISTS
+    if not fits:
+        raise ArtifactError(f"a {name} among its arguments or results has the wrong keys")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch.fx import GraphModule
+from typing_extensions import Unpack
 
 from .cache.plan_store import PlanStores
 from .cache.store import PlanCache
+from .capture.arguments import call_of
 from .capture.example_run import watched_run
 from .capture.model_parts import Captured, capture_model
 from .capture.twin import require_module
@@ -32,7 +34,7 @@ from .runtime.cuda_graphs import CALLS_TO_RECORD
 from .runtime.guarded_forward import GuardedForward
 from .runtime.slots import Slot
 from .runtime.stitched_call import serve
-from .settings import Settings
+from .settings import Options, Settings
 
 __all__ = ["Outcome", "assemble", "compile", "outcome_of", "report", "warm_up", "weights_hold"]
 
@@ -41,12 +43,13 @@ _OUTCOME = "_fxtrt_outcome"
 
 def compile(
     model: torch.nn.Module,
-    inputs: tuple[Any, ...],
+    inputs: Any = (),
     *,
+    kwargs: Mapping[str, Any] | None = None,
     settings: Settings | None = None,
     dynamic_shapes: Any = None,
-    more_inputs: Sequence[tuple[Any, ...]] = (),
-    **overrides: Any,
+    more_inputs: Sequence[Any] = (),
+    **overrides: Unpack[Options],
 ) -> torch.nn.Module:
     """A copy of `model` that runs what it can in engines; it shares its weights with `model`.
 
@@ -59,12 +62,17 @@ def compile(
 
     Args:
         model: in eval mode.
-        inputs: example positional arguments.
+        inputs: example arguments: a tuple of the positional ones. A tensor or a list is one
+            argument. A dict holds keyword arguments where its keys are names of parameters of
+            `forward`, as in `compile(model, processor(image))`, and else is one argument.
+        kwargs: example keyword arguments. A call may later give an argument by position or by
+            keyword, and give a default or leave it out: all these are the same call.
         dynamic_shapes: which sizes of the inputs vary, as `torch.export.export` takes it; the
             whole model must export then. None leaves it to the architecture's plan, or else keeps
             all; `{}` keeps all.
-        more_inputs: examples of calls of other structures, as of two images in a batch: each has a
-            graph and engines of its own. The whole model must export with them.
+        more_inputs: examples of calls of other structures, as of two images in a batch, each
+            written like `inputs`: each has a graph and engines of its own. The whole model must
+            export with them.
         overrides: fields of `Settings`.
 
     Raises:
@@ -73,7 +81,8 @@ def compile(
     require_module(model)
     settings = with_recipe_components(Settings.of(settings, overrides), model)
     backend = select(settings.engine)
-    captured = capture_model(model, inputs, dynamic_shapes, settings, more_inputs)
+    call, more = call_of(model, inputs, kwargs), [call_of(model, one) for one in more_inputs]
+    captured = capture_model(model, call, dynamic_shapes, settings, more)
     return assemble(captured, backend, settings)
 
 
@@ -141,29 +150,33 @@ def _weights(model: torch.nn.Module) -> list[torch.Tensor]:
 
 def report(
     model: torch.nn.Module,
-    inputs: tuple[Any, ...] | None = None,
+    inputs: Any = None,
     *,
+    kwargs: Mapping[str, Any] | None = None,
     measure: bool = False,
-    **overrides: Any,
+    **overrides: Unpack[Options],
 ) -> Coverage:
     """What of `model` runs, or would run, where, and why.
 
     Args:
         model: what `fxtrt.compile` or `torch.compile` returned, or a plain model: then nothing is
             built and no GPU is needed.
-        inputs: example arguments. A plain model needs them. What `torch.compile` returned is
-            called with them, in the grad mode of the caller, which also finds the calls that run
-            outside of any graph.
+        inputs, kwargs: example arguments, as in `compile`. A plain model needs them. What
+            `torch.compile` returned is called with them, in the grad mode of the caller, which also
+            finds the calls that run outside of any graph.
         measure: also run the graphs node by node on `inputs`, for the times.
         overrides: fields of `Settings`, for a plain model.
 
     Raises:
         FxtrtError: there is nothing to report on yet; says what to do.
     """
-    if measure and inputs is None:
+    call = None
+    if inputs is not None or kwargs is not None:
+        call = call_of(model, () if inputs is None else inputs, kwargs)
+    if measure and call is None:
         raise FxtrtError("to measure needs example inputs: report(model, inputs, measure=True)")
     if isinstance(model, torch._dynamo.OptimizedModule):
-        return _report_jit(model, inputs, measure)
+        return _report_jit(model, call, measure)
     require_module(model)
     outcome = outcome_of(model)
     if outcome is not None:
@@ -171,37 +184,42 @@ def report(
         guards, lowered = guard_rows(model), outcome.lowered
         coverages: Sequence[Coverage] = [part.coverage for part in lowered]
         if measure:
-            assert inputs is not None
-            with torch.no_grad(), untouched(model, inputs):
-                coverages = measured(lowered, partial(model, *inputs))
+            assert call is not None
+            with torch.no_grad(), untouched(model, call.args, call.kwargs):
+                coverages = measured(lowered, partial(model, *call.args, **call.kwargs))
         total = _total(outcome.captured, lowered, coverages, timed=measure)
         return replace(total, guards=guards)
-    if inputs is None:
+    if call is None:
         raise FxtrtError("a model that is not compiled needs example inputs: report(model, inputs)")
     settings = with_recipe_components(Settings.of(None, overrides), model)
-    return _report_plain(model, inputs, measure, settings)
+    return _report_plain(model, call, measure, settings)
 
 
-def warm_up(model: torch.nn.Module, *calls: tuple[Any, ...]) -> None:
+def warm_up(model: torch.nn.Module, *calls: Any, kwargs: Mapping[str, Any] | None = None) -> None:
     """Make all slots of a model, and in each the CUDA graphs of these calls, before serving.
 
     Without it, slots are made and shapes recorded when first needed, in the midst of requests.
 
     Args:
         model: what `fxtrt.compile` returned.
-        calls: example arguments, a tuple for each shape.
+        calls: example arguments for each shape, written like the `inputs` of `compile`.
+        kwargs: keyword arguments of every call, or of the only one where there are no `calls`.
 
     Raises:
         FxtrtError: the model is not one of `fxtrt.compile`.
+        CaptureError: `forward` does not take the arguments.
     """
     outcome = outcome_of(model)
     if outcome is None:
         raise FxtrtError("warm_up takes what fxtrt.compile returned")
+    if kwargs is not None and not calls:
+        calls = ((),)
+    written = [call_of(model, call, kwargs) for call in calls]
 
     def run(slot: Slot) -> None:
-        for call in calls:
+        for call in written:
             for _ in range(CALLS_TO_RECORD):
-                model(*call)
+                model(*call.args, **call.kwargs)
 
     all_slots = {part.call.slots: None for part in outcome.lowered if part.call is not None}
     with torch.no_grad(), untouched(model, calls):
@@ -210,10 +228,10 @@ def warm_up(model: torch.nn.Module, *calls: tuple[Any, ...]) -> None:
 
 
 def _report_plain(
-    model: torch.nn.Module, inputs: tuple[Any, ...], measure: bool, settings: Settings
+    model: torch.nn.Module, call: Call, measure: bool, settings: Settings
 ) -> Coverage:
     backend = select(settings.engine)
-    captured = capture_model(model, inputs, None, replace(settings, other_sizes="pytorch"))
+    captured = capture_model(model, call, None, replace(settings, other_sizes="pytorch"))
     lowered = [
         Lowered(report_graph(part.graph, backend, settings), part.graph) for part in captured.parts
     ]
@@ -230,13 +248,11 @@ def _report_plain(
         return _total(captured, lowered, measured(lowered, run), timed=True)
 
 
-def _report_jit(
-    model: torch._dynamo.OptimizedModule, inputs: tuple[Any, ...] | None, measure: bool
-) -> Coverage:
-    with untouched(model, inputs):
-        if inputs is not None:
-            model(*inputs)
-        recorded = recorded_coverage(model, inputs if measure else None)
+def _report_jit(model: torch._dynamo.OptimizedModule, call: Call | None, measure: bool) -> Coverage:
+    with untouched(model, None if call is None else (call.args, call.kwargs)):
+        if call is not None:
+            model(*call.args, **call.kwargs)
+        recorded = recorded_coverage(model, call if measure else None)
     if recorded is None:
         raise FxtrtError(
             "nothing is compiled yet: call the model once, then ask for the report. (Of two models "
@@ -245,9 +261,9 @@ def _report_jit(
     plan = recipe_of(model._orig_mod) if recorded.graph_breaks else None
     if plan is not None:
         recorded = replace(recorded, capture=(*recorded.capture, _better_than_jit(plan)))
-    if inputs is None:
+    if call is None:
         return recorded
-    outside = watched_run(model, Call(inputs, {})).below(())
+    outside = watched_run(model, call).below(())
     rows = outside_rows(outside, recorded.graph_breaks, timed=measure)
     return replace(recorded, rejections=(*recorded.rejections, *rows))
 

@@ -16,7 +16,12 @@ from .errors import (
     PassError,
     SettingsError,
 )
+from .graph.ambient import (
+    explicitly,
+    is_transformed,
+)
 from .graph.patterns import unmatched
+from .graph.plain import plain
 from .graph.provenance import as_graph
 from .lowering.lower import lower
 from .pass_manager import run_passes
@@ -66,7 +71,7 @@ def compile_graph(
         lowered, coverage = lower(aten_gm, backend, settings)
         (call,) = serve([lowered], settings)
         parts[:] = [Lowered(coverage, lowered, call)]
-        return call
+        return explicitly(lambda *inputs: call(*map(plain, inputs)))
 
     compiled: Callable[..., Any] = gm.forward
     if reason := _nothing_to_gain(gm, example_inputs, settings):
@@ -102,4 +107,8 @@ def _nothing_to_gain(
         for value in example_inputs
     ):
         return Rejection("requires_grad", "an input requires grad: fxtrt compiles for inference")
+    if is_transformed():
+        return Rejection(
+            "requires_grad", "a transform of torch.func or forward-mode autograd is at work"
+        )
     return None

@@ -11,6 +11,7 @@ from torch.fx import GraphModule, Node
 
 from .announce import announced
 from .errors import PassError
+from .graph.ambient import explicit
 from .passes import DEFAULT_PASSES
 from .passes.drop_dead_code import drop_dead_code
 
@@ -51,7 +52,8 @@ def _run_all(gm: GraphModule, passes: Sequence[Pass]) -> list[PassTiming]:
     for run in passes:
         start = time.perf_counter()
         try:
-            changed = _run(run, gm)
+            with explicit():
+                changed = _run(run, gm)
         except Exception as error:
             ran = ", ".join(timing.name for timing in timings) or "none"
             raise PassError(

@@ -7,14 +7,16 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from typing_extensions import TypedDict
 
 from .errors import SettingsError
 
-__all__ = ["Settings"]
+__all__ = ["Options", "Settings"]
 
 log = logging.getLogger(__name__)
 
@@ -320,3 +322,32 @@ def _strings(name: str, value: object) -> tuple[str, ...] | None:
 def _nearest(name: str, known: tuple[str, ...] | list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     return f": did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
+
+
+class Options(TypedDict, total=False):
+    """The fields of `Settings`, which says what they mean, as they may be written."""
+
+    engine: Literal["auto", "tensorrt", "tensorrt_rtx", "reference"]
+    precision: Literal["model", "fp32", "tf32", "fp16", "bf16"]
+    keep_fp32: Sequence[str] | Set[str]
+    min_cluster_size: int
+    whitelist: Sequence[str] | Set[str]
+    blacklist: Sequence[str] | Set[str]
+    components: Mapping[str, Mapping[str, Any]]
+    partition: Literal["all", "measured"]
+    fuel: int | None
+    max_growth: int | None
+    other_sizes: Literal["parts", "pytorch"]
+    most_images: int
+    on_build_failure: Literal["fallback", "bisect", "raise"]
+    cache_dir: str | os.PathLike[str] | None
+    cache_limit_bytes: int | None
+    optimization_level: int
+    workspace_bytes: int | None
+    tactic_sources: Sequence[str] | None
+    compute_capabilities: Sequence[str]
+    slots: int
+    slot_timeout: float
+    cuda_graphs: bool
+    cache_trust: Literal["owner", "anyone"]
+    check_weights: Literal["versions", "contents"]

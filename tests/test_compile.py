@@ -161,11 +161,6 @@ def test_inputs_that_require_grad_are_refused() -> None:
         compiled(make(Features), X.clone().requires_grad_())
 
 
-def test_inputs_must_be_a_tuple() -> None:
-    with pytest.raises(CaptureError, match="must be a tuple"):
-        fxtrt.compile(make(Features), X)  # type: ignore[arg-type]  # the mistake
-
-
 def test_a_list_entry_that_matches_nothing_is_an_error() -> None:
     with pytest.raises(SettingsError, match=r"matches no node: did you mean 'aten.relu"):
         compiled(make(Features), X, blacklist=("aten.rellu",))

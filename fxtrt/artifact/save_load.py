@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 
 import torch
 from torch.fx import GraphModule
+from typing_extensions import Unpack
 
 from ..ahead_of_time import (
     Outcome,
@@ -66,7 +67,7 @@ from ..serialization.model_identity import (
     weights_digest,
 )
 from ..serialization.typed_json import parse, typed
-from ..settings import Settings
+from ..settings import Options, Settings
 from .archive import ArtifactFile, write_artifact
 from .stored_plans import (
     PLAN_KINDS,
@@ -170,7 +171,7 @@ def load(
     model: torch.nn.Module,
     *,
     operators: Collection[str] = (),
-    **overrides: Any,
+    **overrides: Unpack[Options],
 ) -> torch.nn.Module:
     """What `fxtrt.compile` returned before it was saved, made of `model`; nothing is captured.
 

@@ -172,7 +172,7 @@ def trace(
 
 
 def require_inference(model: torch.nn.Module, inputs: Any) -> None:
-    """Refuse a model in training mode, and inputs that require grad.
+    """Refuse a model in training mode, nested inputs, and inputs that require grad.
 
     Raises:
         CaptureError: with the way out.
@@ -183,6 +183,11 @@ def require_inference(model: torch.nn.Module, inputs: Any) -> None:
             f"{training or type(model).__name__} is in training mode: call model.eval() first"
         )
     for leaf in torch.utils._pytree.tree_leaves(inputs):
+        if isinstance(leaf, torch.Tensor) and leaf.is_nested:
+            raise CaptureError(
+                "an input is a nested tensor, which engines do not have: give a padded one, "
+                "torch.nested.to_padded_tensor(input, 0.0), and a mask"
+            )
         if isinstance(leaf, torch.Tensor) and leaf.requires_grad:
             raise CaptureError(
                 f"an input of shape {tuple(leaf.shape)} requires grad: fxtrt compiles for "

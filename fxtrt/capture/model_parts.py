@@ -137,37 +137,35 @@ class Captured:
 
 def capture_model(
     model: torch.nn.Module,
-    inputs: tuple[Any, ...],
+    call: Call,
     dynamic_shapes: Any,
     settings: Settings,
-    more_inputs: Sequence[tuple[Any, ...]] = (),
+    more_calls: Sequence[Call] = (),
 ) -> Captured:
-    """The graphs of a copy of `model`, after the passes; arguments as in `compile`.
+    """The graphs of a copy of `model`, after the passes; `dynamic_shapes` as in `compile`.
 
     Raises:
         SettingsError, CaptureError: with the way out.
     """
     require_module(model)
-    for example in (inputs, *more_inputs):
-        if not isinstance(example, tuple):
-            raise CaptureError(f"inputs must be a tuple of arguments, not {type(example).__name__}")
-        require_inference(model, example)
+    for example in (call, *more_calls):
+        require_inference(model, (example.args, example.kwargs))
     twin = twin_of(model)
-    with untouched(twin, inputs, more_inputs):
-        captured = _capture_twin(twin, inputs, dynamic_shapes, settings, more_inputs)
+    examples = [(example.args, example.kwargs) for example in (call, *more_calls)]
+    with untouched(twin, examples):
+        captured = _capture_twin(twin, call, dynamic_shapes, settings, more_calls)
     prepare(captured, settings)
     return captured
 
 
 def _capture_twin(
     twin: torch.nn.Module,
-    inputs: tuple[Any, ...],
+    call: Call,
     dynamic_shapes: Any,
     settings: Settings,
-    more_inputs: Sequence[tuple[Any, ...]],
+    more_calls: Sequence[Call],
 ) -> Captured:
     identity = identity_of(twin)
-    call = Call(inputs, {})
     missed: list[Missed] = []
     outside: list[OutsideCall] = []
     others: list[ModelPart] = []
@@ -182,7 +180,7 @@ def _capture_twin(
         calls, watch = record_calls(twin, call)
         parts = _parts_below(twin, "", calls, missed, region_counts)
         outside = watch.below([part.path for part in parts])
-    others += [_whole(twin, Call(example, {}), None, missed) for example in more_inputs]
+    others += [_whole(twin, example, None, missed) for example in more_calls]
     return Captured(twin, identity, parts, missed, outside, others)
 
 

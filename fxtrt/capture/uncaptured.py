@@ -51,6 +51,9 @@ class OutsideCall:
 class OutsideCalls(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
     """Notes, while it is entered, each operator that runs outside of what `as_graph` made."""
 
+    only_watches = True
+    """A compiled model runs as compiled under this mode, which changes nothing."""
+
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's
         self._paths = {

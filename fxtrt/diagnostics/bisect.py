@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from ..capture.arguments import call_of
 from ..capture.model_parts import capture_model
 from ..capture.twin import require_module
 from ..detection.recipes import with_recipe_components
@@ -56,7 +57,7 @@ def bisect(model: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings) 
     require_module(model)
     backend = select(settings.engine)
     settings = with_recipe_components(replace(settings, other_sizes="pytorch"), model)
-    for part in capture_model(model, inputs, None, settings).parts:
+    for part in capture_model(model, call_of(model, inputs), None, settings).parts:
         culprit = first_difference(part.graph, part.values(), backend, settings)
         if culprit is not None:
             return culprit

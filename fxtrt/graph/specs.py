@@ -43,10 +43,13 @@ class TensorSpec:
             return f"{self.name} is {tensor.dtype}, expected {self.dtype}"
         if self.device is not None and tensor.device != self.device:
             return f"{self.name} is on {tensor.device}, expected {self.device}"
-        fits = len(self.low) == tensor.dim() and all(
-            low <= size and (high is None or size <= high)
-            for low, size, high in zip(self.low, tensor.shape, self.high, strict=True)
-        )
+        if self.low == self.high:
+            fits = tensor.shape == self.low
+        else:
+            fits = len(self.low) == tensor.dim() and all(
+                low <= size and (high is None or size <= high)
+                for low, size, high in zip(self.low, tensor.shape, self.high, strict=True)
+            )
         if fits:
             return None
         return f"{self.name} has shape {tuple(tensor.shape)}, expected {self.describe()}"

@@ -11,6 +11,7 @@ from ..cache.plan_store import PlanStores
 from ..cache.store import PlanCache
 from ..capture.size_ranges import bound_ranges
 from ..engines.base import EngineBackend
+from ..graph.ambient import explicit
 from ..partition.extract import cut, stitch
 from ..passes.bound_selections import bound_selections
 from ..reporting import Coverage, cluster_row, graph_coverage
@@ -38,8 +39,9 @@ def lower(
     Raises:
         EngineError, ConversionError: with `on_build_failure="raise"` only.
     """
-    bound(gm, settings)
-    settled = settle(gm, backend, settings, inputs, stores)
+    with explicit():
+        bound(gm, settings)
+        settled = settle(gm, backend, settings, inputs, stores)
     cuttings = [one.cutting for one in settled.built]
     rows = [cluster_row(one.cutting, backend, one.info) for one in settled.built]
     coverage = graph_coverage(gm, settled.plan, cuttings, rows)
@@ -49,8 +51,9 @@ def lower(
 
 def report_graph(gm: GraphModule, backend: EngineBackend, settings: Settings) -> Coverage:
     """What `lower` would do with `gm`, without building."""
-    bound(gm, settings)
-    settled = plan(gm, backend, settings)
+    with explicit():
+        bound(gm, settings)
+        settled = plan(gm, backend, settings)
     cuttings = [cut(gm, cluster) for cluster in settled.clusters]
     rows = [cluster_row(cutting, backend, None) for cutting in cuttings]
     return graph_coverage(gm, settled, cuttings, rows)

@@ -12,6 +12,7 @@ import torch
 from torch.fx import GraphModule
 
 from ..graph.provenance import line_text
+from ..graph.specs import Call
 from . import Coverage, GraphBreak
 from .node_times import Lowered, measured
 from .serving_rows import runtime_rows
@@ -41,12 +42,12 @@ def record_graph(gm: GraphModule, parts: Sequence[Lowered]) -> None:
 
 
 def recorded_coverage(
-    compiled: torch._dynamo.OptimizedModule, inputs: tuple[Any, ...] | None = None
+    compiled: torch._dynamo.OptimizedModule, call: Call | None = None
 ) -> Coverage | None:
     """What is running in a module that `torch.compile` returned; None before its first call.
 
     Args:
-        inputs: measure the times of a call with these.
+        call: measure the times of this call.
     """
     backend: Any = compiled.dynamo_ctx.callback
     while backend is not None and not isinstance(backend, torch._TorchCompileWrapper):
@@ -56,8 +57,8 @@ def recorded_coverage(
         return None
     parts = [part for graph in graphs for part in graph.parts]
     coverages = [part.coverage for part in parts]
-    if inputs is not None:
-        coverages = measured(parts, lambda: compiled(*inputs))
+    if call is not None:
+        coverages = measured(parts, lambda: compiled(*call.args, **call.kwargs))
     breaks = tuple(graph.graph_break for graph in graphs if graph.graph_break)
     total = Coverage.total(coverages)
     how = f"captured by torch.compile in {_count(parts, 'graph')}, {_count(breaks, 'graph break')}"

@@ -10,6 +10,8 @@ from torch.utils import _pytree as pytree
 
 from ..conversion.size_carriers import Taker
 from ..engines.base import Engine
+from ..graph.ambient import is_transformed
+from ..graph.plain import why_unreadable
 from ..graph.sizes import memory_order
 from .cuda_graphs import GraphRunner
 from .fallbacks import Fallbacks
@@ -63,7 +65,11 @@ class EngineModule(torch.nn.Module):
         """Why the engine cannot take `tensors`, or None."""
         if self.engine is None:
             return "the plan was built for another machine"
+        if is_transformed():
+            return "a transform of torch.func or forward-mode autograd is at work"
         for spec, tensor in zip(self.engine.inputs, tensors, strict=True):
+            if reason := why_unreadable(tensor):
+                return f"{spec.name} is {reason}"
             if tensor.numel() == 0:
                 return f"{spec.name} is empty"
             if reason := spec.mismatch(tensor):

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import CodeType
 from typing import Any, NoReturn
 
 import torch
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
+from ..capture.arguments import (
+    CallForm,
+    is_same,
+    positional,
+    signature_of,
+)
 from ..errors import FxtrtError
+from ..graph.ambient import Ambient, explicitly
+from ..graph.plain import as_plain, behaves_plainly
 from ..graph.provenance import as_graph
 from ..graph.size_relations import SizeRelations
 from ..graph.sizes import is_static, size_range
 from ..graph.specs import Call, TensorSpec
 from ..graph.weight_states import Snapshot, live_weights
 from .fallbacks import Fallbacks
+from .nesting import Nesting
 from .write_conflicts import Writes
 
 __all__ = ["GuardedForward"]
@@ -28,10 +39,11 @@ class GuardedForward:
     """Replaces `module.forward`: runs the compiled graph for inputs like the example's.
 
     Anything else runs the original `forward`: training mode, also of one submodule; other shapes
-    than the graph was captured for; other constants; weights that were changed since. `fallbacks`
-    counts and logs them, and counts the calls that run as compiled. A module may have several, one
-    for each structure of arguments: what does not fit the last goes to the one before it, and they
-    count together.
+    than the graph was captured for; other constants; weights that were changed since; other modes
+    of torch, such as autocast; tensors that engines cannot read. `fallbacks` counts and logs them,
+    and counts the calls that run as compiled. An argument may be given by position or by keyword,
+    and a default may be given or left out. A module may have several, one for each structure of
+    arguments: what does not fit the last goes to the one before it, and they count together.
     """
 
     def __init__(
@@ -54,9 +66,10 @@ class GuardedForward:
             check_weights: as in `Settings`.
         """
         self.graph = graph
-        self.run = as_graph(run)
+        self.run = as_graph(explicitly(run))
         self._arguments = arguments
         self._original: Callable[..., Any] = module.forward
+        self.__signature__ = signature_of(self._original)
         before = self._original
         self.fallbacks: Fallbacks = (
             before.fallbacks
@@ -64,11 +77,11 @@ class GuardedForward:
             else Fallbacks(f"{type(module).__name__} runs in PyTorch")
         )
         self._module = module
-        self._specs = tuple(specs)
-        leaves, self._tree = pytree.tree_flatten((tuple(example.args), dict(example.kwargs)))
-        self._constants = tuple(
-            None if isinstance(leaf, torch.Tensor) else (type(leaf), leaf) for leaf in leaves
-        )
+        self._form = CallForm(self._original, example)
+        self._ambient = Ambient()
+        nested = (tuple(example.args), dict(example.kwargs))
+        self._nesting = Nesting(nested)
+        self._expected = tuple(_expected(pytree.tree_leaves(nested), specs))
         self._varying = _varying_integers(graph)
         self._weights = tuple(_weights(module))
         self._tensors = [tensor for _, _, tensor in self._weights]
@@ -82,52 +95,83 @@ class GuardedForward:
         self._relations = SizeRelations.of(graph)
         self._writes = Writes.of(graph, self._tensors)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        given: tuple[Any, ...] = args
-        reason = None
-        if self._arguments is not None:
-            try:
-                given = self._arguments(*args)
-            except Exception as error:  # A plan's function meets whatever the caller passed.
-                reason = (
-                    f"the arguments are of another form than the example's: {type(error).__name__}"
-                )
-        reason = reason or self._unfit(given, kwargs)
-        if reason is None:
-            self.fallbacks.count_compiled()
-            return self.run(*given, **kwargs)
-        if not isinstance(self._original, GuardedForward):
-            self.fallbacks.record(reason)
-        return self._original(*args, **kwargs)
+    @property
+    def __code__(self) -> CodeType:
+        """That of the original: torch.export asks where the code of a module's `forward` stands."""
+        code: CodeType = self._original.__code__
+        return code
 
-    def _unfit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_exporting():
+            return self._original(*args, **kwargs)
+        taken = self._taken(args, kwargs)
+        if isinstance(taken, str):
+            if not isinstance(self._original, GuardedForward):
+                self.fallbacks.record(taken)
+            return self._original(*args, **kwargs)
+        self.fallbacks.count_compiled()
+        return self.run(*taken.args, **taken.kwargs)
+
+    def _taken(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | str:
+        """The call as the graph takes it; or why the graph is not for it."""
+        if reason := self._ambient.mismatch():
+            return reason
         if any(map(_TRAINING, self._modules)):
             return "the module is in training mode"
-        leaves, tree = pytree.tree_flatten((args, kwargs))
-        if tree != self._tree:
+        given: Call | str
+        if self._arguments is not None:
+            given = self._read_arguments(self._arguments, Call(args, kwargs))
+        elif self._form.has(args, kwargs):
+            given = Call(args, kwargs)
+        else:
+            given = self._form.arrange(args, kwargs)
+        if isinstance(given, str):
+            return given
+        leaves = self._nesting.flatten((given.args, given.kwargs))
+        if leaves is None:
             return "the arguments have another structure than the example's"
-        specs = iter(self._specs)
+        reason = self._unfit(leaves) or self._changed_weights()
+        if reason is not None:
+            return reason
+        if any(
+            type(leaf) is not torch.Tensor and isinstance(leaf, torch.Tensor) for leaf in leaves
+        ):
+            return Call(*as_plain((tuple(given.args), dict(given.kwargs))))
+        return given
+
+    def _read_arguments(self, read: Callable[..., tuple[Any, ...]], call: Call) -> Call | str:
+        try:
+            call = positional(self.__signature__, call) if call.kwargs else call
+            return Call(read(*call.args), call.kwargs)
+        except Exception as error:  # A plan's function meets whatever the caller passed.
+            return f"the arguments are of another form than the example's: {type(error).__name__}"
+
+    def _unfit(self, leaves: Sequence[Any]) -> str | None:
         sized: list[torch.Tensor | int] = []
-        for i, (leaf, constant) in enumerate(zip(leaves, self._constants, strict=True)):
-            if constant is None:
+        wants_gradients = torch.is_grad_enabled()
+        for i, (leaf, expected) in enumerate(zip(leaves, self._expected, strict=True)):
+            if isinstance(expected, _Tensor):
                 if not isinstance(leaf, torch.Tensor):
                     return f"an argument is {type(leaf).__name__}, in the example it was a tensor"
-                if reason := next(specs).mismatch(leaf):
+                if reason := expected.mismatch(leaf):
                     return reason
                 sized.append(leaf)
-                if leaf.requires_grad and torch.is_grad_enabled():
+                if wants_gradients and leaf.requires_grad:
                     return "an input requires grad"
             elif i in self._varying and type(leaf) is int:
                 low, high = self._varying[i]
                 if leaf < low or (high is not None and leaf > high):
                     return f"an int argument is not from {low} to {high}, as the graph was captured"
                 sized.append(leaf)
-            elif (type(leaf), leaf) != constant:
-                return _difference(leaf, constant[0])
+            elif not is_same(leaf, expected):
+                return _difference(leaf, type(expected))
         if self._relations is not None and not self._relations.hold(sized):
             return "the graph was captured for other relations between the inputs' sizes"
         if self._writes is not None and (reason := self._writes.conflict(leaves)):
             return reason
+        return None
+
+    def _changed_weights(self) -> str | None:
         current = [owner[name] for owner, name, _ in self._weights]
         if not all(map(operator.is_, current, self._tensors)):
             return f"the weight {self._replaced()!r} was replaced after compiling: compile again"
@@ -159,6 +203,31 @@ def _difference(leaf: Any, kind: type) -> str:
     if type(leaf) is kind:
         return f"an argument of type {kind.__name__} has another value than in the example"
     return f"an argument is {type(leaf).__name__}, in the example it was {kind.__name__}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    """A tensor that is expected among the arguments."""
+
+    spec: TensorSpec
+    layout: torch.layout
+
+    def mismatch(self, tensor: torch.Tensor) -> str | None:
+        kind = type(tensor)
+        if kind is not torch.Tensor and not behaves_plainly(kind):
+            return f"{self.spec.name} is a {kind.__name__}, a class with operators of its own"
+        if tensor.is_nested or tensor.layout is not self.layout:
+            layout = "nested" if tensor.is_nested else tensor.layout
+            return f"{self.spec.name} is {layout}, expected {self.layout}"
+        return self.spec.mismatch(tensor)
+
+
+def _expected(leaves: Sequence[Any], specs: Sequence[TensorSpec]) -> Iterator[Any]:
+    """For each leaf of an example, the tensor that it stands for; or itself, a constant."""
+    remaining = iter(specs)
+    for leaf in leaves:
+        is_tensor = isinstance(leaf, torch.Tensor)
+        yield _Tensor(next(remaining), leaf.layout) if is_tensor else leaf
 
 
 def _varying_integers(graph: GraphModule) -> dict[int, tuple[int, int | None]]:

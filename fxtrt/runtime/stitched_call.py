@@ -13,6 +13,8 @@ from torch.utils import _pytree as pytree
 
 from ..engines.base import Engine
 from ..errors import EngineError
+from ..graph.ambient import is_transformed
+from ..graph.plain import why_unreadable
 from ..graph.sizes import is_unbacked
 from ..settings import Settings
 from .cuda_graphs import GraphRunner, NotRecorded
@@ -88,8 +90,8 @@ class StitchedCall:
     def _run(self, slot: Slot, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # A report that measures puts another `forward` into the graph, which no replay would call.
         if self._whole is not None and "forward" not in self.graph.__dict__:
-            whole = self._whole
-            flat = whole.run(slot, pytree.tree_leaves((args, kwargs)))
+            whole, leaves = self._whole, pytree.tree_leaves((args, kwargs))
+            flat = whole.run(slot, leaves) if _can_be_copied(leaves) else None
             if flat is not None:
                 return self.graph.graph.process_outputs(_unflatten(flat, self.graph))
             if whole.broken is not None:
@@ -141,6 +143,12 @@ def _tell_memory(slots: Slots) -> None:
 def engine_modules(graphs: Sequence[GraphModule]) -> list[EngineModule]:
     """The clusters of stitched graphs."""
     return [m for graph in graphs for m in graph.children() if isinstance(m, EngineModule)]
+
+
+def _can_be_copied(values: Iterable[Any]) -> bool:
+    """Whether the inputs of a CUDA graph can be copied from these."""
+    tensors = (value for value in values if isinstance(value, torch.Tensor))
+    return not is_transformed() and all(why_unreadable(tensor) is None for tensor in tensors)
 
 
 def _present(engines: Iterable[Engine | None]) -> list[Engine]:

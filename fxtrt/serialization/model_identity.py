@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from ..detection import recipe_of
+from ..graph.ambient import Ambient
 from ..graph.weights import named_tensors
 from .digests import code_digest, weight_digest
 
@@ -89,7 +90,7 @@ def identity_of(model: torch.nn.Module) -> Identity:
         "tensors": {name: _form(tensor) for name, tensor in _tensors(model)},
         "files": {name: _file_digest(name) for name in sorted(words.sources)},
         "versions": _versions(words.sources),
-        "process": {"default dtype": str(torch.get_default_dtype())},
+        "process": Ambient().words(),
         "unseen": [name for name, text in attributes.items() if _UNSEEN in text],
     }
 

@@ -26,6 +26,19 @@ def test_the_table_of_converters_is_up_to_date() -> None:
     assert converter_table.in_document() == expected, "run python tests/converter_table.py"
 
 
+def test_the_tables_of_detectors_have_every_family() -> None:
+    """The figures are measured for hours; what stands around them is made by the same script."""
+    pytest.importorskip("torchvision", reason="the measurements are of its and Detectron2's models")
+    from detector_families import FAMILIES
+    from detector_table import section
+
+    words = " ".join((REFERENCE / "detectors.md").read_text().split())
+    assert " ".join(section({}).split()) in words
+    tables = re.findall(r"\| ([^|]+?) +\|[^\n]*", (REFERENCE / "detectors.md").read_text())
+    names = [family.name for family in FAMILIES]
+    assert tables == ["family", *names] * 2
+
+
 def test_the_table_of_settings_is_up_to_date() -> None:
     expected = settings_table.table()
     assert settings_table.in_document() == expected, "run python tests/settings_table.py"

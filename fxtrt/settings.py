@@ -331,8 +331,6 @@ class Options(TypedDict, total=False):
     precision: Literal["model", "fp32", "tf32", "fp16", "bf16"]
     keep_fp32: Sequence[str] | Set[str]
     min_cluster_size: int
-    whitelist: Sequence[str] | Set[str]
-    blacklist: Sequence[str] | Set[str]
     components: Mapping[str, Mapping[str, Any]]
     partition: Literal["all", "measured"]
     fuel: int | None
@@ -342,12 +340,14 @@ class Options(TypedDict, total=False):
     on_build_failure: Literal["fallback", "bisect", "raise"]
     cache_dir: str | os.PathLike[str] | None
     cache_limit_bytes: int | None
+    cache_trust: Literal["owner", "anyone"]
     optimization_level: int
     workspace_bytes: int | None
     tactic_sources: Sequence[str] | None
     compute_capabilities: Sequence[str]
+    check_weights: Literal["versions", "contents"]
     slots: int
     slot_timeout: float
     cuda_graphs: bool
-    cache_trust: Literal["owner", "anyone"]
-    check_weights: Literal["versions", "contents"]
+    whitelist: Sequence[str] | Set[str]
+    blacklist: Sequence[str] | Set[str]

@@ -18,8 +18,8 @@ Equivalents = Mapping[str, Callable[..., Any]]
 
 _BUILT_IN = {
     "detectron2.modeling": ".detectron2.recipes",
-    "detectron2.projects.panoptic_deeplab": ".detectron2_panoptic_deeplab",
-    "panoptic_deeplab": ".detectron2_panoptic_deeplab",
+    "detectron2.projects.panoptic_deeplab": ".detectron2.panoptic_deeplab",
+    "panoptic_deeplab": ".detectron2.panoptic_deeplab",
     "torchvision.models.detection": ".torchvision.recipes",
 }
 """Where the architectures of a package have their plans; imported only when one is asked for."""

@@ -91,7 +91,7 @@ def run_row(row: OpRow, tensorrt: TensorRTBackend) -> None:
 
 @pytest.mark.parametrize("precision", ["model", "fp16"])
 def test_backbone_against_float64(
-    precision: str, tensorrt: TensorRTBackend, tmp_path: Path
+    precision: Any, tensorrt: TensorRTBackend, tmp_path: Path
 ) -> None:
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 

@@ -75,7 +75,7 @@ def test_part_equals_eager(name: str, path: str) -> None:
 
 @pytest.mark.parametrize(("name", "path"), NAMED)
 @pytest.mark.parametrize("precision", ["model", "fp16"])
-def test_a_plan_builds(name: str, path: str, precision: str) -> None:
+def test_a_plan_builds(name: str, path: str, precision: Any) -> None:
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     if torch.cuda.is_available():
         pytest.skip("TensorRT-RTX would build for this GPU, which it may not support")

@@ -260,7 +260,7 @@ def test_images_of_any_size_run_in_the_same_engines() -> None:
 
 
 @pytest.mark.parametrize(("kind", "precision"), [(MaskRCNN, "fp16"), (FasterRCNN, "bf16")])
-def test_engines_of_another_precision(kind: Any, precision: str) -> None:
+def test_engines_of_another_precision(kind: Any, precision: Any) -> None:
     model, inputs = detector(kind), images(1)
     compiled = fxtrt.compile(
         model, (inputs,), engine="reference", precision=precision, other_sizes="pytorch"

@@ -83,7 +83,9 @@ def test_rows_notice_every_wrong_layer(target: OpOverload, reference: EngineBack
 def test_some_row_has_a_place_for_every_mutant(reference: EngineBackend) -> None:
     missing = {mutant.id for mutant in LAYER_MUTANTS}
     for row in first_rows_first():
-        network = convert(traced_row(row).gm, reference.features)
+        traced = traced_row(row)
+        network = convert(traced.gm, reference.features)
+        compare(row, traced, network, reference)
         missing -= {mutant.id for mutant, _ in places(network)}
         if not missing:
             return

@@ -21,7 +21,7 @@ import torch
 from ..detection import recipe_of
 from ..graph.ambient import Ambient
 from ..graph.weights import named_tensors
-from .digests import code_digest, weight_digest
+from .digests import capture_digest, code_digest, sha256, weight_digest
 
 __all__ = ["Identity", "difference", "identity_of", "weights_digest"]
 
@@ -143,7 +143,8 @@ def _form(tensor: torch.Tensor) -> str:
 def _versions(sources: set[str]) -> dict[str, str]:
     packages = sorted({"torch", *(name.partition(".")[0] for name in sources)} - {"__main__"})
     versions = {name: _version(name) for name in packages}
-    return versions | {"fxtrt": _version("fxtrt"), "fxtrt's code": code_digest()}
+    code = sha256(code_digest(), capture_digest())
+    return versions | {"fxtrt": _version("fxtrt"), "fxtrt's code": code}
 
 
 def _version(package: str) -> str:

@@ -74,7 +74,7 @@ def parse() -> argparse.Namespace:
 
 
 def options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The settings of fxtrt, and of the ONNX route's builder."""
+    """Return the settings of fxtrt, and of the ONNX route's builder."""
     sources = arguments.tactic_sources
     return {
         "optimization_level": arguments.level,
@@ -86,7 +86,7 @@ def options(arguments: argparse.Namespace) -> dict[str, Any]:
 def candidates(
     model: torch.nn.Module, x: torch.Tensor, arguments: argparse.Namespace
 ) -> tuple[dict[str, Call], dict[str, str]]:
-    """What to time, and a note on how each one came about."""
+    """Return what to time, and a note on how each one came about."""
     half = copy.deepcopy(model).half().to(memory_format=torch.channels_last)
     x_half = x.half().to(memory_format=torch.channels_last)
     calls: dict[str, Call] = {
@@ -123,7 +123,7 @@ def fxtrt_call(
 def onnx_engine(
     model: torch.nn.Module, x: torch.Tensor, settings: fxtrt.Settings
 ) -> TensorRTEngine:
-    """The engine that TensorRT's ONNX parser makes of the model, with float16 allowed."""
+    """Return the engine that TensorRT's ONNX parser makes of the model, with float16 allowed."""
     backend = select("tensorrt")
     assert isinstance(backend, TensorRTBackend)
     buffer = io.BytesIO()

@@ -71,7 +71,7 @@ def residual_block(x: Tensor) -> Tensor:
 
 
 def repeated(block: GraphModule, nodes: int) -> GraphModule:
-    """A chain of copies of `block`, with at least `nodes` nodes."""
+    """Return a chain of copies of `block`, with at least `nodes` nodes."""
     graph = Graph()
     weights: dict[str, Tensor] = {}
     (source,) = block.graph.find_nodes(op="placeholder")
@@ -124,7 +124,7 @@ def rate(found: Measurement) -> int:
 
 
 def verdict(found: Sequence[Measurement]) -> str:
-    """How CPU seconds grow between the smallest and the largest graph."""
+    """Return how CPU seconds grow between the smallest and the largest graph."""
     small, large = min(found, key=lambda m: m.nodes), max(found, key=lambda m: m.nodes)
     if small.nodes == large.nodes:
         return "one size shows no growth"

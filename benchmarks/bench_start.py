@@ -66,14 +66,14 @@ def parse() -> argparse.Namespace:
 
 
 def in_new_process(folder: str, way: str) -> dict[str, Any]:
-    """What a start finds that shares plans and the file with others in `folder`."""
+    """Return what a start finds that shares plans and the file with others in `folder`."""
     command = [sys.executable, __file__, *sys.argv[1:], "--folder", folder, "--way", way]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return dict(json.loads(result.stdout.splitlines()[-1]))
 
 
 def start(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of each step of one start in this process."""
+    """Return seconds of each step of one start in this process."""
     moments = [time.perf_counter()]
     import torch
     from harness import machine
@@ -115,7 +115,7 @@ def start(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def engines(report: Any) -> str:
-    """How many there are, and how they came about."""
+    """Return how many there are, and how they came about."""
     builds = [row.build for row in report.clusters if row.build]
     seconds, cached = sum(build.seconds for build in builds), sum(build.cached for build in builds)
     return f"{len(builds)} engines in {seconds:.2f} s, {cached} of them not built"
@@ -128,7 +128,7 @@ def digest(found: dict[str, Any]) -> str:
 
 
 def options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The fields of `Settings` that the command line gives."""
+    """Return the fields of `Settings` that the command line gives."""
     return {name: getattr(arguments, name) for name in _OPTIONS} | {
         "cache_dir": arguments.folder / "cache"
     }

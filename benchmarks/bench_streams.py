@@ -128,7 +128,7 @@ class Results:
         self.notes = known["notes"]
 
     def missing(self, subject: Subject, name: str, threads: Sequence[int]) -> list[int]:
-        """The numbers of threads that a candidate is not measured with yet."""
+        """Return the numbers of threads that a candidate is not measured with yet."""
         known = {row.case for row in self.rows}
         return [count for count in threads if (subject.name, name, count) not in known]
 
@@ -183,7 +183,7 @@ def parse() -> argparse.Namespace:
 
 
 def left(arguments: argparse.Namespace) -> float:
-    """Seconds until the deadline."""
+    """Return seconds until the deadline."""
     return float(arguments.deadline - (time.perf_counter() - _START))
 
 
@@ -220,7 +220,7 @@ def detector(size: tuple[int, int]) -> Subject:
 
 
 def agreeing_share(actual: dict[str, Any], expected: dict[str, Any], best: int = 30) -> float:
-    """The share of the best expected detections that have a partner of their label and place."""
+    """Return the share of the best expected detections that have a partner of their label and place."""
     boxes, labels = expected["boxes"][:best].float(), expected["labels"][:best]
     overlap = box_iou(boxes, actual["boxes"].float())
     same = labels[:, None] == actual["labels"][None]
@@ -230,7 +230,7 @@ def agreeing_share(actual: dict[str, Any], expected: dict[str, Any], best: int =
 def candidates(
     subject: Subject, arguments: argparse.Namespace, results: Results
 ) -> Iterator[Candidate]:
-    """The engines are built first, while nothing else disturbs the timing of their kernels."""
+    """Yield the engines are built first, while nothing else disturbs the timing of their kernels."""
     fast, name = None, f"{subject.name}, fxtrt"
     if left(arguments) < _SECONDS_TO_BUILD[subject.name]:
         results.note(name, "left out: no time to build")
@@ -312,7 +312,7 @@ def serve_again(guard: GuardedForward, slots: int, graphs: bool) -> StitchedCall
 def compile_subject(
     subject: Subject, arguments: argparse.Namespace, results: Results
 ) -> torch.nn.Module:
-    """The compiled model.
+    """Return the compiled model.
 
     Raises:
         RuntimeError: its calls do not go through engines.

@@ -131,7 +131,7 @@ def _error(compiled: nn.Module, model: nn.Module, inputs: tuple[Any, ...]) -> fl
 def from_float64(
     compiled: nn.Module, model: nn.Module, sizes: Sequence[tuple[Any, ...]]
 ) -> tuple[float, float]:
-    """The largest difference from `model` in float64: of `compiled`, and of `model` itself."""
+    """Return the largest difference from `model` in float64: of `compiled`, and of `model` itself."""
     exact = copy.deepcopy(model).double()
     answers = [exact(*pytree.tree_map(torch.Tensor.double, inputs)) for inputs in sizes]
     engines, eager = (
@@ -142,7 +142,7 @@ def from_float64(
 
 
 def _difference(actual: Any, expected: Any) -> float:
-    """The largest difference of an output, as a share of the output's largest magnitude."""
+    """Return the largest difference of an output, as a share of the output's largest magnitude."""
     pairs = zip(pytree.tree_leaves(actual), pytree.tree_leaves(expected), strict=True)
     return max(float((a - e).abs().max() / e.abs().max()) for a, e in pairs)
 
@@ -161,13 +161,13 @@ def _engines(compiled: nn.Module) -> Iterator[EngineModule]:
 
 
 def _fallbacks(compiled: nn.Module, engines: Sequence[EngineModule]) -> str:
-    """Why any of the calls so far did not go through the engines."""
+    """Return why any of the calls so far did not go through the engines."""
     ran: list[EngineModule | GuardedForward] = [*engines, *_guards(compiled)]
     return "; ".join(reason for call in ran for reason in call.fallbacks)
 
 
 def _plans(engines: Sequence[EngineModule]) -> tuple[float, float]:
-    """Seconds and MiB of the plans for `ARCHITECTURES`."""
+    """Return seconds and MiB of the plans for `ARCHITECTURES`."""
     settings = fxtrt.Settings(compute_capabilities=ARCHITECTURES, cache_dir=None)
     start = time.perf_counter()
     results = build([(e.fallback, settings) for e in engines], select("tensorrt_rtx"))

@@ -30,7 +30,7 @@ _WIDTH = 100
 
 
 def document(measurements: Sequence[Measurement], peer: Mapping[str, Any]) -> str:
-    """The text of docs/coverage.md; `peer` is what `peer_dryrun.py` found, by model."""
+    """Return the text of docs/coverage.md; `peer` is what `peer_dryrun.py` found, by model."""
     sections = [_introduction(measurements)]
     for source, title in _SOURCES.items():
         rows = [_row(m) for m in measurements if m.source == source]
@@ -43,7 +43,7 @@ def document(measurements: Sequence[Measurement], peer: Mapping[str, Any]) -> st
 
 
 def cells(text: str) -> dict[str, list[str]]:
-    """The rows of the tables of models in docs/coverage.md, by model; without `_peer`'s.
+    """Return the rows of the tables of models in docs/coverage.md, by model; without `_peer`'s.
 
     Raises:
         ValueError: a table has other columns, or a row has other cells.
@@ -96,7 +96,7 @@ def _row(m: Measurement) -> list[str]:
 
 
 def run_cells(run: Run) -> list[str]:
-    """The cells of one graph, as in `HEADERS`."""
+    """Return the cells of one graph, as in `HEADERS`."""
     if run.problem and not run.clusters:
         return ["-"] * 6
     return [

@@ -14,7 +14,7 @@ __all__ = ["count_segments", "differences"]
 
 
 def differences(actual: Sequence[Any], expected: Sequence[Any]) -> dict[str, float]:
-    """The largest difference of each field, over all images.
+    """Return the largest difference of each field, over all images.
 
     Fields of detections go by Detectron2's names: boxes and keypoints in pixels, scores as
     probabilities, and of masks, and of `panoptic_seg`, the share of pixels that differ. `classes`
@@ -47,7 +47,7 @@ def _of_image(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[st
 
 
 def count_segments(pixels: Tensor, segments: Sequence[Any] | None) -> int:
-    """How many there are; Panoptic-DeepLab lists none, and its pixels outside of any are -1."""
+    """Return how many there are; Panoptic-DeepLab lists none, and its pixels outside of any are -1."""
     return len(torch.unique(pixels)) - int(-1 in pixels) if segments is None else len(segments)
 
 
@@ -67,7 +67,7 @@ def _of_instances(actual: Any, expected: Any) -> dict[str, float]:
 
 
 def _for_pairing(instances: Any) -> dict[str, Tensor]:
-    """Boxes, scores and labels, of detections or proposals."""
+    """Return boxes, scores and labels, of detections or proposals."""
     fields = instances.get_fields()
     boxes = fields.get("pred_boxes", fields.get("proposal_boxes")).tensor
     scores = fields.get("scores", fields.get("objectness_logits"))
@@ -84,7 +84,7 @@ def _of_field(name: str, actual: Tensor, expected: Tensor) -> float:
 
 
 def _share(actual: Tensor, expected: Tensor) -> float:
-    """The share of pixels that differ, of the worst picture."""
+    """Return the share of pixels that differ, of the worst picture."""
     shares = (actual != expected).double().mean(dim=(-2, -1))
     return float(shares.max()) if shares.numel() else 0.0
 

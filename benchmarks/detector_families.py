@@ -39,7 +39,7 @@ class Family:
     size: tuple[int, int] = _SIZE
 
     def build(self) -> tuple[torch.nn.Module, list[dict[str, Any]]]:
-        """The model in eval mode, and its example: one image."""
+        """Return the model in eval mode, and its example: one image."""
         torch.manual_seed(0)
         model = self._model().eval()
         image = torch.nn.functional.interpolate(load_photograph()[None] * 255, self.size)[0]
@@ -109,7 +109,7 @@ def _mvit(depth: int, last_blocks: tuple[int, ...]) -> Callable[[Any], None]:
 
 
 def _layer_norms(model: Any) -> None:
-    """What the two have in common: a square, norms in all heads, and two convolutions for RPN."""
+    """Return what the two have in common: a square, norms in all heads, and two convolutions for RPN."""
     model.backbone.square_pad = 512
     model.backbone.norm = model.roi_heads.mask_head.conv_norm = "LN"
     for head in model.roi_heads.box_heads:

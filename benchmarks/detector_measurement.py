@@ -111,7 +111,7 @@ def measure(family: Family, setup: Setup) -> Measurement:
 
 
 def _compiled(model: nn.Module, example: Any, setup: Setup) -> nn.Module:
-    """The whole with fixed sizes, or else its parts."""
+    """Return the whole with fixed sizes, or else its parts."""
     options = {**setup.options, "engine": setup.engine}
     try:
         return fxtrt.compile(model, (example,), dynamic_shapes={}, **options)

@@ -55,7 +55,7 @@ class Results:
         self._path.write_text(json.dumps(self._records, indent=1))
 
     def of(self, example: Example) -> Measurement:
-        """The measurement of `example`; where there is none, one that says so."""
+        """Return the measurement of `example`; where there is none, one that says so."""
         if example.name not in self:
             missing = Run(problem="not measured")
             return Measurement(

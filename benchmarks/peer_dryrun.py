@@ -45,7 +45,7 @@ def without_gpu() -> Any:
 
 
 def dryrun(example: Example) -> dict[str, Any]:
-    """Operators, those supported, engines, and the version, of the static graph; or the error."""
+    """Return operators, those supported, engines, and the version, of the static graph; or the error."""
     peer = importlib.import_module("torch_tensorrt")
     compiler = importlib.import_module("torch_tensorrt.dynamo._compiler")
     inputs = make(example.inputs.example)

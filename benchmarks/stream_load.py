@@ -85,7 +85,7 @@ def synchronize() -> None:
 def _under_load(
     call: Callable[[], Any], count: int, streams: bool, seconds: float, expected: Any
 ) -> tuple[list[float], float]:
-    """The latency of each call, and the seconds of all together."""
+    """Return the latency of each call, and the seconds of all together."""
     workers = [_Worker(call, streams, expected) for _ in range(count)]
     ready, stop = threading.Barrier(count + 1), threading.Event()
     threads = [threading.Thread(target=w.work, args=(ready, stop)) for w in workers]
@@ -145,7 +145,7 @@ def _require_same(actual: Any, expected: Any) -> None:
 
 
 def show(rows: Sequence[Row]) -> str:
-    """The table for people."""
+    """Return the table for people."""
     table = [
         [
             row.model,
@@ -164,7 +164,7 @@ def show(rows: Sequence[Row]) -> str:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """A picture for each model, images per second against threads; none without matplotlib."""
+    """Return a picture for each model, images per second against threads; none without matplotlib."""
     try:
         import matplotlib
     except ImportError:

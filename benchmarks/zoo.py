@@ -37,7 +37,7 @@ class Example:
     note: str = ""
 
     def model(self) -> nn.Module:
-        """The model in eval mode; its weights are random, and the same each time."""
+        """Return the model in eval mode; its weights are random, and the same each time."""
         torch.manual_seed(0)
         model = self.build().eval()
         enliven(model)

@@ -50,7 +50,7 @@ def make(shapes: Shapes) -> tuple[Any, ...]:
 def image(
     height: int, width: int, step: int | None = 32, steps: tuple[int, int] = (2, _MOST_STEPS)
 ) -> Inputs:
-    """A batch of images; height and width vary in multiples of `step`, or not at all.
+    """Return a batch of images; height and width vary in multiples of `step`, or not at all.
 
     steps: the fewest and most of them.
     """
@@ -78,7 +78,7 @@ def image_pair(height: int, width: int, step: int, steps: tuple[int, int]) -> In
 
 
 def pyramid(*channels: int) -> Inputs:
-    """A list of feature maps, each half the size of the one before it."""
+    """Return a list of feature maps, each half the size of the one before it."""
     last = len(channels) - 1
 
     def shapes(n: int, h: int, w: int) -> Shapes:
@@ -90,7 +90,7 @@ def pyramid(*channels: int) -> Inputs:
 
 
 def regions(channels: int, size: int) -> Inputs:
-    """The features of regions of interest, `size` x `size` each."""
+    """Return the features of regions of interest, `size` x `size` each."""
     number = {0: Dim("n", min=1, max=_MOST_REGIONS)}
     return _inputs(lambda n, h, w: ((8 * n, channels, size, size),), 0, 0, (number,), "N")
 

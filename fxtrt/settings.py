@@ -66,7 +66,7 @@ _OF_COMPONENTS = (
 
 
 def _default_cache_dir() -> Path | None:
-    """The user's cache folder; None where there is neither a variable for it nor a home."""
+    """Return the user's cache folder; None where there is neither a variable for it nor a home."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not base.is_absolute():  # the specification of that variable says to ignore others
         try:
@@ -221,7 +221,7 @@ class Settings:
 
     @classmethod
     def from_env(cls) -> Settings:
-        """The defaults, with those of FXTRT_ENGINE, FXTRT_PRECISION, FXTRT_CACHE_DIR and
+        """Return the defaults, with those of FXTRT_ENGINE, FXTRT_PRECISION, FXTRT_CACHE_DIR and
         FXTRT_CACHE_TRUST that are set and not empty.
         """
         return cls(**_environment())
@@ -236,7 +236,7 @@ class Settings:
         return replace(self, components={}, **self.components[name])
 
     def _checked_components(self) -> dict[str, dict[str, Any]]:
-        """Copies, with values as they are kept."""
+        """Return copies, with values as they are kept."""
         if not isinstance(self.components, Mapping):
             raise SettingsError(f"components must be a dict, not {self.components!r}")
         checked = {}
@@ -258,7 +258,7 @@ class Settings:
         return checked
 
     def build_digest(self) -> str:
-        """A digest of the settings that change what TensorRT builds."""
+        """Return a digest of the settings that change what TensorRT builds."""
         values = {name: getattr(self, name) for name in _BUILD_FIELDS}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
@@ -292,7 +292,7 @@ def _require_seconds(name: str, value: object) -> None:
 
 
 def _folder(name: str, value: object) -> Path:
-    """An absolute path, so that it stays the same when the process changes its folder."""
+    """Return an absolute path, so that it stays the same when the process changes its folder."""
     if not isinstance(value, (str, os.PathLike)):
         raise SettingsError(f"{name} must be a path or None, not {value!r}")
     try:

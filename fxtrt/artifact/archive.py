@@ -91,7 +91,7 @@ class ArtifactFile:
         self._file.close()
 
     def read(self, name: str) -> bytes:
-        """What `contents` had under that name.
+        """Return what `contents` had under that name.
 
         Raises:
             ArtifactError: it is damaged or missing.
@@ -128,7 +128,7 @@ class ArtifactFile:
 
 
 def _members(file: BinaryIO, path: Path) -> dict[str, tuple[int, int]]:
-    """Where each member starts, and its size.
+    """Return where each member starts, and its size.
 
     They stand one after the other, as they are, from the file's first byte to its directory,
     which is for other programs.
@@ -150,7 +150,7 @@ def _members(file: BinaryIO, path: Path) -> dict[str, tuple[int, int]]:
 
 
 def _member(head: bytes, file: BinaryIO, position: int) -> tuple[str | None, int, int]:
-    """The name of the member at `position`, its size and where it starts; None for another's."""
+    """Return the name of the member at `position`, its size and where it starts; None for another's."""
     if len(head) < _MEMBER.size:
         return None, 0, position
     signature, _, flags, method, _, _, _, packed, size, length, extra = _MEMBER.unpack(head)

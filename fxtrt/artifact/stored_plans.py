@@ -22,7 +22,7 @@ _NAME = re.compile(r"(plan|timing)s/[0-9a-f]{64}\.\1")
 
 
 def plan_name(kind: str, key: EngineKey) -> str:
-    """What the plan of `key` is called in a file.
+    """Return what the plan of `key` is called in a file.
 
     Args:
         kind: as of `PlanCache`.
@@ -31,7 +31,7 @@ def plan_name(kind: str, key: EngineKey) -> str:
 
 
 def plans_of(file: ArtifactFile, headers: Mapping[str, PlanHeader]) -> PlanStores:
-    """The plans in a file, which must stay open, for whatever settings.
+    """Return the plans in a file, which must stay open, for whatever settings.
 
     Args:
         headers: by the names of the plans.
@@ -52,7 +52,7 @@ class _ArtifactPlans:
         self._file, self._headers, self._kind = file, headers, kind
 
     def get(self, key: EngineKey) -> StoredPlan | None:
-        """The plan of `key`, or None. A damaged one is logged, and counts as absent."""
+        """Return the plan of `key`, or None. A damaged one is logged, and counts as absent."""
         name = plan_name(self._kind, key)
         if name not in self._headers:
             return None

@@ -18,7 +18,7 @@ _MOST_SUBNORMAL = 0.5
 
 
 def out_of_range(gm: GraphModule, node: Node, dtype: torch.dtype) -> str | None:
-    """Why the weights and scalars of a call cannot be `dtype`, or None.
+    """Return why the weights and scalars of a call cannot be `dtype`, or None.
 
     Numbers beyond its range would become infinite. Those below its smallest normal number lose
     their digits: a few of many do no harm, a scalar or most of a weight does.

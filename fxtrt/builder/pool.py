@@ -72,7 +72,7 @@ class BuildPool:
         return future
 
     def result(self, future: Future[T]) -> T:
-        """What the build of `future` gives, once it has ended."""
+        """Return what the build of `future` gives, once it has ended."""
         while not future.done():
             wait([future], _WAKE_SECONDS)
         return future.result()
@@ -87,7 +87,7 @@ class BuildPool:
 
 
 def _available_bytes() -> int | None:
-    """The memory that can be had without swapping; None where the system does not tell."""
+    """Return the memory that can be had without swapping; None where the system does not tell."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

@@ -32,7 +32,7 @@ class EngineKey:
 
     @classmethod
     def of(cls, cluster: GraphModule, backend: EngineBackend, settings: Settings) -> EngineKey:
-        """The key of `cluster`: its calls with every argument, its weights' bytes, the shapes,
+        """Return the key of `cluster`: its calls with every argument, its weights' bytes, the shapes,
         ranges and dtypes of what it takes and gives, the settings and what they keep in float32,
         the engine, the GPU, torch, and the code that makes networks: a plan from before a converter
         was corrected is not found again. Neither the names of its nodes nor the order that they
@@ -53,7 +53,7 @@ class EngineKey:
 
 
 def _structure(cluster: GraphModule, keep_fp32: Patterns) -> list[str]:
-    """What the cluster computes: a node's digest covers the digests of all that it reads."""
+    """Return what the cluster computes: a node's digest covers the digests of all that it reads."""
     symbols, digests = _Symbols(), dict[Node, str]()
     sources: list[str] = []
     for node in cluster.graph.nodes:
@@ -98,7 +98,7 @@ class _Symbols:
         self._renamed: dict[sympy.Symbol, sympy.Symbol] = {}
 
     def describe(self, value: Any) -> str:
-        """The dtype and sizes of each tensor in a node's value, and what else is in it."""
+        """Return the dtype and sizes of each tensor in a node's value, and what else is in it."""
         parts: list[Any] = []
         for leaf in pytree.tree_leaves(value):
             if isinstance(leaf, torch.Tensor):

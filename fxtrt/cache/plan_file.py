@@ -72,7 +72,7 @@ class PlanHeader:
     def of(
         cls, cluster: GraphModule, backend: EngineBackend, kept_fp32: tuple[str, ...] = ()
     ) -> PlanHeader:
-        """The header of a plan that is built now."""
+        """Return the header of a plan that is built now."""
         import torch
 
         from ..graph.provenance import module_path, shared_path
@@ -139,7 +139,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def read_plan(path: Path) -> StoredPlan:
-    """What is in `path`, every byte checked.
+    """Return what is in `path`, every byte checked.
 
     Raises:
         CacheError: the file is damaged, under another name, or of another version of fxtrt.
@@ -150,7 +150,7 @@ def read_plan(path: Path) -> StoredPlan:
 
 
 def parse_plan(file: BinaryIO, path: Path) -> StoredPlan:
-    """What is in a file that `opened` opened, every byte checked; otherwise as `read_plan`."""
+    """Return what is in a file that `opened` opened, every byte checked; otherwise as `read_plan`."""
     header, length, digest = _read_start(file, path)
     plan = file.read(length)
     if len(plan) != length or hashlib.sha256(plan).digest() != digest:
@@ -159,7 +159,7 @@ def parse_plan(file: BinaryIO, path: Path) -> StoredPlan:
 
 
 def read_header(path: Path) -> PlanHeader:
-    """What the plan in `path` is for; the plan itself is not read.
+    """Return what the plan in `path` is for; the plan itself is not read.
 
     Raises:
         CacheError: its beginning is damaged, it has another length or name, or it is of another

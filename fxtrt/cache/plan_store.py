@@ -16,7 +16,7 @@ class PlanStore(Protocol):
     """Where plans, or timings, are kept."""
 
     def get(self, key: EngineKey) -> StoredPlan | None:
-        """The plan of `key`, or None."""
+        """Return the plan of `key`, or None."""
         ...
 
     def put(self, key: EngineKey, plan: bytes, header: PlanHeader) -> None:

@@ -62,7 +62,7 @@ class PlanCache:
 
     @classmethod
     def of(cls, settings: Settings, kind: str = "plan") -> PlanCache | None:
-        """The cache that the settings name, or None.
+        """Return the cache that the settings name, or None.
 
         Raises:
             CacheError: `cache_dir` is a folder of other files, and so is `fxtrt` in it.
@@ -75,7 +75,7 @@ class PlanCache:
         return cls(settings.cache_dir, kind, settings.cache_limit_bytes, settings.cache_trust)
 
     def get(self, key: EngineKey) -> StoredPlan | None:
-        """The plan of `key`, or None.
+        """Return the plan of `key`, or None.
 
         A file that cannot be read or trusted is logged and counts as absent. It is removed only if
         it is damaged and was written by fxtrt for this user.
@@ -115,7 +115,7 @@ class PlanCache:
             log.warning("the plan cache at %s could not be written: %s", self._directory, error)
 
     def path(self, key: EngineKey) -> Path:
-        """Where the plan of `key` is, or would be.
+        """Return where the plan of `key` is, or would be.
 
         Raises:
             CacheError: the directory cannot be the cache's.
@@ -125,7 +125,7 @@ class PlanCache:
         return folder / f"{key.digest}.{self._kind}"
 
     def _read(self, path: Path) -> StoredPlan | None:
-        """The plan in a file, every byte checked; None if another user may have written it."""
+        """Return the plan in a file, every byte checked; None if another user may have written it."""
         with opened(path) as file:
             if (doubt := untrusted(path, file)) is not None:
                 if self._trust == "owner":

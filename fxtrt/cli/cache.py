@@ -112,7 +112,7 @@ def _damage(entry: CacheEntry) -> str | None:
 
 
 def _doubt(entry: CacheEntry) -> str | None:
-    """Why the plan is not run, whatever it holds."""
+    """Return why the plan is not run, whatever it holds."""
     if Settings.from_env().cache_trust == "anyone":
         return None
     try:

@@ -18,7 +18,7 @@ __all__ = ["load_own_model", "made_up"]
 
 
 def load_own_model(name: str) -> nn.Module:
-    """The module, in eval mode, that a function without arguments returns.
+    """Return the module, in eval mode, that a function without arguments returns.
 
     Args:
         name: "package.module:function"; the current folder is searched first, as by `python -m`.
@@ -50,7 +50,7 @@ def load_own_model(name: str) -> nn.Module:
 
 
 def made_up(shapes: Sequence[InputShape]) -> tuple[Tensor, ...]:
-    """Tensors of these shapes, the same each time: floats from 0 to 1, whole numbers 0 or 1.
+    """Return tensors of these shapes, the same each time: floats from 0 to 1, whole numbers 0 or 1.
 
     Raises:
         SettingsError: torch has no such dtype.

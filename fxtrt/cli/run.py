@@ -74,7 +74,7 @@ class Subject:
         return f"{self.name} with random weights" if self.has_random_weights else self.name
 
     def load(self) -> Example:
-        """The model and its inputs, on the GPU where there is one.
+        """Return the model and its inputs, on the GPU where there is one.
 
         Raises:
             SettingsError: no such model or config, no Detectron2, or a file that is no image, or
@@ -141,7 +141,7 @@ def run(subject: Subject, options: Mapping[str, Any], drawing: Path | None = Non
 
 
 def report(subject: Subject, options: Mapping[str, Any], *, measure: bool = False) -> Coverage:
-    """What fxtrt would do with a model; nothing is built."""
+    """Return what fxtrt would do with a model; nothing is built."""
     with _progress(subject.name):
         example = subject.load()
     with _progress(f"capturing {subject.name}"):
@@ -165,7 +165,7 @@ def build(subject: Subject, options: Mapping[str, Any], file: Path | None = None
 
 
 def find_difference(subject: Subject, options: Mapping[str, Any]) -> str:
-    """Where the engines of a model first differ from PyTorch; "" if they do not."""
+    """Return where the engines of a model first differ from PyTorch; "" if they do not."""
     with _progress(subject.name):
         example = subject.load()
     with _progress(f"comparing the clusters of {subject.name} with PyTorch"):
@@ -195,7 +195,7 @@ def _print(text: str) -> None:
 
 
 def _progress(what: str) -> AbstractContextManager[Any]:
-    """A spinner on a terminal, beside the report on standard output."""
+    """Return a spinner on a terminal, beside the report on standard output."""
     return Console(stderr=True).status(what)
 
 

@@ -26,7 +26,7 @@ def load_config(
     size: tuple[int, int] | None = None,
     weights: Path | None = None,
 ) -> Example:
-    """A Detectron2 model and what its `DefaultPredictor` would call it with.
+    """Return a Detectron2 model and what its `DefaultPredictor` would call it with.
 
     Args:
         config: a path in the model zoo ("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"), or a file.

@@ -78,7 +78,7 @@ class Example:
     categories: Sequence[str] = ()
 
     def to(self, device: str) -> Example:
-        """The same on another device."""
+        """Return the same on another device."""
         inputs = tree_map_only(Tensor, lambda tensor: tensor.to(device), self.inputs)
         return replace(self, model=self.model.to(device), inputs=inputs)
 
@@ -91,7 +91,7 @@ def load_example(
     weights: Path | None = None,
     **options: Any,
 ) -> Example:
-    """A torchvision model and its inputs.
+    """Return a torchvision model and its inputs.
 
     A detector gets the photograph whole, as a list of one 3xHxW tensor in 0..1; any other model a
     normalised 1x3x224x224 tensor.
@@ -131,7 +131,7 @@ def load_example(
 def photograph_for_classifier(
     image: Path | None = None, size: tuple[int, int] | None = None
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """A photograph, 3xHxW in 0..1, and what a classifier is called with: 1x3xHxW, normalised.
+    """Return a photograph, 3xHxW in 0..1, and what a classifier is called with: 1x3xHxW, normalised.
 
     Args:
         size: height and width of both; 224x224 if None.
@@ -141,7 +141,7 @@ def photograph_for_classifier(
 
 
 def load_photograph(image: Path | None = None) -> Tensor:
-    """An image file as a 3xHxW float32 tensor in 0..1, turned the way up that its EXIF data says.
+    """Return an image file as a 3xHxW float32 tensor in 0..1, turned the way up that its EXIF data says.
 
     Args:
         image: a file; matplotlib's photograph of Grace Hopper if None.

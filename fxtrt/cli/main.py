@@ -53,8 +53,8 @@ _OPTIONS = (
         "inputs",
         type=SHAPE,
         multiple=True,
-        help="The shape of an input for a model of your own, instead of a photograph; repeat it for "
-        "each input, in order.",
+        help="The shape of an input for a model of your own, instead of a photograph; repeat it "
+        "for each input, in order.",
     ),
     click.option(
         "--image",

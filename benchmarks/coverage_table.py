@@ -30,7 +30,7 @@ _WIDTH = 100
 
 
 def document(measurements: Sequence[Measurement], peer: Mapping[str, Any]) -> str:
-    """The text of docs/reference/coverage.md; `peer` is what `peer_dryrun.py` found, by model."""
+    """Return the text of the page of coverage; `peer` has the results of `peer_dryrun.py`."""
     sections = [_introduction(measurements)]
     for source, title in _SOURCES.items():
         rows = [_row(m) for m in measurements if m.source == source]
@@ -43,7 +43,7 @@ def document(measurements: Sequence[Measurement], peer: Mapping[str, Any]) -> st
 
 
 def cells(text: str) -> dict[str, list[str]]:
-    """The rows of the tables of models in docs/reference/coverage.md, by model; without `_peer`'s.
+    """Return the rows by model of the tables in docs/reference/coverage.md, except `_peer`'s.
 
     Raises:
         ValueError: a table has other columns, or a row has other cells.

@@ -35,10 +35,10 @@ def document(measurements: Sequence[Measurement], peer: Mapping[str, Any]) -> st
     for source, title in _SOURCES.items():
         rows = [_row(m) for m in measurements if m.source == source]
         sections += [f"## {title}", tabulate(rows, HEADERS, "pipe", disable_numparse=True)]
-    sections += ["## What is measured otherwise", _notes()]
+    sections += ["## Differences in the measurements", _notes()]
     if peer:
         sections += [f"## {_PEER}", _peer(measurements, peer)]
-    sections += ["## What is not whole, and why", _exceptions(measurements)]
+    sections += ["## Models that are not whole, and why", _exceptions(measurements)]
     return "\n\n".join(sections) + "\n"
 
 

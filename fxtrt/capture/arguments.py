@@ -93,7 +93,8 @@ class CallForm:
     """Records which arguments an example call gave, and which of them by keyword."""
 
     def __init__(self, function: Callable[..., Any], example: Call) -> None:
-        """
+        """Record the form of `example`.
+
         Args:
             function: the function that is called; its signature tells which calls are equivalent.
         """

@@ -1,14 +1,15 @@
 """Measures how much of each Detectron2 family runs in engines, and how near to eager it stays.
 
-    PYTHONPATH=tests python benchmarks/detector_coverage.py --results detectors.json \\
+    PYTHONPATH=tests/support python benchmarks/detector_coverage.py --results detectors.json \\
         --table docs/reference/detectors.md
-    PYTHONPATH=tests python benchmarks/detector_coverage.py --results gpu.json \\
+    PYTHONPATH=tests/support python benchmarks/detector_coverage.py --results gpu.json \\
         --engine tensorrt --device cuda --precision fp32 --only "RPN R50-FPN"
 
-It takes the Detectron2 on the path, or else version 0.4 from PyPI (tests/detectron2_package.py).
-Results are kept by setup (engine, device, options) and by family, so that a second run continues
-the first one. Several processes can measure at the same time with `--only` and a file each, which
-`--merge` joins. The tables are written from their heading to the end of the file.
+It takes the Detectron2 on the path, or else version 0.4 from PyPI, as
+tests/support/detectron2_package.py does. Results are kept by setup (engine, device, options) and by
+family, so that a second run continues the first one. Several processes can measure at the same time
+with `--only` and a file each, which `--merge` joins. The tables are written from their heading to
+the end of the file.
 """
 
 from __future__ import annotations

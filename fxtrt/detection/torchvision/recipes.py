@@ -60,7 +60,7 @@ def resize(
         image: (C, H, W).
     """
     if fixed_size is not None:
-        size = [fixed_size[1], fixed_size[0]]
+        size: list[Any] = [fixed_size[1], fixed_size[0]]
     else:
         sides = image.shape[-2:]
         shortest, longest = torch.sym_min(*sides), torch.sym_max(*sides)

@@ -1,11 +1,12 @@
-"""Prints how the time to partition grows with the graph, beside torch's partitioner.
+"""Measures how the time to partition a graph grows with its size, beside torch's partitioner.
 
     python benchmarks/bench_partition.py --sizes 1000 10000 100000
 
 The graphs are random: each node reads one or two of the last `WINDOW` ones, and one in five cannot
-run in an engine. Times are CPU seconds of one process: building the graph is not among them,
-cutting the clusters out and stitching them back is a column of its own. torch's
-CapabilityBasedPartitioner gets graphs up to `--theirs` nodes: its time grows faster than the graph.
+run in an engine. Times are CPU seconds of one process. They do not include building the graph;
+extracting the clusters and stitching engines in has a column of its own. torch's
+CapabilityBasedPartitioner gets graphs of up to `--theirs` nodes, since its time grows faster than
+the graph.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ WINDOW = 50
 
 
 def random_graph(size: int, seed: int = 0) -> GraphModule:
-    """`size` calls of relu, add, view and (one in five) sigmoid."""
+    """Return a graph of `size` calls of relu, add, view and (one in five) sigmoid."""
     rng = random.Random(seed)
     graph = Graph()
     fake = torch.empty(2, 3, device="meta")
@@ -41,7 +42,8 @@ def random_graph(size: int, seed: int = 0) -> GraphModule:
     values[0].meta["val"] = fake
     for _ in range(size):
         kind = rng.choice(("relu", "add", "add", "view", "sigmoid"))
-        operands = tuple(rng.choice(values[-WINDOW:]) for _ in range(1 + (kind == "add")))
+        count = 2 if kind == "add" else 1
+        operands = tuple(rng.choice(values[-WINDOW:]) for _ in range(count))
         if kind == "view":
             node = graph.call_function(aten.view.default, (*operands, [2, 3]))
         else:
@@ -54,12 +56,12 @@ def random_graph(size: int, seed: int = 0) -> GraphModule:
 
 
 def support(node: Node, whitelisted: bool) -> Rejection | None:
-    """Everything but sigmoid."""
+    """Reject sigmoid, and support every other operator."""
     return Rejection("test", "sigmoid") if node.target is aten.sigmoid.default else None
 
 
 class TheirSupport(OperatorSupport):
-    """The same for torch's partitioner."""
+    """Gives torch's partitioner the answers of `support`."""
 
     def is_node_supported(self, submodules: object, node: Node) -> bool:
         return node.op == "call_function" and support(node, False) is None
@@ -72,7 +74,7 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
 
 
 def row(size: int, most_theirs: int) -> list[str]:
-    """One line of the table."""
+    """Return one line of the table."""
     theirs = ["", ""]
     if size <= most_theirs:
         partitioner = CapabilityBasedPartitioner(
@@ -81,10 +83,10 @@ def row(size: int, most_theirs: int) -> list[str]:
         partitions, seconds = timed(partitioner.propose_partitions)
         theirs = [f"{seconds:.2f}", str(len(partitions))]
     gm = random_graph(size)
-    plan, seconds = timed(lambda: partition(gm, support, Settings(min_cluster_size=1)))
-    _, around = timed(lambda: _cut_and_stitch(gm, plan.clusters))
-    ours = [f"{seconds:.2f}", str(len(plan.clusters)), str(plan.cuts_before_repair)]
-    return [f"{size:,}", *ours, str(plan.cuts), f"{around:.2f}", *theirs]
+    found, seconds = timed(lambda: partition(gm, support, Settings(min_cluster_size=1)))
+    _, around = timed(lambda: _cut_and_stitch(gm, found.clusters))
+    ours = [f"{seconds:.2f}", str(len(found.clusters)), str(found.cuts_before_repair)]
+    return [f"{size:,}", *ours, str(found.cuts), f"{around:.2f}", *theirs]
 
 
 def _cut_and_stitch(gm: GraphModule, clusters: Sequence[object]) -> None:

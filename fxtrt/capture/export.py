@@ -1,8 +1,8 @@
 """Turns a Dynamo graph, a module or a function into a functional ATen GraphModule.
 
 Operators that have a converter stay whole, composite ones included (linear, layer_norm,
-scaled_dot_product_attention ...); other composites arrive as their parts. Weights are `get_attr`,
-every node has `meta["val"]`, and the output is a flat tuple or the module's own pytree.
+scaled_dot_product_attention ...); all other composites are decomposed. Weights are `get_attr`
+nodes, every node has `meta["val"]`, and the output is a flat tuple or the module's own pytree.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def capture_module(
     dynamic_shapes: Any = None,
     path: str = "",
 ) -> GraphModule:
-    """The graph of a whole module, through `torch.export`; it is called like the module.
+    """Return the graph that `torch.export` makes of a module; it is called like the module.
 
     Args:
         args, kwargs: example arguments, any pytrees of tensors.
         dynamic_shapes: as `torch.export.export` takes it; None makes every size static.
-        path: where the module sits in its model, for the report.
+        path: the path of the module in its model, for the report.
 
     Raises:
         CaptureError: the module is in training mode, an input requires grad, or export failed.
@@ -63,10 +63,11 @@ def capture_module(
 def _export(
     model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic_shapes: Any
 ) -> tuple[GraphModule, Mapping[Any, ValueRanges[Any]]]:
-    """The graph, and the ranges of its symbols."""
+    """Return the graph, and the ranges of its symbols."""
     try:
         with torch.no_grad(), silent_if_it_fails(), warnings.catch_warnings():
-            # An attribute that only its own call reads does no harm: fxtrt asks for the others.
+            # Assigned attributes are harmless unless the next call reads them, which `repeatable`
+            # refuses.
             warnings.filterwarnings("ignore", ".*assigned during export", UserWarning)
             program = torch.export.export(
                 model, tuple(args), dict(kwargs), dynamic_shapes=dynamic_shapes, strict=False
@@ -89,13 +90,13 @@ def capture_dynamo(
 ) -> Callable[..., Any]:
     """Lower the graph that Dynamo hands to a backend, and compile it with `compile_aten`.
 
-    AOTAutograd stands around the compiled graph: it replays input mutations and output aliases,
-    which is why compilation is a callback here and not the next stage.
+    Compilation is a callback here, and not the next stage, because AOTAutograd wraps the compiled
+    graph: it replays input mutations and output aliases.
 
     Args:
         gm, example_inputs: as Dynamo passes them; parameters and buffers are among the inputs.
-        compile_aten: gets the functional ATen graph, weights as `get_attr`, and gives a callable
-            of the remaining inputs that returns a tuple.
+        compile_aten: takes the functional ATen graph, with weights as `get_attr`, and returns a
+            callable that maps the remaining inputs to a tuple.
         check_weights: as in `Settings`.
 
     Raises:
@@ -104,7 +105,7 @@ def capture_dynamo(
     inner = [*gm.parameters(), *gm.buffers()]
     values = [*inner, *example_inputs]
     static = {*range(len(inner)), *(len(inner) + i for i in _static_inputs(gm, example_inputs))}
-    # Asked now: gradients are off while lowering.
+    # This is read here because gradients are off during lowering.
     wants_gradients = torch.is_grad_enabled() and any(
         isinstance(value, torch.Tensor) and value.requires_grad for value in values
     )
@@ -131,8 +132,8 @@ def capture_dynamo(
 def _lower(
     gm: GraphModule, example_inputs: Sequence[Any], compiler: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Run AOTAutograd for inference, with `compiler` for the graph that it makes."""
-    # Takes most of a second to import, which a start from an artifact does without.
+    """Run AOTAutograd for inference, and compile the graph that it makes with `compiler`."""
+    # The import takes most of a second, which a start from an artifact does not need.
     from torch._dynamo.backends.common import aot_autograd
 
     lower = aot_autograd(fw_compiler=compiler, inference_compiler=compiler, decompositions={})
@@ -141,7 +142,7 @@ def _lower(
         with torch.no_grad(), composites_whole(), announced(doing):
             compiled: Callable[..., Any] = lower(gm, list(example_inputs))
     except (CaptureError, RestartAnalysis):
-        # Dynamo raises RestartAnalysis to trace the function again, knowing more.
+        # With RestartAnalysis, Dynamo asks itself to trace the function again.
         raise
     except Exception as error:
         raise CaptureError(f"AOTAutograd could not lower the graph: {message_of(error)}") from error
@@ -151,7 +152,7 @@ def _lower(
 def trace(
     function: Callable[..., Any], inputs: Sequence[torch.Tensor], *, dynamic: bool = False
 ) -> GraphModule:
-    """The graph of `function(*inputs)`; tensors that it closes over become weights.
+    """Return the graph of `function(*inputs)`; tensors in its closure become weights.
 
     Args:
         dynamic: make every input dimension larger than 1 symbolic.
@@ -175,7 +176,7 @@ def require_inference(model: torch.nn.Module, inputs: Any) -> None:
     """Refuse a model in training mode, nested inputs, and inputs that require grad.
 
     Raises:
-        CaptureError: with the way out.
+        CaptureError: one of these; the message says what to do instead.
     """
     training = next((name for name, m in model.named_modules() if m.training), None)
     if training is not None:
@@ -196,7 +197,7 @@ def require_inference(model: torch.nn.Module, inputs: Any) -> None:
 
 
 def _static_inputs(gm: GraphModule, example_inputs: Sequence[Any]) -> list[int]:
-    """The positions of parameters and buffers among a Dynamo graph's inputs."""
+    """Return the positions of parameters and buffers among a Dynamo graph's inputs."""
     placeholders = gm.graph.find_nodes(op="placeholder")
     return [
         i
@@ -207,10 +208,10 @@ def _static_inputs(gm: GraphModule, example_inputs: Sequence[Any]) -> list[int]:
 
 
 def _require_no_training(aten_gm: GraphModule, writes_buffers: bool) -> None:
-    """Refuse a graph that is being trained; say that others answer without gradients.
+    """Refuse a graph that is being trained; warn that any other returns no gradients.
 
-    Whether a graph trains is not written in it. Statistics that it updates, or random numbers that
-    it draws, while gradients are wanted, are the signs.
+    A graph does not say whether it is being trained. It is taken for trained if gradients are
+    wanted and it updates statistics or draws random numbers.
     """
     draws = any(
         isinstance(node.target, OpOverload)
@@ -227,7 +228,7 @@ def _require_no_training(aten_gm: GraphModule, writes_buffers: bool) -> None:
 
 
 def _written_and_returned() -> tuple[set[int], set[int]]:
-    """Inputs that the graph writes to, and those whose storage it returns."""
+    """Return the positions of inputs that the graph writes to, and of those that it returns."""
     metadata = TracingContext.get().fw_metadata
     assert metadata is not None
     written = {i for i, info in enumerate(metadata.input_info) if info.mutates_data}
@@ -236,7 +237,7 @@ def _written_and_returned() -> tuple[set[int], set[int]]:
 
 
 def _composite_decompositions() -> dict[Any, Callable[..., Any]]:
-    """Decompositions of the composite operators that have no converter."""
+    """Return decompositions of the composite operators that have no converter."""
     table = torch.export.default_decompositions()
     return {
         target: table[target]

@@ -1,4 +1,4 @@
-"""Captures a model: the whole where it exports, else each largest part that does."""
+"""Turns a model into graphs: one of the whole if it exports, else one of each largest part."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ModelPart:
-    """A module that was captured whole, ready to lower.
+    """A module that was captured whole, ready to be lowered.
 
-    stored: the graph before the passes, to be saved; or why that cannot be.
+    stored: the graph before the passes as data to save, or why it cannot be saved.
     """
 
     path: str
@@ -59,16 +59,16 @@ class ModelPart:
     stored: StoredGraph | ArtifactError
 
     def values(self) -> list[Any]:
-        """What the call passes, one value for each placeholder of the graph."""
+        """Return the values of the example call, one for each placeholder of the graph."""
         return pytree.tree_leaves((self.call.args, self.call.kwargs))
 
     @property
     def has_values(self) -> bool:
-        """Whether the tensors of the call do; those of a restored graph have shapes only."""
+        """Whether the tensors of the call have values; those of a restored graph have not."""
         return not any(isinstance(v, torch.Tensor) and v.is_meta for v in self.values())
 
     def without_values(self) -> ModelPart:
-        """The same, without the memory of the call's tensors."""
+        """Return the same part with a call whose tensors take no memory."""
 
         def blank(tensor: torch.Tensor) -> torch.Tensor:
             return torch.empty_like(tensor, device="meta")
@@ -83,9 +83,9 @@ class ModelPart:
 class Missed:
     """A module that could not be captured.
 
-    module: its path in the model, "" for the model itself.
-    kind:   the name of its class.
-    reason: one line.
+    module: the path in the model, "" for the model itself.
+    kind:   the name of the class.
+    reason: why it could not be captured, in one line.
     """
 
     module: str
@@ -95,13 +95,13 @@ class Missed:
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """A copy of a model, its parts, and what belongs to none of them.
+    """A copy of a model with its captured parts, and the calls that no part has.
 
-    identity: of the model before it was captured, as `identity_of` gives it.
+    identity: what `identity_of` gives for the model before it was captured.
     missed:   the modules that could not be captured.
-    outside:  the calls that they make themselves.
-    others:   the parts of a detector that was captured whole, for images of other sizes or in
-              another number; and the whole again, for calls of other structures.
+    outside:  the calls that these modules make themselves.
+    others:   parts of a detector that was captured whole, for other sizes or numbers of images;
+              and more graphs of the whole, for calls of other structures.
     """
 
     model: torch.nn.Module
@@ -113,13 +113,13 @@ class Captured:
 
     @property
     def how(self) -> tuple[str, ...]:
-        """For the report, a line each: the whole or which parts, by which plan."""
-        plan = recipe_of(self.model)
+        """Lines for the report: whether the whole or which parts were captured, by which recipe."""
+        recipe = recipe_of(self.model)
         if [part.path for part in self.parts] != [""]:
             paths = ", ".join(part.path for part in self.parts) or "none"
             lines = [f"captured in parts, since the whole does not export: {paths}"]
-        elif plan is not None:
-            lines = [f"captured whole, by the plan of {plan.architecture}"]
+        elif recipe is not None:
+            lines = [f"captured whole, by the recipe of {recipe.architecture}"]
         else:
             lines = ["captured whole"]
         if paths := ", ".join(part.path for part in self.others if part.path):
@@ -129,7 +129,7 @@ class Captured:
         return tuple(lines)
 
     def without_values(self) -> Captured:
-        """The same, without the memory of the example's tensors."""
+        """Return the same with calls whose tensors take no memory."""
         parts = [part.without_values() for part in self.parts]
         others = [part.without_values() for part in self.others]
         return replace(self, parts=parts, others=others)
@@ -142,10 +142,11 @@ def capture_model(
     settings: Settings,
     more_calls: Sequence[Call] = (),
 ) -> Captured:
-    """The graphs of a copy of `model`, after the passes; `dynamic_shapes` as in `compile`.
+    """Copy `model`, and return its graphs after the passes; `dynamic_shapes` as in `compile`.
 
     Raises:
-        SettingsError, CaptureError: with the way out.
+        SettingsError: a pattern names no node of the model.
+        CaptureError: the model cannot be captured; the message says what to do.
     """
     require_module(model)
     for example in (call, *more_calls):
@@ -199,11 +200,11 @@ def prepare(captured: Captured, settings: Settings) -> None:
 def _parts_for_other_calls(
     model: torch.nn.Module, call: Call, settings: Settings, whole: Sequence[TensorSpec]
 ) -> list[ModelPart]:
-    """The parts of a detector that has a plan, with dynamic heights, widths and numbers of images.
+    """Capture the parts of a detector that has a recipe, for other sizes and numbers of images.
 
     Args:
-        whole: what the graph of the whole takes. Where it takes any size, and `most_images` is one,
-            there are no other calls.
+        whole: the inputs of the graph of the whole. If it takes any size and `most_images` is 1,
+            it serves all calls, and there are no parts.
     """
     if recipe_of(model) is None or settings.other_sizes != "parts" or settings.fuel is not None:
         return []
@@ -220,18 +221,18 @@ def _parts_for_other_calls(
 
 
 def _varying(spec: TensorSpec) -> Iterator[int | None]:
-    """The upper bounds of the sizes that vary."""
+    """Return the upper bounds of the dynamic sizes."""
     return (high for low, high in zip(spec.low, spec.high, strict=True) if low != high)
 
 
 def _calls_of_parts(model: torch.nn.Module, call: Call, most_images: int) -> dict[str, Call]:
-    """How the parts are called, for two images or more where there may be as many."""
+    """Return how the parts are called, with two images or more if calls may have as many."""
     first = call.args[0] if call.args else None
     if most_images > 1 and isinstance(first, (list, tuple)) and len(first) == 1:
         twice = Call(([*first, *first], *call.args[1:]), call.kwargs)
         try:
             return record_calls(model, twice)[0]
-        except Exception as error:  # What a registered plan's model takes may be no list of images.
+        except Exception as error:  # The model of a registered recipe may take no list of images.
             log.info("%s takes no two images: %r", type(model).__name__, error)
     return record_calls(model, call)[0]
 
@@ -239,28 +240,28 @@ def _calls_of_parts(model: torch.nn.Module, call: Call, most_images: int) -> dic
 def _whole(
     model: torch.nn.Module, call: Call, dynamic_shapes: Any, missed: list[Missed]
 ) -> ModelPart:
-    """The whole model; where it is not told, the sizes vary that its architecture's plan says.
+    """Capture the whole model, by default with the dynamic sizes of its architecture's recipe.
 
-    Where they cannot, that is added to `missed`, and the example's sizes are the only ones.
+    If that fails, the reason is added to `missed`, and the graph has the example's sizes only.
     """
-    plan = recipe_of(model)
-    if plan is not None and plan.arguments is not None:
-        call = Call(_arguments(plan, call), call.kwargs)
-    if dynamic_shapes is None and plan is not None and plan.dynamic_shapes is not None:
+    recipe = recipe_of(model)
+    if recipe is not None and recipe.arguments is not None:
+        call = Call(_arguments(recipe, call), call.kwargs)
+    if dynamic_shapes is None and recipe is not None and recipe.dynamic_shapes is not None:
         try:
-            return _part(model, call, plan.dynamic_shapes(*call.args), "")
+            return _part(model, call, recipe.dynamic_shapes(*call.args), "")
         except CaptureError as error:
             row = _missed(model, "", error)
             missed.append(replace(row, reason=f"other sizes than the example's: {row.reason}"))
     return _part(model, call, dynamic_shapes, "")
 
 
-def _arguments(plan: Recipe, call: Call) -> tuple[Any, ...]:
-    assert plan.arguments is not None
+def _arguments(recipe: Recipe, call: Call) -> tuple[Any, ...]:
+    assert recipe.arguments is not None
     try:
-        return plan.arguments(*call.args)
-    except Exception as error:  # A plan's function meets whatever the caller passed.
-        raise CaptureError(f"the inputs are none of {plan.architecture}: {error!r}") from error
+        return recipe.arguments(*call.args)
+    except Exception as error:  # A recipe's function meets whatever the caller passed.
+        raise CaptureError(f"the inputs are none of {recipe.architecture}: {error!r}") from error
 
 
 def _parts_below(
@@ -270,7 +271,7 @@ def _parts_below(
     missed: list[Missed],
     shapes_of: PartShapes,
 ) -> list[ModelPart]:
-    """The largest submodules that can be captured; what cannot is added to `missed`."""
+    """Capture the largest submodules that can be; the others are added to `missed`."""
     parts: list[ModelPart] = []
     for name, child in module.named_children():
         child_path = f"{path}.{name}" if path else name
@@ -293,7 +294,7 @@ def _parts_below(
 def _part(module: torch.nn.Module, call: Call, dynamic_shapes: Any, path: str) -> ModelPart:
     weights = [*module.parameters(), *module.buffers()]
     args, kwargs = distinct((call.args, call.kwargs), weights)
-    # Attributes only: values are not written to while tracing.
+    # Attributes are restored here; tracing writes to no values.
     with (
         _without_hooks(module),
         attributes_kept(module),
@@ -301,13 +302,13 @@ def _part(module: torch.nn.Module, call: Call, dynamic_shapes: Any, path: str) -
         with_equivalents(module),
     ):
         graph = capture_module(module, args, kwargs, dynamic_shapes, path)
-    # GuardedForward asks first, and what does not fit runs in PyTorch.
+    # GuardedForward checks the inputs instead: calls that do not fit run in PyTorch.
     graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
     return ModelPart(path, module, graph, call, tensor_specs(graph), _stored(graph, module, call))
 
 
 def _stored(graph: GraphModule, module: torch.nn.Module, call: Call) -> StoredGraph | ArtifactError:
-    # Now, because the passes and the engines take the graph apart. It takes some 0.1 s.
+    # The graph is stored now, because passes and lowering change it. This takes some 0.1 s.
     try:
         return store(graph, module, call)
     except ArtifactError as error:
@@ -316,7 +317,7 @@ def _stored(graph: GraphModule, module: torch.nn.Module, call: Call) -> StoredGr
 
 @contextmanager
 def _without_hooks(module: torch.nn.Module) -> Iterator[None]:
-    """Only `forward` is replaced: the module's own hooks go on being called around it."""
+    """Leave a module's hooks out of its graph: only `forward` is replaced, so they still run."""
     names = ("_forward_hooks", "_forward_pre_hooks")
     hooks = {name: module.__dict__[name] for name in names}
     module.__dict__.update({name: OrderedDict() for name in names})

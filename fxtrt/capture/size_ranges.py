@@ -1,4 +1,4 @@
-"""Gives the dynamic sizes of a captured graph the ranges that were asked for, where they hold."""
+"""Gives the dynamic sizes of a captured graph the ranges that the user asked for, if they hold."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def restore_ranges(
     ranges: Mapping[Any, ValueRanges[Any]],
     dynamic_shapes: Any = None,
 ) -> None:
-    """Let `gm`'s symbols range as the user asked.
+    """Give the symbols of `gm` the ranges that the user asked for.
 
-    While tracing, torch takes every dynamic size for at least 2, and export promises the rest
-    unseen. A graph that answers otherwise than `model` at size 1 (it squeezes, it broadcasts) is
-    kept to 2 and more.
+    While tracing, torch assumes that every dynamic size is at least 2, and export claims size 1
+    without a check. Where the graph differs from `model` at size 1, because it squeezes or
+    broadcasts there, the range begins at 2.
 
     Args:
         call: the example that `gm` was captured with.
-        ranges: by symbol, as the exported program has them.
-        dynamic_shapes: as `capture_module` takes it. Of `Dim.AUTO(min=1)` and `Dim.DYNAMIC(min=1)`
-            the exported program does not have the minimum: it has 2.
+        ranges: the exported program's ranges, by symbol.
+        dynamic_shapes: as `capture_module` takes it. It is needed because the exported program has
+            a minimum of 2 for `Dim.AUTO(min=1)` and `Dim.DYNAMIC(min=1)`.
     """
     fakes = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
     mode = detect_fake_mode(fakes)
@@ -66,9 +66,9 @@ def restore_ranges(
 
 
 def bound_ranges(gm: GraphModule, growth: int) -> None:
-    """Give each dynamic size without an upper bound `growth` times its example as the bound.
+    """Bound each dynamic size that has no upper bound by `growth` times its example.
 
-    In a graph of Dynamo's the bound becomes one of its guards: larger inputs are compiled again.
+    In a graph of Dynamo's the bound becomes a guard, so larger inputs are compiled again.
     """
     fakes = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
     mode = detect_fake_mode(fakes)
@@ -82,7 +82,7 @@ def bound_ranges(gm: GraphModule, growth: int) -> None:
 
 
 def _by_symbol(ranges: Mapping[Any, ValueRanges[Any]]) -> dict[sympy.Symbol, ValueRanges[Any]]:
-    """The ranges of the symbols themselves; export gives that of 32*s0 in full, of s0 in part."""
+    """Return ranges by symbol: export narrows that of 32*s0 fully, but that of s0 only in part."""
     result = {symbol: asked for symbol, asked in ranges.items() if symbol.is_Symbol}
     for expr, asked in ranges.items():
         parts = None if expr.is_Symbol else linear(expr)
@@ -96,7 +96,7 @@ def _by_symbol(ranges: Mapping[Any, ValueRanges[Any]]) -> dict[sympy.Symbol, Val
 def _hinted_from_one(
     fakes: Sequence[Any], model: torch.nn.Module, call: Call, dynamic_shapes: Any
 ) -> set[sympy.Symbol]:
-    """The symbols of sizes for which `dynamic_shapes` has a hint with a minimum of 1 or less."""
+    """Return the symbols of sizes whose hint in `dynamic_shapes` has a minimum of at most 1."""
     if not dynamic_shapes:
         return set()
     leaves = pytree.tree_leaves((tuple(call.args), dict(call.kwargs)))
@@ -132,7 +132,7 @@ def _symbols(fakes: Sequence[Any]) -> set[sympy.Symbol]:
 def _holds_at_one(
     gm: GraphModule, model: torch.nn.Module, call: Call, symbol: sympy.Symbol
 ) -> bool:
-    """Whether graph and model agree where `symbol` is 1 and all else is as in the example."""
+    """Return whether graph and model agree on the example cut down to where `symbol` is 1."""
     small = _example_at_one(gm, call, symbol)
     if small is None:
         return False
@@ -145,19 +145,19 @@ def _holds_at_one(
             with untouched(model, gm, leaves):
                 actual = _values(shaped.run(*leaves, enable_io_processing=False))
         torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3, equal_nan=True)
-    except Exception as error:  # Whatever fails at size 1 does not hold there.
+    except Exception as error:  # Any failure means that the graph does not hold at size 1.
         log.debug("at %s = 1: %s", symbol, error)
         return False
     return True
 
 
 def _values(result: Any) -> list[Any]:
-    """Copies, because an output may be a buffer, which gets its old values."""
+    """Return copies of the outputs, one of which may be a buffer that is restored later."""
     return pytree.tree_leaves(copied(result))
 
 
 class _ShapesAtOne(torch.fx.Interpreter):
-    """Runs a graph where a symbol is 1, and insists on the shapes that were traced."""
+    """Runs a graph where a symbol is 1, and raises if a shape is not the traced one."""
 
     def __init__(self, gm: GraphModule, symbol: sympy.Symbol) -> None:
         super().__init__(gm)
@@ -165,7 +165,7 @@ class _ShapesAtOne(torch.fx.Interpreter):
 
     def run_node(self, n: torch.fx.Node) -> Any:
         result, fake = super().run_node(n), n.meta.get("val")
-        # The update of a buffer has no value of its own.
+        # A node that updates a buffer has no value.
         if isinstance(result, torch.Tensor) and fake is not None:
             traced = tuple(
                 actual if is_unbacked(size) else _size_at_one(size, self._symbol)
@@ -177,7 +177,7 @@ class _ShapesAtOne(torch.fx.Interpreter):
 
 
 def _example_at_one(gm: GraphModule, call: Call, symbol: sympy.Symbol) -> Call | None:
-    """The example cut down to where `symbol` is 1; None where that needs larger tensors."""
+    """Return the example cut down to where `symbol` is 1, or None if a tensor is too small."""
     fakes = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
     leaves, tree = pytree.tree_flatten((tuple(call.args), dict(call.kwargs)))
     small: list[Any] = []

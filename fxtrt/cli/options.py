@@ -1,4 +1,4 @@
-"""What the command line's options take: sizes, shapes, and files that can be written."""
+"""Turns options of the command line into sizes, shapes, and files that can be written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 class _Output(click.Path):
-    """A file to write, in a folder that is there: what goes into it takes a while to make."""
+    """A file to write. Its folder is checked at once, because the content takes a while to make."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
@@ -37,7 +37,7 @@ OUTPUT = _Output(dir_okay=False, writable=True, path_type=Path)
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """A full disk is said in one line.
+    """Turn an error of the disk in the block into one that is printed in one line.
 
     Raises:
         SettingsError: the block could not write `path`.
@@ -49,7 +49,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only
-    """Height and width, as "800x1333"."""
+    """A height and width, as "800x1333"."""
 
     name = "HxW"
 
@@ -65,14 +65,14 @@ SIZE = _Size()
 
 @dataclass(frozen=True, slots=True)
 class InputShape:
-    """The sizes of an input, and the name of its dtype."""
+    """The shape of an input, and the name of its dtype."""
 
     sizes: tuple[int, ...]
     dtype: str = "float32"
 
 
 class _Shape(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only
-    """An input, as "1x3x224x224" or "1x16:int64"."""
+    """The shape of an input, as "1x3x224x224" or "1x16:int64"."""
 
     name = "AxBxC[:DTYPE]"
 

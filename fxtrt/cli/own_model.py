@@ -1,4 +1,4 @@
-"""Turns the name of a user's function, and the sizes of its inputs, into a model to call."""
+"""Turns the name of a user's function into a model, and shapes into inputs for it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["load_own_model", "made_up"]
 
 
 def load_own_model(name: str) -> nn.Module:
-    """The module, in eval mode, that a function without arguments returns.
+    """Return the module, in eval mode, that a function without arguments returns.
 
     Args:
-        name: "package.module:function"; the current folder is searched first, as by `python -m`.
+        name: "package.module:function"; the current folder is searched first, as with `python -m`.
 
     Raises:
-        SettingsError: there is no such module or function, or it gives no module.
+        SettingsError: there is no such module or function, or it returns no torch.nn.Module.
     """
     module_name, _, path = name.partition(":")
     if (folder := str(Path.cwd())) not in sys.path:
@@ -32,7 +32,7 @@ def load_own_model(name: str) -> nn.Module:
     try:
         found: Any = import_module(module_name)
     except ModuleNotFoundError as error:
-        # What the user's module imports itself, and lacks, is no matter of the name.
+        # The name is right if the user's module exists and lacks one of its own imports.
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise SettingsError(f"--model {name}: there is no module {error.name!r}") from error
@@ -50,7 +50,7 @@ def load_own_model(name: str) -> nn.Module:
 
 
 def made_up(shapes: Sequence[InputShape]) -> tuple[Tensor, ...]:
-    """Tensors of these shapes, the same each time: floats from 0 to 1, whole numbers 0 or 1.
+    """Return tensors of these shapes, the same each time: floats in 0..1, or integers 0 and 1.
 
     Raises:
         SettingsError: torch has no such dtype.

@@ -270,7 +270,7 @@ def test_missing_extras_are_named(
 ) -> None:
     for name in ("fxtrt.cli.run", "fxtrt.diagnostics.example_models"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.delattr(fxtrt, "demo", raising=False)
+    monkeypatch.delattr("fxtrt.cli.run", raising=False)
     monkeypatch.setitem(sys.modules, "torchvision", None)
     assert run(monkeypatch, "report") == 1
     assert "pip install 'fxtrt[vision]'" in capsys.readouterr().err

@@ -1,1 +1,1 @@
-"""Recipes for Detectron2's detectors."""
+"""Recipes for Detectron2's detectors, and the equivalents that they name."""

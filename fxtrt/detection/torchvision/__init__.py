@@ -1,1 +1,1 @@
-"""Recipes for torchvision's detectors."""
+"""Recipes for torchvision's detectors, and the equivalents that they name."""

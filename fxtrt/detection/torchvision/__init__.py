@@ -1,1 +1,1 @@
-"""Recipes for torchvision's detectors, and the equivalents that they name."""
+"""Register recipes for torchvision's detectors, and define the equivalents that they name."""

@@ -1,4 +1,4 @@
-"""Turns measurements of models into docs/coverage.md, and its tables back into cells."""
+"""Turns measurements of models into docs/reference/coverage.md, and its tables back into cells."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _WIDTH = 100
 
 
 def document(measurements: Sequence[Measurement], peer: Mapping[str, Any]) -> str:
-    """The text of docs/coverage.md; `peer` is what `peer_dryrun.py` found, by model."""
+    """The text of docs/reference/coverage.md; `peer` is what `peer_dryrun.py` found, by model."""
     sections = [_introduction(measurements)]
     for source, title in _SOURCES.items():
         rows = [_row(m) for m in measurements if m.source == source]
@@ -43,7 +43,7 @@ def document(measurements: Sequence[Measurement], peer: Mapping[str, Any]) -> st
 
 
 def cells(text: str) -> dict[str, list[str]]:
-    """The rows of the tables of models in docs/coverage.md, by model; without `_peer`'s.
+    """The rows of the tables of models in docs/reference/coverage.md, by model; without `_peer`'s.
 
     Raises:
         ValueError: a table has other columns, or a row has other cells.
@@ -71,7 +71,7 @@ def _introduction(measurements: Sequence[Measurement]) -> str:
     dynamic = sum(m.dynamic.whole for m in measurements)
     paragraphs = (
         "Written by `python benchmarks/model_coverage.py --results FILE --peer FILE --table "
-        "docs/coverage.md`.",
+        "docs/reference/coverage.md`.",
         f"{len(measurements)} models with random weights go through capture, passes, partition "
         f"and conversion, run on the `reference` engine in float32, and are compared with eager. "
         f"{static} of them are whole with fixed sizes, and {dynamic} with dynamic ones: one "

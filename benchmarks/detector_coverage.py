@@ -1,7 +1,7 @@
 """Measures what of each of Detectron2's families runs in engines, and how near eager they stay.
 
     PYTHONPATH=tests python benchmarks/detector_coverage.py --results detectors.json \\
-        --table docs/detectron2.md
+        --table docs/reference/detectors.md
     PYTHONPATH=tests python benchmarks/detector_coverage.py --results gpu.json \\
         --engine tensorrt --device cuda --precision fp32 --only "RPN R50-FPN"
 

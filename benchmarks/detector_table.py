@@ -1,4 +1,4 @@
-"""Turns measurements of Detectron2's families into the last section of docs/detectron2.md."""
+"""Turns measurements of Detectron2's families into the tables of docs/reference/detectors.md."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ _EXACT = ("count", "classes", "segments")
 _OWN_COLUMN = ("pred_boxes", "proposal_boxes", "scores", "pred_masks", *_EXACT)
 _INTRODUCTION = (
     "Written by `PYTHONPATH=tests python benchmarks/detector_coverage.py --results FILE --table "
-    "docs/detectron2.md`. Each model has random, calibrated weights and the zoo's settings (1000 "
-    "proposals), takes one image of 480x640 and is captured whole with fixed sizes. *Nodes* are "
+    "docs/reference/detectors.md`. Each model has random, calibrated weights and the zoo's "
+    "settings (1000 proposals), takes one image of 480x640 and is captured whole with fixed "
+    "sizes. *Nodes* are "
     "compute nodes, in engines of all; *engines* those with a convolution or a matrix product; "
     "*cuts* the tensors that pass between engines and PyTorch. Differences are the largest from "
     "eager in float32 on the same device, without TF32, over two images: boxes in pixels, scores "

@@ -1,6 +1,6 @@
-"""Measures what of each vision model becomes TensorRT, and writes docs/coverage.md.
+"""Measures what of each vision model becomes TensorRT, and writes docs/reference/coverage.md.
 
-    python benchmarks/model_coverage.py --results coverage.json --table docs/coverage.md
+    python benchmarks/model_coverage.py --results coverage.json --table docs/reference/coverage.md
 
 `--peer` adds what `peer_dryrun.py` found.
 

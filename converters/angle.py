@@ -20,12 +20,19 @@ def atan2(ctx: Context, x: Any, other: Any) -> Any:
     signs, in float32 as torch computes it for halves"""
     rank = ctx.output.dim()
     y, x = ctx.operands(x, other, dtype=torch.float32, rank=rank)
-    angle = ctx.unary("ATAN", _slope(ctx, ctx.unary("ABS", y), ctx.unary("ABS", x)))
+    angle = ctx.unary("ATAN", _slope(ctx, _magnitude(ctx, y), _magnitude(ctx, x)))
     angle = _chosen(ctx, _is_negative(ctx, x), _less(ctx, math.pi, angle), angle)
     angle = _chosen(ctx, _is_negative(ctx, y), ctx.unary("NEG", angle), angle)
     for value in (x, y):
         angle = _chosen(ctx, is_nan(ctx, value), value, angle)
     return ctx.cast(angle, ctx.output.dtype)
+
+
+def _magnitude(ctx: Context, x: Any) -> Any:
+    """The absolute value, with a plus before zero: ABS of TensorRT 8.6 gives -0.0 for 0.0."""
+    zero = ctx.scalar(0.0, torch.float32, len(x.shape))
+    magnitude = ctx.unary("ABS", x)
+    return _chosen(ctx, ctx.elementwise("GREATER", magnitude, zero), magnitude, zero)
 
 
 def _slope(ctx: Context, high: Any, wide: Any) -> Any:

@@ -81,15 +81,16 @@ def _default_cache_dir() -> Path | None:
 class Settings:
     """How to compile.
 
-    engine:               "auto" takes tensorrt, then tensorrt_rtx where the GPU is one that it
-                          supports, then reference (which is for checking, not for speed).
-    precision:            what engines compute in; their inputs and outputs keep the model's dtypes.
-                          "model": the model's own dtypes. "tf32": the same, but float32 products
-                          round their inputs to TF32. "fp32": float32, where the model has half
-                          types too. "fp16", "bf16": float32 convolutions and matrix products, and
-                          what lies between them, in that type; all else (softmax, statistics of
-                          norms, exp and log of boxes) as it is, and so is a call whose weights or
-                          scalars that type cannot hold, which the report names.
+    engine:               "auto" takes tensorrt, then tensorrt_rtx where it supports the GPU, then
+                          reference, which is for checking and not for speed.
+    precision:            the types that engines compute in; their inputs and outputs keep the
+                          model's dtypes. "model": the model's own dtypes. "tf32": the same, but
+                          float32 products round their inputs to TF32. "fp32": float32, where the
+                          model has half types too. "fp16", "bf16": float32 convolutions and
+                          matrix products, and what lies between them, are computed in that type.
+                          All else (softmax, statistics of norms, exp and log of boxes) stays as it
+                          is, and so does a call whose weights or scalars that type cannot hold,
+                          which the report names.
     keep_fp32:            patterns, as in `blacklist`, of what "fp16" and "bf16" leave as it is.
     min_cluster_size:     the fewest compute nodes that are worth an engine. Weights, views and
                           casts do not count.
@@ -102,57 +103,60 @@ class Settings:
                           there each graph that an entry does not match is logged, at level INFO.
     components:           options of parts of the model, by patterns as in `blacklist`, as
                           {"roi_heads.mask_head": {"precision": "fp32"}}. A part has engines of its
-                          own, cut off from the rest at its borders also with no options; the first
-                          pattern that names a node counts. Its options are precision,
-                          min_cluster_size, optimization_level, workspace_bytes and tactic_sources;
-                          all others are the model's.
+                          own and is cut off from the rest at its boundary, even if it has no
+                          options; the first pattern that names a node counts. Its options are
+                          precision, min_cluster_size, optimization_level, workspace_bytes and
+                          tactic_sources; all others are the model's.
     partition:            "all" gives engines all that they can run. "measured" times each cluster
-                          as an engine and in PyTorch, with the copies at its borders, and keeps
-                          the engine only where it is faster. The figures are kept in `cache_dir`.
+                          as an engine and in PyTorch, with the copies at its boundary, and keeps
+                          the engine only where it is faster. The times are kept in `cache_dir`.
                           `fxtrt.compile` measures on its example inputs; torch.compile hands over
                           none, so floats are random and integers are zero there.
-    fuel:                 convert at most this many clusters, the first ones of the model (through
-                          torch.compile: of each graph), to find by halving one that answers
-                          wrongly, as `fxtrt bisect` does by itself. None converts all.
-    max_growth:           the upper bound that a dynamic size without one gets, as a multiple of
-                          the example's. Larger inputs are compiled again by torch.compile, and
-                          run in PyTorch after `fxtrt.compile`. None gives none: TensorRT, which
-                          needs one, leaves such nodes to PyTorch.
+    fuel:                 the most clusters to convert, the first ones of the model (through
+                          torch.compile: of each graph). It serves to find by halving one that
+                          answers wrongly, as `fxtrt bisect` does by itself. None converts all.
+    max_growth:           the upper bound that a dynamic size without one gets, as a multiple of the
+                          example's. Larger inputs are compiled again by torch.compile, and run in
+                          PyTorch after `fxtrt.compile`. None gives no bound: TensorRT, which needs
+                          one, leaves such nodes to PyTorch.
     other_sizes:          what a detector that `fxtrt.compile` captured whole does with calls that
                           the whole graph is not for: images of other sizes, or another number of
-                          them. "parts" also builds its parts (backbone, heads) with dynamic
-                          heights and widths, each up to the longer side of the example's padded
-                          images, or `max_growth` times that, or as the whole graph takes it, and
-                          for up to `most_images` images. "pytorch" builds the whole only: half the
-                          engines.
-    most_images:          see `other_sizes`; the example's number of images if that is more. Scratch
-                          memory grows with it. With 1, a detector whose whole graph takes images
-                          of any size has no parts.
+                          them. "parts" also builds its parts (backbone, heads) with dynamic heights
+                          and widths, for up to `most_images` images. Each side may be as long as
+                          the longer side of the example's padded images, or `max_growth` times
+                          that, or as the whole graph takes it. "pytorch" builds only the whole,
+                          which is half the engines.
+    most_images:          the most images in a batch that the engines of `other_sizes` take; the
+                          example's number of images if that is more. Scratch memory grows with it.
+                          With 1, a detector whose whole graph takes images of any size has no
+                          parts.
     on_build_failure:     "fallback" runs the failing cluster in PyTorch and reports it; "bisect"
                           finds the few nodes that fail, with at most 32 more builds, and keeps
-                          engines for the rest; "raise".
-    cache_dir:            where plans are kept between runs; None keeps none, which is also the
-                          default where there is no home folder. A folder that has other files in
-                          it keeps them in a subfolder `fxtrt`.
-    cache_limit_bytes:    of the plans of this user together, and those being written: the least
-                          recently used leave. None sets no limit.
-    cache_trust:          whose plans run. A plan is code to TensorRT. "owner": those in files and
-                          folders that belong to this user or root, and that no others may write
-                          to. "anyone": also all others, with a warning for each.
-    optimization_level:   TensorRT's builder effort, 0 to 5.
-    workspace_bytes:      scratch memory that TensorRT may use; None leaves it the GPU's.
+                          engines for the rest; "raise" raises the error.
+    cache_dir:            the folder that keeps plans between runs. None keeps none, which is also
+                          the default where there is no home folder. If the folder has other files
+                          in it, the plans are in its subfolder `fxtrt`.
+    cache_limit_bytes:    the most bytes that this user's plans take together, those being written
+                          included: the least recently used ones are removed. None sets no limit.
+    cache_trust:          whose plans run, since a plan is code to TensorRT. "owner": those in files
+                          and folders that belong to this user or root, and that no others may write
+                          to. "anyone": all, with a warning for each that "owner" would refuse.
+    optimization_level:   the effort of TensorRT's builder, 0 to 5.
+    workspace_bytes:      the most scratch memory that TensorRT may use; None lets it use all of the
+                          GPU's.
     tactic_sources:       names of `trt.TacticSource`; None leaves TensorRT's own choice.
-    compute_capabilities: GPUs to build for, as ("sm86", "sm120"); tensorrt_rtx only. Empty builds
-                          for all that it supports.
+    compute_capabilities: the GPUs to build for, as ("sm86", "sm120"); tensorrt_rtx only. Empty
+                          builds for all that it supports.
     check_weights:        how calls notice that weights were written to since they were compiled.
                           "versions": by PyTorch's version counters, and by the steps of optimizers.
                           "contents": also by a checksum of all weights at each call, which sees
                           writes from outside of PyTorch, and reads all weights once.
-    slots:                how many calls may be in engines at once: each holds a slot (execution
-                          contexts, scratch memory, a CUDA stream). Slots are made when needed.
-    slot_timeout:         seconds that a call waits for a slot, before `SlotTimeout`.
-    cuda_graphs:          replay what a CUDA graph can hold: the whole model, or else its engines.
-                          Shapes are recorded at their second call, in each slot.
+    slots:                the most calls that may be in engines at once. Each holds a slot
+                          (execution contexts, scratch memory, a CUDA stream). Slots are made when
+                          needed.
+    slot_timeout:         the seconds that a call waits for a slot before it raises `SlotTimeout`.
+    cuda_graphs:          whether to replay what a CUDA graph can hold: the whole model, or else its
+                          engines. Each slot records a shape at its second call.
     """
 
     engine: str = "auto"
@@ -327,6 +331,8 @@ class Options(TypedDict, total=False):
     precision: Literal["model", "fp32", "tf32", "fp16", "bf16"]
     keep_fp32: Sequence[str] | Set[str]
     min_cluster_size: int
+    whitelist: Sequence[str] | Set[str]
+    blacklist: Sequence[str] | Set[str]
     components: Mapping[str, Mapping[str, Any]]
     partition: Literal["all", "measured"]
     fuel: int | None
@@ -345,5 +351,3 @@ class Options(TypedDict, total=False):
     slots: int
     slot_timeout: float
     cuda_graphs: bool
-    whitelist: Sequence[str] | Set[str]
-    blacklist: Sequence[str] | Set[str]

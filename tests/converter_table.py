@@ -1,4 +1,4 @@
-"""The table of converters in docs/converters.md, from the registry; run it to write the table."""
+"""The table of docs/reference/operators.md, from the registry; run it to write the table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fxtrt.registry import registered
 
 __all__ = ["DOCUMENT", "in_document", "table"]
 
-DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "converters.md"
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "reference" / "operators.md"
 FIRST, LAST = "| family | overloads |\n", "\n\n"
 
 
@@ -26,7 +26,7 @@ def table() -> str:
 
 
 def in_document() -> str:
-    """The table that docs/converters.md has."""
+    """The table that docs/reference/operators.md has."""
     _, _, rest = DOCUMENT.read_text().partition(FIRST)
     return FIRST + rest.partition(LAST)[0].rstrip("\n")
 

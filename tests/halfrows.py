@@ -205,8 +205,8 @@ ARITHMETIC = [
     row(aten.lerp.Tensor, X, Y, T((4, 4096), low=0.0, high=1.0)),
     OpRow(aten.addcmul.default, (X, Y, Z), {"value": 0.3}),
     OpRow(aten.addcdiv.default, (X, Z, Y), {"value": 0.3}),
-    row(aten.remainder.Scalar, POSITIVE, 3.0),
-    row(aten.fmod.Scalar, POSITIVE, 3.0),
+    row(aten.remainder.Scalar, POSITIVE, 4.0),
+    row(aten.fmod.Scalar, POSITIVE, 4.0),
 ]
 
 RESIZES = [

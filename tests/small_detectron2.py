@@ -10,7 +10,7 @@ import torch
 from detectron2_package import require_detectron2
 from torch import nn
 
-__all__ = ["ARCHITECTURES", "picture", "small_detector"]
+__all__ = ["ARCHITECTURES", "picture", "small_config", "small_detector"]
 
 _LEVELS = {"p3": 8, "p5": 32}
 """Strides."""
@@ -75,12 +75,21 @@ def small_detector(architecture: str) -> nn.Module:
     return model
 
 
-def _of_config(architecture: str) -> Callable[[], Any]:
+def small_config(architecture: str) -> Any:
+    """The config of a small model, without weights."""
+    require_detectron2()
     from detectron2 import model_zoo
-    from detectron2.modeling import build_model
 
+    _register_backbone()
     cfg = model_zoo.get_config(_CONFIGS[architecture])
     cfg.merge_from_list(list(_COMMON))
+    return cfg
+
+
+def _of_config(architecture: str) -> Callable[[], Any]:
+    from detectron2.modeling import build_model
+
+    cfg = small_config(architecture)
     return lambda: build_model(cfg)
 
 

@@ -20,7 +20,7 @@ else:
     tomllib = pytest.importorskip("tomli")
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("fxtrt", "converters", "passes", "tests", "benchmarks")
+FOLDERS = ("fxtrt", "converters", "passes", "tests", "benchmarks", "examples")
 LINKED = ("converters", "passes")
 VAGUE_NAMES = {"utils", "helpers", "common", "misc"}
 MAX_FILE_LINES = 400

@@ -1,4 +1,4 @@
-"""Whole models become one engine that equals eager, and docs/coverage.md says so of each."""
+"""Whole models become one engine that equals eager; docs/reference/coverage.md lists them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import nn
 from zoo import EXAMPLES, Example, enliven
 from zoo_inputs import image
 
-DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "coverage.md"
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "reference" / "coverage.md"
 QUICK = ("alexnet", "squeezenet1_0", "RPN head", "box head")
 
 

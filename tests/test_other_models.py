@@ -1,4 +1,4 @@
-"""Models of other packages, as docs/other-models.md has them: whole in one engine, and as eager."""
+"""Models of other packages, as in docs/how-to/other-models.md: one engine that equals eager."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ A module is imported only when the recipe of such a model is asked for."""
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What `torch.export` needs to see a detector as one graph.
+    """All that `torch.export` needs to capture a detector as one graph.
 
     architecture: the class of the model, as "module.Class"; subclasses that keep its `forward`
                   count as it.

@@ -49,6 +49,7 @@ def resize(
     Args:
         image: (C, H, W).
     """
+    size: list[Any]  # They are ints, or SymInts while tracing.
     if fixed_size is not None:
         size = [fixed_size[1], fixed_size[0]]
     else:

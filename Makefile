@@ -6,8 +6,9 @@ OLDEST := .venv-oldest
 OLDEST_READY := $(OLDEST)/.ready
 
 # A few tests of each stage, from capture to saved files.
-QUICK := tests/test_convert.py tests/test_partition.py tests/test_compile.py tests/test_torch_compile.py \
-  tests/test_artifact.py tests/test_report.py tests/test_ranges.py tests/test_converters.py
+QUICK := tests/conversion/test_convert.py tests/partition/test_partition.py \
+  tests/test_ahead_of_time.py tests/test_backend.py tests/artifact/test_save_load.py \
+  tests/reporting/test_report.py tests/capture/test_size_ranges.py tests/converters/test_operators.py
 
 # The newest that really runs (a name on PATH may be an empty shim) and can make environments.
 PYTHONS := python3.13 python3.12 python3.11 python3.10 python3
@@ -32,7 +33,7 @@ test-oldest: $(OLDEST_READY) ## a quick part of the tests with the oldest torch 
 
 test-ops: $(READY) ## every sample of PyTorch's own operator tests, for an hour or two; build/opdb.json
 	$(BIN)/python -m pytest -s --timeout=0 --all-samples --opdb-json=build/opdb.json \
-	  tests/test_opdb.py tests/test_chains.py $(ARGS)
+	  tests/converters/test_opdb.py tests/converters/test_chains.py $(ARGS)
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check

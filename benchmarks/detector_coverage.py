@@ -1,11 +1,12 @@
 """Measures what of each of Detectron2's families runs in engines, and how near eager they stay.
 
-    PYTHONPATH=tests python benchmarks/detector_coverage.py --results detectors.json \\
+    PYTHONPATH=tests/support python benchmarks/detector_coverage.py --results detectors.json \\
         --table docs/reference/detectors.md
-    PYTHONPATH=tests python benchmarks/detector_coverage.py --results gpu.json \\
+    PYTHONPATH=tests/support python benchmarks/detector_coverage.py --results gpu.json \\
         --engine tensorrt --device cuda --precision fp32 --only "RPN R50-FPN"
 
-Takes the Detectron2 on the path, or else version 0.4 from PyPI (tests/detectron2_package.py).
+Takes the Detectron2 on the path, or else version 0.4 from PyPI: see
+tests/support/detectron2_package.py.
 Results are kept setup by setup (engine, device, options), and family by family, so that a second
 run goes on where the first one ended. Several processes measure at the same time with `--only` and
 a file each; `--merge` joins those. The tables are written below their heading, to the end of the

@@ -161,7 +161,7 @@ ROTATED = (
     *("MODEL.ROI_HEADS.NAME", "RROIHeads", "MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlignRotated"),
     *("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", [10.0, 10.0, 5.0, 5.0, 1.0]),
 )
-_STAND_IN = "tests/detectron2_kernels.py in place of kernels of `_C`"
+_STAND_IN = "tests/support/detectron2_kernels.py in place of kernels of `_C`"
 _DETECTION, _MASK = "COCO-Detection", "COCO-InstanceSegmentation"
 _LATER = "not in Detectron2 0.4"
 _SQUARE = f"{_LATER}; here an image of 384x512, padded to 512x512"

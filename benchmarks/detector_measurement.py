@@ -131,7 +131,7 @@ def _problems(compiled: nn.Module, coverage: Coverage) -> list[str]:
 
 @contextmanager
 def _without_tf32() -> Iterator[None]:
-    switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    switches: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [switch.allow_tf32 for switch in switches]
     for switch in switches:
         switch.allow_tf32 = False

@@ -20,8 +20,8 @@ _HEADERS = (
 _EXACT = ("count", "classes", "segments")
 _OWN_COLUMN = ("pred_boxes", "proposal_boxes", "scores", "pred_masks", *_EXACT)
 _INTRODUCTION = (
-    "Written by `PYTHONPATH=tests python benchmarks/detector_coverage.py --results FILE --table "
-    "docs/reference/detectors.md`. Each model has random, calibrated weights and the zoo's "
+    "Written by `PYTHONPATH=tests/support python benchmarks/detector_coverage.py --results FILE "
+    "--table docs/reference/detectors.md`. Each model has random, calibrated weights and the zoo's "
     "settings (1000 proposals), takes one image of 480x640 and is captured whole with fixed "
     "sizes. *Nodes* are "
     "compute nodes, in engines of all; *engines* those with a convolution or a matrix product; "

@@ -23,7 +23,7 @@ PUBLIC = ("fxtrt", "fxtrt.errors", "fxtrt.detection")
 def test_the_table_of_converters_is_up_to_date() -> None:
     pytest.importorskip("torchvision", reason="its operators are in the table")
     expected = converter_table.table()
-    assert converter_table.in_document() == expected, "run python tests/converter_table.py"
+    assert converter_table.in_document() == expected, "run python tests/support/converter_table.py"
 
 
 def test_the_tables_of_detectors_have_every_family() -> None:
@@ -41,7 +41,7 @@ def test_the_tables_of_detectors_have_every_family() -> None:
 
 def test_the_table_of_settings_is_up_to_date() -> None:
     expected = settings_table.table()
-    assert settings_table.in_document() == expected, "run python tests/settings_table.py"
+    assert settings_table.in_document() == expected, "run python tests/support/settings_table.py"
 
 
 def test_every_setting_is_documented_once() -> None:
@@ -50,7 +50,7 @@ def test_every_setting_is_documented_once() -> None:
 
 
 def test_the_commands_are_up_to_date() -> None:
-    assert cli_table.in_document() == cli_table.sections(), "run python tests/cli_table.py"
+    assert cli_table.in_document() == cli_table.sections(), "run python tests/support/cli_table.py"
 
 
 def test_every_variable_of_the_environment_is_documented() -> None:

@@ -49,9 +49,8 @@ def resize(
     Args:
         image: (C, H, W).
     """
-    size: list[Any]  # They are ints, or SymInts while tracing.
     if fixed_size is not None:
-        size = [fixed_size[1], fixed_size[0]]
+        size: list[Any] = [fixed_size[1], fixed_size[0]]
     else:
         sides = image.shape[-2:]
         shortest, longest = torch.sym_min(*sides), torch.sym_max(*sides)

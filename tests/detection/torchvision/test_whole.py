@@ -1,0 +1,272 @@
+"""torchvision's detectors are captured whole, equal to the bit, and compile as one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("torchvision", reason="torchvision is not installed")
+
+from torch import nn
+from torch.export import Dim
+from torchvision.models.detection import (
+    FCOS,
+    FasterRCNN,
+    KeypointRCNN,
+    MaskRCNN,
+    RetinaNet,
+    ssd300_vgg16,
+)
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+import fxtrt
+from fxtrt.capture.export import capture_module
+from fxtrt.detection import with_equivalents
+from fxtrt.diagnostics.example_models import calibrate, load_photograph
+from fxtrt.engines.select import select
+from fxtrt.lowering.lower import lower
+from fxtrt.numerics.compare import compare
+from fxtrt.pass_manager import run_passes
+from fxtrt.runtime.guarded_forward import GuardedForward
+from fxtrt.settings import Settings
+
+pytestmark = pytest.mark.slow
+
+CASES = [(FasterRCNN, 2), (MaskRCNN, 1), (KeypointRCNN, 1)]
+
+
+@cache
+def detector(kind: Any) -> Any:
+    """A calibrated detector for small pictures."""
+    torch.manual_seed(0)
+    model = kind(
+        resnet_fpn_backbone(backbone_name="resnet18", weights=None),
+        num_classes=5,
+        min_size=128,
+        max_size=160,
+        rpn_pre_nms_top_n_test=200,
+        rpn_post_nms_top_n_test=60,
+        box_detections_per_img=10,
+    ).eval()
+    calibrate(model, (images(1),))
+    return model
+
+
+def images(count: int) -> list[torch.Tensor]:
+    """Pictures of different sizes."""
+    photograph = torch.nn.functional.avg_pool2d(load_photograph(), 4)
+    return [photograph, photograph.flip(2)[:, :100]][:count]
+
+
+@pytest.fixture(autouse=True)
+def no_grad() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+def leaves(value: Any) -> list[torch.Tensor]:
+    return list(torch.utils._pytree.tree_leaves(value))
+
+
+def engines_of(compiled: torch.nn.Module) -> dict[str, Any]:
+    """The guards of the modules that have a compiled graph, by path."""
+    found = {path: module.__dict__.get("forward") for path, module in compiled.named_modules()}
+    return {path: guard for path, guard in found.items() if isinstance(guard, GuardedForward)}
+
+
+def assert_same(actual: Any, expected: Any) -> None:
+    for a, e in zip(leaves(actual), leaves(expected), strict=True):
+        assert torch.equal(a, e)
+
+
+@pytest.mark.parametrize(("kind", "count"), CASES)
+def test_the_whole_detector_is_one_graph(kind: Any, count: int) -> None:
+    model, inputs = detector(kind), images(count)
+    others = [torch.rand_like(image) for image in inputs]
+    expected, expected_of_others = model(inputs), model(others)
+    assert all(len(one["boxes"]) == 10 for one in expected)
+    with with_equivalents(model):
+        graph = capture_module(model, (inputs,))
+    graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
+    assert_same(graph(inputs), expected)
+    assert_same(graph(others), expected_of_others)
+
+
+@cache
+def one_stage(kind: str) -> torch.nn.Module:
+    """A calibrated one-stage detector for small pictures."""
+    torch.manual_seed(0)
+    if kind == "SSD":
+        model = ssd300_vgg16(
+            weights=None, weights_backbone=None, num_classes=5, detections_per_img=10
+        )
+    else:
+        backbone = resnet_fpn_backbone(
+            backbone_name="resnet18",
+            weights=None,
+            returned_layers=[2, 3, 4],
+            extra_blocks=LastLevelP6P7(256, 256),
+        )
+        sizes = {"min_size": 128, "max_size": 160}
+        model = {"FCOS": FCOS, "RetinaNet": RetinaNet}[kind](
+            backbone, num_classes=5, topk_candidates=50, detections_per_img=10, **sizes
+        )
+    calibrate(model.eval(), (images(1),))
+    return model  # type: ignore[no-any-return]  # torchvision has no types
+
+
+@pytest.mark.parametrize(("kind", "count"), [("RetinaNet", 1), ("FCOS", 1), ("SSD", 1)])
+def test_one_stage_detectors(kind: str, count: int) -> None:
+    model, inputs = one_stage(kind), images(count)
+    nothing = [inputs[0] * torch.nan, *inputs[1:]]
+    calls = [inputs, [image.flip(1) for image in inputs], nothing]
+    expected = [model(call) for call in calls]
+    # Enough of them: 5, at least.
+    counts = [[min(5, len(one["boxes"])) for one in answer] for answer in expected]
+    assert counts == [[5] * count, [5] * count, [0, *[5] * (count - 1)]]
+    with with_equivalents(model):
+        graph = capture_module(model, (inputs,))
+    graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
+    for call, wanted in zip(calls, expected, strict=True):
+        assert_same(graph(call), wanted)
+    run_passes(graph)
+    stitched, coverage = lower(graph, select("reference"), Settings(engine="reference"), inputs)
+    assert coverage.flops_share == 1.0
+    for call, wanted in zip(calls, expected, strict=True):
+        differences = compare(stitched(call), wanted)
+        assert all(difference.agrees for difference in differences), differences
+
+
+def test_a_picture_twice_in_the_example_is_two_inputs() -> None:
+    model, (picture,) = one_stage("RetinaNet"), images(1)
+    other = picture.flip(1)
+    expected = model([picture, other])
+    assert len(expected[1]["boxes"]) > 5
+    assert not torch.equal(expected[0]["boxes"], expected[1]["boxes"])
+    fast: Any = fxtrt.compile(
+        model, ([picture, picture],), engine="reference", other_sizes="pytorch"
+    )
+    differences = compare(fast([picture, other]), expected)
+    assert all(difference.agrees for difference in differences), differences
+    assert fast.forward.fallbacks == {}
+
+
+@pytest.mark.parametrize("threshold", ["rpn.score_thresh", "roi_heads.score_thresh"])
+def test_pictures_without_anything(threshold: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs = detector(MaskRCNN), images(2)
+    path, _, name = threshold.rpartition(".")
+    # No probability is above 2: the first leaves no proposals, the second no detections.
+    monkeypatch.setattr(model.get_submodule(path), name, 2.0)
+    expected = model(inputs)
+    assert all(len(one["boxes"]) == 0 for one in expected)
+    compiled = fxtrt.compile(model, (inputs,), engine="reference", other_sizes="pytorch")
+    assert_same(compiled(inputs), expected)
+
+
+def test_engines_do_all_the_work() -> None:
+    model, inputs = detector(MaskRCNN), images(1)
+    compiled = fxtrt.compile(model, (inputs,), engine="reference")
+    differences = compare(compiled(inputs), model(inputs))
+    assert all(difference.agrees for difference in differences), differences
+    coverage = fxtrt.report(compiled)
+    assert coverage.flops_share == 1.0
+    assert "capture" not in {row.code for row in coverage.rejections}
+    working = [row for row in coverage.clusters if row.flops]
+    assert len(working) == 3
+    assert compiled.forward.fallbacks == {}  # type: ignore[attr-defined]  # a GuardedForward
+    parts = {"backbone", "rpn.head", "roi_heads.box_head", "roi_heads.mask_head"}
+    assert parts <= engines_of(compiled).keys()
+    before = {path: part.graph for path, part in engines_of(compiled).items()}
+    for size in ((128, 150), (100, 128), (128, 128), (90, 150)):
+        resized = [torch.nn.functional.interpolate(inputs[0][None], size)[0]]
+        differences = compare(compiled(resized), model(resized))
+        assert all(difference.agrees for difference in differences), (size, differences)
+    assert len(compiled.forward.fallbacks) == 4  # type: ignore[attr-defined]  # once a size
+    for path, part in engines_of(compiled).items():
+        assert part.graph is before[path]
+        assert part.fallbacks == {} or path == ""
+    more = [*images(2), images(1)[0].flip(2)]
+    differences = compare(compiled(more), model(more))
+    assert all(difference.agrees for difference in differences), differences
+    for path, part in engines_of(compiled).items():
+        assert part.fallbacks == {} or path == ""
+    assert_heads_keep_engines_where_images_are_too_large(model, compiled, inputs[0])
+
+
+def assert_heads_keep_engines_where_images_are_too_large(
+    model: Any, compiled: Any, picture: torch.Tensor
+) -> None:
+    transforms: list[Any] = [model.transform, compiled.transform]
+    for transform in transforms:
+        transform.max_size = 320
+    try:
+        wide = [torch.nn.functional.interpolate(picture[None], (100, 250))[0]]
+        differences = compare(compiled(wide), model(wide))
+    finally:
+        model.transform.max_size = 160
+    assert all(difference.agrees for difference in differences), differences
+    after = engines_of(compiled)
+    assert list(after["backbone"].fallbacks) == [
+        "x0 has shape (1, 3, 128, 320), expected (1..8)x3x(64..160)x(64..160)"
+    ]
+    assert after["roi_heads.box_head"].fallbacks == {}
+
+
+def test_the_whole_only() -> None:
+    model, inputs = detector(FasterRCNN), images(1)
+    compiled = fxtrt.compile(model, (inputs,), engine="reference", other_sizes="pytorch")
+    assert list(engines_of(compiled)) == [""]
+
+
+def small_detector() -> FasterRCNN:
+    """One level, few layers: quick to capture with sizes that vary."""
+    torch.manual_seed(0)
+    backbone = nn.Sequential(
+        nn.Conv2d(3, 8, 7, 4, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU()
+    )
+    backbone.out_channels = 8  # type: ignore[assignment]  # as torchvision asks for it
+    model = FasterRCNN(
+        backbone,
+        num_classes=5,
+        min_size=96,
+        max_size=160,
+        rpn_anchor_generator=AnchorGenerator(((16, 32),), ((1.0,),)),
+        box_roi_pool=MultiScaleRoIAlign(["0"], 3, 2),
+        rpn_pre_nms_top_n_test=100,
+        rpn_post_nms_top_n_test=20,
+        box_detections_per_img=10,
+    ).eval()
+    calibrate(model, (images(1),))
+    return model
+
+
+def test_images_of_any_size_run_in_the_same_engines() -> None:
+    model, (picture,) = small_detector(), images(1)
+    sides = {i: Dim.DYNAMIC(min=32, max=512) for i in (1, 2)}
+    compiled = fxtrt.compile(model, ([picture],), engine="reference", dynamic_shapes=([sides],))
+    for size in ((128, 150), (200, 120), (333, 444), (90, 91), (400, 100)):
+        image = torch.nn.functional.interpolate(picture[None], size)[0]
+        differences = compare(compiled([image]), model([image]))
+        assert all(difference.agrees for difference in differences), differences
+    assert compiled.forward.fallbacks == {}  # type: ignore[attr-defined]  # a GuardedForward
+    assert fxtrt.report(compiled).flops_share == 1.0
+
+
+@pytest.mark.parametrize(("kind", "precision"), [(MaskRCNN, "fp16"), (FasterRCNN, "bf16")])
+def test_engines_of_another_precision(kind: Any, precision: Any) -> None:
+    model, inputs = detector(kind), images(1)
+    compiled = fxtrt.compile(
+        model, (inputs,), engine="reference", precision=precision, other_sizes="pytorch"
+    )
+    (found,), (expected,) = compiled(inputs), model(inputs)
+    assert fxtrt.report(compiled).flops_share == 1.0
+    assert compiled.forward.fallbacks == {}  # type: ignore[attr-defined]  # a GuardedForward
+    best, wanted = found["boxes"][0], expected["boxes"]
+    assert (best - wanted).abs().amax(1).min() < 5, "the best is among eager's, to a few pixels"

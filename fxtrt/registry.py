@@ -1,4 +1,4 @@
-"""The table of converters: which ATen overloads have one, checked against their schemas."""
+"""Register converters by ATen overload, after checking them against the overload's schema."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ __all__ = [
 Check = Callable[..., "str | None"]
 
 _CONTEXT_PARAMETERS = frozenset({"node", "features"})
-"""What a check may name besides the operator's own arguments."""
+"""The parameters of a check that are not arguments of the operator."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
     """Why a node stays in PyTorch.
 
-    code:   a short stable word, e.g. "no_converter", "check", "dtype", "too_small".
-    detail: one sentence for people, with the value that decided.
+    code:   a short stable word, such as "no_converter", "check", "dtype" or "too_small".
+    detail: a sentence for people, with the value that decided.
     """
 
     code: str
@@ -54,10 +54,10 @@ class Rejection:
 class Converter:
     """How one ATen overload becomes TensorRT layers.
 
-    constants: arguments that arrive as torch.Tensor when they are weights of the model;
-               every other tensor argument always arrives as an ITensor.
-    computes:  whether the operator does work; views, casts and copies do not, and do not count
-               towards a cluster's minimum size.
+    constants: arguments that arrive as torch.Tensor if they are weights of the model; every other
+               tensor argument always arrives as an ITensor.
+    computes:  whether the operator counts towards a cluster's minimum size; views, casts and
+               copies do not.
     opt_in:    why the operator stays in PyTorch unless `whitelist` names it; "" if it does not.
     selects:   whether the size of the result depends on data. It must be 0 only where an input is
                empty, and at most the first size of the first tensor. The result has one dimension.
@@ -73,7 +73,7 @@ class Converter:
     parameters: Mapping[str, str] = field(default_factory=dict)
 
     def check(self, arguments: Mapping[str, Any], **context: Any) -> str | None:
-        """The reason to decline these arguments (FakeTensors for tensors), or None."""
+        """Return the reason to decline these arguments (FakeTensors for tensors), or None."""
         available = {self.parameters[name]: value for name, value in arguments.items()} | context
         for check in self.checks:
             reason = check(**{name: available[name] for name in parameter_names(check)})
@@ -83,9 +83,10 @@ class Converter:
 
 
 _CONVERTERS: dict[OpOverload, Converter] = {}
-_AWAITED: dict[str, Callable[[OpOverload], None]] = {}
-"""What registers the converter of an operator that is not there yet, by the operator's name."""
+_DEFERRED: dict[str, Callable[[OpOverload], None]] = {}
+"""Functions that register the converters of operators that do not exist yet, by their names."""
 _EXPLANATIONS: dict[str, str] = {}
+"""Why operators have no converter, by their names."""
 
 
 def converts(
@@ -98,8 +99,8 @@ def converts(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as the converter of `targets`.
 
-    A target is an overload, or a name such as "torchvision::nms": it registers once the package of
-    that name space is imported, which fxtrt leaves to the model.
+    A target is an overload, or a name such as "torchvision::nms". A named target is registered once
+    the package of its namespace is imported, which fxtrt leaves to the model.
 
     The function takes the conversion context, then schema arguments by name (`self` is `x`).
     `check` is one function or several; each names the arguments that it looks at, and may name
@@ -134,7 +135,7 @@ def converts(
     def register(build: Callable[..., Any]) -> Callable[..., Any]:
         for target in targets:
             if isinstance(target, str):
-                _AWAITED[target] = partial(add, build)
+                _DEFERRED[target] = partial(add, build)
             else:
                 add(build, target)
         return build
@@ -143,26 +144,26 @@ def converts(
 
 
 def explain(name: str, why: str) -> None:
-    """Say why "package::operator" has no converter, for the report."""
+    """Record why "package::operator" has no converter; the report shows it."""
     _EXPLANATIONS[name] = why
 
 
 def explanation(target: OpOverload) -> str:
-    """What `explain` said of an operator, or ""."""
+    """Return what `explain` recorded for an operator, or ""."""
     return _EXPLANATIONS.get(target._schema.name, "")
 
 
 def registered() -> Mapping[OpOverload, Converter]:
-    """Every converter by its target, those of installed third-party packages included."""
+    """Return every converter by its target, including those of installed third-party packages."""
     _load_families()
-    for name in tuple(_AWAITED):
-        if (target := _overload(name)) and (register := _AWAITED.pop(name, None)):
+    for name in tuple(_DEFERRED):
+        if (target := _overload(name)) and (register := _DEFERRED.pop(name, None)):
             register(target)
     return MappingProxyType(_CONVERTERS)
 
 
 def _overload(name: str) -> OpOverload | None:
-    """The operator "package::name", or None while its package is not imported."""
+    """Return the operator "package::name", or None while its package is not imported."""
     package, _, operator = name.partition("::")
     if package not in sys.modules:
         return None
@@ -171,7 +172,7 @@ def _overload(name: str) -> OpOverload | None:
 
 
 def bind(target: OpOverload, args: Iterable[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The call's arguments by schema name, with the schema's defaults filled in."""
+    """Return a call's arguments by schema name, with the schema's defaults filled in."""
     values = list(args)
     bound: dict[str, Any] = {}
     for position, argument in enumerate(target._schema.arguments):
@@ -183,7 +184,7 @@ def bind(target: OpOverload, args: Iterable[Any], kwargs: Mapping[str, Any]) -> 
 
 
 def arguments_of(node: Node) -> dict[str, Any]:
-    """What the call that `node` makes of an operator passes, as `bind` gives it."""
+    """Return the arguments of a node that calls an operator, as `bind` does."""
     assert isinstance(node.target, OpOverload)
     return bind(node.target, node.args, node.kwargs)
 
@@ -198,22 +199,23 @@ def _load_families() -> None:
 
 
 def is_view(target: OpOverload) -> bool:
-    """Whether the schema says that the result shares memory with an argument."""
+    """Return whether the schema declares that the result shares memory with an argument."""
     return any(result.alias_info is not None for result in target._schema.returns)
 
 
 def _parameters_of(target: OpOverload) -> dict[str, str]:
-    """Schema argument name -> parameter name."""
+    """Return the names of a converter's parameters by the names of the schema's arguments."""
     return {a.name: "x" if a.name == "self" else a.name for a in target._schema.arguments}
 
 
 @cache
 def parameter_names(function: Callable[..., Any]) -> tuple[str, ...]:
-    """The names of a function's parameters, in order."""
+    """Return the names of a function's parameters, in order."""
     return tuple(inspect.signature(function).parameters)
 
 
 def _check_schema(converter: Converter) -> None:
+    """Refuse a converter that names arguments which do not exist, or leaves one out."""
     schema = set(converter.parameters.values())
     taken = set(parameter_names(converter.build)[1:])
     looked_at = {name for check in converter.checks for name in parameter_names(check)}

@@ -135,7 +135,10 @@ def fold_batch_norm(gm: GraphModule) -> bool:
         return True
 
     with torch.no_grad(), _disable_current_modes():
-        return sum(fold(node) for node in list(gm.graph.nodes)) > 0
+        changed = False
+        for node in list(gm.graph.nodes):
+            changed |= fold(node)
+        return changed
 
 
 def _convolution(node: Node, constant: _Constant) -> _Convolution | None:

@@ -130,12 +130,12 @@ def test_they_come_back_with_a_saved_model(tmp_path: Path) -> None:
 
 @pytest.fixture
 def planned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    monkeypatch.setattr("fxtrt.detection.recipes._PLANS", {})
+    monkeypatch.setattr("fxtrt.detection.recipes._RECIPES", {})
 
-    def plan(**components: dict[str, Any]) -> None:
+    def recipe_with(**components: dict[str, Any]) -> None:
         register(Recipe(f"{__name__}.Detector", {}, components=components))
 
-    return plan
+    return recipe_with
 
 
 def test_a_plan_has_components_and_the_user_the_last_word(planned: Callable[..., None]) -> None:

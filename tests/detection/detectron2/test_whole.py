@@ -49,7 +49,7 @@ TWO_LEVELS = (
     *("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["p2", "p3"]),
     *("MODEL.ANCHOR_GENERATOR.SIZES", [[64], [160]]),
 )
-"""Of the pyramid, for boxes of both: capturing takes its time for each. "RPN" has all."""
+"""Two levels of the pyramid, because capturing takes long for each; "RPN" has all levels."""
 R_18 = ("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64)
 SMALL = ("MODEL.RPN.POST_NMS_TOPK_TEST", 30, "TEST.DETECTIONS_PER_IMAGE", 10)
 CASES = {

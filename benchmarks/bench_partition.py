@@ -4,7 +4,7 @@
 
 The graphs are random: each node reads one or two of the last `WINDOW` ones, and one in five cannot
 run in an engine. Times are CPU seconds of one process: building the graph is not among them,
-cutting the clusters out and stitching them back is a column of its own. torch's
+extracting the clusters and stitching them back is a column of its own. torch's
 CapabilityBasedPartitioner gets graphs up to `--theirs` nodes: its time grows faster than the graph.
 """
 
@@ -22,8 +22,9 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupport
 
-from fxtrt.partition.extract import cut, stitch
-from fxtrt.partition.partition import partition
+from fxtrt.lowering.stitch import stitch
+from fxtrt.partition.extract import extract
+from fxtrt.partition.partition import Cluster, partition
 from fxtrt.registry import Rejection
 from fxtrt.settings import Settings
 
@@ -82,14 +83,14 @@ def row(size: int, most_theirs: int) -> list[str]:
         theirs = [f"{seconds:.2f}", str(len(partitions))]
     gm = random_graph(size)
     plan, seconds = timed(lambda: partition(gm, support, Settings(min_cluster_size=1)))
-    _, around = timed(lambda: _cut_and_stitch(gm, plan.clusters))
+    _, around = timed(lambda: _extract_and_stitch(gm, plan.clusters))
     ours = [f"{seconds:.2f}", str(len(plan.clusters)), str(plan.cuts_before_repair)]
     return [f"{size:,}", *ours, str(plan.cuts), f"{around:.2f}", *theirs]
 
 
-def _cut_and_stitch(gm: GraphModule, clusters: Sequence[object]) -> None:
-    cuttings = [cut(gm, cluster) for cluster in clusters]
-    stitch(gm, cuttings, [cutting.module for cutting in cuttings])
+def _extract_and_stitch(gm: GraphModule, clusters: Sequence[Cluster]) -> None:
+    extracted = [extract(gm, cluster) for cluster in clusters]
+    stitch(gm, extracted, [one.module for one in extracted])
 
 
 def main() -> None:
@@ -97,7 +98,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 3_000, 10_000, 30_000])
     parser.add_argument("--theirs", type=int, default=3_000)
     options = parser.parse_args()
-    headers = ["nodes", "s", "clusters", "cuts before", "cuts", "cut, stitch s"]
+    headers = ["nodes", "s", "clusters", "cuts before", "cuts", "extract, stitch s"]
     headers += ["torch's s", "torch's clusters"]
     rows = [row(size, options.theirs) for size in options.sizes]
     print(tabulate(rows, headers=headers, disable_numparse=True))

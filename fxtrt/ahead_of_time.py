@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.fx import GraphModule
 from typing_extensions import Unpack
 
 from .cache.plan_store import PlanStores
@@ -20,15 +19,14 @@ from .capture.twin import require_module
 from .capture.untouched import untouched
 from .detection import Recipe, recipe_of
 from .detection.recipes import with_recipe_components
-from .engines.base import EngineBackend
-from .engines.select import select
+from .engines.target import Target
 from .errors import FxtrtError
 from .graph.specs import Call
 from .graph.weight_states import Snapshot
-from .lowering.lower import lower, report_graph
+from .lowering.lower import lower_model, normalize_model, preview_coverage
 from .reporting import Coverage, missed_rows, outside_rows
 from .reporting.jit_graphs import recorded_coverage
-from .reporting.node_times import Lowered, measured
+from .reporting.node_times import Reported, measured
 from .reporting.serving_rows import guard_rows, runtime_rows
 from .runtime.cuda_graphs import CALLS_TO_RECORD
 from .runtime.guarded_forward import GuardedForward
@@ -80,51 +78,41 @@ def compile(
     """
     require_module(model)
     settings = with_recipe_components(Settings.of(settings, overrides), model)
-    backend = select(settings.engine)
+    target = Target.of(settings)
     call, more = call_of(model, inputs, kwargs), [call_of(model, one) for one in more_inputs]
     captured = capture_model(model, call, dynamic_shapes, settings, more)
-    return assemble(captured, backend, settings)
+    return assemble(captured, target)
 
 
 def assemble(
-    captured: Captured,
-    backend: EngineBackend,
-    settings: Settings,
-    stores: PlanStores = PlanCache.of,
+    captured: Captured, target: Target, stores: PlanStores = PlanCache.of
 ) -> torch.nn.Module:
-    """The compiled model, once its graphs are captured and the passes have run.
+    """Lower the graphs of a captured model, and put guarded calls of them into the model.
 
     Args:
         stores: where plans and timings are kept.
     """
-    whole = settings
+    lowered = lower_model(captured, target, stores)
+    calls = serve([one.graph for one in lowered], target.settings)
+    reported = []
     parts = [*captured.parts, *captured.others]
-    built: list[tuple[GraphModule, Coverage]] = []
-    for part in parts:
-        values = part.values() if part.has_values else None
-        built.append(lower(part.graph, backend, settings, values, stores))
-        if settings.fuel is not None:
-            settings = replace(settings, fuel=settings.fuel - len(built[-1][1].clusters))
-    calls = serve([graph for graph, _ in built], settings)
-    lowered = []
-    for part, (graph, coverage), call in zip(parts, built, calls, strict=True):
-        lowered.append(Lowered(coverage, graph, call))
-        if coverage.clusters:
-            plan = recipe_of(part.module)
+    for part, one, call in zip(parts, lowered, calls, strict=True):
+        reported.append(Reported(one.coverage, one.graph, call))
+        if one.coverage.clusters:
+            recipe = recipe_of(part.module)
             part.module.forward = GuardedForward(
                 part.module,
-                graph,
+                one.graph,
                 part.specs,
                 part.call,
                 call,
-                None if plan is None else plan.arguments,
-                settings.check_weights,
+                None if recipe is None else recipe.arguments,
+                target.settings.check_weights,
             )
     compiled = captured.model
-    reported = lowered[: len(captured.parts)]
-    kept = captured.without_values()
-    snapshot = Snapshot(_weights(compiled), settings.check_weights)
-    outcome = Outcome(reported, kept, whole, backend, snapshot)
+    snapshot = Snapshot(_weights(compiled), target.settings.check_weights)
+    whole = reported[: len(captured.parts)]
+    outcome = Outcome(whole, captured.without_values(), target, snapshot)
     object.__setattr__(compiled, _OUTCOME, outcome)
     return compiled
 
@@ -181,13 +169,13 @@ def report(
     outcome = outcome_of(model)
     if outcome is not None:
         # Before the calls that are made to measure.
-        guards, lowered = guard_rows(model), outcome.lowered
-        coverages: Sequence[Coverage] = [part.coverage for part in lowered]
+        guards, reported = guard_rows(model), outcome.reported
+        coverages: Sequence[Coverage] = [part.coverage for part in reported]
         if measure:
             assert call is not None
             with torch.no_grad(), untouched(model, call.args, call.kwargs):
-                coverages = measured(lowered, partial(model, *call.args, **call.kwargs))
-        total = _total(outcome.captured, lowered, coverages, timed=measure)
+                coverages = measured(reported, partial(model, *call.args, **call.kwargs))
+        total = _total(outcome.captured, reported, coverages, timed=measure)
         return replace(total, guards=guards)
     if call is None:
         raise FxtrtError("a model that is not compiled needs example inputs: report(model, inputs)")
@@ -221,7 +209,7 @@ def warm_up(model: torch.nn.Module, *calls: Any, kwargs: Mapping[str, Any] | Non
             for _ in range(CALLS_TO_RECORD):
                 model(*call.args, **call.kwargs)
 
-    all_slots = {part.call.slots: None for part in outcome.lowered if part.call is not None}
+    all_slots = {part.call.slots: None for part in outcome.reported if part.call is not None}
     with torch.no_grad(), untouched(model, calls):
         for slots in all_slots:
             slots.each(run)
@@ -230,13 +218,14 @@ def warm_up(model: torch.nn.Module, *calls: Any, kwargs: Mapping[str, Any] | Non
 def _report_plain(
     model: torch.nn.Module, call: Call, measure: bool, settings: Settings
 ) -> Coverage:
-    backend = select(settings.engine)
+    target = Target.of(settings)
     captured = capture_model(model, call, None, replace(settings, other_sizes="pytorch"))
-    lowered = [
-        Lowered(report_graph(part.graph, backend, settings), part.graph) for part in captured.parts
+    normalize_model(captured, settings)
+    reported = [
+        Reported(preview_coverage(part.graph, target), part.graph) for part in captured.parts
     ]
     if not measure:
-        return _total(captured, lowered, [part.coverage for part in lowered])
+        return _total(captured, reported, [part.coverage for part in reported])
 
     def run() -> None:
         for part in captured.parts:
@@ -245,7 +234,7 @@ def _report_plain(
     graphs = [part.graph for part in captured.parts]
     values = [part.values() for part in captured.parts]
     with torch.no_grad(), untouched(captured.model, graphs, values):
-        return _total(captured, lowered, measured(lowered, run), timed=True)
+        return _total(captured, reported, measured(reported, run), timed=True)
 
 
 def _report_jit(model: torch._dynamo.OptimizedModule, call: Call | None, measure: bool) -> Coverage:
@@ -280,20 +269,20 @@ def _better_than_jit(plan: Recipe) -> str:
 class Outcome:
     """What became of a model's parts.
 
-    lowered:  the parts that the report is about.
+    reported: the parts that the report is about.
+    target:   what the model was compiled for.
     snapshot: of the weights that the engines hold.
     """
 
-    lowered: Sequence[Lowered]
+    reported: Sequence[Reported]
     captured: Captured
-    settings: Settings
-    backend: EngineBackend
+    target: Target
     snapshot: Snapshot
 
 
 def _total(
     captured: Captured,
-    lowered: Sequence[Lowered],
+    reported: Sequence[Reported],
     coverages: Sequence[Coverage],
     *,
     timed: bool = False,
@@ -304,6 +293,6 @@ def _total(
     return replace(
         total,
         rejections=(*total.rejections, *missed_rows(captured.missed), *rows),
-        runtime=runtime_rows(lowered),
+        runtime=runtime_rows(reported),
         capture=captured.how,
     )

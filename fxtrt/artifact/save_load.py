@@ -31,12 +31,11 @@ from ..capture.model_parts import (
     Captured,
     Missed,
     ModelPart,
-    prepare,
 )
 from ..capture.twin import twin_of
 from ..capture.uncaptured import OutsideCall
 from ..engines.base import EngineBackend
-from ..engines.select import select
+from ..engines.target import Target
 from ..errors import (
     ArtifactError,
     ConversionError,
@@ -44,10 +43,7 @@ from ..errors import (
     SettingsError,
 )
 from ..graph.specs import tensor_specs
-from ..lowering.lower import bound
-from ..lowering.settle import plan
-from ..partition.extract import cut
-from ..pass_manager import run_passes
+from ..lowering.lower import normalize, preview
 from ..runtime.stitched_call import engine_modules
 from ..serialization.allowed_operators import untrusted
 from ..serialization.constant_data import (
@@ -135,7 +131,7 @@ def save(compiled: torch.nn.Module, path: str | os.PathLike[str]) -> None:
     outcome = outcome_of(compiled)
     if outcome is None:
         raise ArtifactError("fxtrt.save takes what fxtrt.compile returned")
-    captured, settings = outcome.captured, outcome.settings
+    captured, settings = outcome.captured, outcome.target.settings
     if settings.fuel is not None:
         raise ArtifactError("fuel is for finding faults: compile without it to save the model")
     if not weights_hold(compiled):
@@ -154,7 +150,7 @@ def save(compiled: torch.nn.Module, path: str | os.PathLike[str]) -> None:
     manifest = {
         "model": captured.identity,
         "weights": weights_digest(compiled),
-        "engine": _engine(outcome.backend),
+        "engine": _engine(outcome.target.backend),
         "settings": {name: getattr(settings, name) for name in _PORTABLE},
         "parts": parts,
         "whole": len(captured.parts),
@@ -202,36 +198,36 @@ def load(
     with ArtifactFile(Path(path)) as file:
         manifest = typed(file.manifest, _Manifest, f"the manifest of {path}")
         settings = _settings(manifest, overrides)
-        backend = select(settings.engine)
+        target = Target.of(settings)
         twin = twin_of(model)
         _require_same(path, manifest, twin)
         captured = _captured(file, manifest, twin, operators)
         stores: PlanStores = PlanCache.of
-        if _engine(backend) != manifest["engine"]:
+        if _engine(target.backend) != manifest["engine"]:
             log.warning("%s has engines for %s: building others", path, manifest["engine"])
         elif not any(name in _PORTABLE and name not in _OF_SERVING for name in overrides):
             stores = plans_of(file, manifest["plans"])
-        loaded = _compiled(captured, backend, settings, stores, bool(overrides))
+        loaded = _compiled(captured, target, stores, overridden=bool(overrides))
     if stores is not PlanCache.of:
-        _warn_of_missing_plans(path, loaded, backend)
+        _warn_of_missing_plans(path, loaded, target.backend)
     return loaded
 
 
 def _compiled(
-    captured: Captured,
-    backend: EngineBackend,
-    settings: Settings,
-    stores: PlanStores,
-    overridden: bool,
+    captured: Captured, target: Target, stores: PlanStores, *, overridden: bool
 ) -> torch.nn.Module:
+    """Compile the graphs of a file.
+
+    Args:
+        overridden: whether the caller overrides settings, and so may have given a wrong one.
+    """
     try:
-        prepare(captured, settings)
-        return assemble(captured, backend, settings, stores)
+        return assemble(captured, target, stores)
     except OSError:
         raise
     except Exception as error:
         is_wanted = isinstance(error, (EngineError, ConversionError)) and (
-            settings.on_build_failure == "raise"
+            target.settings.on_build_failure == "raise"
         )
         if is_wanted or (overridden and isinstance(error, SettingsError)):
             raise
@@ -269,11 +265,12 @@ def _plans(
     Raises:
         ArtifactError: the plan of one of the engines is not there any more.
     """
-    if not outcome.backend.plans:
+    target = outcome.target
+    if not target.backend.plans:
         return
-    stores = {kind: PlanCache.of(outcome.settings, kind) for kind in PLAN_KINDS}
+    stores = {kind: PlanCache.of(target.settings, kind) for kind in PLAN_KINDS}
     for part, _, graph in stored:
-        for kind, key, cluster in _keys(part, graph, outcome.backend, outcome.settings):
+        for kind, key, cluster in _keys(graph, target):
             store_of_kind, name = stores[kind], plan_name(kind, key)
             if store_of_kind is None:
                 raise ArtifactError(
@@ -286,21 +283,19 @@ def _plans(
                 yield name, found.plan
             elif kind == "plan" and cluster in {m.name for m in engine_modules([part.graph])}:
                 raise ArtifactError(
-                    f"the plan of {cluster} has left {outcome.settings.cache_dir}: compile again, "
+                    f"the plan of {cluster} has left {target.settings.cache_dir}: compile again, "
                     f"with a larger cache_limit_bytes"
                 )
 
 
-def _keys(
-    part: ModelPart, graph: GraphModule, backend: EngineBackend, settings: Settings
-) -> Iterator[tuple[str, EngineKey, str]]:
-    """What compiling `graph`, as it was captured, asks for: the kind, the key, and the cluster."""
-    run_passes(graph)
-    bound(graph, settings)
-    kinds = PLAN_KINDS if settings.partition == "measured" else PLAN_KINDS[:1]
-    for cluster in plan(graph, backend, settings).clusters:
-        key = EngineKey.of(cut(graph, cluster).module, backend, cluster.settings)
-        yield from ((kind, key, cluster.name) for kind in kinds)
+def _keys(graph: GraphModule, target: Target) -> Iterator[tuple[str, EngineKey, str]]:
+    """Yield what compiling `graph`, as it was captured, asks for: kind, key and cluster."""
+    normalize(graph, target.settings)
+    kinds = PLAN_KINDS if target.settings.partition == "measured" else PLAN_KINDS[:1]
+    _, clusters = preview(graph, target)
+    for one in clusters:
+        key = EngineKey.of(one.module, target.backend, one.cluster.settings)
+        yield from ((kind, key, one.cluster.name) for kind in kinds)
 
 
 def _warn_of_missing_plans(

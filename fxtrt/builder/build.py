@@ -27,7 +27,6 @@ from ..engines.base import (
 from ..engines.network import Network
 from ..errors import ConversionError, EngineError
 from ..graph.weights import attribute
-from ..runtime.timing import Timing
 from ..settings import Settings
 from .casts import with_precision
 from .pool import BuildPool
@@ -45,7 +44,6 @@ class BuildInfo:
     seconds:    of conversion, building and loading together, whatever else ran meanwhile.
     layers:     of the network; None where the plan came from the cache.
     plan_bytes: None for an engine without a plan.
-    timing:     of its calls, where the partition is measured.
     kept_fp32:  "node: reason" for what does not compute in `Settings.precision`, because a weight
                 or a scalar is out of its range.
     """
@@ -54,7 +52,6 @@ class BuildInfo:
     layers: int | None
     plan_bytes: int | None
     cached: bool
-    timing: Timing | None = None
     kept_fp32: tuple[str, ...] = ()
 
 

@@ -19,9 +19,7 @@ from ..detection import (
     with_equivalents,
 )
 from ..errors import ArtifactError, CaptureError
-from ..graph.patterns import require_matches
 from ..graph.specs import Call, TensorSpec, tensor_specs
-from ..pass_manager import run_passes
 from ..serialization.graph_data import StoredGraph, store
 from ..serialization.model_identity import Identity, identity_of
 from ..settings import Settings
@@ -39,7 +37,7 @@ from .twin import require_module, twin_of
 from .uncaptured import OutsideCall
 from .untouched import untouched
 
-__all__ = ["Captured", "Missed", "ModelPart", "capture_model", "prepare"]
+__all__ = ["Captured", "Missed", "ModelPart", "capture_model"]
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +140,7 @@ def capture_model(
     settings: Settings,
     more_calls: Sequence[Call] = (),
 ) -> Captured:
-    """The graphs of a copy of `model`, after the passes; `dynamic_shapes` as in `compile`.
+    """Capture the graphs of a copy of `model`; `dynamic_shapes` is as in `compile`.
 
     Raises:
         SettingsError, CaptureError: with the way out.
@@ -153,9 +151,7 @@ def capture_model(
     twin = twin_of(model)
     examples = [(example.args, example.kwargs) for example in (call, *more_calls)]
     with untouched(twin, examples):
-        captured = _capture_twin(twin, call, dynamic_shapes, settings, more_calls)
-    prepare(captured, settings)
-    return captured
+        return _capture_twin(twin, call, dynamic_shapes, settings, more_calls)
 
 
 def _capture_twin(
@@ -182,18 +178,6 @@ def _capture_twin(
         outside = watch.below([part.path for part in parts])
     others += [_whole(twin, example, None, missed) for example in more_calls]
     return Captured(twin, identity, parts, missed, outside, others)
-
-
-def prepare(captured: Captured, settings: Settings) -> None:
-    """Run the passes over all graphs.
-
-    Raises:
-        SettingsError: a pattern names no node of the model.
-    """
-    for part in (*captured.parts, *captured.others):
-        run_passes(part.graph)
-    nodes = [node for part in captured.parts for node in part.graph.graph.nodes]
-    require_matches(settings.patterns, nodes)
 
 
 def _parts_for_other_calls(

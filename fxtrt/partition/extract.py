@@ -1,8 +1,7 @@
-"""Cuts clusters out of a graph, and puts modules in their places."""
+"""Copies clusters out of a graph, each into a GraphModule of its own."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,16 +11,15 @@ from torch.utils import _pytree as pytree
 
 from ..conversion.size_carriers import missing_sizes
 from ..graph.nodes import is_size
-from ..graph.order import dependencies, sort_topologically
 from ..graph.weights import attribute
 from ..passes.size_nodes import size_nodes
 from .partition import Cluster
 
-__all__ = ["Cutting", "cut", "stitch"]
+__all__ = ["Extracted", "extract"]
 
 
 @dataclass(frozen=True, slots=True)
-class Cutting:
+class Extracted:
     """A cluster as a GraphModule of its own, and what it takes from and gives to its graph."""
 
     cluster: Cluster
@@ -30,7 +28,7 @@ class Cutting:
     outputs: tuple[Node, ...]
 
 
-def cut(gm: GraphModule, cluster: Cluster) -> Cutting:
+def extract(gm: GraphModule, cluster: Cluster) -> Extracted:
     """Copy a cluster out of `gm`: weights come along, shared; sizes of its own tensors too."""
     members = set(cluster.nodes)
     inputs = _inputs(cluster, members)
@@ -51,49 +49,7 @@ def cut(gm: GraphModule, cluster: Cluster) -> Cutting:
     graph.output(tuple(copies[node] for node in outputs))
     graph.lint()
     module = GraphModule(root, graph, class_name=cluster.name)
-    return Cutting(cluster, module, inputs, outputs)
-
-
-def stitch(
-    gm: GraphModule, cuttings: Sequence[Cutting], modules: Sequence[torch.nn.Module]
-) -> None:
-    """Replace each cluster in `gm` by a call of its module, which takes the cutting's inputs and
-    gives a tuple of its outputs. The rest of the graph keeps its nodes and its signature.
-    """
-    replaced: dict[Node, Node] = {}
-    for cutting, module in zip(cuttings, modules, strict=True):
-        _replace(gm, cutting, module, replaced)
-    for node in reversed(gm.graph.nodes):
-        is_free = node.op == "get_attr" or (is_size(node) and node.op == "call_function")
-        if is_free and not node.users:
-            gm.graph.erase_node(node)
-    sort_topologically(gm.graph, dependencies(gm.graph))
-    gm.graph.lint()
-    gm.recompile()
-
-
-def _replace(
-    gm: GraphModule, cutting: Cutting, module: torch.nn.Module, replaced: dict[Node, Node]
-) -> None:
-    """Put one cluster's call in its place; `replaced` maps nodes of earlier clusters to theirs."""
-    members = set(cutting.cluster.nodes)
-    name = cutting.cluster.name
-    gm.add_submodule(name, module)
-    with gm.graph.inserting_after(cutting.cluster.nodes[-1]):
-        call = gm.graph.call_module(name, tuple(replaced.get(n, n) for n in cutting.inputs))
-    call.meta["val"] = tuple(node.meta["val"] for node in cutting.outputs)
-    for index, node in enumerate(cutting.outputs):
-        with gm.graph.inserting_after(call):
-            item = gm.graph.call_function(operator.getitem, (call, index))
-        item.meta = dict(node.meta)
-        replaced[node] = item
-        node.replace_all_uses_with(item, delete_user_cb=lambda user: user not in members)
-    for node in reversed(cutting.cluster.nodes):
-        for user in list(node.users):
-            # It may have gone with another one.
-            if user not in members and user in node.users:
-                _erase_dead_size(gm.graph, user)
-        gm.graph.erase_node(node)
+    return Extracted(cluster, module, inputs, outputs)
 
 
 def _inputs(cluster: Cluster, members: set[Node]) -> tuple[Node, ...]:
@@ -176,9 +132,3 @@ def _copy_weight(gm: GraphModule, node: Node, root: torch.nn.Module, graph: Grap
     copy = graph.get_attr(name)
     copy.meta = dict(node.meta)
     return copy
-
-
-def _erase_dead_size(graph: Graph, node: Node) -> None:
-    while node.users:
-        _erase_dead_size(graph, next(iter(node.users)))
-    graph.erase_node(node)

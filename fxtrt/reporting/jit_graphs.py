@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 from ..graph.provenance import line_text
 from ..graph.specs import Call
 from . import Coverage, GraphBreak
-from .node_times import Lowered, measured
+from .node_times import Reported, measured
 from .serving_rows import runtime_rows
 
 __all__ = ["record_graph", "recorded_coverage"]
@@ -24,11 +24,11 @@ _ATTRIBUTE = "_fxtrt_graphs"
 
 @dataclass(frozen=True, slots=True)
 class _Graph:
-    parts: Sequence[Lowered]
+    parts: Sequence[Reported]
     graph_break: GraphBreak | None
 
 
-def record_graph(gm: GraphModule, parts: Sequence[Lowered]) -> None:
+def record_graph(gm: GraphModule, parts: Sequence[Reported]) -> None:
     """Note the outcome of a graph with the `torch.compile` call that is compiling it.
 
     Args:

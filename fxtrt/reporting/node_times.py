@@ -18,13 +18,13 @@ from ..runtime.stitched_call import StitchedCall
 from ..runtime.timing import Timing, measure
 from .coverage import Coverage
 
-__all__ = ["Lowered", "measured"]
+__all__ = ["Reported", "measured"]
 
 _RUNS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Lowered:
+class Reported:
     """A graph and its coverage.
 
     graph: stitched, or as it was captured in a report before compiling; None where Dynamo's graph
@@ -45,7 +45,7 @@ class _Times:
     clusters: dict[str, Timing] = field(default_factory=dict)
 
 
-def measured(parts: Sequence[Lowered], run: Callable[[], object]) -> list[Coverage]:
+def measured(parts: Sequence[Reported], run: Callable[[], object]) -> list[Coverage]:
     """The parts' coverages with the median times of three runs, after one that warms up.
 
     A graph that is not run keeps a coverage without times.
@@ -62,7 +62,7 @@ def measured(parts: Sequence[Lowered], run: Callable[[], object]) -> list[Covera
 
 
 @contextmanager
-def _node_by_node(parts: Sequence[Lowered], all_times: Sequence[_Times]) -> Iterator[None]:
+def _node_by_node(parts: Sequence[Reported], all_times: Sequence[_Times]) -> Iterator[None]:
     graphs = [(p.graph, times) for p, times in zip(parts, all_times, strict=True) if p.graph]
     try:
         for graph, times in graphs:

@@ -38,9 +38,6 @@ def to_json(coverage: CoverageValues) -> str:
         },
         **asdict(coverage),
     }
-    for row in value["clusters"]:
-        if row["build"] is not None:
-            del row["build"]["timing"]  # The row has it.
     return json.dumps(value, ensure_ascii=False, indent=1)
 
 

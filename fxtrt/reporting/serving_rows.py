@@ -9,7 +9,7 @@ import torch
 from ..runtime.guarded_forward import GuardedForward
 from ..runtime.stitched_call import StitchedCall
 from .coverage import Coverage
-from .node_times import Lowered
+from .node_times import Reported
 from .values import Fallback, GuardRow, RuntimeRow
 
 __all__ = ["guard_rows", "runtime_rows"]
@@ -23,7 +23,7 @@ def guard_rows(model: torch.nn.Module) -> tuple[GuardRow, ...]:
     return tuple(_guard(path, f) for path, f in forwards if isinstance(f, GuardedForward))
 
 
-def runtime_rows(parts: Sequence[Lowered]) -> tuple[RuntimeRow, ...]:
+def runtime_rows(parts: Sequence[Reported]) -> tuple[RuntimeRow, ...]:
     """One row for each set of slots; clusters are numbered through, as in `Coverage.total`."""
     of_slots: dict[int, list[tuple[StitchedCall, Coverage, int]]] = {}
     offset = 0

@@ -97,7 +97,7 @@ def assemble(
     reported = []
     parts = [*captured.parts, *captured.others]
     for part, one, call in zip(parts, lowered, calls, strict=True):
-        reported.append(Reported(one.coverage, one.graph, call))
+        reported.append(Reported(one.coverage, call))
         if one.coverage.clusters:
             recipe = recipe_of(part.module)
             part.module.forward = GuardedForward(
@@ -221,20 +221,21 @@ def _report_plain(
     target = Target.of(settings)
     captured = capture_model(model, call, None, replace(settings, other_sizes="pytorch"))
     normalize_model(captured, settings)
-    reported = [
-        Reported(preview_coverage(part.graph, target), part.graph) for part in captured.parts
-    ]
+    coverages = [preview_coverage(part.graph, target) for part in captured.parts]
     if not measure:
-        return _total(captured, reported, [part.coverage for part in reported])
+        return _total(captured, [], coverages)
+    # The graphs are not stitched, but they are called and observed as stitched ones are.
+    graphs = [part.graph for part in captured.parts]
+    calls = serve(graphs, settings)
 
     def run() -> None:
-        for part in captured.parts:
-            part.graph(*part.call.args, **part.call.kwargs)
+        for part, call in zip(captured.parts, calls, strict=True):
+            call(*part.call.args, **part.call.kwargs)
 
-    graphs = [part.graph for part in captured.parts]
     values = [part.values() for part in captured.parts]
+    reported = [Reported(one, call) for one, call in zip(coverages, calls, strict=True)]
     with torch.no_grad(), untouched(captured.model, graphs, values):
-        return _total(captured, reported, measured(reported, run), timed=True)
+        return _total(captured, [], measured(reported, run), timed=True)
 
 
 def _report_jit(model: torch._dynamo.OptimizedModule, call: Call | None, measure: bool) -> Coverage:
@@ -282,17 +283,21 @@ class Outcome:
 
 def _total(
     captured: Captured,
-    reported: Sequence[Reported],
+    served: Sequence[Reported],
     coverages: Sequence[Coverage],
     *,
     timed: bool = False,
 ) -> Coverage:
-    """The coverage of the whole model."""
+    """Add up the coverage of the whole model.
+
+    Args:
+        served: the parts that have slots, for the rows about serving.
+    """
     total = Coverage.total(coverages)
     rows = outside_rows(captured.outside, timed=timed)
     return replace(
         total,
         rejections=(*total.rejections, *missed_rows(captured.missed), *rows),
-        runtime=runtime_rows(reported),
+        runtime=runtime_rows(served),
         capture=captured.how,
     )

@@ -64,23 +64,23 @@ def compile_graph(
     def compile_aten(aten_gm: GraphModule) -> Callable[..., Any]:
         lowered = lower(aten_gm, target)
         (call,) = serve([lowered.graph], settings)
-        parts[:] = [Reported(lowered.coverage, lowered.graph, call)]
+        parts[:] = [Reported(lowered.coverage, call)]
         return explicitly(lambda *inputs: call(*map(plain, inputs)))
 
     compiled: Callable[..., Any] = gm.forward
     if reason := _nothing_to_gain(gm, example_inputs, settings):
-        parts = [Reported(graph_rejection(gm, reason), None)]
+        parts = [Reported(graph_rejection(gm, reason))]
     else:
         try:
             compiled = capture_dynamo(gm, example_inputs, compile_aten, settings.check_weights)
         except CaptureError as error:
             log.warning("a graph stays in PyTorch: %s", error)
-            parts = [Reported(graph_rejection(gm, Rejection("capture", str(error))), None)]
+            parts = [Reported(graph_rejection(gm, Rejection("capture", str(error))))]
         except PassError as error:
             if settings.on_build_failure == "raise":
                 raise
             log.warning("a graph stays in PyTorch: %s", error)
-            parts = [Reported(graph_rejection(gm, Rejection("pass", str(error))), None)]
+            parts = [Reported(graph_rejection(gm, Rejection("pass", str(error))))]
     record_graph(gm, parts)
     return as_graph(compiled)
 

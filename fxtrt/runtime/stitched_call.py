@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,9 +23,12 @@ from .cuda_graphs import GraphRunner, NotRecorded
 from .engine_module import EngineModule
 from .slots import Slot, Slots
 
-__all__ = ["StitchedCall", "engine_modules", "serve"]
+__all__ = ["Observer", "StitchedCall", "engine_modules", "serve"]
 
 log = logging.getLogger(__name__)
+
+Observer = Callable[[Node, Sequence[Any], Callable[[], Any]], Any]
+"""Gets a call of the graph, its arguments and a function that runs it; returns what that gives."""
 
 _MASKS = (torch.bool, torch.uint8)
 _READ_BY_HOST = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
@@ -44,6 +49,7 @@ class StitchedCall:
         self.cuda_graphs = cuda_graphs
         self.unrecorded: tuple[str, ...] = ()
         self._whole: GraphRunner | None = None
+        self._observer: Observer | None = None
         for module in self.modules:
             module.slots, module.graphs = slots, None
         if cuda_graphs:
@@ -51,8 +57,21 @@ class StitchedCall:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self.slots.engines:
-            return self.graph(*args, **kwargs)
+            return self._run_eagerly(args, kwargs)
         return self.slots.run(lambda slot: self._run(slot, args, kwargs))
+
+    @contextmanager
+    def observe(self, observer: Observer) -> Iterator[None]:
+        """Run the graph node by node while the block runs, each call through `observer`.
+
+        Calls from other threads are observed too. No CUDA graph of the whole is replayed meanwhile,
+        because a replay has no nodes.
+        """
+        before, self._observer = self._observer, observer
+        try:
+            yield
+        finally:
+            self._observer = before
 
     @property
     def recorders(self) -> list[GraphRunner]:
@@ -88,8 +107,7 @@ class StitchedCall:
                 module.record_graphs()
 
     def _run(self, slot: Slot, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        # A report that measures puts another `forward` into the graph, which no replay would call.
-        if self._whole is not None and "forward" not in self.graph.__dict__:
+        if self._whole is not None and self._observer is None:
             whole, leaves = self._whole, pytree.tree_leaves((args, kwargs))
             flat = whole.run(slot, leaves) if _can_be_copied(leaves) else None
             if flat is not None:
@@ -97,7 +115,16 @@ class StitchedCall:
             if whole.broken is not None:
                 self.unrecorded, self._whole = (whole.broken,), None
                 self._record_engines()
-        return self.graph(*args, **kwargs)
+        return self._run_eagerly(args, kwargs)
+
+    def _run_eagerly(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the graph without a CUDA graph of the whole."""
+        observer = self._observer
+        if observer is None:
+            return self.graph(*args, **kwargs)
+        leaves = pytree.tree_leaves((args, kwargs))
+        result = _ObservedRun(self.graph, observer).run(*leaves, enable_io_processing=False)
+        return self.graph.graph.process_outputs(result)
 
     def _flat(self, *values: Any) -> Sequence[Any]:
         """The graph's outputs as a flat sequence; errors name the node."""
@@ -122,6 +149,20 @@ class _NamingRun(Interpreter):
             # Replays would not count it.
             raise NotRecorded(f"{module.name} runs in PyTorch: {reason}")
         return super().call_module(target, args, kwargs)
+
+
+class _ObservedRun(Interpreter):
+    """Runs a graph, and each of its calls through an observer."""
+
+    def __init__(self, graph: GraphModule, observer: Observer) -> None:
+        super().__init__(graph)
+        self._observer = observer
+
+    def run_node(self, n: Node) -> Any:
+        if not n.op.startswith("call_"):
+            return super().run_node(n)
+        args, _ = self.fetch_args_kwargs_from_env(n)
+        return self._observer(n, args, partial(super().run_node, n))
 
 
 def serve(graphs: Sequence[GraphModule], settings: Settings) -> list[StitchedCall]:

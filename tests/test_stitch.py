@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fxtrt.capture.export import trace
 from fxtrt.lowering.stitch import stitch
 from fxtrt.partition.extract import extract
-from fxtrt.partition.partition import partition
+from fxtrt.partition.partition import partition, repair
 from fxtrt.settings import Settings
 
 aten = torch.ops.aten
@@ -20,7 +20,9 @@ aten = torch.ops.aten
 
 def stitched(gm: torch.fx.GraphModule, minimum: int = 1) -> int:
     """Stitch every cluster back as its own PyTorch module; the number of clusters."""
-    divided = partition(gm, rejects(aten.sigmoid.default), Settings(min_cluster_size=minimum))
+    divided = repair(
+        gm, partition(gm, rejects(aten.sigmoid.default), Settings(min_cluster_size=minimum))
+    )
     clusters = [extract(gm, cluster) for cluster in divided.clusters]
     stitch(gm, clusters, [one.module for one in clusters])
     return len(clusters)
@@ -39,7 +41,7 @@ def test_stitching_changes_nothing(seed: int, size: int) -> None:
 def test_weights_are_shared_and_named_in_the_cluster() -> None:
     weight = torch.randn(3)
     gm = trace(lambda x: torch.relu(x * weight) + weight, (torch.randn(2, 3),))
-    divided = partition(gm, rejects(), Settings())
+    divided = repair(gm, partition(gm, rejects(), Settings()))
     extracted = extract(gm, divided.clusters[0])
     (buffer,) = extracted.module.buffers()
     assert buffer.data_ptr() == weight.data_ptr()

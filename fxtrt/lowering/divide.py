@@ -8,7 +8,7 @@ from torch.fx import GraphModule, Node
 
 from ..engines.target import Target
 from ..graph.sizes import input_sizes
-from ..partition.partition import Partition, partition, without
+from ..partition.partition import Partition, partition, repair, without
 from ..partition.support import support
 from ..registry import Rejection
 
@@ -18,7 +18,9 @@ __all__ = ["divide"]
 def divide(
     gm: GraphModule, target: Target, failed: Mapping[Node, Rejection] | None = None
 ) -> Partition:
-    """Return where each call of `gm` will run. Nothing is built.
+    """Return where each call of `gm` will run; nothing is built.
+
+    The repairs of the partition are made: cheap nodes are copied to the sides that read them.
 
     Args:
         gm: a graph that was normalized.
@@ -30,7 +32,7 @@ def divide(
         known = (failed or {}).get(node)
         return known or support(node, target.backend, whitelisted=whitelisted, sizes=sizes)
 
-    divided = partition(gm, why_not, target.settings)
+    divided = repair(gm, partition(gm, why_not, target.settings))
     fuel = target.settings.fuel
     if fuel is None:
         return divided

@@ -99,14 +99,13 @@ def assemble(
     for part, one, call in zip(parts, lowered, calls, strict=True):
         reported.append(Reported(one.coverage, call))
         if one.coverage.clusters:
-            recipe = recipe_of(part.module)
             part.module.forward = GuardedForward(
                 part.module,
                 one.graph,
                 part.specs,
                 part.call,
                 call,
-                None if recipe is None else recipe.arguments,
+                None if part.recipe is None else part.recipe.arguments,
                 target.settings.check_weights,
             )
     compiled = captured.model
@@ -248,9 +247,9 @@ def _report_jit(model: torch._dynamo.OptimizedModule, call: Call | None, measure
             "nothing is compiled yet: call the model once, then ask for the report. (Of two models "
             "of one class, Dynamo may give the second the graphs of the first, and their report.)"
         )
-    plan = recipe_of(model._orig_mod) if recorded.graph_breaks else None
-    if plan is not None:
-        recorded = replace(recorded, capture=(*recorded.capture, _better_than_jit(plan)))
+    recipe = recipe_of(model._orig_mod) if recorded.graph_breaks else None
+    if recipe is not None:
+        recorded = replace(recorded, capture=(*recorded.capture, _better_than_jit(recipe)))
     if call is None:
         return recorded
     outside = watched_run(model, call).below(())
@@ -258,10 +257,10 @@ def _report_jit(model: torch._dynamo.OptimizedModule, call: Call | None, measure
     return replace(recorded, rejections=(*recorded.rejections, *rows))
 
 
-def _better_than_jit(plan: Recipe) -> str:
+def _better_than_jit(recipe: Recipe) -> str:
     """What to do about the graph breaks of a detector."""
     advice = "fxtrt.compile(model, inputs) would make it one graph, which nothing breaks"
-    if plan.glue:
+    if recipe.glue:
         advice += "; or call fxtrt.detection.prepare(model) before torch.compile, for fewer breaks"
     return advice
 

@@ -34,6 +34,7 @@ from ..capture.model_parts import (
 )
 from ..capture.twin import twin_of
 from ..capture.uncaptured import OutsideCall
+from ..detection import recipe_of
 from ..engines.base import EngineBackend
 from ..engines.target import Target
 from ..errors import (
@@ -352,12 +353,14 @@ def _captured(
         stored = StoredGraph(file.read(f"graphs/{number}.json"), constants)
         graph, call = restore(stored, module, operators)
         loaded = ArtifactError("it was loaded from a file: copy that one")
-        parts.append(ModelPart(row["path"], module, graph, call, tensor_specs(graph), loaded))
+        recipe, specs = recipe_of(module), tensor_specs(graph)
+        parts.append(ModelPart(row["path"], module, graph, call, specs, recipe, loaded))
     whole = manifest["whole"]
     if not 0 <= whole <= len(parts):
         raise ArtifactError(f"of {len(parts)} parts, {whole} come first")
     return Captured(
         model,
+        recipe_of(model),
         manifest["model"],
         parts[:whole],
         manifest["missed"],

@@ -1,4 +1,4 @@
-"""Compiles a model ahead of time: the whole where it exports, else each part that does."""
+"""Compiles a model ahead of time: the whole if it exports, or else each part that does."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def compile(
     more_inputs: Sequence[Any] = (),
     **overrides: Unpack[Options],
 ) -> torch.nn.Module:
-    """A copy of `model` that runs what it can in engines; it shares its weights with `model`.
+    """Return a copy of `model` that runs what it can in engines, with the same weights.
 
     The whole model is captured through `torch.export`, a detector of a known architecture with
     equivalents of what it does with data (`fxtrt.detection`); where that fails, every largest
@@ -66,7 +66,7 @@ def compile(
         kwargs: example keyword arguments. A call may later give an argument by position or by
             keyword, and give a default or leave it out: all these are the same call.
         dynamic_shapes: which sizes of the inputs vary, as `torch.export.export` takes it; the
-            whole model must export then. None leaves it to the architecture's plan, or else keeps
+            whole model must export then. None leaves it to the architecture's recipe, or else keeps
             all; `{}` keeps all.
         more_inputs: examples of calls of other structures, as of two images in a batch, each
             written like `inputs`: each has a graph and engines of its own. The whole model must
@@ -117,18 +117,18 @@ def assemble(
 
 
 def outcome_of(model: torch.nn.Module) -> Outcome | None:
-    """What became of a model that `fxtrt.compile` returned; None of any other."""
+    """Return what became of a model that `fxtrt.compile` returned; None for any other model."""
     return model.__dict__.get(_OUTCOME)
 
 
 def weights_hold(model: torch.nn.Module) -> bool:
-    """Whether the weights of a compiled model are still those that it was compiled with."""
+    """Return whether a compiled model still has the weights that it was compiled with."""
     outcome = outcome_of(model)
     return outcome is not None and outcome.snapshot.holds(_weights(model))
 
 
 def _weights(model: torch.nn.Module) -> list[torch.Tensor]:
-    """The weights of a compiled model that are in its engines."""
+    """Return the weights of a compiled model that are in its engines."""
     forwards = (module.__dict__.get("forward") for module in model.modules())
     guards = [forward for forward in forwards if isinstance(forward, GuardedForward)]
     live = {key for guard in guards for key in guard.live}
@@ -143,7 +143,7 @@ def report(
     measure: bool = False,
     **overrides: Unpack[Options],
 ) -> Coverage:
-    """What of `model` runs, or would run, where, and why.
+    """Report what of `model` runs, or would run, where, and why.
 
     Args:
         model: what `fxtrt.compile` or `torch.compile` returned, or a plain model: then nothing is
@@ -167,7 +167,7 @@ def report(
     require_module(model)
     outcome = outcome_of(model)
     if outcome is not None:
-        # Before the calls that are made to measure.
+        # The rows are made before the calls that measure, which would count too.
         guards, reported = guard_rows(model), outcome.reported
         coverages: Sequence[Coverage] = [part.coverage for part in reported]
         if measure:
@@ -258,7 +258,7 @@ def _report_jit(model: torch._dynamo.OptimizedModule, call: Call | None, measure
 
 
 def _better_than_jit(recipe: Recipe) -> str:
-    """What to do about the graph breaks of a detector."""
+    """Say what to do about the graph breaks of a detector."""
     advice = "fxtrt.compile(model, inputs) would make it one graph, which nothing breaks"
     if recipe.glue:
         advice += "; or call fxtrt.detection.prepare(model) before torch.compile, for fewer breaks"
@@ -267,11 +267,11 @@ def _better_than_jit(recipe: Recipe) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a model's parts.
+    """What became of the parts of a model.
 
     reported: the parts that the report is about.
     target:   what the model was compiled for.
-    snapshot: of the weights that the engines hold.
+    snapshot: the state of the weights that the engines hold.
     """
 
     reported: Sequence[Reported]

@@ -1,4 +1,4 @@
-"""Turns named contents into one file that is complete or absent, and back, every byte checked."""
+"""Writes named contents as one file in a single step, and checks every byte that it reads back."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ..serialization.typed_json import parse, typed
 __all__ = ["ArtifactFile", "write_artifact"]
 
 _MAGIC = b"fxtrt artifact 2 "
-"""Begins the comment of the ZIP file; the SHA-256 of the manifest follows."""
+"""The start of the ZIP file's comment; the SHA-256 of the manifest follows."""
 _END = len(_MAGIC) + 64
 _MANIFEST, _CONTENTS = "manifest.json", "contents"
 _DATE = (1980, 1, 1, 0, 0, 0)
 _MEMBER = struct.Struct("<4sHHHHHIIIHH")
-"""What stands before a member of a ZIP file: signature, version, flags, method, time, date, CRC,
+"""The header of a member of a ZIP file: signature, version, flags, method, time, date, CRC,
 compressed size, size, and the lengths of the name and of the extra field."""
 _LARGE = struct.Struct("<HHQQ")
 """The extra field of a member of 4 GiB or more: its kind, its length, both sizes."""
@@ -37,12 +37,13 @@ _MOST_MANIFEST = 256 << 20
 def write_artifact(
     path: Path, manifest: Mapping[str, Any], contents: Iterable[tuple[str, bytes]]
 ) -> None:
-    """Write a file beside `path` and move it there in one step. The same contents give the same
-    bytes.
+    """Write a file beside `path` and move it there in one step.
+
+    The same contents give the same bytes.
 
     Args:
-        manifest: JSON, with strings for keys; what it has when all of `contents` is written.
-        contents: names and bytes, one after the other; the manifest gets their digests.
+        manifest: JSON with strings for keys; it is read after all of `contents` is written.
+        contents: names and bytes; the manifest gets their digests.
 
     Raises:
         OSError: the disk is full or read-only; nothing is left behind.
@@ -58,16 +59,18 @@ def write_artifact(
 
 
 class ArtifactFile:
-    """An open artifact. Nothing of it is unpacked: what is read has at most the file's size.
+    """An open artifact.
 
-    manifest: as it was given to `write_artifact`.
+    Nothing is decompressed, so that reading takes no more memory than the file is large.
+
+    manifest: the one that was given to `write_artifact`.
     """
 
     def __init__(self, path: Path) -> None:
         """
         Raises:
-            ArtifactError: the file is damaged, or none of this version of fxtrt.
-            OSError: it cannot be read.
+            ArtifactError: the file is damaged, or from another version of fxtrt.
+            OSError: the file cannot be read.
         """
         self._path = path
         self._file = path.open("rb")
@@ -91,10 +94,10 @@ class ArtifactFile:
         self._file.close()
 
     def read(self, name: str) -> bytes:
-        """What `contents` had under that name.
+        """Return what `contents` had under that name.
 
         Raises:
-            ArtifactError: it is damaged or missing.
+            ArtifactError: the content is damaged or missing.
         """
         return self._read(name, self._digests.get(name))
 
@@ -128,10 +131,10 @@ class ArtifactFile:
 
 
 def _members(file: BinaryIO, path: Path) -> dict[str, tuple[int, int]]:
-    """Where each member starts, and its size.
+    """Return where each member starts, and its size.
 
-    They stand one after the other, as they are, from the file's first byte to its directory,
-    which is for other programs.
+    The members stand one after the other, uncompressed, from the file's first byte to its
+    directory, which only other programs read.
     """
     members: dict[str, tuple[int, int]] = {}
     end = file.seek(0, os.SEEK_END)
@@ -150,7 +153,7 @@ def _members(file: BinaryIO, path: Path) -> dict[str, tuple[int, int]]:
 
 
 def _member(head: bytes, file: BinaryIO, position: int) -> tuple[str | None, int, int]:
-    """The name of the member at `position`, its size and where it starts; None for another's."""
+    """Return name, size and start of the member at `position`; a foreign one has no name."""
     if len(head) < _MEMBER.size:
         return None, 0, position
     signature, _, flags, method, _, _, _, packed, size, length, extra = _MEMBER.unpack(head)

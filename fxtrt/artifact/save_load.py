@@ -82,27 +82,27 @@ _PORTABLE = (
     *("optimization_level", "workspace_bytes", "tactic_sources", "compute_capabilities"),
     *("slots", "slot_timeout", "cuda_graphs", "check_weights"),
 )
-"""Fields of `Settings` that a file has. All others, as `cache_dir`, are of the machine and of who
-loads the file."""
+"""The fields of `Settings` that a file has. All others, such as `cache_dir`, belong to the machine
+and to the user who loads the file."""
 _OF_THE_CAPTURE = ("other_sizes", "most_images", "max_growth", "fuel")
 _OF_SERVING = ("slots", "slot_timeout", "cuda_graphs", "check_weights")
-"""Fields that change no engine, besides those of the machine."""
+"""The portable fields that change no engine."""
 
 
 class _Part(TypedDict):
-    """A graph in a file, besides what it has in members of its own."""
+    """What the manifest has of a graph; the rest is in members of the file."""
 
     path: str
     constants: list[Form]
 
 
 class _Manifest(TypedDict):
-    """What a file says of itself.
+    """The manifest of a file.
 
-    model:   as `identity_of` gives it.
-    weights: their digest.
-    whole:   how many of the parts come first in `Captured`; all others are its `others`.
-    plans:   the headers of those that the file has, by name.
+    model:   the identity of the model, from `identity_of`.
+    weights: the digest of the weights.
+    whole:   how many of the parts are `Captured.parts`; the rest are its `others`.
+    plans:   the headers of the plans in the file, by name.
     """
 
     model: Identity
@@ -119,14 +119,13 @@ class _Manifest(TypedDict):
 def save(compiled: torch.nn.Module, path: str | os.PathLike[str]) -> None:
     """Write the graphs and plans of a compiled model to one file, for `fxtrt.load`.
 
-    The weights are not in it, only a digest of them. The file is written beside `path` and moved
-    there.
+    The file has no weights, only a digest of them. It is written beside `path` and moved there.
 
     Args:
         compiled: what `fxtrt.compile` returned, whose plans are in its `cache_dir`.
 
     Raises:
-        ArtifactError: it cannot be saved; says why, and what would help.
+        ArtifactError: the model cannot be saved; the message says why, and what would help.
         OSError: the file cannot be written.
     """
     outcome = outcome_of(compiled)
@@ -170,26 +169,27 @@ def load(
     operators: Collection[str] = (),
     **overrides: Unpack[Options],
 ) -> torch.nn.Module:
-    """What `fxtrt.compile` returned before it was saved, made of `model`; nothing is captured.
+    """Return what `fxtrt.compile` returned before it was saved, made from `model`.
 
-    `model` must be the same as the one that was compiled: its classes and their sources, what its
-    modules hold, its weights, the versions of all packages are compared. What its code reads from
-    elsewhere (global variables, other modules of yours) is not seen. Where the GPU or TensorRT is
-    another one, or overrides change the engines, they are built, as by `fxtrt.compile`.
+    Nothing is captured. `model` must be the same as the one that was compiled: its classes and
+    their sources, what its modules hold, its weights and the versions of all packages are compared.
+    Global variables and other modules of yours that its code reads are not compared. If the GPU or
+    TensorRT is another one, or overrides change the engines, these are built anew.
 
-    The graphs in the file are checked before any is compiled: they may call operators that compute,
-    and nothing else. Plans cannot be checked so: they are code to TensorRT. Load files that you
-    trust.
+    The graphs in the file are checked before any is compiled: they may only call operators that
+    compute. Plans cannot be checked like this, because they are code to TensorRT. Load only files
+    that you trust.
 
     Args:
-        path: of a file of `fxtrt.save`.
-        operators: names of operators of your own without a converter, as "package.name.default",
+        path: the path of a file that `fxtrt.save` wrote.
+        operators: names, such as "package.name.default", of your own operators without a converter
             that the file may call.
-        overrides: fields of `Settings`, in place of those that it was compiled with.
+        overrides: fields of `Settings` that replace those that the model was compiled with.
 
     Raises:
-        ArtifactError: the file is damaged, or of another model or version; says what differs.
-        SettingsError: an override that only compiling again can follow.
+        ArtifactError: the file is damaged, or of another model or version; the message says what
+            differs.
+        SettingsError: an override needs the model to be compiled again.
         CaptureError: the model is in training mode.
         EngineUnavailable: there is no such engine here.
         EngineError, ConversionError: with `on_build_failure="raise"` only.
@@ -232,14 +232,14 @@ def _compiled(
         )
         if is_wanted or (overridden and isinstance(error, SettingsError)):
             raise
-        # Graphs that were made up may be wrong in ways that only the passes meet.
+        # A forged graph may be wrong in ways that only the passes notice.
         raise ArtifactError(
             f"its graphs do not compile ({type(error).__name__}: {error})"
         ) from error
 
 
 def _checked(part: ModelPart) -> tuple[ModelPart, StoredGraph, GraphModule]:
-    """The part's graph as it was captured, which is known to come back, and what comes back."""
+    """Check that the part's stored graph can be restored; return it with what it restores to."""
     name = part.path or type(part.module).__name__
     if isinstance(part.stored, ArtifactError):
         raise ArtifactError(f"the graph of {name} cannot be saved: {part.stored}") from part.stored
@@ -257,14 +257,14 @@ def _plans(
     stored: Sequence[tuple[ModelPart, StoredGraph, GraphModule]],
     headers: dict[str, Any],
 ) -> Iterator[tuple[str, bytes]]:
-    """The plans and timings that compiling the parts again would ask for, by name.
+    """Yield the plans and timings that compiling the parts again would ask for, by name.
 
     Args:
-        stored: the graphs are taken apart.
-        headers: gets those of the plans.
+        stored: the parts with their restored graphs, which are changed.
+        headers: a dict that gets the headers of the plans.
 
     Raises:
-        ArtifactError: the plan of one of the engines is not there any more.
+        ArtifactError: the cache has lost the plan of one of the engines.
     """
     target = outcome.target
     if not target.backend.plans:
@@ -312,7 +312,7 @@ def _engine(backend: EngineBackend) -> dict[str, str]:
 
 
 def _settings(manifest: _Manifest, overrides: Mapping[str, Any]) -> Settings:
-    """Those that the model was compiled with, those of this machine, and overrides."""
+    """Combine the settings in the file, those of this machine, and overrides."""
     own = Settings.from_env()
     if unknown := manifest["settings"].keys() - set(_PORTABLE):
         raise ArtifactError(f"no file may have the setting {min(unknown)!r:.80}")

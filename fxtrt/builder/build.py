@@ -41,11 +41,11 @@ log = logging.getLogger(__name__)
 class BuildInfo:
     """How an engine came about.
 
-    seconds:    of conversion, building and loading together, whatever else ran meanwhile.
-    layers:     of the network; None where the plan came from the cache.
+    seconds:    what conversion, building and loading took together, beside other builds.
+    layers:     the number of layers in the network; None if the plan came from the cache.
     plan_bytes: None for an engine without a plan.
-    kept_fp32:  "node: reason" for what does not compute in `Settings.precision`, because a weight
-                or a scalar is out of its range.
+    kept_fp32:  "node: reason" for each node that does not compute in `Settings.precision`, because
+                a weight or a scalar is out of its range.
     """
 
     seconds: float
@@ -57,7 +57,7 @@ class BuildInfo:
 
 BuildFailure = EngineError | ConversionError
 BuildResult = tuple[Engine | None, BuildInfo] | BuildFailure
-"""The engine, None where its plan cannot run on this machine; or why there is none."""
+"""The engine, None if its plan cannot run on this machine; or the error that prevented it."""
 
 
 def build(
@@ -65,7 +65,7 @@ def build(
     backend: EngineBackend,
     stores: PlanStores = PlanCache.of,
 ) -> list[BuildResult]:
-    """The engine of each of `clusters`, built with its settings, or what went wrong; in order.
+    """Build an engine of each of `clusters` with its settings; return engines or errors in order.
 
     Networks are made one after the other, plans at the same time where the backend and memory
     allow. An interrupt cancels what is being built, and leaves nothing half-written.
@@ -73,7 +73,7 @@ def build(
     Args:
         stores: where plans are looked for first, and kept.
     """
-    # On a terminal the bar says it.
+    # A terminal shows a bar instead of this line.
     log.info("building engines: %d", len(clusters))
     sizes = [len(cluster.graph.nodes) for cluster, _ in clusters]
     most = 1 if backend.times_kernels else len(clusters)
@@ -89,7 +89,7 @@ def build(
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What an engine is loaded from; layers are None where it came from the cache."""
+    """What an engine is loaded from; `layers` is None if that came from the cache."""
 
     plan: bytes | Network
     seconds: float

@@ -1,4 +1,4 @@
-"""Gives upper bounds to dynamic sizes that have none, so that engines can plan their memory."""
+"""Gives upper bounds to dynamic sizes that have none, so that engines can allocate ahead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pipeline: a captured graph becomes a stitched one."""
+"""The pipeline: turns a captured graph into a stitched one."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ __all__ = ["Extracted", "extract"]
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """A cluster as a GraphModule of its own, and what it takes from and gives to its graph."""
+    """A cluster as a GraphModule of its own, and the nodes that it takes and gives in its graph."""
 
     cluster: Cluster
     module: GraphModule
@@ -29,7 +29,7 @@ class Extracted:
 
 
 def extract(gm: GraphModule, cluster: Cluster) -> Extracted:
-    """Copy a cluster out of `gm`: weights come along, shared; sizes of its own tensors too."""
+    """Copy a cluster out of `gm`, with its weights, which are shared, and sizes of its tensors."""
     members = set(cluster.nodes)
     inputs = _inputs(cluster, members)
     inputs = (*inputs, *_carried(gm, cluster, inputs))
@@ -53,7 +53,7 @@ def extract(gm: GraphModule, cluster: Cluster) -> Extracted:
 
 
 def _inputs(cluster: Cluster, members: set[Node]) -> tuple[Node, ...]:
-    """The values that come from outside, in order of first use; tensors and sizes, no weights."""
+    """Return the tensors and sizes that come from outside, in order of first use."""
     found: dict[Node, None] = {}
     seen: set[Node] = set()
     inner: dict[Node, bool] = {}
@@ -74,7 +74,7 @@ def _inputs(cluster: Cluster, members: set[Node]) -> tuple[Node, ...]:
 
 
 def _carried(gm: GraphModule, cluster: Cluster, inputs: Sequence[Node]) -> list[Node]:
-    """The sizes that the cluster's engine needs and cannot compute from `inputs`."""
+    """Return the sizes that the cluster's engine needs and cannot compute from `inputs`."""
     needed = [
         value
         for node in cluster.nodes
@@ -86,7 +86,7 @@ def _carried(gm: GraphModule, cluster: Cluster, inputs: Sequence[Node]) -> list[
 
 
 def _sizes_first(node: Node, copies: dict[Node, Node]) -> list[Node]:
-    """`node` after the weights and sizes that it reads and that are not copied yet."""
+    """Return the weights and sizes that `node` reads and that are not copied yet, then `node`."""
     order: dict[Node, None] = {}
 
     def visit(current: Node) -> None:
@@ -100,9 +100,10 @@ def _sizes_first(node: Node, copies: dict[Node, Node]) -> list[Node]:
 
 
 def _is_size_of(node: Node, members: set[Node], known: dict[Node, bool]) -> bool:
-    """Whether a size depends on a tensor of the cluster, so that it must be computed inside.
+    """Return whether a size depends on a tensor of the cluster, so that it is computed inside.
 
-    known: the answers so far; without it, sizes that share their parts take forever.
+    Args:
+        known: the answers so far; without them, sizes that share parts take exponential time.
     """
     if node not in known:
         known[node] = is_size(node) and any(
@@ -113,9 +114,10 @@ def _is_size_of(node: Node, members: set[Node], known: dict[Node, bool]) -> bool
 
 
 def _is_read_outside(node: Node, members: set[Node], known: dict[Node, bool]) -> bool:
-    """Whether a tensor is needed outside; sizes that only the cluster reads do not count.
+    """Return whether a tensor is needed outside; sizes that only the cluster reads do not count.
 
-    known: the answers so far.
+    Args:
+        known: the answers so far.
     """
     if node not in known:
         known[node] = any(

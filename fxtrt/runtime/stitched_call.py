@@ -1,4 +1,4 @@
-"""Calls a stitched graph: each call takes a slot of its model's, and may replay a CUDA graph."""
+"""Calls a stitched graph: each call takes a slot of the model, and may replay a CUDA graph."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _READ_BY_HOST = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape
 class StitchedCall:
     """A stitched graph to be called like its module, from any number of threads.
 
-    slots: shared by all graphs of a model.
-    unrecorded: "node: why" for what keeps the graph as a whole out of one CUDA graph.
+    slots:      the slots, which all graphs of a model share.
+    unrecorded: "node: why" for the nodes that keep the whole graph out of one CUDA graph.
     """
 
     def __init__(self, graph: GraphModule, slots: Slots, *, cuda_graphs: bool) -> None:
-        """Also give the graph's engines the slots, in place of those that they had."""
+        """Give the graph's engines the slots, in place of those that they had."""
         self.graph = graph
         self.slots = slots
         self.modules = engine_modules([graph])
@@ -75,20 +75,20 @@ class StitchedCall:
 
     @property
     def recorders(self) -> list[GraphRunner]:
-        """What records CUDA graphs: of the whole, or else of each engine."""
+        """Return the runners of CUDA graphs: one for the whole, or else one for each engine."""
         if self._whole is not None:
             return [self._whole]
         return [module.graphs for module in self.modules if module.graphs is not None]
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """`unrecorded`, and what failed since."""
+        """Return `unrecorded` and the reasons of recordings that failed since."""
         failed = [reason for runner in self.recorders for reason in list(runner.failed.values())]
         return tuple(dict.fromkeys((*self.unrecorded, *failed)))
 
     def _record(self) -> None:
         if self.slots.device is None:
-            # `reference` follows its tensors, and waits for them between its layers.
+            # The reference engine runs where its tensors are, and waits for them between layers.
             self.unrecorded = ("no engine of the graph is one for GPUs",)
             return
         self.unrecorded = tuple(_unrecordable(self.graph, self.slots.device.type))
@@ -101,7 +101,7 @@ class StitchedCall:
 
     def _record_engines(self) -> None:
         for module in self.modules:
-            # Where data decides on sizes, hardly a shape comes twice, or the engine waits for one.
+            # If sizes depend on data, shapes hardly repeat, or the engine waits for a size.
             nodes = module.fallback.graph.nodes
             if module.engine is not None and not any(map(_depends_on_data, nodes)):
                 module.record_graphs()
@@ -127,7 +127,7 @@ class StitchedCall:
         return self.graph.graph.process_outputs(result)
 
     def _flat(self, *values: Any) -> Sequence[Any]:
-        """The graph's outputs as a flat sequence; errors name the node."""
+        """Return the graph's outputs as a flat sequence; errors name the node."""
         outputs = _NamingRun(self.graph).run(*values, enable_io_processing=False)
         return pytree.tree_leaves(outputs)
 
@@ -146,7 +146,7 @@ class _NamingRun(Interpreter):
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         module = self.fetch_attr(target)
         if isinstance(module, EngineModule) and (reason := module.unfit(module.taken(args))):
-            # Replays would not count it.
+            # A replay would not count the fallback.
             raise NotRecorded(f"{module.name} runs in PyTorch: {reason}")
         return super().call_module(target, args, kwargs)
 
@@ -166,7 +166,7 @@ class _ObservedRun(Interpreter):
 
 
 def serve(graphs: Sequence[GraphModule], settings: Settings) -> list[StitchedCall]:
-    """Calls of a model's stitched graphs, which share slots and their scratch memory."""
+    """Make the calls of a model's stitched graphs, which share slots and scratch memory."""
     engines = _present(module.engine for module in engine_modules(graphs))
     slots = Slots(engines, settings.slots, settings.slot_timeout)
     if slots.device is not None:
@@ -182,12 +182,12 @@ def _tell_memory(slots: Slots) -> None:
 
 
 def engine_modules(graphs: Sequence[GraphModule]) -> list[EngineModule]:
-    """The clusters of stitched graphs."""
+    """Return the modules of the clusters of stitched graphs."""
     return [m for graph in graphs for m in graph.children() if isinstance(m, EngineModule)]
 
 
 def _can_be_copied(values: Iterable[Any]) -> bool:
-    """Whether the inputs of a CUDA graph can be copied from these."""
+    """Return whether the inputs of a CUDA graph can be copied from these values."""
     tensors = (value for value in values if isinstance(value, torch.Tensor))
     return not is_transformed() and all(why_unreadable(tensor) is None for tensor in tensors)
 
@@ -197,7 +197,7 @@ def _present(engines: Iterable[Engine | None]) -> list[Engine]:
 
 
 def _unflatten(flat: Sequence[Any], graph: GraphModule) -> Any:
-    """The values of the output node, nested as it nests them."""
+    """Nest the values of the output node as it nests them."""
     (nested,) = graph.graph.output_node().args
     return pytree.tree_unflatten(flat, pytree.tree_structure(nested))
 
@@ -209,14 +209,14 @@ def _unrecordable(graph: GraphModule, device: str) -> Iterator[str]:
 
 
 def _why_not_recorded(node: Node, graph: GraphModule, device: str) -> str | None:
-    """Why a CUDA graph cannot hold a node, or None."""
+    """Return why a CUDA graph cannot hold a node, or None."""
     if node.op == "output" or (node.op in ("get_attr", "placeholder") and not node.users):
         return None
     if _depends_on_data(node):
         return "a size that depends on data, which the host must read"
     for value in pytree.tree_leaves(node.meta.get("val")):
         if isinstance(value, torch.Tensor) and value.device.type != device:
-            # What is one number when it is recorded may lie anywhere.
+            # A constant of one number is read when it is recorded, wherever it is.
             if node.op == "get_attr" and value.dim() == 0:
                 continue
             return f"a tensor on {value.device}"
@@ -231,7 +231,7 @@ def _why_not_recorded(node: Node, graph: GraphModule, device: str) -> str | None
 
 
 def _depends_on_data(node: Node) -> bool:
-    """Whether a size depends on data, among a node's values and those of its tensors."""
+    """Return whether a value of the node, or a size of its tensors, depends on data."""
     for value in pytree.tree_leaves(node.meta.get("val")):
         sizes = value.shape if isinstance(value, torch.Tensor) else [value]
         if any(isinstance(size, torch.SymInt) and is_unbacked(size) for size in sizes):
@@ -254,7 +254,7 @@ def _why_not_called(node: Node) -> str | None:
 
 
 def _indices(node: Node, target: OpOverload) -> Iterator[torch.Tensor]:
-    """What the arguments hold that are lists of tensors or None, as only indices are."""
+    """Yield the tensors in arguments that are lists of tensors or None: only indices are."""
     for position, argument in enumerate(target._schema.arguments):
         if str(argument.type) == "List[Optional[Tensor]]" and position < len(node.args):
             for index in pytree.tree_leaves(node.args[position]):

@@ -295,7 +295,7 @@ def _keys(graph: GraphModule, target: Target) -> Iterator[tuple[str, EngineKey, 
     kinds = PLAN_KINDS if target.settings.partition == "measured" else PLAN_KINDS[:1]
     _, clusters = preview(graph, target)
     for one in clusters:
-        key = EngineKey.of(one.module, target.backend, one.cluster.settings)
+        key = EngineKey.of(one.module, target.with_settings(one.cluster.settings))
         yield from ((kind, key, one.cluster.name) for kind in kinds)
 
 

@@ -25,6 +25,7 @@ from ..engines.base import (
     Progress,
 )
 from ..engines.network import Network
+from ..engines.target import Target
 from ..errors import ConversionError, EngineError
 from ..graph.weights import attribute
 from ..settings import Settings
@@ -77,10 +78,11 @@ def build(
     log.info("building engines: %d", len(clusters))
     sizes = [len(cluster.graph.nodes) for cluster, _ in clusters]
     most = 1 if backend.times_kernels else len(clusters)
+    targets = [Target(backend, settings) for _, settings in clusters]
     with BuildProgress(sizes) as bar, BuildPool(bar, most) as pool:
         started = []
-        for number, (cluster, settings) in enumerate(clusters):
-            started.append(_start(number, cluster, backend, settings, pool, stores))
+        for number, ((cluster, _), target) in enumerate(zip(clusters, targets, strict=True)):
+            started.append(_start(number, cluster, target, pool, stores))
             if not isinstance(started[-1], Future):
                 bar.update(number, 1.0)
         pairs = zip(clusters, started, strict=True)
@@ -103,24 +105,24 @@ _Started = _Made | Future[_Made] | BuildFailure
 def _start(
     number: int,
     cluster: GraphModule,
-    backend: EngineBackend,
-    settings: Settings,
+    target: Target,
     pool: BuildPool,
     stores: PlanStores,
 ) -> _Started:
     """Take the plan from the cache, or make the network and have its plan built."""
+    backend, settings = target.backend, target.settings
     if not backend.plans:
-        return _network(cluster, backend, settings)
+        return _network(cluster, target)
     begun = time.perf_counter()
     if cache := stores(settings, "plan"):
-        key = EngineKey.of(cluster, backend, settings)
+        key = EngineKey.of(cluster, target)
         if (stored := cache.get(key)) is not None:
             seconds = time.perf_counter() - begun
             return _Made(stored.plan, seconds, None, stored.header.kept_fp32)
     weights = cluster.graph.find_nodes(op="get_attr")
     weight_bytes = sum(attribute(cluster, node).nbytes for node in weights)
     pool.wait_for_room(weight_bytes)
-    made = _network(cluster, backend, settings)
+    made = _network(cluster, target)
     if not isinstance(made, _Made):
         return made
     header = PlanHeader.of(cluster, backend, made.kept_fp32)
@@ -136,13 +138,11 @@ def _start(
     return pool.submit(number, weight_bytes, build_plan)
 
 
-def _network(
-    cluster: GraphModule, backend: EngineBackend, settings: Settings
-) -> _Made | ConversionError:
+def _network(cluster: GraphModule, target: Target) -> _Made | ConversionError:
     begun = time.perf_counter()
-    settled, kept = with_precision(cluster, settings)
+    settled, kept = with_precision(cluster, target.settings)
     try:
-        network = convert(settled, backend.features)
+        network = convert(settled, target.backend.features)
     except ConversionError as error:
         return error
     return _Made(network, time.perf_counter() - begun, network.definition.num_layers, kept)

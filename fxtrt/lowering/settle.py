@@ -200,9 +200,10 @@ class _Settlement:
     def _timings(self, built: Sequence[Built]) -> list[Timing | None]:
         """Take timings from the cache or a clock; None where an engine cannot run here."""
         cache = self._stores(self._settings, "timing")
-        backend = self._target.backend
         keys = [
-            EngineKey.of(one.extracted.module, backend, one.extracted.cluster.settings)
+            EngineKey.of(
+                one.extracted.module, self._target.with_settings(one.extracted.cluster.settings)
+            )
             for one in built
         ]
         known = [None if cache is None else cache.get(key) for key in keys]
@@ -218,7 +219,7 @@ class _Settlement:
                 timing = measure(one.module, [values[node] for node in one.extracted.inputs])
                 timings.append(timing)
                 if cache is not None:
-                    header = PlanHeader.of(one.extracted.module, backend)
+                    header = PlanHeader.of(one.extracted.module, self._target.backend)
                     cache.put(key, timing.to_bytes(), header)
         return timings
 

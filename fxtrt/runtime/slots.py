@@ -2,8 +2,7 @@
 
 A call works on the caller's stream, which must not wait for others, and events order the calls
 that use a slot on different streams. Callers on the legacy default stream, which all threads share
-and on which TensorRT synchronises more, get the slot's own stream: their stream waits for it, and
-the host does not.
+and on which TensorRT synchronises more, get the slot's own stream; the host does not wait for it.
 """
 
 from __future__ import annotations
@@ -41,8 +40,7 @@ recorded, which such waiting in another thread would end."""
 class Slot:
     """What one request at a time works with.
 
-    contexts: an execution context for each engine. On a GPU they share one block of scratch memory,
-              because a request's engines run one after the other.
+    contexts: one for each engine; they share scratch memory, as the engines run one by one.
     stream:   the slot's own stream, or None if the engines have no GPU of their own.
     reserved: whether a CUDA graph of the caller has recorded this slot's memory.
     holder:   the last loan; it has the slot if it names the slot.

@@ -13,11 +13,10 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from ..conversion.convert import input_specs, output_specs
-from ..engines.base import EngineBackend
+from ..engines.target import Target
 from ..graph.patterns import Patterns
 from ..graph.weights import attribute
 from ..serialization.digests import code_digest, sha256, weight_digest
-from ..settings import Settings
 
 __all__ = [
     "EngineKey",
@@ -31,8 +30,8 @@ class EngineKey:
     digest: str
 
     @classmethod
-    def of(cls, cluster: GraphModule, backend: EngineBackend, settings: Settings) -> EngineKey:
-        """Return the key of the plan that `backend` builds for `cluster`.
+    def of(cls, cluster: GraphModule, target: Target) -> EngineKey:
+        """Return the key of the plan that `target` has for `cluster`.
 
         The key covers the calls with every argument, the bytes of the weights, the shapes, ranges
         and dtypes of inputs and outputs, the settings with the nodes that they keep in float32, the
@@ -43,11 +42,11 @@ class EngineKey:
             cluster: the cluster before casts are written into it.
         """
         parts = (
-            *_structure(cluster, Patterns(settings.keep_fp32)),
-            backend.name,
-            backend.fingerprint,
+            *_structure(cluster, Patterns(target.settings.keep_fp32)),
+            target.backend.name,
+            target.backend.fingerprint,
             f"torch {torch.__version__}",
-            settings.build_digest(),
+            target.settings.build_digest(),
             code_digest(),
         )
         return cls(sha256(*parts))

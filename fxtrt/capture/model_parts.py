@@ -13,15 +13,10 @@ import torch
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from ..detection import (
-    Recipe,
-    recipe_of,
-    with_equivalents,
-)
+from ..detection import Recipe, recipe_of
+from ..detection.substitution import substituted
 from ..errors import ArtifactError, CaptureError
-from ..graph.patterns import require_matches
 from ..graph.specs import Call, TensorSpec, tensor_specs
-from ..pass_manager import run_passes
 from ..serialization.graph_data import StoredGraph, store
 from ..serialization.model_identity import Identity, identity_of
 from ..settings import Settings
@@ -39,7 +34,7 @@ from .twin import require_module, twin_of
 from .uncaptured import OutsideCall
 from .untouched import untouched
 
-__all__ = ["Captured", "Missed", "ModelPart", "capture_model", "prepare"]
+__all__ = ["Captured", "Missed", "ModelPart", "capture_model"]
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +43,7 @@ log = logging.getLogger(__name__)
 class ModelPart:
     """A module that was captured whole, ready to be lowered.
 
+    recipe: of the module's class, if there is one.
     stored: the graph before the passes as data to save, or why it cannot be saved.
     """
 
@@ -56,6 +52,7 @@ class ModelPart:
     graph: GraphModule
     call: Call
     specs: Sequence[TensorSpec]
+    recipe: Recipe | None
     stored: StoredGraph | ArtifactError
 
     def values(self) -> list[Any]:
@@ -97,6 +94,7 @@ class Missed:
 class Captured:
     """A copy of a model with its captured parts, and the calls that no part has.
 
+    recipe:   of the model's architecture, if there is one.
     identity: what `identity_of` gives for the model before it was captured.
     missed:   the modules that could not be captured.
     outside:  the calls that these modules make themselves.
@@ -105,6 +103,7 @@ class Captured:
     """
 
     model: torch.nn.Module
+    recipe: Recipe | None
     identity: Identity
     parts: Sequence[ModelPart]
     missed: Sequence[Missed]
@@ -114,12 +113,11 @@ class Captured:
     @property
     def how(self) -> tuple[str, ...]:
         """Lines for the report: whether the whole or which parts were captured, by which recipe."""
-        recipe = recipe_of(self.model)
         if [part.path for part in self.parts] != [""]:
             paths = ", ".join(part.path for part in self.parts) or "none"
             lines = [f"captured in parts, since the whole does not export: {paths}"]
-        elif recipe is not None:
-            lines = [f"captured whole, by the recipe of {recipe.architecture}"]
+        elif self.recipe is not None:
+            lines = [f"captured whole, by the recipe of {self.recipe.architecture}"]
         else:
             lines = ["captured whole"]
         if paths := ", ".join(part.path for part in self.others if part.path):
@@ -142,7 +140,7 @@ def capture_model(
     settings: Settings,
     more_calls: Sequence[Call] = (),
 ) -> Captured:
-    """Copy `model`, and return its graphs after the passes; `dynamic_shapes` as in `compile`.
+    """Capture the graphs of a copy of `model`; `dynamic_shapes` is as in `compile`.
 
     Raises:
         SettingsError: a pattern names no node of the model.
@@ -154,9 +152,7 @@ def capture_model(
     twin = twin_of(model)
     examples = [(example.args, example.kwargs) for example in (call, *more_calls)]
     with untouched(twin, examples):
-        captured = _capture_twin(twin, call, dynamic_shapes, settings, more_calls)
-    prepare(captured, settings)
-    return captured
+        return _capture_twin(twin, call, dynamic_shapes, settings, more_calls)
 
 
 def _capture_twin(
@@ -166,13 +162,13 @@ def _capture_twin(
     settings: Settings,
     more_calls: Sequence[Call],
 ) -> Captured:
-    identity = identity_of(twin)
+    identity, recipe = identity_of(twin), recipe_of(twin)
     missed: list[Missed] = []
     outside: list[OutsideCall] = []
     others: list[ModelPart] = []
     try:
-        parts = [_whole(twin, call, dynamic_shapes, missed)]
-        if dynamic_shapes is None:
+        parts = [_whole(twin, recipe, call, dynamic_shapes, missed)]
+        if dynamic_shapes is None and recipe is not None:
             others = _parts_for_other_calls(twin, call, settings, parts[0].specs)
     except CaptureError as error:
         if dynamic_shapes is not None:
@@ -181,20 +177,8 @@ def _capture_twin(
         calls, watch = record_calls(twin, call)
         parts = _parts_below(twin, "", calls, missed, region_counts)
         outside = watch.below([part.path for part in parts])
-    others += [_whole(twin, example, None, missed) for example in more_calls]
-    return Captured(twin, identity, parts, missed, outside, others)
-
-
-def prepare(captured: Captured, settings: Settings) -> None:
-    """Run the passes over all graphs.
-
-    Raises:
-        SettingsError: a pattern names no node of the model.
-    """
-    for part in (*captured.parts, *captured.others):
-        run_passes(part.graph)
-    nodes = [node for part in captured.parts for node in part.graph.graph.nodes]
-    require_matches(settings.patterns, nodes)
+    others += [_whole(twin, recipe, example, None, missed) for example in more_calls]
+    return Captured(twin, recipe, identity, parts, missed, outside, others)
 
 
 def _parts_for_other_calls(
@@ -206,7 +190,7 @@ def _parts_for_other_calls(
         whole: the inputs of the graph of the whole. If it takes any size and `most_images` is 1,
             it serves all calls, and there are no parts.
     """
-    if recipe_of(model) is None or settings.other_sizes != "parts" or settings.fuel is not None:
+    if settings.other_sizes != "parts" or settings.fuel is not None:
         return []
     longest = max((high or 0 for spec in whole for high in _varying(spec)), default=0)
     if longest and settings.most_images == 1:
@@ -238,22 +222,25 @@ def _calls_of_parts(model: torch.nn.Module, call: Call, most_images: int) -> dic
 
 
 def _whole(
-    model: torch.nn.Module, call: Call, dynamic_shapes: Any, missed: list[Missed]
+    model: torch.nn.Module,
+    recipe: Recipe | None,
+    call: Call,
+    dynamic_shapes: Any,
+    missed: list[Missed],
 ) -> ModelPart:
     """Capture the whole model, by default with the dynamic sizes of its architecture's recipe.
 
     If that fails, the reason is added to `missed`, and the graph has the example's sizes only.
     """
-    recipe = recipe_of(model)
     if recipe is not None and recipe.arguments is not None:
         call = Call(_arguments(recipe, call), call.kwargs)
     if dynamic_shapes is None and recipe is not None and recipe.dynamic_shapes is not None:
         try:
-            return _part(model, call, recipe.dynamic_shapes(*call.args), "")
+            return _part(model, recipe, call, recipe.dynamic_shapes(*call.args), "")
         except CaptureError as error:
             row = _missed(model, "", error)
             missed.append(replace(row, reason=f"other sizes than the example's: {row.reason}"))
-    return _part(model, call, dynamic_shapes, "")
+    return _part(model, recipe, call, dynamic_shapes, "")
 
 
 def _arguments(recipe: Recipe, call: Call) -> tuple[Any, ...]:
@@ -284,14 +271,16 @@ def _parts_below(
             parts += _parts_below(child, child_path, calls, missed, shapes_of)
             continue
         try:
-            parts.append(_part(child, call, shapes, child_path))
+            parts.append(_part(child, recipe_of(child), call, shapes, child_path))
         except CaptureError as error:
             missed.append(_missed(child, child_path, error))
             parts += _parts_below(child, child_path, calls, missed, shapes_of)
     return parts
 
 
-def _part(module: torch.nn.Module, call: Call, dynamic_shapes: Any, path: str) -> ModelPart:
+def _part(
+    module: torch.nn.Module, recipe: Recipe | None, call: Call, dynamic_shapes: Any, path: str
+) -> ModelPart:
     weights = [*module.parameters(), *module.buffers()]
     args, kwargs = distinct((call.args, call.kwargs), weights)
     # Attributes are restored here; tracing writes to no values.
@@ -299,12 +288,13 @@ def _part(module: torch.nn.Module, call: Call, dynamic_shapes: Any, path: str) -
         _without_hooks(module),
         attributes_kept(module),
         repeatable(module, call),
-        with_equivalents(module),
+        substituted({} if recipe is None else recipe.equivalents),
     ):
         graph = capture_module(module, args, kwargs, dynamic_shapes, path)
     # GuardedForward checks the inputs instead: calls that do not fit run in PyTorch.
     graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
-    return ModelPart(path, module, graph, call, tensor_specs(graph), _stored(graph, module, call))
+    stored = _stored(graph, module, call)
+    return ModelPart(path, module, graph, call, tensor_specs(graph), recipe, stored)
 
 
 def _stored(graph: GraphModule, module: torch.nn.Module, call: Call) -> StoredGraph | ArtifactError:

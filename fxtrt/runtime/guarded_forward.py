@@ -1,4 +1,4 @@
-"""A compiled call that stands in for a module's `forward` wherever it is sure to give the same."""
+"""Replaces a module's `forward`, and runs the compiled graph if that gives the same numbers."""
 
 from __future__ import annotations
 
@@ -38,12 +38,13 @@ _TRAINING = operator.itemgetter("training")
 class GuardedForward:
     """Replaces `module.forward`: runs the compiled graph for inputs like the example's.
 
-    Anything else runs the original `forward`: training mode, also of one submodule; other shapes
-    than the graph was captured for; other constants; weights that were changed since; other modes
-    of torch, such as autocast; tensors that engines cannot read. `fallbacks` counts and logs them,
-    and counts the calls that run as compiled. An argument may be given by position or by keyword,
-    and a default may be given or left out. A module may have several, one for each structure of
-    arguments: what does not fit the last goes to the one before it, and they count together.
+    Other calls run the original `forward`: in training mode, even of one submodule; with other
+    shapes than the graph was captured for; with other constants; after a weight was changed; in
+    other modes of torch, such as autocast; with tensors that engines cannot read. `fallbacks`
+    counts and logs them, and counts the calls that run as compiled. An argument may be given by
+    position or by keyword, and a default may be given or left out. A module may have several
+    guarded forwards, one for each structure of arguments: a call that does not fit the last goes to
+    the one before it, and they count together.
     """
 
     def __init__(
@@ -59,11 +60,11 @@ class GuardedForward:
         """Guard `graph`, which was captured from `module` with `example`.
 
         Args:
-            specs: of the tensors among the flattened example, in order.
+            specs: the specs of the tensors in the flattened example, in order.
             run: calls the graph.
-            arguments: makes the graph's positional arguments of the call's, as in
+            arguments: turns the positional arguments of a call into those of the graph, as in
                 `Recipe`; None takes them as they are.
-            check_weights: as in `Settings`.
+            check_weights: the setting of that name.
         """
         self.graph = graph
         self.run = as_graph(explicitly(run))
@@ -97,7 +98,7 @@ class GuardedForward:
 
     @property
     def __code__(self) -> CodeType:
-        """That of the original: torch.export asks where the code of a module's `forward` stands."""
+        """Return the code of the original, because torch.export asks for its source file."""
         code: CodeType = self._original.__code__
         return code
 
@@ -113,7 +114,7 @@ class GuardedForward:
         return self.run(*taken.args, **taken.kwargs)
 
     def _taken(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | str:
-        """The call as the graph takes it; or why the graph is not for it."""
+        """Return the call as the graph takes it, or why the graph cannot run it."""
         if reason := self._ambient.mismatch():
             return reason
         if any(map(_TRAINING, self._modules)):
@@ -143,7 +144,7 @@ class GuardedForward:
         try:
             call = positional(self.__signature__, call) if call.kwargs else call
             return Call(read(*call.args), call.kwargs)
-        except Exception as error:  # A plan's function meets whatever the caller passed.
+        except Exception as error:  # A recipe's function meets whatever the caller passed.
             return f"the arguments are of another form than the example's: {type(error).__name__}"
 
     def _unfit(self, leaves: Sequence[Any]) -> str | None:
@@ -199,7 +200,7 @@ class GuardedForward:
 
 
 def _difference(leaf: Any, kind: type) -> str:
-    """How an argument differs from the example's, without the values."""
+    """Say how an argument differs from the example's, without naming the values."""
     if type(leaf) is kind:
         return f"an argument of type {kind.__name__} has another value than in the example"
     return f"an argument is {type(leaf).__name__}, in the example it was {kind.__name__}"
@@ -223,7 +224,7 @@ class _Tensor:
 
 
 def _expected(leaves: Sequence[Any], specs: Sequence[TensorSpec]) -> Iterator[Any]:
-    """For each leaf of an example, the tensor that it stands for; or itself, a constant."""
+    """Yield for each leaf of an example the tensor that is expected, or the leaf as a constant."""
     remaining = iter(specs)
     for leaf in leaves:
         is_tensor = isinstance(leaf, torch.Tensor)
@@ -231,7 +232,7 @@ def _expected(leaves: Sequence[Any], specs: Sequence[TensorSpec]) -> Iterator[An
 
 
 def _varying_integers(graph: GraphModule) -> dict[int, tuple[int, int | None]]:
-    """By their places among the inputs, the integers that may vary, and their ranges."""
+    """Return the ranges of the integers that may vary, by their positions among the inputs."""
     values = (node.meta["val"] for node in graph.graph.find_nodes(op="placeholder"))
     return {
         i: size_range(value)

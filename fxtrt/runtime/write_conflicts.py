@@ -1,4 +1,4 @@
-"""Says which calls of a graph that writes to its inputs would not answer as PyTorch does."""
+"""Detects calls whose inputs share memory that a graph writes to."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ __all__ = ["Writes"]
 class Writes:
     """The inputs and the weights that a graph writes to.
 
-    A graph is captured for inputs that share no memory. Where it writes, calls whose inputs do
-    would read what is written, or not read it, other than in PyTorch.
+    A graph is captured for inputs that share no memory. If it writes to memory that inputs share,
+    it may read the old values where PyTorch reads the new ones, or the other way round.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Writes:
         """Note the positions of the inputs among all, and the memory of tensors.
 
         Args:
-            weights: those that are written.
+            weights: the weights that the graph writes to.
             held: all weights of the module.
         """
         self._inputs = tuple(inputs)
@@ -37,7 +37,7 @@ class Writes:
 
     @classmethod
     def of(cls, graph: GraphModule, held: Iterable[torch.Tensor]) -> Writes | None:
-        """Those of `graph`; None where it writes to nothing that a call could pass."""
+        """Find the writes of `graph`; return None if it writes to no input and no weight."""
         aliases = Aliases(graph)
         placeholders = graph.graph.find_nodes(op="placeholder")
         inputs = [i for i, node in enumerate(placeholders) if aliases.is_written(node)]
@@ -49,7 +49,7 @@ class Writes:
         return cls(inputs, weights, held) if inputs or weights else None
 
     def conflict(self, values: Sequence[Any]) -> str | None:
-        """Why a call with `values`, one for each input, is not for the graph; or None."""
+        """Return why the graph cannot run with `values`, one for each input, or None."""
         memories = [memory_of(v) if isinstance(v, torch.Tensor) else None for v in values]
         for memory in memories:
             if memory is not None and _overlaps(memory, self._weights):

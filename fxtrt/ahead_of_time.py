@@ -157,6 +157,8 @@ def report(
     Raises:
         FxtrtError: there is nothing to report on yet; says what to do.
     """
+    if not isinstance(model, torch._dynamo.OptimizedModule):
+        require_module(model)
     call = None
     if inputs is not None or kwargs is not None:
         call = call_of(model, () if inputs is None else inputs, kwargs)
@@ -164,7 +166,6 @@ def report(
         raise FxtrtError("to measure needs example inputs: report(model, inputs, measure=True)")
     if isinstance(model, torch._dynamo.OptimizedModule):
         return _report_jit(model, call, measure)
-    require_module(model)
     outcome = outcome_of(model)
     if outcome is not None:
         # The rows are made before the calls that measure, which would count too.

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch._ops import OpOverload
 from torch.fx import Node
 
 from ..engines.features import Features
@@ -54,17 +55,27 @@ class Context:
     def features(self) -> Features:
         return self.network.features
 
-    def enter(self, node: Node) -> None:
-        """Make `node` the one that is being converted."""
+    def enter(self, node: Node, parameters: Mapping[str, str]) -> None:
+        """Make `node` the one that is being converted.
+
+        Args:
+            parameters: the names that the node's converter has for the schema's arguments.
+        """
         self.node = node
         self._output = node.meta["val"]
-        bound = arguments_of(node)
-        self._fakes = {("x" if k == "self" else k): _fake(v) for k, v in bound.items()}
+        arguments = arguments_of(node)
+        self._fakes = {parameters[name]: _fake(value) for name, value in arguments.items()}
 
     # What is known of the node
 
+    @property
+    def target(self) -> OpOverload:
+        """The overload that the node calls."""
+        assert isinstance(self.node.target, OpOverload)
+        return self.node.target
+
     def fake(self, name: str) -> Any:
-        """The value of argument `name` with a FakeTensor for each tensor."""
+        """The value of the converter's argument `name`, with a FakeTensor for each tensor."""
         return self._fakes[name]
 
     @property

@@ -127,7 +127,7 @@ def _convert_node(ctx: Context, node: Node, values: dict[Node, Any]) -> Any:
     first_layer = ctx.net.num_layers
     with collect_errors() as messages:
         try:
-            ctx.enter(node)
+            ctx.enter(node, converter.parameters)
             result = converter.build(ctx, **_arguments(ctx, converter, node, values))
             _check_layers(ctx, node, first_layer)
             _check_result(ctx, node, result)

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from ..conversion.checks import first_output_only
 from ..conversion.context import Context
 from ..graph.sizes import is_static
 from ..graph.weights import attribute
 from ..registry import arguments_of, converts
-from .normalization import first_output_only
 from .reduction import reduce
 from .shape import reshape, unsqueeze_at
 

@@ -133,7 +133,7 @@ def add_pooling(
     dtype = ctx.dtype(x)
     x = ctx.cast(x, wide(dtype)) if kind == "AVERAGE" else x
     flat = count == 1
-    missing = []
+    missing: list[int] = []
     if len(x.shape) == count + 1:
         missing.append(0)  # the batch
     if flat:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..conversion.checks import one_floating_type
 from ..conversion.context import Context
 from ..graph.sizes import Size, is_static
 from ..registry import converts
@@ -36,10 +37,8 @@ def per_dimension(values: Sequence[int], count: int) -> tuple[int, ...]:
     return tuple(values) * (count if len(values) == 1 else 1)
 
 
-def _floating(input: torch.Tensor, weight: torch.Tensor) -> str | None:
-    if input.dtype.is_floating_point and input.dtype == weight.dtype:
-        return None
-    return f"input is {input.dtype}, weight {weight.dtype}: one floating-point type is needed"
+def _one_type(input: torch.Tensor, weight: torch.Tensor) -> str | None:
+    return one_floating_type(input=input, weight=weight)
 
 
 def _spatial_rank(input: torch.Tensor) -> str | None:
@@ -82,7 +81,7 @@ def _transposed(
 
 @converts(
     aten.convolution.default,
-    check=(_floating, _spatial_rank, _known_sizes, _transposed),
+    check=(_one_type, _spatial_rank, _known_sizes, _transposed),
     constants=("weight", "bias"),
 )
 def convolution(

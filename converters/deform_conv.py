@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from ..conversion.checks import has_layer
 from ..conversion.context import Context
-from ..engines.features import Features
 from ..graph.sizes import Size, is_static
 from ..registry import converts
 from .creation import linspace
@@ -16,16 +16,13 @@ from .creation import linspace
 _DTYPE = torch.float32
 
 
-def _can(
+def _in_float32(
     input: torch.Tensor,
     weight: torch.Tensor,
     offset: torch.Tensor,
     mask: torch.Tensor,
     bias: torch.Tensor,
-    features: Features,
 ) -> str | None:
-    if not features.has("add_grid_sample"):
-        return f"{features.version} has no GRID_SAMPLE layer"
     dtypes = dict.fromkeys(str(tensor.dtype) for tensor in (input, weight, offset, mask, bias))
     if list(dtypes) != [str(_DTYPE)]:
         return f"the tensors are {', '.join(dtypes)}: places between pixels need torch.float32"
@@ -64,7 +61,11 @@ class _Axis:
     taps: list[int]
 
 
-@converts("torchvision::deform_conv2d", check=(_can, _known), constants=("weight", "bias"))
+@converts(
+    "torchvision::deform_conv2d",
+    check=(has_layer("add_grid_sample"), _in_float32, _known),
+    constants=("weight", "bias"),
+)
 def deform_conv2d(
     ctx: Context,
     input: Any,

@@ -12,6 +12,7 @@ from ..engines.features import Features
 from ..engines.plugins import add_roi_align, without_plugin
 from ..graph.sizes import Size
 from ..registry import converts
+from .reduction import reduce
 
 
 def _can(
@@ -68,7 +69,7 @@ def roi_align(
     count = ctx.fake("rois").shape[0]
     image, *corners = (ctx.slice(rois, [0, i], [count, 1]) for i in range(5))
     scale, offset = (
-        ctx.scalar(value, torch.float32, 2) for value in (spatial_scale, 0.5 * aligned)
+        ctx.scalar(value, torch.float32, 2) for value in (spatial_scale, 0.5 if aligned else 0.0)
     )
     scaled = [ctx.elementwise("PROD", corner, scale) for corner in corners]
     left, top, right, bottom = (
@@ -80,9 +81,7 @@ def roi_align(
     pixels = ctx.reshape(input, [batch * height * width, channels], (0, 2, 3, 1))
     sampled = _interpolate(ctx, pixels, image, rows, columns, grid, (height, width))
     bins = [count, pooled_height, sampling_ratio, pooled_width, sampling_ratio, channels]
-    axes = 1 << 2 | 1 << 4
-    average = ctx.trt.ReduceOperation.AVG
-    pooled = ctx.net.add_reduce(ctx.reshape(sampled, bins), average, axes, False).get_output(0)
+    pooled = reduce(ctx, "AVG", ctx.reshape(sampled, bins), (2, 4))
     return ctx.permute(pooled, (0, 3, 1, 2))
 
 

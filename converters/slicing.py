@@ -9,19 +9,11 @@ from typing import Any
 
 import torch
 
+from ..conversion.checks import sizes_known
 from ..conversion.context import Context
-from ..graph.sizes import (
-    Size,
-    hint,
-    is_static,
-    is_unbacked,
-)
+from ..graph.sizes import Size, hint, is_static, is_unbacked
 from ..registry import converts
-from .shape import (
-    same_size,
-    unsqueeze_at,
-    view_as,
-)
+from .shape import same_size, unsqueeze_at, view_as
 
 aten = torch.ops.aten
 
@@ -52,10 +44,8 @@ def _window(ctx: Context, x: Any, shape: Sequence[Size], dim: int, part: slice) 
     return ctx.slice(x, start, sizes, stride)
 
 
-def _bounds_known(x: torch.Tensor, dim: int, start: Size | None, end: Size | None) -> str | None:
-    for name, bound in (("start", start), ("end", end)):
-        if bound is not None and is_unbacked(bound):
-            return f"{name}={bound} depends on data"
+def _start_known(x: torch.Tensor, dim: int, start: Size | None) -> str | None:
+    """Decline a start within what has as many elements as depends on data."""
     size = x.shape[dim]
     if is_unbacked(size) and not (start is None or same_size(start, 0)):
         return f"start={start} of the size {size}, which depends on data"
@@ -66,7 +56,7 @@ def _step_known(step: Size) -> str | None:
     return None if is_static(step) else f"step={step} is not known"
 
 
-@converts(aten.slice.Tensor, check=(_bounds_known, _step_known))
+@converts(aten.slice.Tensor, check=(sizes_known, _start_known, _step_known))
 def slice_(ctx: Context, x: Any, dim: int, start: Size | None, end: Size | None, step: int) -> Any:
     """slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None,
     SymInt step=1) -> Tensor(a)"""
@@ -77,11 +67,7 @@ def slice_(ctx: Context, x: Any, dim: int, start: Size | None, end: Size | None,
     return _window(ctx, x, shape, dim % len(shape), part)
 
 
-def _index_known(index: Size) -> str | None:
-    return f"index={index} depends on data" if is_unbacked(index) else None
-
-
-@converts(aten.select.int, check=_index_known)
+@converts(aten.select.int, check=sizes_known)
 def select(ctx: Context, x: Any, dim: int, index: Size) -> Any:
     """select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)"""
     return _select(ctx, x, dim, index)
@@ -108,8 +94,14 @@ def _read(ctx: Context) -> set[int]:
     return {int(user.args[1]) for user in users}  # type: ignore[arg-type]  # an index, not a node
 
 
-def _parts(ctx: Context, x: Any, dim: int) -> tuple[Any, ...]:
-    """The node's results, which follow one another along `dim`."""
+@converts(
+    aten.split.Tensor,
+    aten.split_with_sizes.default,
+    renamed={"split_sizes": "split_size"},
+)
+def split(ctx: Context, x: Any, split_size: Any, dim: int) -> tuple[Any, ...]:
+    """split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]"""
+    # The outputs' shapes have `split_size` worked out.
     shape = ctx.fake("x").shape
     read = _read(ctx)
     results: list[Any] = []
@@ -120,20 +112,6 @@ def _parts(ctx: Context, x: Any, dim: int) -> tuple[Any, ...]:
         results.append(_window(ctx, x, shape, dim % len(shape), part) if i in read else None)
         start = start + size
     return tuple(results)
-
-
-@converts(aten.split.Tensor)
-def split(ctx: Context, x: Any, split_size: Size, dim: int) -> tuple[Any, ...]:
-    """split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]"""
-    return _parts(ctx, x, dim)
-
-
-@converts(aten.split_with_sizes.default)
-def split_with_sizes(
-    ctx: Context, x: Any, split_sizes: Sequence[Size], dim: int
-) -> tuple[Any, ...]:
-    """split_with_sizes(Tensor(a -> *) self, SymInt[] split_sizes, int dim=0) -> Tensor(a)[]"""
-    return _parts(ctx, x, dim)
 
 
 @converts(aten.unbind.int)
@@ -153,7 +131,7 @@ def _steps_counted(x: torch.Tensor, dim: int, start: Size | None, step: Size) ->
     return f"step={step} from {start} along a dimension of the size {x.shape[dim]} is not static"
 
 
-@converts(aten.slice_scatter.default, check=(_bounds_known, _steps_counted))
+@converts(aten.slice_scatter.default, check=(sizes_known, _start_known, _steps_counted))
 def slice_scatter(
     ctx: Context, x: Any, src: Any, dim: int, start: Size | None, end: Size | None, step: Size
 ) -> Any:
@@ -176,7 +154,7 @@ def _interleave(ctx: Context, x: Any, src: Any, dim: int, first: int, step: int)
     return ctx.net.add_gather(both.get_output(0), index, dim).get_output(0)
 
 
-@converts(aten.select_scatter.default, check=_index_known)
+@converts(aten.select_scatter.default, check=sizes_known)
 def select_scatter(ctx: Context, x: Any, src: Any, dim: int, index: Size) -> Any:
     """select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor"""
     shape = ctx.output.shape

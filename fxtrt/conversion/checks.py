@@ -56,14 +56,14 @@ def sizes_known(node: Node) -> str | None:
     return None
 
 
-def dense(layout: torch.layout | None, pin_memory: bool | None) -> str | None:
+def dense(layout: torch.layout | None = None, pin_memory: bool | None = None) -> str | None:
     """Decline a result that is sparse, or lies in pinned memory."""
     if layout not in (None, torch.strided):
         return f"layout={layout} is not dense"
     return "pin_memory=True is memory of the host" if pin_memory else None
 
 
-def dtype_of_output(dtype: torch.dtype | None, node: Node) -> str | None:
+def dtype_of_output(node: Node, dtype: torch.dtype | None = None) -> str | None:
     """Accept any `dtype`: the converter reads it off the output."""
     assert dtype in (None, node.meta["val"].dtype)
     return None

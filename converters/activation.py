@@ -1,4 +1,4 @@
-"""Activations: one ACTIVATION layer where TensorRT has the function, a few layers elsewhere."""
+"""Convert activations to one ACTIVATION layer, or to a few where TensorRT lacks the function."""
 
 from __future__ import annotations
 
@@ -93,7 +93,8 @@ def softplus(ctx: Context, x: Any, beta: float, threshold: float) -> Any:
 
 
 def _compare(ctx: Context, operation: str, x: Any, value: float) -> Any:
-    """`x` against a number that its dtype may not hold: halves compare as float32, as in torch."""
+    """Compare `x` with a number that its dtype may not hold: in float32 for halves, as torch
+    does."""
     return ctx.elementwise(operation, *ctx.operands(x, float(value), dtype=torch.float32))
 
 
@@ -115,7 +116,7 @@ def _erf_of_scaled(ctx: Context, x: Any) -> Any:
 
 
 def _tanh_of_cubic(ctx: Context, x: Any) -> Any:
-    """tanh(sqrt(2 / pi) * x * (1 + 0.044715 * x * x))"""
+    """Compute tanh(sqrt(2 / pi) * x * (1 + 0.044715 * x * x))."""
     square = _times(ctx, ctx.elementwise("PROD", x, x), 0.044715)
     factor = ctx.elementwise("SUM", *ctx.operands(square, 1.0, dtype=torch.float32))
     cubic = ctx.elementwise("PROD", _times(ctx, x, math.sqrt(2 / math.pi)), factor)
@@ -169,7 +170,7 @@ def log_sigmoid_forward(ctx: Context, x: Any) -> tuple[Any, None]:
 
 
 def _log_sigmoid(ctx: Context, x: Any) -> Any:
-    """min(x, 0) - softplus(-|x|), which neither overflows nor cancels."""
+    """Compute min(x, 0) - softplus(-|x|), which neither overflows nor cancels."""
     below = ctx.elementwise("MIN", *ctx.operands(x, 0.0, dtype=ctx.dtype(x)))
     distance = ctx.unary("NEG", ctx.unary("ABS", x))
     return ctx.elementwise("SUB", below, ctx.activation("SOFTPLUS", distance, alpha=1.0, beta=1.0))
@@ -178,7 +179,7 @@ def _log_sigmoid(ctx: Context, x: Any) -> Any:
 @converts(aten.threshold.default, check=is_floating)
 def threshold(ctx: Context, x: Any, threshold: float, value: float) -> Any:
     """threshold(Tensor self, Scalar threshold, Scalar value) -> Tensor"""
-    # NOT GREATER would be one layer less, but replaces NaN, which torch keeps.
+    # NOT GREATER would need one layer less, but it replaces NaN, which torch keeps.
     key = ctx.cast(x, torch.float32)
     less, equal = (_compare(ctx, operation, key, threshold) for operation in ("LESS", "EQUAL"))
     replaced = ctx.elementwise("OR", less, equal)

@@ -1,4 +1,4 @@
-"""Pooling to a given size: REDUCE, POOLING, or a product with averaging matrices."""
+"""Convert pooling to a given size: to REDUCE, POOLING, or a product with averaging matrices."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def _outputs(output_size: Sequence[Size], count: int) -> tuple[Size, ...]:
 
 
 def _reduces(sizes: Sequence[Size], outputs: Sequence[Size]) -> bool:
-    """Whether each dimension is averaged whole or left alone, so that no size need be known."""
+    """Return whether each dimension is averaged whole or left alone, so that no size need be
+    known."""
     return all(
         known_equal(size, output) or (is_static(output) and int(output) == 1)
         for size, output in zip(sizes, outputs, strict=True)
@@ -48,7 +49,7 @@ def _divides(sizes: Sequence[Size], outputs: Sequence[Size]) -> bool:
 
 
 def _average_sizes(x: torch.Tensor, output_size: Sequence[Size], node: Node) -> str | None:
-    """Decline windows of unknown number, and in three dimensions those of unequal sizes."""
+    """Decline a dynamic number of windows, and in 3-D windows of different sizes."""
     count = _AVERAGE_POOLS[node.target]
     sizes, outputs = spatial_sizes(x, count), _outputs(output_size, count)
     if _reduces(sizes, outputs) or _divides(sizes, outputs):
@@ -112,7 +113,10 @@ def _average_by_matrices(
 
 
 def _averaging_matrix(ctx: Context, size: Size, output: int, rank: int) -> Any:
-    """Row i averages from floor(i * size / output) to ceil((i + 1) * size / output)."""
+    """Return the matrix whose row i averages one window.
+
+    The window reaches from floor(i * size / output) to ceil((i + 1) * size / output).
+    """
     number = torch.arange(output)[:, None]
     if is_static(size):
         starts, ends = number * int(size) // output, -(-(number + 1) * int(size) // output)

@@ -1,4 +1,4 @@
-"""Copies and changes of dtype: CAST, or nothing where an engine needs no copy."""
+"""Convert copies and changes of dtype to CAST, or to nothing where an engine needs no copy."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def _same_device(x: torch.Tensor, device: torch.device | None) -> str | None:
 
 
 def convert_dtype(ctx: Context, x: Any, dtype: torch.dtype) -> Any:
-    """Return `x` as `dtype`: integers lose the fraction of floats, and all but zero is True."""
+    """Convert `x` to `dtype`: integers lose the fraction, and all but zero becomes True."""
     if dtype != torch.bool or ctx.dtype(x) == torch.bool:
         return ctx.cast(x, dtype)
-    # What CAST makes of 0.5 or of NaN is left open.
+    # TensorRT does not define what CAST to bool makes of 0.5 or of NaN.
     zero = ctx.elementwise("EQUAL", *ctx.operands(x, 0, dtype=ctx.dtype(x)))
     return ctx.unary("NOT", zero)
 
@@ -41,7 +41,7 @@ def to_copy(
     memory_format: torch.memory_format | None,
 ) -> Any:
     """_to_copy(Tensor self, *, ScalarType? dtype=None, ...) -> Tensor"""
-    # An engine's tensors are contiguous and its copies are in order, whatever was asked for.
+    # An engine's tensors are always contiguous, and its copies always run in order.
     return x if dtype is None else convert_dtype(ctx, x, dtype)
 
 

@@ -1,4 +1,4 @@
-"""Clamping: one CLIP between two numbers, MAX and MIN otherwise."""
+"""Convert clamping to one CLIP between two finite numbers, and to MAX and MIN otherwise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparisons in torch's promoted dtype, and logic on bools."""
+"""Convert comparisons, in torch's promoted dtype, and logic on bools."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ORDER_OR_EQUAL: dict[Any, tuple[str, str]] = {
     aten.le.Tensor: ("LESS", "GREATER"),
     aten.le.Scalar: ("LESS", "GREATER"),
 }
-"""The comparison of each, and the one that holds where neither it nor equality does."""
+"""The strict comparison of each target, and the opposite strict comparison."""
 _BITWISE: dict[Any, str] = {
     aten.bitwise_and.Tensor: "AND",
     aten.bitwise_and.Scalar: "AND",

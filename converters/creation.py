@@ -1,4 +1,4 @@
-"""Tensors made from numbers: a constant, a SLICE of stride 0 of one element, or a FILL."""
+"""Convert tensors made from numbers to a constant, a SLICE of one element, or a FILL."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Number = bool | int | float | torch.SymInt
 
 
 def _any_device(device: torch.device | None = None) -> str | None:
-    """Accept any device: that of the output is checked for every node."""
+    """Accept any device: the output's device is checked for every node."""
     return None
 
 
@@ -103,7 +103,7 @@ def zeros_or_ones(ctx: Context) -> Any:
 )
 def arange(ctx: Context, end: Number, start: Number = 0, step: Number = 1) -> Any:
     """arange.start_step(Scalar start, Scalar end, Scalar step=1, *, ...) -> Tensor"""
-    # The output's shape has `end` worked out.
+    # The output's shape already accounts for `end`.
     return _range(ctx, start, step)
 
 
@@ -131,9 +131,9 @@ def _exact(dtype: torch.dtype) -> torch.dtype:
 def linspace(
     ctx: Context, count: Size, dtype: torch.dtype, start: Number = 0, step: Number = 1
 ) -> Any:
-    """Return `count` numbers, a dynamic size: start, start + step, and so on."""
+    """Return a dynamic number of values, `count`: start, start + step, and so on."""
     operation = ctx.trt.FillOperation.LINSPACE
-    # Where the layer takes no type, that of its inputs decides.
+    # A layer that takes no type has the type of its inputs.
     types = () if ctx.features.weakly_typed else (ctx.features.to_trt(dtype),)
     layer = ctx.net.add_fill((1,), operation, *types)
     layer.set_input(0, ctx.shapes.size(count))

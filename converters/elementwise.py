@@ -1,6 +1,6 @@
-"""Arithmetic of two or three operands, in the dtype that torch promotes them to.
+"""Convert arithmetic of two or three operands, in the dtype that torch promotes them to.
 
-Numbers enter as float32, and what takes two steps rounds to a half after the second.
+Numbers enter as float32. An operator of two steps rounds to a half once, after the second step.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OPERATIONS: dict[Any, str] = {
 _SCALED_TERMS: dict[Any, str] = {aten.addcmul.default: "PROD", aten.addcdiv.default: "DIV"}
 _ON_BOOLS = {"SUM": "OR", "PROD": "AND", "MAX": "OR", "MIN": "AND"}
 _ROUNDED_LAST = ("MAX", "MIN")
-"""Operations that give the same whether their operands are rounded before or the result after."""
+"""Rounding the operands of these gives the same result as rounding the result."""
 
 
 def arithmetic(ctx: Context, operation: str, a: Any, b: Any) -> Any:
@@ -52,7 +52,7 @@ def scaled(ctx: Context, value: Any, factor: Any) -> Any:
 
 
 def _fits(value: Any, dtype: torch.dtype) -> bool:
-    """Whether a number is one of the floats of `dtype`; it need not be one of float32."""
+    """Return whether `dtype` holds a number exactly. Infinities, NaN and tensors count as held."""
     if isinstance(value, torch.SymInt):
         return False
     if not isinstance(value, (int, float)) or not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""Sampling at given points: one GRID_SAMPLE layer."""
+"""Convert sampling at given points to one GRID_SAMPLE layer."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ aten = torch.ops.aten
 
 _INTERPOLATIONS = ("LINEAR", "NEAREST", "CUBIC")
 _PADDINGS = ("FILL", "CLAMP", "REFLECT")
+"""The names of both modes, which torch passes as numbers."""
 
 
 def _supported(input: torch.Tensor, grid: torch.Tensor) -> str | None:

@@ -1,4 +1,4 @@
-"""Matrix products: one MATRIX_MULTIPLY, transposed and broadcast by its own flags.
+"""Convert matrix products to one MATRIX_MULTIPLY, transposed and broadcast by its own flags.
 
 Products of halves are summed in float32, as in PyTorch. TensorRT leaves that to its kernels, unless
 a strongly typed network casts the operands before and the product after: it fuses these casts into

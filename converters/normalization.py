@@ -1,4 +1,4 @@
-"""Normalisations: SCALE where the statistics are known, NORMALIZATION where they are computed."""
+"""Convert normalisations: SCALE takes known statistics, NORMALIZATION computes them."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def _group_norm(ctx: Context, x: Any, groups: int, weight: Any, bias: Any, eps: 
     version scales groups and not channels, so that the channels need layers of their own.
     """
     per_channel = groups == 1 or ctx.features.has("add_normalization_v2")
-    # Layers of their own would round to a half once more.
+    # Separate layers for the channels would round to a half once more.
     dtype = _common_dtype(ctx, x, weight, bias) if per_channel else torch.float32
     rank = len(x.shape)
     wide = _to_rank_4(ctx, ctx.cast(x, dtype))
@@ -272,7 +272,7 @@ def _scale_channels(
 def _affine(
     ctx: Context, value: Any, default: float, sizes: Sequence[int], dtype: torch.dtype
 ) -> Any:
-    """`value`, one number per channel, with shape `sizes`; `default` everywhere for None."""
+    """Return `value`, one number per channel, in the shape `sizes`; None stands for `default`."""
     if value is None:
         return ctx.tensor(torch.full(tuple(sizes), default, dtype=dtype))
     if isinstance(value, torch.Tensor):

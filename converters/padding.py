@@ -1,4 +1,4 @@
-"""Padding and cropping at the edges: one SLICE that samples outside of its input."""
+"""Convert padding and cropping to one SLICE that samples outside of its input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pooling with fixed windows: one POOLING layer, whose windows are torch's at every border."""
+"""Convert pooling with fixed windows to one POOLING layer with torch's windows at every border."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ _SPATIAL_DIMS = _MAX_POOLS | _MAX_POOLS_WITH_INDICES | _AVERAGE_POOLS
 class Windows:
     """The windows of a pooling: kernel, stride and padding of each spatial dimension.
 
-    after: the padding behind the input that gives torch's number of windows with rounding down;
-           None where that needs a size that is dynamic, and rounding up gives it.
+    after: the padding behind the input that gives torch's number of windows when rounding down.
+           It is None if it depends on a dynamic size; then rounding up gives that number.
     """
 
     kernel: tuple[int, ...]
@@ -52,7 +52,7 @@ class Windows:
 
     @property
     def overshoots(self) -> bool:
-        """Whether a window may reach behind the padding, as it may with `ceil_mode`."""
+        """Return whether a window may reach behind the padding, as it may with `ceil_mode`."""
         return self.after is None or any(
             after > pad for after, pad in zip(self.after, self.padding, strict=True)
         )
@@ -79,7 +79,7 @@ def _windows(
 
 
 def _padding_behind(size: int, kernel: int, stride: int, padding: int) -> int:
-    """The padding that makes room for the last window of `ceil_mode`."""
+    """Return the padding that makes room for the last window of `ceil_mode`."""
     last = -(-(size + 2 * padding - kernel) // stride)
     # torch leaves out a window that starts behind the input.
     if last * stride >= size + padding:
@@ -88,7 +88,7 @@ def _padding_behind(size: int, kernel: int, stride: int, padding: int) -> int:
 
 
 def spatial_sizes(x: torch.Tensor, count: int) -> list[Size]:
-    """The last `count` sizes."""
+    """Return the last `count` sizes."""
     return list(x.shape[x.dim() - count :])
 
 
@@ -128,7 +128,8 @@ def add_pooling(
     windows: Windows,
     count_padding: bool = False,
 ) -> Any:
-    """POOLING over the last dimensions of `x`, which may lack a batch; averages in float32."""
+    """Add a POOLING over the last dimensions of `x`, which may lack a batch; averages are
+    float32."""
     count = len(windows.kernel)
     dtype = ctx.dtype(x)
     x = ctx.cast(x, wide(dtype)) if kind == "AVERAGE" else x
@@ -157,7 +158,7 @@ def _with_height(values: tuple[int, ...], flat: bool, neutral: int) -> tuple[int
 
 
 def _insert(ctx: Context, x: Any, dims: Sequence[int]) -> Any:
-    """`x` with dimensions of size 1 as `dims` of the result, whichever sizes are dynamic."""
+    """Insert dimensions of size 1 at `dims` of the result, whichever sizes are dynamic."""
     rank = len(x.shape)
     layer = ctx.net.add_shuffle(x)
     # Zeros copy the input's sizes. The new dimensions come last, then go to their places.
@@ -170,7 +171,7 @@ def _insert(ctx: Context, x: Any, dims: Sequence[int]) -> Any:
 
 
 def _remove(ctx: Context, x: Any, dims: Sequence[int]) -> Any:
-    """`x` without `dims`, which have size 1."""
+    """Remove `dims`, which have size 1, from `x`."""
     kept = [dim for dim in range(len(x.shape)) if dim not in dims]
     layer = ctx.net.add_shuffle(x)
     if kept[:-1] != list(range(len(kept) - 1)):

@@ -1,4 +1,4 @@
-"""Elements in another order, or several times: SHUFFLE, and SLICE with a stride or wrap-around."""
+"""Convert reordering and repeating of elements to SHUFFLE, and to SLICE with a stride or WRAP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reductions over some or all dimensions: one REDUCE, in a dtype wide enough for it."""
+"""Convert reductions over some or all dimensions to one REDUCE in a dtype that is wide enough."""
 
 from __future__ import annotations
 

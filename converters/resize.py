@@ -1,4 +1,4 @@
-"""Interpolation to another size: RESIZE layers that sample where torch samples."""
+"""Convert interpolation to another size to RESIZE layers that sample where torch samples."""
 
 from __future__ import annotations
 
@@ -13,11 +13,7 @@ from torch.fx import Node
 
 from ..conversion.checks import is_floating
 from ..conversion.context import Context
-from ..graph.sizes import (
-    Size,
-    expression,
-    is_static,
-)
+from ..graph.sizes import Size, expression, is_static
 from ..registry import arguments_of, converts
 
 aten = torch.ops.aten
@@ -52,7 +48,10 @@ _GRAIN = 256
 
 @dataclass(frozen=True)
 class Axis:
-    """One resized dimension. scale: torch's factor, where it samples by that and not by sizes."""
+    """One resized dimension.
+
+    scale: torch's factor, or None if torch computes the factor from the sizes.
+    """
 
     size: Size
     output: Size
@@ -64,15 +63,16 @@ class Axis:
 
     @property
     def by_size(self) -> bool:
-        """Whether output / size is the factor that torch samples by."""
+        """Return whether output / size is the factor that torch samples by."""
         if self.scale is None:
             return True
-        exact = int(self.size) * self.scale if self.is_static else math.nan
-        return self.is_static and math.isclose(exact, int(self.output), rel_tol=1e-9)
+        if not self.is_static:
+            return False
+        return math.isclose(int(self.size) * self.scale, int(self.output), rel_tol=1e-9)
 
     @property
     def ratio(self) -> float | None:
-        """The factor between the sizes, where it is known and float32 holds it."""
+        """Return the factor between the sizes, or None if it is unknown or no float32."""
         quotient = expression(self.output) / expression(self.size)
         if not quotient.is_Rational:
             return None
@@ -80,7 +80,7 @@ class Axis:
         return float(ratio) if _is_grained(ratio) else None
 
     def mismatch(self) -> str | None:
-        """Why TensorRT, given `scale`, might not give torch's output size."""
+        """Return why TensorRT, given `scale`, might not give torch's output size, or None."""
         if self.scale is None:
             return f"the size {self.output} is given for one dimension, a scale for another"
         if not self.is_static:
@@ -92,7 +92,8 @@ class Axis:
         return f"scale {self.scale} makes {int(product)} of {self.size}, not {self.output}"
 
     def nearest_mismatch(self, offset: float) -> str | None:
-        """Where torch's float32 arithmetic picks another element than the exact factor does."""
+        """Return where torch's float32 arithmetic picks another element than the exact factor
+        does."""
         if not self.is_static:
             return None
         size, output = int(self.size), int(self.output)
@@ -111,7 +112,7 @@ def _is_grained(ratio: Fraction) -> bool:
 
 
 def _axes(node: Node) -> list[Axis]:
-    """The resized dimensions of a call to any of the overloads of this file."""
+    """Return the resized dimensions of a call to any of the overloads of this file."""
     values = arguments_of(node)
     x = values["input"] if "input" in values else values["self"]
     sizes, outputs = x.meta["val"].shape[2:], node.meta["val"].shape[2:]
@@ -153,11 +154,14 @@ def _picked_alike(node: Node) -> str | None:
 
 
 def _first_reason(reasons: Iterable[str | None]) -> str | None:
-    return next((reason for reason in reasons if reason is not None), None)
+    for reason in reasons:
+        if reason is not None:
+            return reason
+    return None
 
 
 def _factors(axes: Sequence[Axis], output: Sequence[Size]) -> list[float] | None:
-    """The scales to resize by; None where the sizes of the output are to be given."""
+    """Return the scales to resize by, or None if the layer takes the sizes of the output."""
     if not all(axis.by_size for axis in axes):
         return [float(axis.scale or 1.0) for axis in axes]
     if all(is_static(size) for size in output):

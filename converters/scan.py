@@ -1,4 +1,4 @@
-"""Running maxima and minima: as many SELECTs as the length has binary digits."""
+"""Convert running maxima and minima to as many SELECTs as the length has binary digits."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def running_extremum(ctx: Context, x: Any, dim: int) -> tuple[Any, Any]:
 
 
 def _places(ctx: Context, dim: int) -> Any:
-    """For each element its place along `dim`."""
+    """Return the place of each element along `dim`."""
     sizes = ctx.output[1].shape
     row = torch.arange(int(sizes[dim])).reshape([-1 if d == dim else 1 for d in range(len(sizes))])
     stride = [1 if d == dim else 0 for d in range(len(sizes))]
@@ -57,14 +57,14 @@ def _places(ctx: Context, dim: int) -> Any:
 
 
 def _shifted(ctx: Context, x: Any, dim: int, step: int) -> Any:
-    """For each element the one `step` places before it, or the first."""
+    """Return, for each element, the one `step` places before it, or the first."""
     sizes = ctx.output[0].shape
     start = [-step if d == dim else 0 for d in range(len(sizes))]
     return ctx.slice(x, start, sizes, mode="CLAMP")
 
 
 def _keeps(ctx: Context, earlier: Any, later: Any) -> Any:
-    """Where the later of two is the running extremum."""
+    """Return where the later of two elements is the running extremum."""
     comparison = _LATER_WINS[ctx.target]
     wins = ctx.elementwise(comparison, later, earlier)
     wins = ctx.elementwise("OR", wins, ctx.elementwise("EQUAL", later, earlier))

@@ -1,6 +1,6 @@
-"""Softmax, one SOFTMAX layer, and its logarithm, written out so that nothing underflows.
+"""Convert softmax to one SOFTMAX, and its logarithm to layers in which nothing underflows.
 
-Both compute in float32: TensorRT does not say what a SOFTMAX of halves adds up in.
+Both compute in float32: TensorRT does not document in which dtype a SOFTMAX of halves adds up.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Order: the largest, the smallest and the sorted, all of them TOPK.
+"""Convert sorting, topk and extremes with indices to TOPK.
 
-Among equal elements TensorRT may give another index than torch, which promises none either; NaN
-has no place in TOPK's order.
+Among equal elements TensorRT may return another index than torch, which promises no order either.
+TOPK does not define where NaN is sorted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Functions of one tensor, most of them one UNARY layer."""
+"""Convert functions of one tensor, most of them to one UNARY layer."""
 
 from __future__ import annotations
 

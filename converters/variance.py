@@ -1,4 +1,4 @@
-"""Statistics that take several reductions: variance, norms and log-sum-exp, in float32."""
+"""Convert statistics of several reductions: variance, norms and log-sum-exp, in float32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks that several families of converters share: each returns the reason to decline, or None."""
+"""Hold the checks that families of converters share; each returns a reason to decline, or None."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The angle of a point: the arctangent of its slope, in the right quadrant."""
+"""Convert atan2: the arctangent of the slope, moved to the right quadrant."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _magnitude(ctx: Context, x: Any) -> Any:
 
 
 def _slope(ctx: Context, high: Any, wide: Any) -> Any:
-    """The quotient; 1 of two infinities and 0 of two zeros."""
+    """Divide `high` by `wide`; the slope is 1 for two infinities and 0 for two zeros."""
     quotient = ctx.elementwise("DIV", high, wide)
     zero, one = (ctx.scalar(value, torch.float32, len(wide.shape)) for value in (0.0, 1.0))
     limit = _chosen(ctx, ctx.elementwise("GREATER", wide, zero), one, zero)
@@ -44,7 +44,7 @@ def _slope(ctx: Context, high: Any, wide: Any) -> Any:
 
 
 def _is_negative(ctx: Context, x: Any) -> Any:
-    """Where the sign is a minus: 1 / -0.0 is minus infinity."""
+    """Return the bool tensor of where `x` has a minus sign. 1 / -0.0 is minus infinity."""
     zero = ctx.scalar(0.0, torch.float32, len(x.shape))
     below = ctx.elementwise("LESS", ctx.unary("RECIP", x), zero)
     return ctx.elementwise("OR", below, ctx.elementwise("LESS", x, zero))

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import entry_points
@@ -61,6 +61,7 @@ class Converter:
     opt_in:    why the operator stays in PyTorch unless `whitelist` names it; "" if it does not.
     selects:   whether the size of the result depends on data. It must be 0 only where an input is
                empty, and at most the first size of the first tensor. The result has one dimension.
+    parameters: the schema's argument names, each with the parameter that takes it (`self`: `x`).
     """
 
     target: OpOverload
@@ -76,7 +77,8 @@ class Converter:
         """Return the reason to decline these arguments (FakeTensors for tensors), or None."""
         available = {self.parameters[name]: value for name, value in arguments.items()} | context
         for check in self.checks:
-            reason = check(**{name: available[name] for name in parameter_names(check)})
+            named = parameter_names(check)
+            reason = check(**{name: available[name] for name in named if name in available})
             if reason is not None:
                 return reason
         return None
@@ -96,6 +98,7 @@ def converts(
     computes: bool = True,
     opt_in: str = "",
     selects: bool = False,
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as the converter of `targets`.
 
@@ -105,14 +108,18 @@ def converts(
     The function takes the conversion context, then schema arguments by name (`self` is `x`).
     `check` is one function or several; each names the arguments that it looks at, and may name
     `node` (the fx node) and `features` (what the engine's TensorRT has). It returns the reason
-    for declining, or None. Together they must name every argument of the schema.
-    `constants`, `computes`, `opt_in` and `selects` are as in `Converter`; views are
-    recognised by their schema.
+    for declining, or None. Together they must name every argument of each target's schema.
+    `constants`, `computes`, `opt_in` and `selects` are as in `Converter`.
+
+    The targets' schemas may differ. Some may lack an argument whose parameter has a default;
+    `renamed` maps an argument to the parameter that takes it, such as {"mat2": "other"}.
 
     Raises:
         RegistrationError: an argument is missing or unknown, or the target is taken.
     """
     checks = (check,) if callable(check) else tuple(check)
+    constants = frozenset(constants)
+    names = {"self": "x", **renamed}
 
     def add(build: Callable[..., Any], target: OpOverload) -> None:
         if target in _CONVERTERS:
@@ -123,16 +130,17 @@ def converts(
             target,
             build,
             checks,
-            frozenset(constants),
+            constants,
             computes and not is_view(target),
             opt_in,
             selects,
-            _parameters_of(target),
+            {a.name: names.get(a.name, a.name) for a in target._schema.arguments},
         )
         _check_schema(converter)
         _CONVERTERS[target] = converter
 
     def register(build: Callable[..., Any]) -> Callable[..., Any]:
+        _check_optional_names(build, checks, constants, names, targets)
         for target in targets:
             if isinstance(target, str):
                 _DEFERRED[target] = partial(add, build)
@@ -203,26 +211,58 @@ def is_view(target: OpOverload) -> bool:
     return any(result.alias_info is not None for result in target._schema.returns)
 
 
-def _parameters_of(target: OpOverload) -> dict[str, str]:
-    """Return the names of a converter's parameters by the names of the schema's arguments."""
-    return {a.name: "x" if a.name == "self" else a.name for a in target._schema.arguments}
-
-
 @cache
 def parameter_names(function: Callable[..., Any]) -> tuple[str, ...]:
     """Return the names of a function's parameters, in order."""
     return tuple(inspect.signature(function).parameters)
 
 
+@cache
+def _needed_names(function: Callable[..., Any]) -> frozenset[str]:
+    """The names of the parameters that have no default."""
+    parameters = inspect.signature(function).parameters.values()
+    return frozenset(p.name for p in parameters if p.default is inspect.Parameter.empty)
+
+
 def _check_schema(converter: Converter) -> None:
-    """Refuse a converter that names arguments which do not exist, or leaves one out."""
+    """Refuse a converter that ignores an argument of its target, or needs one that is missing."""
     schema = set(converter.parameters.values())
-    taken = set(parameter_names(converter.build)[1:])
-    looked_at = {name for check in converter.checks for name in parameter_names(check)}
-    if unknown := (taken | looked_at - _CONTEXT_PARAMETERS | converter.constants) - schema:
-        raise RegistrationError(f"{converter.target} has no argument {sorted(unknown)}")
-    if ignored := schema - taken - looked_at:
+    if len(schema) < len(converter.parameters):
+        raise RegistrationError(f"two arguments of {converter.target} have one name: {schema}")
+    context, *taken = parameter_names(converter.build)
+    needed = _needed_names(converter.build) - {context}
+    named = set(taken)
+    for check in converter.checks:
+        needed |= _needed_names(check) - _CONTEXT_PARAMETERS
+        named.update(parameter_names(check))
+    if unknown := needed - schema:
+        raise RegistrationError(
+            f"no argument {sorted(unknown)} in the schema of {converter.target}"
+        )
+    if ignored := schema - named:
         raise RegistrationError(
             f"the converter of {converter.target} ignores {sorted(ignored)}: "
             f"name them in the converter or in a check"
         )
+
+
+def _check_optional_names(
+    build: Callable[..., Any],
+    checks: Iterable[Check],
+    constants: Iterable[str],
+    names: Mapping[str, str],
+    targets: Sequence[OpOverload | str],
+) -> None:
+    """Refuse a name that belongs to no target at all: it may be missing from some only."""
+    overloads = [target for target in targets if isinstance(target, OpOverload)]
+    if len(overloads) < len(targets):
+        return  # the schema of an operator that is given by name is not known yet
+    arguments = {argument.name for target in overloads for argument in target._schema.arguments}
+    parameters = {names.get(argument, argument) for argument in arguments}
+    taken = set(parameter_names(build)[1:])
+    for check in checks:
+        taken.update(set(parameter_names(check)) - _CONTEXT_PARAMETERS)
+    unknown = ((taken | set(constants)) - parameters) | (names.keys() - {"self"} - arguments)
+    if unknown:
+        schemas = ", ".join(str(target) for target in targets)
+        raise RegistrationError(f"no argument {sorted(unknown)} in the schema of {schemas}")

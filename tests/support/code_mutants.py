@@ -284,7 +284,7 @@ def indexed_dimensions_first(right: Function, x: Any, indices: Any) -> Any:
     return replace(right(x, indices), first=0)
 
 
-@instead_of("context.Context.raise_rank", aten.add.Tensor, aten.where.self)
+@instead_of("conversion.context.Context.raise_rank", aten.add.Tensor, aten.where.self)
 def rank_raised_at_the_end(right: Function, ctx: Context, x: Any, rank: int) -> Any:
     missing = rank - len(x.shape)
     return ctx.reshape(x, [*x.shape, *[1] * missing]) if missing > 0 else x

@@ -11,6 +11,8 @@ from fxtrt.engines.base import EngineBackend
 from fxtrt.engines.reference import ReferenceBackend
 from fxtrt.engines.tensorrt import TensorRTBackend
 
+pytest_plugins = ("shards", "seconds_by_package")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(

@@ -185,7 +185,7 @@ def test_graph_breaks_are_counted_with_their_reasons(block: nn.Module) -> None:
     coverage = fxtrt.report(model)
     assert len(coverage.clusters) == 2
     assert len(coverage.graph_breaks) == 1
-    assert "test_torch_compile.py" in coverage.graph_breaks[0].source
+    assert "test_backend.py" in coverage.graph_breaks[0].source
     assert coverage.capture == ("captured by torch.compile in 2 graphs, 1 graph break",)
 
 

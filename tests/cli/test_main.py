@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ from graphs import replace_converter
 from PIL import Image
 from report_rows import CLUSTER, REJECTED
 
-import fxtrt
-
 pytest.importorskip("torchvision")
 pytest.importorskip("matplotlib")
 
+from small_torchvision import small_rcnn
+from torchvision.models.detection import FasterRCNN
+
+import fxtrt
+from fxtrt.diagnostics.example_models import Example, load_example
 
 FORMS = ("json", "html", "markdown")
 
@@ -101,10 +105,28 @@ def test_run_compares_both_ways_with_eager(
     assert "NO" not in printed
 
 
+def small_example(name: str, *args: Any, **options: Any) -> Example:
+    """A small detector in place of a large one, with the photograph that it would have got."""
+    example = load_example(name, *args, **options)
+    return replace(example, model=copy.deepcopy(small_rcnn(FasterRCNN)))
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("load", "boxes"),
+    [
+        pytest.param(small_example, 10, id="small"),
+        pytest.param(load_example, 100, marks=pytest.mark.nightly, id="large"),
+    ],
+)
 def test_run_takes_a_detector_and_draws_what_it_finds(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    load: Callable[..., Example],
+    boxes: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
+    monkeypatch.setattr("fxtrt.cli.run.load_example", load)
     name, drawing = "fasterrcnn_mobilenet_v3_large_320_fpn", tmp_path / "drawn.png"
     arguments = ("--model", name, "--size", "150x128", "--engine", "reference")
     assert run(monkeypatch, "run", *arguments, "--draw", str(drawing)) == 0
@@ -114,7 +136,7 @@ def test_run_takes_a_detector_and_draws_what_it_finds(
     printed = capsys.readouterr().out
     for output in ("boxes", "labels", "scores"):
         assert printed.count(f"\n{output}") == 2
-    assert printed.count("100 of 100") == 6
+    assert printed.count(f"{boxes} of {boxes}") == 6
 
 
 class OffByOne(torch.nn.Module):

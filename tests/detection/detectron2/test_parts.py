@@ -33,10 +33,16 @@ PARTS = {
     "COCO-Detection/retinanet_R_50_FPN_3x.yaml": ("backbone", "head"),
 }
 NAMED = [(config, path) for config, paths in PARTS.items() for path in paths]
+SMALL = (
+    *("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64),
+    *("MODEL.RPN.IN_FEATURES", ("p2", "p3"), "MODEL.ROI_HEADS.IN_FEATURES", ("p2", "p3")),
+    *("MODEL.ANCHOR_GENERATOR.SIZES", ((64,), (160,)), "TEST.DETECTIONS_PER_IMAGE", 10),
+    *("MODEL.ROI_MASK_HEAD.NUM_CONV", 1),
+)
 
 
 @cache
-def detector(config: str) -> tuple[torch.nn.Module, dict[str, Call]]:
+def detector(config: str, options: tuple[Any, ...] = ()) -> tuple[torch.nn.Module, dict[str, Call]]:
     """A detector with random weights and calibrated norms, and how its parts were called."""
     require_detectron2()
     from detectron2 import model_zoo
@@ -48,6 +54,7 @@ def detector(config: str) -> tuple[torch.nn.Module, dict[str, Call]]:
     cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 100
+    cfg.merge_from_list(list(options))
     torch.manual_seed(0)
     model = build_model(cfg).eval()
     image = torch.nn.functional.interpolate(load_photograph()[None] * 255, (256, 320))[0]
@@ -85,8 +92,8 @@ def test_part_equals_eager(config: str, path: str) -> None:
 MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"
 
 
-def test_a_model_without_a_plan_is_compiled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, calls = detector(MASK_RCNN)
+def test_a_model_without_a_recipe_is_compiled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, calls = detector(MASK_RCNN, SMALL)
     assert recipe_of(model) is not None
     monkeypatch.setattr(recipes_module, "_RECIPES", {})
     (inputs,) = calls[""].args

@@ -78,6 +78,13 @@ _PRIVATE = frozenset(
 """torch's private operators that captured models call, besides those of the core set and those
 that have converters. Others may trust their arguments more than a file deserves."""
 
+_UNCHECKED = re.compile(
+    r"backward|sparse|coalesce|nested|padded|quantized|^quantize|mkldnn|fbgemm|miopen|cudnn|mps_"
+    "|ctc_loss|segment_reduce"
+)
+"""In the names of torch's operators for gradients, for tensors that are not dense, for single
+libraries, and for ragged data. Some read or write wherever their indices say."""
+
 
 def write_target(target: Any) -> str:
     """The name of what a node calls.
@@ -154,6 +161,8 @@ def _why_not(target: OpOverload) -> str | None:
         return "its result is no tensor or number"
     if not schema.returns and name not in _ASSERTIONS:
         return "it has no result"
+    if name not in _PRIVATE and _UNCHECKED.search(name):
+        return "it is for gradients, for tensors that are not dense, or trusts its indices"
     is_core = torch.Tag.core in target.tags
     if name.startswith("_") and not (is_core or name in (*_PRIVATE, *_ASSERTIONS)):
         return "it is a private one of torch that captured models do not call"

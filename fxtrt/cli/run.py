@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.text import Text
 
 import fxtrt
 
@@ -31,7 +32,7 @@ from .own_model import load_own_model, made_up
 
 __all__ = ["Subject", "build", "find_difference", "report", "run"]
 
-_console = Console(highlight=False)
+_console = Console(highlight=False, emoji=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +113,7 @@ def run(subject: Subject, options: Mapping[str, Any], drawing: Path | None = Non
         every output equals eager; other engines round differently, which is printed only.
     """
     # First, because through torch.compile a wrong option comes wrapped in Dynamo's own errors.
-    select(fxtrt.Settings.of(None, options).engine)
+    _require_engine(options)
     if drawing is not None:
         require_drawable(drawing)
     # torchvision calls functions of torch by names that torch has since changed.
@@ -142,6 +143,7 @@ def run(subject: Subject, options: Mapping[str, Any], drawing: Path | None = Non
 
 def report(subject: Subject, options: Mapping[str, Any], *, measure: bool = False) -> Coverage:
     """What fxtrt would do with a model; nothing is built."""
+    _require_engine(options)
     with _progress(subject.name):
         example = subject.load()
     with _progress(f"capturing {subject.name}"):
@@ -154,6 +156,7 @@ def build(subject: Subject, options: Mapping[str, Any], file: Path | None = None
     Args:
         file: also save what was captured and built there, for `fxtrt.load`.
     """
+    _require_engine(options)
     with _progress(subject.name):
         example = subject.load()
     with torch.no_grad(), _progress(f"compiling {subject.name}"):
@@ -166,11 +169,21 @@ def build(subject: Subject, options: Mapping[str, Any], file: Path | None = None
 
 def find_difference(subject: Subject, options: Mapping[str, Any]) -> str:
     """Where the engines of a model first differ from PyTorch; "" if they do not."""
+    _require_engine(options)
     with _progress(subject.name):
         example = subject.load()
     with _progress(f"comparing the clusters of {subject.name} with PyTorch"):
         culprit = bisect(example.model, example.inputs, fxtrt.Settings.of(None, options))
     return "" if culprit is None else f"{culprit}\n{table(culprit.differences)}"
+
+
+def _require_engine(options: Mapping[str, Any]) -> None:
+    """Ask for the engine before a model is loaded, which takes a while.
+
+    Raises:
+        EngineUnavailable: it is not here.
+    """
+    select(fxtrt.Settings.of(None, options).engine)
 
 
 def _device() -> str:
@@ -196,7 +209,7 @@ def _print(text: str) -> None:
 
 def _progress(what: str) -> AbstractContextManager[Any]:
     """A spinner on a terminal, beside the report on standard output."""
-    return Console(stderr=True).status(what)
+    return Console(stderr=True).status(Text(what))
 
 
 @contextmanager
@@ -205,6 +218,6 @@ def _step(what: str) -> Iterator[None]:
     start = time.perf_counter()
     if not _console.is_terminal:
         _print(f"{what} ...")
-    with _console.status(what):
+    with _console.status(Text(what)):
         yield
     _print(f"{what}: {time.perf_counter() - start:.1f} s")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections import UserDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def compiled(model: nn.Module, *args: Any, **options: Any) -> nn.Module:
     return fxtrt.compile(model.eval(), *args, engine="reference", **options)
 
 
-def fallbacks(model: nn.Module) -> dict[str, int]:
+def fallbacks(model: nn.Module) -> Mapping[str, int]:
     assert isinstance(model.forward, GuardedForward)
     return model.forward.fallbacks
 

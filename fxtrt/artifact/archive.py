@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import struct
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -73,6 +74,9 @@ class ArtifactFile:
             OSError: the file cannot be read.
         """
         self._path = path
+        # A pipe would be waited for, and some devices have no end.
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise ArtifactError(f"{path} is no regular file")
         self._file = path.open("rb")
         try:
             digest = self._digest_of_manifest()

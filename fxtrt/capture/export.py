@@ -18,6 +18,7 @@ from torch._guards import TracingContext, detect_fake_mode
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.graph import _PyTreeCodeGen
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from ..announce import announced
@@ -26,6 +27,7 @@ from ..graph.composites import composites_whole
 from ..graph.provenance import set_module_prefix
 from ..graph.specs import Call
 from ..registry import registered
+from ..serialization.tree_data import SHADOWED
 from .frozen_weights import FrozenGraph
 from .quiet_export import silent_if_it_fails
 from .size_ranges import restore_ranges
@@ -79,7 +81,37 @@ def _export(
             f"torch.export could not capture {type(model).__name__}: {message_of(error)}"
         ) from error
     assert isinstance(gm, GraphModule)
+    _rename_arguments(gm, kwargs)
     return gm, program.range_constraints
+
+
+def _rename_arguments(gm: GraphModule, kwargs: Mapping[str, Any]) -> None:
+    """Let no argument hide what the source code of the graph, which torch writes, takes by name.
+
+    Raises:
+        CaptureError: one that is given by its name would.
+    """
+    codegen = gm.graph._codegen
+    assert isinstance(codegen, _PyTreeCodeGen)
+    names = codegen.pytree_info.orig_args
+    if shadowed := SHADOWED & kwargs.keys():
+        raise CaptureError(
+            f"the argument {min(shadowed)!r} has a name that the source code of torch's graphs "
+            f"uses: give it another one in forward"
+        )
+    for node in gm.graph.find_nodes(op="placeholder"):
+        node.target = node.name if node.target in SHADOWED else node.target
+    if SHADOWED.intersection(names):
+        renamed = [_unused(name, names) if name in SHADOWED else name for name in names]
+        info = codegen.pytree_info._replace(orig_args=renamed)
+        gm.graph.set_codegen(_PyTreeCodeGen(info))
+        gm.recompile()
+
+
+def _unused(name: str, names: Sequence[str]) -> str:
+    while name in (*SHADOWED, *names):
+        name += "_"
+    return name
 
 
 def capture_dynamo(

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 from tabulate import tabulate
@@ -29,7 +30,19 @@ _TEXT_SHOWN = 100
 """The most characters of other cells."""
 
 
-@click.group()
+class _Group(click.Group):
+    """Says in one line what the file system refuses."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # nobody reads the output any more
+            raise
+        except OSError as error:
+            raise CacheError(f"the cache cannot be looked at: {error}") from error
+
+
+@click.group(cls=_Group)
 @click.option(
     "--cache-dir",
     metavar="DIRECTORY",

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import FxtrtError, ReportError
+from ..settings import Settings
 from .cache import cache
 from .options import (
+    ARTIFACT,
     INPUT,
     OUTPUT,
     SHAPE,
+    SHARE,
     SIZE,
     writing,
 )
@@ -103,7 +106,9 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
         if subject.inputs and (subject.image is not None or subject.size is not None):
             raise click.UsageError("--input stands in place of --image and --size")
         options = {"engine": engine, "precision": precision}
-        command(subject, {k: v for k, v in options.items() if v is not None}, **given)
+        options = {name: value for name, value in options.items() if value is not None}
+        Settings.of(None, options)  # before a model is loaded, which takes a while
+        command(subject, options, **given)
 
     result: Callable[..., None] = wrapped
     for option in reversed(_OPTIONS):
@@ -119,6 +124,8 @@ def run(subject: Any, options: dict[str, Any], draw: Path | None) -> None:
 
     The exit status is 1 if an output differs by more than its tolerance.
     """
+    if draw is not None and subject.inputs:
+        raise click.UsageError("--draw needs a photograph, which --input stands in place of")
     if not _commands().run(subject, options, draw):
         sys.exit(1)
 
@@ -131,7 +138,7 @@ def run(subject: Any, options: dict[str, Any], draw: Path | None) -> None:
 @click.option("--markdown", "markdown_file", type=OUTPUT, help="Write it as Markdown.")
 @click.option(
     "--min-flops",
-    type=click.FloatRange(0, 1),
+    type=SHARE,
     help="Exit with status 1 if engines do a smaller share of the FLOPs (0 to 1).",
 )
 @click.option(
@@ -207,7 +214,7 @@ def _below_the_bar(
 
 @_cli.command()
 @_with_options
-@click.option("--save", "file", type=OUTPUT, help="Also write a file for fxtrt.load.")
+@click.option("--save", "file", type=ARTIFACT, help="Also write a file for fxtrt.load.")
 def build(subject: Any, options: dict[str, Any], file: Path | None) -> None:
     """Build a model's engines ahead of time, and print the report.
 

@@ -27,6 +27,8 @@ def load_own_model(name: str) -> nn.Module:
         SettingsError: there is no such module or function, or it returns no torch.nn.Module.
     """
     module_name, _, path = name.partition(":")
+    if "" in module_name.split("."):
+        raise SettingsError(f"--model {name}: {module_name!r} is no module's whole name")
     if (folder := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, folder)
     try:
@@ -36,8 +38,6 @@ def load_own_model(name: str) -> nn.Module:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise SettingsError(f"--model {name}: there is no module {error.name!r}") from error
-    except ValueError as error:
-        raise SettingsError(f"--model {name}: {error}") from error
     for part in path.split("."):
         if not hasattr(found, part):
             raise SettingsError(f"--model {name}: {module_name} has no {path!r}")
@@ -53,7 +53,7 @@ def made_up(shapes: Sequence[InputShape]) -> tuple[Tensor, ...]:
     """Return tensors of these shapes, the same each time: floats in 0..1, or integers 0 and 1.
 
     Raises:
-        SettingsError: torch has no such dtype.
+        SettingsError: torch has no such dtype, no numbers of it, or no memory for so many.
     """
     generator = torch.Generator().manual_seed(0)
     return tuple(_tensor(shape, generator) for shape in shapes)
@@ -63,6 +63,9 @@ def _tensor(shape: InputShape, generator: torch.Generator) -> Tensor:
     dtype = getattr(torch, shape.dtype, None)
     if not isinstance(dtype, torch.dtype):
         raise SettingsError(f"--input: torch has no dtype {shape.dtype!r}")
-    if dtype.is_floating_point or dtype.is_complex:
-        return torch.rand(shape.sizes, dtype=dtype, generator=generator)
-    return torch.randint(2, shape.sizes, generator=generator).to(dtype)
+    try:
+        if dtype.is_floating_point or dtype.is_complex:
+            return torch.rand(shape.sizes, dtype=dtype, generator=generator)
+        return torch.randint(2, shape.sizes, generator=generator).to(dtype)
+    except RuntimeError as error:
+        raise SettingsError(f"--input: cannot make {shape}: {error}") from error

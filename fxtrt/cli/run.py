@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.text import Text
 
 import fxtrt
 
@@ -31,7 +32,7 @@ from .own_model import load_own_model, made_up
 
 __all__ = ["Subject", "build", "find_difference", "report", "run"]
 
-_console = Console(highlight=False)
+_console = Console(highlight=False, emoji=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +114,7 @@ def run(subject: Subject, options: Mapping[str, Any], drawing: Path | None = Non
         differences are only printed.
     """
     # Options are checked first, because torch.compile wraps their errors in errors of Dynamo.
-    select(fxtrt.Settings.of(None, options).engine)
+    _require_engine(options)
     if drawing is not None:
         require_drawable(drawing)
     # torchvision calls functions of torch by their old names.
@@ -143,6 +144,7 @@ def run(subject: Subject, options: Mapping[str, Any], drawing: Path | None = Non
 
 def report(subject: Subject, options: Mapping[str, Any], *, measure: bool = False) -> Coverage:
     """Return the report of what fxtrt would do with a model, without building anything."""
+    _require_engine(options)
     with _progress(subject.name):
         example = subject.load()
     with _progress(f"capturing {subject.name}"):
@@ -155,6 +157,7 @@ def build(subject: Subject, options: Mapping[str, Any], file: Path | None = None
     Args:
         file: the file for `fxtrt.save`, if any.
     """
+    _require_engine(options)
     with _progress(subject.name):
         example = subject.load()
     with torch.no_grad(), _progress(f"compiling {subject.name}"):
@@ -167,11 +170,21 @@ def build(subject: Subject, options: Mapping[str, Any], file: Path | None = None
 
 def find_difference(subject: Subject, options: Mapping[str, Any]) -> str:
     """Return where the engines of a model first differ from PyTorch, or "" if they do not."""
+    _require_engine(options)
     with _progress(subject.name):
         example = subject.load()
     with _progress(f"comparing the clusters of {subject.name} with PyTorch"):
         culprit = bisect(example.model, example.inputs, fxtrt.Settings.of(None, options))
     return "" if culprit is None else f"{culprit}\n{table(culprit.differences)}"
+
+
+def _require_engine(options: Mapping[str, Any]) -> None:
+    """Ask for the engine before a model is loaded, which takes a while.
+
+    Raises:
+        EngineUnavailable: it is not here.
+    """
+    select(fxtrt.Settings.of(None, options).engine)
 
 
 def _device() -> str:
@@ -197,7 +210,7 @@ def _print(text: str) -> None:
 
 def _progress(what: str) -> AbstractContextManager[Any]:
     """Return a spinner on standard error, since the report goes to standard output."""
-    return Console(stderr=True).status(what)
+    return Console(stderr=True).status(Text(what))
 
 
 @contextmanager
@@ -206,6 +219,6 @@ def _step(what: str) -> Iterator[None]:
     start = time.perf_counter()
     if not _console.is_terminal:
         _print(f"{what} ...")
-    with _console.status(what):
+    with _console.status(Text(what)):
         yield
     _print(f"{what}: {time.perf_counter() - start:.1f} s")

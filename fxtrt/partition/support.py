@@ -142,6 +142,10 @@ def _tensor_limits(tensor: torch.Tensor, backend: EngineBackend) -> Rejection | 
         return Rejection("dtype", f"{backend.features.version} has no {tensor.dtype}")
     if reason := backend.supports(tensor.device):
         return Rejection("device", reason)
+    if tensor.layout is not torch.strided:
+        return Rejection(
+            "shape", f"the tensor is sparse ({tensor.layout}), engines take dense ones"
+        )
     if tensor.dim() > _MAX_RANK:
         return Rejection("shape", f"rank {tensor.dim()} is more than TensorRT's {_MAX_RANK}")
     for size in tensor.shape:

@@ -78,6 +78,13 @@ _PRIVATE = frozenset(
 """The private operators of torch that captured models call, besides those of the core set and those
 with converters. Other private operators may not check their arguments, which a file chooses."""
 
+_UNCHECKED = re.compile(
+    r"backward|sparse|coalesce|nested|padded|quantized|^quantize|mkldnn|fbgemm|miopen|cudnn|mps_"
+    "|ctc_loss|segment_reduce"
+)
+"""In the names of torch's operators for gradients, for tensors that are not dense, for single
+libraries, and for ragged data. Some read or write wherever their indices say."""
+
 
 def write_target(target: Any) -> str:
     """Return the name of the operator or function that a node calls.
@@ -154,6 +161,8 @@ def _why_not(target: OpOverload) -> str | None:
         return "its result is no tensor or number"
     if not schema.returns and name not in _ASSERTIONS:
         return "it has no result"
+    if name not in _PRIVATE and _UNCHECKED.search(name):
+        return "it is for gradients, for tensors that are not dense, or trusts its indices"
     is_core = torch.Tag.core in target.tags
     if name.startswith("_") and not (is_core or name in (*_PRIVATE, *_ASSERTIONS)):
         return "it is a private one of torch that captured models do not call"

@@ -17,7 +17,7 @@ from .allowed_operators import (
     read_target,
     write_target,
 )
-from .tree_data import is_name
+from .tree_data import SHADOWED, is_name
 from .value_data import ArgumentReader, ValueWriter
 
 __all__ = ["NodeRow", "read_node", "read_output", "write_node"]
@@ -94,8 +94,8 @@ def read_node(
         raise ArtifactError(f"{row.name!r:.40} is an output before the end")
     elif args or kwargs:
         raise ArtifactError(f"{row.name!r:.40} is a {row.op} with arguments")
-    elif row.op == "placeholder" and not is_name(row.target):
-        raise ArtifactError(f"the placeholder {row.target!r:.80} is no identifier")
+    elif row.op == "placeholder" and (not is_name(row.target) or row.target in SHADOWED):
+        raise ArtifactError(f"the placeholder {row.target!r:.80} has no name of its own")
     elif row.op == "get_attr" and not (row.target in attributes and _is_path(row.target)):
         raise ArtifactError(f"there is no attribute {row.target!r:.80}")
     return _create(row, graph, called, args, kwargs)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import keyword
+import unicodedata
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import torch
+from torch.fx.graph import _custom_builtins
 from torch.utils import _pytree as pytree
 
 from ..errors import ArtifactError
 from .typed_json import parse, typed
 
-__all__ = ["TreeData", "is_name", "read_call_tree", "read_tree", "write_tree"]
+__all__ = ["SHADOWED", "TreeData", "is_name", "read_call_tree", "read_tree", "write_tree"]
 
 
 class TreeData(TypedDict):
@@ -25,6 +27,8 @@ class TreeData(TypedDict):
     children_spec: list[Any]
 
 
+SHADOWED = frozenset({*_custom_builtins, "self"})
+"""Names that torch's source code of a graph uses itself: no argument of a call may have them."""
 _MOST_DEPTH = 64
 _RESULTS = "torch.return_types."
 """The prefix for types that torch defines for the results of operators, such as `topk`."""
@@ -89,6 +93,8 @@ def read_call_tree(data: Any, names: Sequence[str]) -> pytree.TreeSpec:
     positional, keywords = children
     if not all(type(key) is str and is_name(key) for key in (*names, *keywords.context)):
         raise ArtifactError("an argument's name is no identifier")
+    if shadowed := SHADOWED.intersection(names):
+        raise ArtifactError(f"an argument has the name {min(shadowed)}, which torch's source uses")
     if len(set(names)) != len(names):
         raise ArtifactError("two arguments have one name")
     if len(names) != positional.num_children + keywords.num_children:
@@ -97,8 +103,12 @@ def read_call_tree(data: Any, names: Sequence[str]) -> pytree.TreeSpec:
 
 
 def is_name(text: str) -> bool:
-    """Return whether `text` may be a variable in source code."""
-    return text.isidentifier() and not keyword.iskeyword(text)
+    """Return whether source code may have `text` as the name of a variable.
+
+    Python reads some names as others, such as a wide letter as the plain one: they are refused.
+    """
+    is_itself = unicodedata.normalize("NFKC", text) == text
+    return is_itself and text.isidentifier() and not keyword.iskeyword(text)
 
 
 def _children(tree: pytree.TreeSpec) -> list[pytree.TreeSpec]:

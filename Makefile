@@ -5,6 +5,10 @@ READY := $(VENV)/.ready
 OLDEST := .venv-oldest
 OLDEST_READY := $(OLDEST)/.ready
 
+# Two processes, each of which takes a file of tests, or a family of one of the largest files, at a
+# time (tests/support/shards.py).
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n2 --dist=loadgroup
+
 # A few tests of each stage, from capture to saved files.
 QUICK := tests/conversion/test_convert.py tests/partition/test_partition.py \
   tests/test_ahead_of_time.py tests/test_backend.py tests/artifact/test_save_load.py \
@@ -15,21 +19,28 @@ PYTHONS := python3.13 python3.12 python3.11 python3.10 python3
 FITS := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in $(PYTHONS); do $$p -c "$(FITS)" >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help setup demo test test-oldest test-ops lint format clean
+.PHONY: help setup demo test test-quick test-nightly test-oldest test-ops lint format clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## a virtual environment in .venv; PYTHON=... picks the Python
 
 demo: $(DEMO) ## a detector on a photograph, against eager; ARGS="--model ... --image ..."
 	$(BIN)/python -m fxtrt run $(ARGS)
 
-test: $(READY) ## the tests, in two processes; ARGS="-m gpu -n0", ARGS="-k relu" ...
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n2 --dist=loadfile $(ARGS)
+test: $(READY) ## the tests, in two processes; ARGS="-m gpu -n0", ARGS="-k relu", ARGS=--seconds ...
+	$(PYTEST) -m 'not nightly' $(ARGS)
 
-test-oldest: $(OLDEST_READY) ## a quick part of the tests with the oldest torch that works; ARGS="-k ..."
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n2 --dist=loadfile -m 'not slow' $(QUICK) $(ARGS)
+test-quick: $(READY) ## what tells within three minutes whether a change is sound
+	$(PYTEST) -m 'not slow and not nightly' $(QUICK) $(ARGS)
+
+test-nightly: $(READY) ## what `make test` leaves out: the same proofs on large detectors
+	$(PYTEST) -m nightly $(ARGS)
+
+test-oldest: BIN := $(OLDEST)/bin
+test-oldest: $(OLDEST_READY) ## test-quick with the oldest torch that works; ARGS="-k ..."
+	$(PYTEST) -m 'not slow and not nightly' $(QUICK) $(ARGS)
 
 test-ops: $(READY) ## every sample of PyTorch's own operator tests, for an hour or two; build/opdb.json
 	$(BIN)/python -m pytest -s --timeout=0 --all-samples --opdb-json=build/opdb.json \

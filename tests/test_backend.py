@@ -90,7 +90,7 @@ def test_weights_that_change_are_noticed(
     assert "weights changed" in caplog.text
 
 
-def test_inference_mode(block: nn.Module) -> None:
+def test_inference_mode_runs_in_engines(block: nn.Module) -> None:
     model = compiled(block)
     with torch.inference_mode():
         torch.testing.assert_close(model(X), block(X))

@@ -49,7 +49,7 @@ PLACES = st.integers(0, 0xFFFF).map(lambda number: number * 40503 % 0x10000 / 0x
 CHANGES = ("set", "insert", "remove", "cut")
 
 
-def test_changed_bytes(saved: dict[str, Saved]) -> None:
+def test_changed_bytes_are_refused_or_harmless(saved: dict[str, Saved]) -> None:
     def check(name: str, change: str, share: float, data: bytes) -> None:
         one = saved[name]
         whole = one.path.read_bytes()
@@ -85,7 +85,7 @@ def values_of(data: Any) -> Iterator[tuple[Any, Any]]:
             yield from values_of(data[key])
 
 
-def test_changed_values(saved: dict[str, Saved]) -> None:
+def test_changed_values_are_refused_or_harmless(saved: dict[str, Saved]) -> None:
     """The digests are true, as of a file that somebody made: the readers are on their own."""
 
     def check(name: str, in_manifest: bool, edits: list[tuple[float, float, str, Any]]) -> None:

@@ -12,13 +12,13 @@ from fxtrt.capture.quiet_export import silent_if_it_fails
 from fxtrt.errors import CaptureError
 
 
-def test_success_prints(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_block_that_succeeds_prints(capsys: pytest.CaptureFixture[str]) -> None:
     with silent_if_it_fails():
         sys.stderr.write("a hint")
     assert capsys.readouterr().err == "a hint"
 
 
-def test_failure_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_block_that_fails_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     before = sys.stderr
     with pytest.raises(KeyError), silent_if_it_fails():
         {"": sys.stderr.write("a graph of a thousand lines")}["missing"]

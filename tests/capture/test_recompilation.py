@@ -75,7 +75,9 @@ def run_all(model: Any, eager: nn.Module, built: list[str]) -> list[int]:
         pytest.param(None, 3, id="dynamic once a size has changed"),
     ],
 )
-def test_torch_compile(dynamic: bool | None, sets: int, built: list[str]) -> None:
+def test_torch_compile_builds_one_set_of_engines_per_new_dimension(
+    dynamic: bool | None, sets: int, built: list[str]
+) -> None:
     eager = Detector().eval()
     model = torch.compile(eager, backend="fxtrt", dynamic=dynamic, options={"engine": "reference"})
     counts = run_all(model, eager, built)

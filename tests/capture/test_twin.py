@@ -124,7 +124,7 @@ def test_a_model_with_a_lock_is_saved_and_loaded(tmp_path: Path) -> None:
         torch.testing.assert_close(loaded(X), model(X))
 
 
-def test_kept_activations() -> None:
+def test_kept_activations_are_copied_and_stay_in_their_graph() -> None:
     model = Holds(None).eval()
     model.value = [kept := model(X)]
     assert kept.grad_fn is not None

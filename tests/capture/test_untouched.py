@@ -230,7 +230,7 @@ def test_it_is_undone_when_the_run_fails() -> None:
     assert (model.count, model.shapes, model.calls.item()) == (0, [], 0)
 
 
-def test_inference_tensors() -> None:
+def test_inference_tensors_are_restored() -> None:
     with torch.inference_mode():
         x = torch.zeros(2)
         with untouched([x]):

@@ -284,7 +284,7 @@ def test_measured_clusters_stay_where_they_win(
     assert fxtrt.report(again).converted == first.converted
 
 
-def test_the_demo(tensorrt: TensorRTBackend, tmp_path: Path) -> None:
+def test_the_demo_finds_what_eager_finds(tensorrt: TensorRTBackend, tmp_path: Path) -> None:
     from fxtrt.cli.run import Subject, run
 
     options = {

@@ -77,7 +77,7 @@ def test_rows_is_len() -> None:
 
 
 @pytest.mark.parametrize("counts", [(3,), (2, 4), (0, 2)])
-def test_decode(counts: tuple[int, ...]) -> None:
+def test_decode_equals_torchvisions(counts: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     coder = _utils.BoxCoder((10.0, 10.0, 5.0, 5.0))
     codes, regions = torch.randn(sum(counts), 12), [torch.rand(n, 4) for n in counts]

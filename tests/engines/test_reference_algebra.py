@@ -36,7 +36,7 @@ def reduce(trt: Any, operation: str, axes: int, keep: bool = False) -> Any:
         ("AVG", [2, 5], 3.5),
     ],
 )
-def test_reduce(
+def test_reduce_does_as_tensorrt_documents(
     reference: EngineBackend, trt: Any, operation: str, rows: list[float], everything: float
 ) -> None:
     assert run(reference, reduce(trt, operation, 0b10), TABLE).tolist() == rows
@@ -57,7 +57,7 @@ def test_reduce_of_integers_stays_integer(
     assert result.tolist() == expected
 
 
-def test_softmax(reference: EngineBackend) -> None:
+def test_softmax_does_as_tensorrt_documents(reference: EngineBackend) -> None:
     def build(net: Any, x: Any) -> Any:
         layer = net.add_softmax(x)
         layer.axes = 0b01
@@ -77,7 +77,7 @@ def test_softmax(reference: EngineBackend) -> None:
         (True, True, [5, 3, 0]),
     ],
 )
-def test_cumulative(
+def test_cumulative_does_as_tensorrt_documents(
     reference: EngineBackend, trt: Any, exclusive: bool, backward: bool, expected: list[float]
 ) -> None:
     if not reference.features.has("add_cumulative"):
@@ -109,7 +109,7 @@ def multiply(trt: Any, first: str, second: str) -> Any:
         ("NONE", "NONE", (5, 1, 2, 3), (1, 6, 3, 4)),
     ],
 )
-def test_matrix_multiply(
+def test_matrix_multiply_does_as_tensorrt_documents(
     reference: EngineBackend,
     trt: Any,
     first: str,
@@ -152,7 +152,7 @@ def test_matrix_multiply_of_vectors(
     torch.testing.assert_close(result, expected)
 
 
-def test_einsum(reference: EngineBackend) -> None:
+def test_einsum_does_as_tensorrt_documents(reference: EngineBackend) -> None:
     generator = np.random.default_rng(0)
     a, b = (generator.standard_normal((2, 3, 4), dtype=np.float32) for _ in range(2))
     result = run(
@@ -183,7 +183,9 @@ def normal(x: torch.Tensor, axes: tuple[int, ...]) -> np.ndarray[Any, Any]:
 
 @pytest.mark.parametrize("axes", [(3,), (1, 2, 3), (2, 3)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_normalization(reference: EngineBackend, axes: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_normalization_does_as_tensorrt_documents(
+    reference: EngineBackend, axes: tuple[int, ...], dtype: torch.dtype
+) -> None:
     x = torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
     scale = floats([1, 2, 3, 4]).reshape(1, 4, 1, 1).to(dtype)
     bias = floats([5, 6, 7, 8]).reshape(1, 4, 1, 1).to(dtype)

@@ -45,7 +45,9 @@ ACTIVATIONS: dict[str, Callable[[float], float]] = {
 
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_activation(reference: EngineBackend, trt: Any, kind: str, dtype: torch.dtype) -> None:
+def test_activation_does_as_tensorrt_documents(
+    reference: EngineBackend, trt: Any, kind: str, dtype: torch.dtype
+) -> None:
     if not reference.features.member("ActivationType", kind):
         pytest.skip(f"this TensorRT has no {kind}")
 
@@ -179,7 +181,9 @@ def unary(trt: Any, operation: str) -> Any:
 
 
 @pytest.mark.parametrize("operation", UNARY)
-def test_unary(reference: EngineBackend, trt: Any, operation: str) -> None:
+def test_unary_does_as_tensorrt_documents(
+    reference: EngineBackend, trt: Any, operation: str
+) -> None:
     if not reference.features.member("UnaryOperation", operation):
         pytest.skip(f"this TensorRT has no {operation}")
     values, function = UNARY[operation]
@@ -192,7 +196,7 @@ def test_every_unary_operation_is_tested(trt: Any) -> None:
     assert set(trt.UnaryOperation.__members__) <= {*UNARY, "NOT"}
 
 
-def test_not(reference: EngineBackend, trt: Any) -> None:
+def test_not_does_as_tensorrt_documents(reference: EngineBackend, trt: Any) -> None:
     assert run(reference, unary(trt, "NOT"), torch.tensor([True, False])).tolist() == [False, True]
 
 
@@ -203,7 +207,7 @@ def test_unary_on_integers(reference: EngineBackend, trt: Any) -> None:
     assert run(reference, unary(trt, "SIGN"), x).tolist() == [-1, 0, 1]
 
 
-def test_select(reference: EngineBackend) -> None:
+def test_select_does_as_tensorrt_documents(reference: EngineBackend) -> None:
     condition = torch.tensor([[True], [False]])
     result = run(
         reference,
@@ -215,7 +219,7 @@ def test_select(reference: EngineBackend) -> None:
     assert result.tolist() == [[1, 2], [10, 20]]
 
 
-def test_parametric_relu(reference: EngineBackend) -> None:
+def test_parametric_relu_does_as_tensorrt_documents(reference: EngineBackend) -> None:
     result = run(
         reference,
         lambda net, x, slope: net.add_parametric_relu(x, slope).get_output(0),
@@ -239,7 +243,7 @@ def test_identity_copies(reference: EngineBackend) -> None:
         (torch.tensor([3, -3], dtype=torch.int32), torch.float16, [3, -3]),
     ],
 )
-def test_cast(
+def test_cast_does_as_tensorrt_documents(
     reference: EngineBackend, source: torch.Tensor, target: torch.dtype, expected: list[Any]
 ) -> None:
     dtype = reference.features.to_trt(target)
@@ -249,7 +253,7 @@ def test_cast(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int32, torch.bool])
-def test_constant(reference: EngineBackend, dtype: torch.dtype) -> None:
+def test_constant_does_as_tensorrt_documents(reference: EngineBackend, dtype: torch.dtype) -> None:
     values = torch.tensor([[0, 1, 2], [3, 4, 5]]).to(dtype)
     result = run(reference, lambda net: constant(net, values, dtype))
     torch.testing.assert_close(result, values)
@@ -263,7 +267,7 @@ def test_constant(reference: EngineBackend, dtype: torch.dtype) -> None:
         ("ELEMENTWISE", [1, 2, 3, 4], [4, 25, 100, 289]),
     ],
 )
-def test_scale(
+def test_scale_does_as_tensorrt_documents(
     reference: EngineBackend, trt: Any, mode: str, scale: list[float], expected: list[float]
 ) -> None:
     count = len(scale)
@@ -287,7 +291,7 @@ def test_scale_defaults_to_nothing(reference: EngineBackend, trt: Any) -> None:
     assert run(reference, build, torch.zeros(1, 1, 1, 2)).flatten().tolist() == [1, 1]
 
 
-def test_assertion(reference: EngineBackend, trt: Any) -> None:
+def test_an_assertion_that_fails_raises(reference: EngineBackend, trt: Any) -> None:
     def build(net: Any, x: Any) -> Any:
         size = net.add_slice(net.add_shape(x).get_output(0), (0,), (1,), (1,)).get_output(0)
         dtype = reference.features.shape_dtype

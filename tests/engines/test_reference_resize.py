@@ -52,7 +52,7 @@ def resize(trt: Any, mode: str, transformation: str = "ASYMMETRIC", **attributes
         ("ALIGN_CORNERS", "FLOOR", 1, [0]),
     ],
 )
-def test_nearest(
+def test_nearest_does_as_tensorrt_documents(
     reference: EngineBackend,
     trt: Any,
     transformation: str,
@@ -81,7 +81,7 @@ def test_nearest(
         ("ALIGN_CORNERS", 1, [0]),
     ],
 )
-def test_linear(
+def test_linear_does_as_tensorrt_documents(
     reference: EngineBackend, trt: Any, transformation: str, size: int, expected: list[float]
 ) -> None:
     build = resize(trt, "LINEAR", transformation, shape=(size,))
@@ -179,7 +179,7 @@ def grid_sample(trt: Any, interpolation: str, mode: str, align: bool) -> Any:
         ("NEAREST", "CLAMP", True, [0, 20, 30, 30]),
     ],
 )
-def test_grid_sample(
+def test_grid_sample_does_as_tensorrt_documents(
     reference: EngineBackend,
     trt: Any,
     interpolation: str,

@@ -58,7 +58,7 @@ def pooled(
     ],
     ids=str,
 )
-def test_attributes(
+def test_each_attribute_changes_where_samples_are_taken(
     reference: EngineBackend, attributes: dict[str, Any], expected: list[float]
 ) -> None:
     assert_equal = torch.testing.assert_close

@@ -61,7 +61,7 @@ def test_gather_elements(reference: EngineBackend, trt: Any) -> None:
         (ints([2], [1]), 1, [2, 4]),
     ],
 )
-def test_gather_nd(
+def test_gather_nd_does_as_tensorrt_documents(
     reference: EngineBackend, trt: Any, indices: torch.Tensor, batch: int, expected: list[Any]
 ) -> None:
     assert run(reference, gather(trt, "ND", batch=batch), TABLE, indices).tolist() == expected
@@ -104,7 +104,7 @@ def test_scatter_elements(reference: EngineBackend, trt: Any) -> None:
         (ints([1]), floats([[7, 8, 9]]), [[0, 1, 2], [7, 8, 9]]),
     ],
 )
-def test_scatter_nd(
+def test_scatter_nd_does_as_tensorrt_documents(
     reference: EngineBackend,
     trt: Any,
     indices: torch.Tensor,
@@ -124,7 +124,7 @@ def test_scatter_nd(
         ("MIN", [[1, 3], [7, 7]], [[0, 2], [1, 2]]),
     ],
 )
-def test_topk(
+def test_topk_does_as_tensorrt_documents(
     reference: EngineBackend, trt: Any, operation: str, values: list[Any], indices: list[Any]
 ) -> None:
     def build(net: Any, x: Any) -> tuple[Any, Any]:
@@ -157,7 +157,9 @@ def test_non_zero_is_row_major(reference: EngineBackend) -> None:
 @pytest.mark.parametrize(
     ("axis", "expected"), [(-1, [[0, 0, 9], [9, 0, 0]]), (0, [[0, 9], [0, 0], [9, 0]])]
 )
-def test_one_hot(reference: EngineBackend, axis: int, expected: list[Any]) -> None:
+def test_one_hot_does_as_tensorrt_documents(
+    reference: EngineBackend, axis: int, expected: list[Any]
+) -> None:
     def build(net: Any, indices: Any, values: Any) -> Any:
         depth = constant(net, 3, torch.int32)
         return net.add_one_hot(indices, values, depth, axis).get_output(0)
@@ -193,7 +195,7 @@ def nms(trt: Any, iou: float, least: float = 0.0, most: int = 10, **attributes: 
         ({"iou": 0.5, "topk_box_limit": 3}, [3, 0]),
     ],
 )
-def test_nms(
+def test_nms_does_as_tensorrt_documents(
     reference: EngineBackend, trt: Any, options: dict[str, Any], expected: list[int]
 ) -> None:
     indices, count = run(

@@ -72,13 +72,15 @@ def test_shuffle_with_a_shape_tensor(reference: EngineBackend, shape_dtype: torc
     assert result.tolist() == [[0, 1], [2, 3], [4, 5]]
 
 
-def test_shape(reference: EngineBackend, shape_dtype: torch.dtype) -> None:
+def test_shape_does_as_tensorrt_documents(
+    reference: EngineBackend, shape_dtype: torch.dtype
+) -> None:
     result = run(reference, lambda net, x: net.add_shape(x).get_output(0), TABLE, dynamic=True)
     assert result.dtype == shape_dtype
     assert result.tolist() == [2, 3]
 
 
-def test_concatenation(reference: EngineBackend) -> None:
+def test_concatenation_does_as_tensorrt_documents(reference: EngineBackend) -> None:
     def build(net: Any, a: Any, b: Any) -> Any:
         layer = net.add_concatenation([a, b])
         layer.axis = 1
@@ -206,7 +208,7 @@ def test_squeeze_and_unsqueeze(reference: EngineBackend, shape_dtype: torch.dtyp
     assert less.shape == (2, 3, 1)
 
 
-def test_reverse_sequence(reference: EngineBackend) -> None:
+def test_reverse_sequence_does_as_tensorrt_documents(reference: EngineBackend) -> None:
     def build(net: Any, x: Any) -> Any:
         layer = net.add_reverse_sequence(x, constant(net, [2, 3], torch.int32))
         layer.batch_axis, layer.sequence_axis = 0, 1

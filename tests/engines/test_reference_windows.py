@@ -192,7 +192,7 @@ def test_average_pooling_never_counts_what_rounding_up_adds(
     assert run(reference, build, ROW).flatten().tolist() == [1.5, 3.5, 5]
 
 
-def test_blended_pooling(reference: EngineBackend, trt: Any) -> None:
+def test_blended_pooling_does_as_tensorrt_documents(reference: EngineBackend, trt: Any) -> None:
     build = pool(trt, "MAX_AVERAGE_BLEND", (1, 5), blend_factor=0.25)
     assert run(reference, build, ROW).item() == 0.75 * 5 + 0.25 * 3
 

@@ -322,7 +322,7 @@ class Product(nn.Module):
         return self.body(a @ x)  # type: ignore[no-any-return]  # a module's call
 
 
-def test_sparse_tensors() -> None:
+def test_sparse_and_dense_tensors_are_not_taken_for_each_other() -> None:
     model, dense = Product().eval(), torch.eye(3)
     sparse = dense.to_sparse()
     fast = fxtrt.compile(model, (dense, X), engine="reference")
@@ -342,7 +342,7 @@ def test_sparse_tensors() -> None:
 
 @pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
-def test_nested_tensors(layout: torch.layout) -> None:
+def test_nested_tensors_run_in_pytorch(layout: torch.layout) -> None:
     nested = torch.nested.nested_tensor([X[:1], X[1:]], layout=layout)
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)).eval()
     with pytest.raises(CaptureError, match=r"nested.*padded"):

@@ -71,7 +71,7 @@ def test_takes_parts_apart_in_turn(convert: Convert, monkeypatch: pytest.MonkeyP
     assert targets(gm) == ["mul.Tensor", "mul.Tensor", "sub.Tensor"]
 
 
-def test_log_softmax(convert: Convert) -> None:
+def test_log_softmax_is_decomposed(convert: Convert) -> None:
     convert(
         [
             aten.amax.default,
@@ -86,7 +86,7 @@ def test_log_softmax(convert: Convert) -> None:
     assert "_log_softmax.default" not in targets(gm)
 
 
-def test_several_outputs(convert: Convert) -> None:
+def test_an_operator_with_several_outputs_is_decomposed(convert: Convert) -> None:
     convert(
         [
             aten.var_mean.correction,

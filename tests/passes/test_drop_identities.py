@@ -42,7 +42,7 @@ def around(identity: Callable[[torch.Tensor], Any]) -> Callable[[torch.Tensor], 
 
 
 @pytest.mark.parametrize("name", IDENTITIES)
-def test_drops(name: str) -> None:
+def test_an_identity_is_dropped(name: str) -> None:
     gm = trace(around(IDENTITIES[name]), (X,))
     assert len(targets(gm)) > 2
     check_changes(drop_identities, gm, (X,))
@@ -105,7 +105,7 @@ KEPT: dict[str, Callable[[torch.Tensor], Any]] = {
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_keeps(name: str) -> None:
+def test_what_changes_a_value_or_its_memory_is_kept(name: str) -> None:
     check_keeps(drop_identities, trace(around(KEPT[name]), (X,)))
 
 

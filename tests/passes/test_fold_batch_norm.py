@@ -165,7 +165,7 @@ KEPT: dict[str, Callable[[torch.Tensor], Any]] = {
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_keeps(name: str) -> None:
+def test_a_norm_that_is_no_affine_map_of_one_convolution_is_kept(name: str) -> None:
     check_keeps(fold_batch_norm, trace(KEPT[name], (X,)))
 
 

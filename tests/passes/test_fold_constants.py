@@ -34,7 +34,7 @@ FOLDED: dict[str, Callable[[torch.Tensor], Any]] = {
 
 
 @pytest.mark.parametrize("name", FOLDED)
-def test_folds(name: str) -> None:
+def test_what_weights_alone_decide_is_folded(name: str) -> None:
     gm = trace(FOLDED[name], (X,))
     check_changes(fold_constants, gm, (X,))
     assert len(targets(gm)) == 1
@@ -96,7 +96,7 @@ KEPT: dict[str, Callable[[torch.Tensor], Any]] = {
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_keeps(name: str) -> None:
+def test_what_must_be_computed_is_kept(name: str) -> None:
     check_keeps(fold_constants, trace(KEPT[name], (X,)))
 
 

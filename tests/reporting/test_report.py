@@ -44,7 +44,7 @@ def test_totals_and_shares() -> None:
     assert Coverage().flops_share == 0.0
 
 
-def test_the_text() -> None:
+def test_the_text_has_clusters_reasons_and_breaks() -> None:
     text = str(Coverage((CLUSTER,), (REJECTED, REJECTED), (BREAK,), 2, 3))
     assert text.startswith(
         "1 engine: 60.0% of the FLOPs, 9 of 11 compute nodes, 2 cuts (3 before repair)"

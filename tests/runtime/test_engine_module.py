@@ -38,7 +38,7 @@ def module(reference: EngineBackend) -> EngineModule:
         pytest.param(torch.randn(3, 4).t(), None, id="not contiguous"),
     ],
 )
-def test_inputs(
+def test_inputs_that_the_engine_cannot_take_run_in_pytorch(
     module: EngineModule, x: torch.Tensor, reason: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):

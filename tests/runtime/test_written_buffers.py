@@ -108,7 +108,7 @@ def test_every_call_is_right_and_compiled(step: Step, compiled: Callable[..., nn
 
 
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
-def test_grad_modes(mode: Callable[[], Any]) -> None:
+def test_buffers_are_written_in_every_grad_mode(mode: Callable[[], Any]) -> None:
     eager, fast = make(read_then_write), ahead_of_time(make(read_then_write), torch.randn(2, 4))
     with mode():
         for _ in range(3):

@@ -92,7 +92,7 @@ def reasons(compiled: torch.nn.Module) -> str:
     return "\n".join(row.detail for row in fxtrt.report(compiled).rejections)
 
 
-def test_rotated_boxes() -> None:
+def test_rotated_boxes_equal_eager() -> None:
     model = calibrated(config(FASTER, *R_18, *ROTATED))
     compiled = fxtrt.compile(model, (example(),), engine="reference", dynamic_shapes={})
     assert_same(compiled, model, torch.full_like(photograph(), torch.nan))
@@ -102,7 +102,7 @@ def test_rotated_boxes() -> None:
         assert f"fxtrt.detectron2_{kernel}.default has no converter: {why}" in reasons(compiled)
 
 
-def test_deformable_convolution() -> None:
+def test_deformable_convolution_runs_in_engines() -> None:
     model = calibrated(config("COCO-Detection/rpn_R_50_FPN_1x.yaml", *DEFORMABLE))
     compiled = fxtrt.compile(model, (example(),), engine="reference", dynamic_shapes={})
     assert_same(compiled, model, key="proposals")
@@ -110,7 +110,7 @@ def test_deformable_convolution() -> None:
     assert ops["torchvision.deform_conv2d.default"] == 3
 
 
-def test_time_augmentation() -> None:
+def test_time_augmentation_finds_what_eager_finds() -> None:
     """It calls `model.inference`: its own way through the parts, of which the backbone has engines
     for every size and batch."""
     cfg = config(

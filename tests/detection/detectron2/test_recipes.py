@@ -85,7 +85,7 @@ def test_fast_rcnn_inference(models: Any, classes: int, count: int, special: str
         assert torch.equal(actual[1], expected[1])
 
 
-def test_boxes(models: Any) -> None:
+def test_boxes_equal_detectron2s(models: Any) -> None:
     from detectron2.structures import Boxes
 
     for value in (torch.rand(3, 4).double(), torch.zeros(0), torch.zeros(0, 4), [[1, 2, 3, 4]]):
@@ -101,7 +101,7 @@ def test_boxes(models: Any) -> None:
 
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("divisibility", [0, 1, 32])
-def test_from_tensors(models: Any, count: int, divisibility: int) -> None:
+def test_from_tensors_equals_detectron2s(models: Any, count: int, divisibility: int) -> None:
     from detectron2.structures import ImageList
 
     images = [torch.rand(3, *size) for size in SIZES[:count]]
@@ -111,7 +111,7 @@ def test_from_tensors(models: Any, count: int, divisibility: int) -> None:
     assert actual.image_sizes == [tuple(map(int, size)) for size in expected.image_sizes]
 
 
-def test_batched_nms(models: Any) -> None:
+def test_batched_nms_equals_detectron2s(models: Any) -> None:
     from detectron2.layers import batched_nms
 
     torch.manual_seed(0)
@@ -121,7 +121,7 @@ def test_batched_nms(models: Any) -> None:
 
 
 @pytest.mark.parametrize("item", [slice(1, 3), 2, -1, torch.tensor([2, 0]), "mask"])
-def test_select(models: Any, item: Any) -> None:
+def test_select_equals_detectron2s(models: Any, item: Any) -> None:
     from detectron2.structures import Boxes, Instances
 
     instances = Instances((4, 5), pred_boxes=Boxes(torch.rand(4, 4)), scores=torch.rand(4))
@@ -131,7 +131,7 @@ def test_select(models: Any, item: Any) -> None:
 
 
 @pytest.mark.parametrize("norm", ["", "FrozenBN"])
-def test_conv2d(models: Any, norm: str) -> None:
+def test_conv2d_equals_detectron2s(models: Any, norm: str) -> None:
     from detectron2.layers import Conv2d, get_norm
 
     layer = Conv2d(3, 4, 3, padding=1, norm=get_norm(norm, 4), activation=torch.relu)
@@ -141,7 +141,7 @@ def test_conv2d(models: Any, norm: str) -> None:
 
 
 @pytest.mark.parametrize("counts", [(3,), (2, 4), (0, 2)])
-def test_pooler_format(models: Any, counts: tuple[int, ...]) -> None:
+def test_pooler_format_equals_detectron2s(models: Any, counts: tuple[int, ...]) -> None:
     from detectron2.modeling.poolers import convert_boxes_to_pooler_format
     from detectron2.structures import Boxes
 
@@ -150,7 +150,7 @@ def test_pooler_format(models: Any, counts: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 6])
-def test_to_bitmasks(models: Any, count: int) -> None:
+def test_bitmasks_equal_detectron2s(models: Any, count: int) -> None:
     from detectron2.structures import Boxes, ROIMasks
 
     torch.manual_seed(count)
@@ -173,7 +173,7 @@ def test_heatmaps_to_keypoints(models: Any, count: int) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 6])
-def test_panoptic_segments(models: Any, count: int) -> None:
+def test_panoptic_segments_equal_detectron2s(models: Any, count: int) -> None:
     from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_instance_outputs
     from detectron2.structures import Instances
 

@@ -44,7 +44,7 @@ def boxes_of(*shape: int) -> Tensor:
 
 
 @pytest.mark.parametrize("count", [0, 30])
-def test_clip(rotated: Any, count: int) -> None:
+def test_clip_equals_detectron2s(rotated: Any, count: int) -> None:
     from detectron2.structures import RotatedBoxes
 
     expected, actual = (RotatedBoxes(boxes_of(count)) for _ in range(2))
@@ -53,7 +53,7 @@ def test_clip(rotated: Any, count: int) -> None:
     assert torch.equal(actual.tensor, expected.tensor)
 
 
-def test_new_boxes(rotated: Any) -> None:
+def test_new_boxes_equal_detectron2s(rotated: Any) -> None:
     from detectron2.structures import RotatedBoxes
 
     for tensor in (boxes_of(3), torch.zeros(0), [], [[1, 2, 3, 4, 5]]):
@@ -101,7 +101,7 @@ def test_fast_rcnn_inference(
 
 
 @pytest.mark.parametrize("count", [0, 20])
-def test_kernels(rotated: Any, count: int) -> None:
+def test_kernels_equal_detectron2s(rotated: Any, count: int) -> None:
     from detectron2.layers import ROIAlignRotated, batched_nms_rotated
 
     boxes, labels = boxes_of(count), torch.arange(count) % 3

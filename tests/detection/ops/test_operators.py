@@ -38,7 +38,7 @@ def boxes_of(count: int, special: str = "") -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("special", ["", "ties", "not finite"])
 @pytest.mark.parametrize("count", [0, 1, 50, 1500])
-def test_batched_nms(count: int, special: str) -> None:
+def test_batched_nms_equals_torchvisions(count: int, special: str) -> None:
     arguments = boxes_of(count, special)
     expected = box_ops.batched_nms(*arguments, 0.5)
     assert torch.equal(batched_nms(*arguments, 0.5), expected)

@@ -36,7 +36,9 @@ def logits_of(*shape: int, special: str) -> Tensor:
 @pytest.mark.parametrize("special", SPECIAL)
 @pytest.mark.parametrize("stable", [False, True])
 @pytest.mark.parametrize("count", [0, 5, 200])
-def test_best_above(count: int, stable: bool, special: str) -> None:
+def test_the_best_above_a_threshold_are_those_of_a_sort(
+    count: int, stable: bool, special: str
+) -> None:
     torch.manual_seed(0)
     scores, most = logits_of(count, special=special), 20
     threshold = 100.0 if special == "nothing" else 0.0
@@ -69,7 +71,7 @@ def anchors_of(count: int) -> Tensor:
 
 @pytest.mark.parametrize("special", SPECIAL)
 @pytest.mark.parametrize("kind", [RetinaNet, FCOS, SSD])
-def test_detections(kind: Any, special: str) -> None:
+def test_detections_equal_torchvisions(kind: Any, special: str) -> None:
     torch.manual_seed(0)
     linear = kind is FCOS
     coder = BoxLinearCoder() if linear else BoxCoder((1.0, 1.0, 1.0, 1.0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import sympy
@@ -55,11 +55,15 @@ def restore_ranges(
         return
     of_inputs = _symbols(fakes)
     from_one = _hinted_from_one(fakes, model, call, dynamic_shapes)
-    for symbol, asked in _by_symbol(ranges).items():
-        if symbol in from_one and asked.lower == 2:
-            asked = ValueRanges(1, asked.upper)
-        includes_one = symbol in of_inputs and asked.lower < 2
-        if includes_one and not _holds_at_one(gm, model, call, symbol):
+    wanted = {
+        symbol: ValueRanges(1, asked.upper) if symbol in from_one and asked.lower == 2 else asked
+        for symbol, asked in _by_symbol(ranges).items()
+    }
+    at_one = {symbol for symbol in of_inputs & wanted.keys() if wanted[symbol].lower < 2}
+    examples = mode.shape_env.backed_var_to_val
+    for symbol, asked in wanted.items():
+        alike = {other for other in at_one if examples.get(other) == examples.get(symbol)}
+        if symbol in at_one and not _holds_at_one(gm, model, call, symbol, alike):
             log.warning("at a size of 1 (%s) the model differs: it runs in PyTorch", symbol)
             asked = ValueRanges(2, asked.upper)
         mode.shape_env.var_to_range[symbol] = asked
@@ -130,23 +134,47 @@ def _symbols(fakes: Sequence[Any]) -> set[sympy.Symbol]:
 
 
 def _holds_at_one(
-    gm: GraphModule, model: torch.nn.Module, call: Call, symbol: sympy.Symbol
+    gm: GraphModule,
+    model: torch.nn.Module,
+    call: Call,
+    symbol: sympy.Symbol,
+    alike: Set[sympy.Symbol],
 ) -> bool:
-    """Whether graph and model agree where `symbol` is 1 and all else is as in the example."""
-    small = _example_at_one(gm, call, symbol)
+    """Whether graph and model agree where `symbol` is 1 and all else is as in the example.
+
+    Where the model itself takes no such call, `symbol` goes with others that torch does not know
+    to be equal, as the batch of an image with that of its mask: then all of `alike` are 1.
+
+    Args:
+        alike: the symbols that may be 1 and have the same size in the example.
+    """
+    holds = _agree_at_one(gm, model, call, {symbol})
+    if holds is None and len(alike) > 1:
+        holds = _agree_at_one(gm, model, call, alike)
+    return holds is True
+
+
+def _agree_at_one(
+    gm: GraphModule, model: torch.nn.Module, call: Call, symbols: Set[sympy.Symbol]
+) -> bool | None:
+    """Whether graph and model agree where `symbols` are 1; None where the model itself fails."""
+    small = _example_at_one(gm, call, symbols)
     if small is None:
         return False
     leaves = pytree.tree_leaves((small.args, small.kwargs))
-    shaped = _ShapesAtOne(gm, symbol)
     try:
-        with torch.no_grad():
-            with untouched(model, gm, leaves):
-                expected = _values(model(*small.args, **small.kwargs))
-            with untouched(model, gm, leaves):
-                actual = _values(shaped.run(*leaves, enable_io_processing=False))
+        with torch.no_grad(), untouched(model, gm, leaves):
+            expected = _values(model(*small.args, **small.kwargs))
+    except Exception as error:  # Whatever the user's code raises.
+        log.debug("the model at %s = 1: %s", symbols, error)
+        return None
+    shaped = _ShapesAtOne(gm, symbols)
+    try:
+        with torch.no_grad(), untouched(model, gm, leaves):
+            actual = _values(shaped.run(*leaves, enable_io_processing=False))
         torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3, equal_nan=True)
     except Exception as error:  # Whatever fails at size 1 does not hold there.
-        log.debug("at %s = 1: %s", symbol, error)
+        log.debug("at %s = 1: %s", symbols, error)
         return False
     return True
 
@@ -157,18 +185,18 @@ def _values(result: Any) -> list[Any]:
 
 
 class _ShapesAtOne(torch.fx.Interpreter):
-    """Runs a graph where a symbol is 1, and insists on the shapes that were traced."""
+    """Runs a graph where some symbols are 1, and insists on the shapes that were traced."""
 
-    def __init__(self, gm: GraphModule, symbol: sympy.Symbol) -> None:
+    def __init__(self, gm: GraphModule, symbols: Set[sympy.Symbol]) -> None:
         super().__init__(gm)
-        self._symbol = symbol
+        self._symbols = symbols
 
     def run_node(self, n: torch.fx.Node) -> Any:
         result, fake = super().run_node(n), n.meta.get("val")
         # The update of a buffer has no value of its own.
         if isinstance(result, torch.Tensor) and fake is not None:
             traced = tuple(
-                actual if is_unbacked(size) else _size_at_one(size, self._symbol)
+                actual if is_unbacked(size) else _size_at_one(size, self._symbols)
                 for size, actual in zip(fake.shape, result.shape, strict=True)
             )
             if tuple(result.shape) != traced:
@@ -176,8 +204,8 @@ class _ShapesAtOne(torch.fx.Interpreter):
         return result
 
 
-def _example_at_one(gm: GraphModule, call: Call, symbol: sympy.Symbol) -> Call | None:
-    """The example cut down to where `symbol` is 1; None where that needs larger tensors."""
+def _example_at_one(gm: GraphModule, call: Call, symbols: Set[sympy.Symbol]) -> Call | None:
+    """The example cut down to where `symbols` are 1; None where that needs larger tensors."""
     fakes = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
     leaves, tree = pytree.tree_flatten((tuple(call.args), dict(call.kwargs)))
     small: list[Any] = []
@@ -187,7 +215,7 @@ def _example_at_one(gm: GraphModule, call: Call, symbol: sympy.Symbol) -> Call |
             continue
         cut = leaf.clone()
         for dim, size in enumerate(fake.shape):
-            wanted = _size_at_one(size, symbol)
+            wanted = _size_at_one(size, symbols)
             if wanted > cut.shape[dim]:
                 return None
             cut = cut.narrow(dim, 0, wanted)
@@ -196,10 +224,10 @@ def _example_at_one(gm: GraphModule, call: Call, symbol: sympy.Symbol) -> Call |
     return Call(args, kwargs)
 
 
-def _size_at_one(size: Any, symbol: sympy.Symbol) -> int:
-    if not isinstance(size, torch.SymInt) or symbol not in size.node.expr.free_symbols:
+def _size_at_one(size: Any, symbols: Set[sympy.Symbol]) -> int:
+    if not isinstance(size, torch.SymInt) or symbols.isdisjoint(size.node.expr.free_symbols):
         return hint(size)
     environment = size.node.shape_env
     assert environment is not None
     others = {other: environment.backed_var_to_val[other] for other in size.node.expr.free_symbols}
-    return int(size.node.expr.xreplace(others | {symbol: sympy.Integer(1)}))
+    return int(size.node.expr.xreplace(others | dict.fromkeys(symbols, sympy.Integer(1))))

@@ -392,6 +392,8 @@ def test_a_graph_module_is_compiled_in_the_mode_that_it_is_in() -> None:
 class _Pruned(nn.Module):
     """Its layers are there to be replaced."""
 
+    shift: torch.Tensor | None
+
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Linear(4, 4, bias=False)

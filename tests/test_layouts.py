@@ -54,7 +54,7 @@ def test_as_strided_of_an_input(
     x, example = call(), alike()
     with torch.no_grad():
         if jit:
-            fast = torch.compile(eager, backend="fxtrt", options=OPTIONS, dynamic=False)
+            fast: Any = torch.compile(eager, backend="fxtrt", options=OPTIONS, dynamic=False)
             fast(example)
         else:
             fast = fxtrt.compile(eager, example, **OPTIONS)

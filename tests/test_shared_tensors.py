@@ -133,7 +133,7 @@ def test_a_model_that_writes_to_an_input(example: Any, call: Any) -> None:
 @pytest.mark.parametrize("call", [same, views, arrays])
 def test_such_a_model_through_torch_compile(call: Any) -> None:
     torch._dynamo.reset()
-    options = {"engine": "reference", "min_cluster_size": 1}
+    options: dict[str, Any] = {"engine": "reference", "min_cluster_size": 1}
     model = Increments()
     fast = torch.compile(model, backend="fxtrt", options=options, dynamic=False)
     for shared in (False, True):

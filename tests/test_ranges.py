@@ -117,10 +117,12 @@ class Padded(nn.Module):
     """Indexes a mask by image: torch does not learn that there is a row for each."""
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        if not torch.compiler.is_exporting():  # As models of transformers do.
+            mask = mask.expand(x.shape[0], -1)
         return x.relu() * mask[torch.arange(x.shape[0])]
 
 
-def test_sizes_are_one_together_where_the_model_takes_no_other_call() -> None:
+def test_sizes_that_belong_together_are_one_together() -> None:
     shapes = {name: {0: Dim.DYNAMIC(min=1, max=4)} for name in ("x", "mask")}
     example = torch.randn(3, 5), torch.rand(3, 5)
     fast: Any = fxtrt.compile(
@@ -130,6 +132,12 @@ def test_sizes_are_one_together_where_the_model_takes_no_other_call() -> None:
         x, mask = torch.randn(count, 5), torch.rand(count, 5)
         torch.testing.assert_close(fast(x, mask), Padded()(x, mask))
     assert fast.forward.fallbacks == {}
+    # The model broadcasts one mask; the graph need not.
+    x, mask = torch.randn(3, 5), torch.rand(1, 5)
+    torch.testing.assert_close(fast(x, mask), Padded()(x, mask))
+    assert fast.forward.fallbacks == {
+        "the graph was captured for other relations between the inputs' sizes": 1
+    }
 
 
 def test_sizes_are_not_one_together_where_the_model_differs_alone() -> None:

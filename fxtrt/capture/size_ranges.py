@@ -8,9 +8,10 @@ from typing import Any
 
 import sympy
 import torch
-from torch._guards import detect_fake_mode
+from torch._guards import ShapeGuard, SLoc, detect_fake_mode
 from torch.export.dynamic_shapes import _combine_args, _tree_map_with_path
 from torch.fx import GraphModule
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 from torch.utils._sympy.value_ranges import ValueRanges
 
@@ -63,7 +64,11 @@ def restore_ranges(
     examples = mode.shape_env.backed_var_to_val
     for symbol, asked in wanted.items():
         alike = {other for other in at_one if examples.get(other) == examples.get(symbol)}
-        if symbol in at_one and not _holds_at_one(gm, model, call, symbol, alike):
+        if symbol in at_one and not _agree_at_one(gm, model, call, {symbol}):
+            if len(alike) > 1 and _agree_at_one(gm, model, call, alike):
+                _require_one_together(mode.shape_env, symbol, alike - {symbol})
+                mode.shape_env.var_to_range[symbol] = asked
+                continue
             log.warning("at a size of 1 (%s) the model differs: it runs in PyTorch", symbol)
             asked = ValueRanges(2, asked.upper)
         mode.shape_env.var_to_range[symbol] = asked
@@ -133,45 +138,34 @@ def _symbols(fakes: Sequence[Any]) -> set[sympy.Symbol]:
     return {symbol for expr in dynamic for symbol in expr.free_symbols}
 
 
-def _holds_at_one(
-    gm: GraphModule,
-    model: torch.nn.Module,
-    call: Call,
-    symbol: sympy.Symbol,
-    alike: Set[sympy.Symbol],
-) -> bool:
-    """Whether graph and model agree where `symbol` is 1 and all else is as in the example.
+def _require_one_together(
+    environment: ShapeEnv, symbol: sympy.Symbol, others: Set[sympy.Symbol]
+) -> None:
+    """Add as guards that `symbol` is 1 where `others` are, and only there.
 
-    Where the model itself takes no such call, `symbol` goes with others that torch does not know
-    to be equal, as the batch of an image with that of its mask: then all of `alike` are 1.
-
-    Args:
-        alike: the symbols that may be 1 and have the same size in the example.
+    Sizes may belong together and torch not know it, as the batch of an image and that of its mask:
+    the model broadcasts, or fails, where only one of them is 1, and the graph does not.
     """
-    holds = _agree_at_one(gm, model, call, {symbol})
-    if holds is None and len(alike) > 1:
-        holds = _agree_at_one(gm, model, call, alike)
-    return holds is True
+    for other in sorted(others, key=str):
+        both = sympy.Eq(sympy.Min(symbol, 2), sympy.Min(other, 2), evaluate=False)
+        environment.guards.append(ShapeGuard(both, SLoc(None, None), size_oblivious=False))
 
 
 def _agree_at_one(
     gm: GraphModule, model: torch.nn.Module, call: Call, symbols: Set[sympy.Symbol]
-) -> bool | None:
-    """Whether graph and model agree where `symbols` are 1; None where the model itself fails."""
+) -> bool:
+    """Whether graph and model agree where `symbols` are 1 and all else is as in the example."""
     small = _example_at_one(gm, call, symbols)
     if small is None:
         return False
     leaves = pytree.tree_leaves((small.args, small.kwargs))
-    try:
-        with torch.no_grad(), untouched(model, gm, leaves):
-            expected = _values(model(*small.args, **small.kwargs))
-    except Exception as error:  # Whatever the user's code raises.
-        log.debug("the model at %s = 1: %s", symbols, error)
-        return None
     shaped = _ShapesAtOne(gm, symbols)
     try:
-        with torch.no_grad(), untouched(model, gm, leaves):
-            actual = _values(shaped.run(*leaves, enable_io_processing=False))
+        with torch.no_grad():
+            with untouched(model, gm, leaves):
+                expected = _values(model(*small.args, **small.kwargs))
+            with untouched(model, gm, leaves):
+                actual = _values(shaped.run(*leaves, enable_io_processing=False))
         torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3, equal_nan=True)
     except Exception as error:  # Whatever fails at size 1 does not hold there.
         log.debug("at %s = 1: %s", symbols, error)

@@ -8,7 +8,7 @@ nodes, every node has `meta["val"]`, and the output is a flat tuple or the modul
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from torch.utils._sympy.value_ranges import ValueRanges
 from ..announce import announced
 from ..errors import CaptureError
 from ..graph.composites import composites_whole
+from ..graph.layouts import Layouts
 from ..graph.provenance import set_module_prefix
 from ..graph.specs import Call
 from ..registry import registered
@@ -32,6 +33,7 @@ from .frozen_weights import FrozenGraph
 from .quiet_export import silent_if_it_fails
 from .size_ranges import restore_ranges
 from .torch_message import message_of
+from .write_conflicts import Writes
 
 __all__ = ["capture_dynamo", "capture_module", "require_inference", "trace"]
 
@@ -142,6 +144,7 @@ def capture_dynamo(
         isinstance(value, torch.Tensor) and value.requires_grad for value in values
     )
     frozen: list[FrozenGraph] = []
+    guards: list[_Guard] = []
 
     def keep(aten_gm: GraphModule, lowered_inputs: Sequence[Any]) -> FrozenGraph:
         if len(lowered_inputs) != len(values):
@@ -149,6 +152,7 @@ def capture_dynamo(
                 f"AOTAutograd changed the inputs from {len(values)} to {len(lowered_inputs)}"
             )
         written, returned = _written_and_returned()
+        guards.append(_Guard(aten_gm, len(inner), static, written))
         if wants_gradients:
             _require_no_training(aten_gm, bool(static & written))
         weights = {i: values[i] for i in sorted(static - written - returned)}
@@ -158,7 +162,48 @@ def capture_dynamo(
     compiled = _lower(gm, example_inputs, keep)
     for graph in frozen:
         graph.compile()
-    return compiled
+    if not any(guard.is_needed for guard in guards):
+        return compiled
+
+    def guarded(*inputs: Any) -> Any:
+        conflicts = (guard.conflict(inputs) for guard in guards)
+        return (gm.forward if any(conflicts) else compiled)(*inputs)
+
+    return guarded
+
+
+class _Guard:
+    """Finds calls that Dynamo's guards let pass, but that a graph would answer otherwise.
+
+    Dynamo compares whether inputs share memory only where they do in its example, and no storage
+    offsets.
+    """
+
+    def __init__(
+        self, aten_gm: GraphModule, inner: int, static: Collection[int], written: Collection[int]
+    ) -> None:
+        """Note what the graph writes to and whether it reads by strides.
+
+        Args:
+            inner: how many of its first inputs Dynamo does not pass.
+            static, written: positions of its inputs. Static ones, which are weights, count only
+                if they are written: to ask hundreds of them takes longer than a small graph.
+        """
+        self._inner = inner
+        self._unasked = frozenset(static) - frozenset(written)
+        self._writes = Writes(sorted(written), (), ()) if written else None
+        self._layouts = Layouts.of(aten_gm)
+
+    @property
+    def is_needed(self) -> bool:
+        return self._writes is not None or self._layouts is not None
+
+    def conflict(self, inputs: Sequence[Any]) -> str | None:
+        values = [*[None] * self._inner, *inputs]
+        asked = [None if i in self._unasked else value for i, value in enumerate(values)]
+        if self._writes is not None and (reason := self._writes.conflict(asked)):
+            return reason
+        return None if self._layouts is None else self._layouts.mismatch(asked)
 
 
 def _lower(

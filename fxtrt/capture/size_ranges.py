@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import sympy
 import torch
-from torch._guards import detect_fake_mode
+from torch._guards import ShapeGuard, SLoc, detect_fake_mode
 from torch.export.dynamic_shapes import _combine_args, _tree_map_with_path
 from torch.fx import GraphModule
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 from torch.utils._sympy.value_ranges import ValueRanges
 
@@ -55,11 +56,19 @@ def restore_ranges(
         return
     of_inputs = _symbols(fakes)
     from_one = _hinted_from_one(fakes, model, call, dynamic_shapes)
-    for symbol, asked in _by_symbol(ranges).items():
-        if symbol in from_one and asked.lower == 2:
-            asked = ValueRanges(1, asked.upper)
-        includes_one = symbol in of_inputs and asked.lower < 2
-        if includes_one and not _holds_at_one(gm, model, call, symbol):
+    wanted = {
+        symbol: ValueRanges(1, asked.upper) if symbol in from_one and asked.lower == 2 else asked
+        for symbol, asked in _by_symbol(ranges).items()
+    }
+    at_one = {symbol for symbol in of_inputs & wanted.keys() if wanted[symbol].lower < 2}
+    examples = mode.shape_env.backed_var_to_val
+    for symbol, asked in wanted.items():
+        alike = {other for other in at_one if examples.get(other) == examples.get(symbol)}
+        if symbol in at_one and not _agree_at_one(gm, model, call, {symbol}):
+            if len(alike) > 1 and _agree_at_one(gm, model, call, alike):
+                _require_one_together(mode.shape_env, symbol, alike - {symbol})
+                mode.shape_env.var_to_range[symbol] = asked
+                continue
             log.warning("at a size of 1 (%s) the model differs: it runs in PyTorch", symbol)
             asked = ValueRanges(2, asked.upper)
         mode.shape_env.var_to_range[symbol] = asked
@@ -129,15 +138,28 @@ def _symbols(fakes: Sequence[Any]) -> set[sympy.Symbol]:
     return {symbol for expr in dynamic for symbol in expr.free_symbols}
 
 
-def _holds_at_one(
-    gm: GraphModule, model: torch.nn.Module, call: Call, symbol: sympy.Symbol
+def _require_one_together(
+    environment: ShapeEnv, symbol: sympy.Symbol, others: Set[sympy.Symbol]
+) -> None:
+    """Add as guards that `symbol` is 1 where `others` are, and only there.
+
+    Sizes may belong together and torch not know it, as the batch of an image and that of its mask:
+    the model broadcasts, or fails, where only one of them is 1, and the graph does not.
+    """
+    for other in sorted(others, key=str):
+        both = sympy.Eq(sympy.Min(symbol, 2), sympy.Min(other, 2), evaluate=False)
+        environment.guards.append(ShapeGuard(both, SLoc(None, None), size_oblivious=False))
+
+
+def _agree_at_one(
+    gm: GraphModule, model: torch.nn.Module, call: Call, symbols: Set[sympy.Symbol]
 ) -> bool:
-    """Return whether graph and model agree on the example cut down to where `symbol` is 1."""
-    small = _example_at_one(gm, call, symbol)
+    """Return whether graph and model agree where `symbols` are 1 and the rest is the example's."""
+    small = _example_at_one(gm, call, symbols)
     if small is None:
         return False
     leaves = pytree.tree_leaves((small.args, small.kwargs))
-    shaped = _ShapesAtOne(gm, symbol)
+    shaped = _ShapesAtOne(gm, symbols)
     try:
         with torch.no_grad():
             with untouched(model, gm, leaves):
@@ -146,7 +168,7 @@ def _holds_at_one(
                 actual = _values(shaped.run(*leaves, enable_io_processing=False))
         torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3, equal_nan=True)
     except Exception as error:  # Any failure means that the graph does not hold at size 1.
-        log.debug("at %s = 1: %s", symbol, error)
+        log.debug("at %s = 1: %s", symbols, error)
         return False
     return True
 
@@ -157,18 +179,18 @@ def _values(result: Any) -> list[Any]:
 
 
 class _ShapesAtOne(torch.fx.Interpreter):
-    """Runs a graph where a symbol is 1, and raises if a shape is not the traced one."""
+    """Runs a graph where some symbols are 1, and raises if a shape is not the traced one."""
 
-    def __init__(self, gm: GraphModule, symbol: sympy.Symbol) -> None:
+    def __init__(self, gm: GraphModule, symbols: Set[sympy.Symbol]) -> None:
         super().__init__(gm)
-        self._symbol = symbol
+        self._symbols = symbols
 
     def run_node(self, n: torch.fx.Node) -> Any:
         result, fake = super().run_node(n), n.meta.get("val")
         # A node that updates a buffer has no value.
         if isinstance(result, torch.Tensor) and fake is not None:
             traced = tuple(
-                actual if is_unbacked(size) else _size_at_one(size, self._symbol)
+                actual if is_unbacked(size) else _size_at_one(size, self._symbols)
                 for size, actual in zip(fake.shape, result.shape, strict=True)
             )
             if tuple(result.shape) != traced:
@@ -176,8 +198,8 @@ class _ShapesAtOne(torch.fx.Interpreter):
         return result
 
 
-def _example_at_one(gm: GraphModule, call: Call, symbol: sympy.Symbol) -> Call | None:
-    """Return the example cut down to where `symbol` is 1, or None if a tensor is too small."""
+def _example_at_one(gm: GraphModule, call: Call, symbols: Set[sympy.Symbol]) -> Call | None:
+    """Return the example cut down to where `symbols` are 1, or None if a tensor is too small."""
     fakes = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
     leaves, tree = pytree.tree_flatten((tuple(call.args), dict(call.kwargs)))
     small: list[Any] = []
@@ -187,7 +209,7 @@ def _example_at_one(gm: GraphModule, call: Call, symbol: sympy.Symbol) -> Call |
             continue
         cut = leaf.clone()
         for dim, size in enumerate(fake.shape):
-            wanted = _size_at_one(size, symbol)
+            wanted = _size_at_one(size, symbols)
             if wanted > cut.shape[dim]:
                 return None
             cut = cut.narrow(dim, 0, wanted)
@@ -196,10 +218,10 @@ def _example_at_one(gm: GraphModule, call: Call, symbol: sympy.Symbol) -> Call |
     return Call(args, kwargs)
 
 
-def _size_at_one(size: Any, symbol: sympy.Symbol) -> int:
-    if not isinstance(size, torch.SymInt) or symbol not in size.node.expr.free_symbols:
+def _size_at_one(size: Any, symbols: Set[sympy.Symbol]) -> int:
+    if not isinstance(size, torch.SymInt) or symbols.isdisjoint(size.node.expr.free_symbols):
         return hint(size)
     environment = size.node.shape_env
     assert environment is not None
     others = {other: environment.backed_var_to_val[other] for other in size.node.expr.free_symbols}
-    return int(size.node.expr.xreplace(others | {symbol: sympy.Integer(1)}))
+    return int(size.node.expr.xreplace(others | dict.fromkeys(symbols, sympy.Integer(1))))

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-from ..capture.copies import memory_of
 from ..graph.aliases import Aliases
 from ..graph.weights import attribute
+from .copies import memory_of
 
 __all__ = ["Writes"]
 
@@ -32,8 +32,8 @@ class Writes:
             held: all weights of the module.
         """
         self._inputs = tuple(inputs)
-        self._weights = [memory for tensor in weights if (memory := memory_of(tensor))]
-        self._held = [memory for tensor in held if (memory := memory_of(tensor))]
+        self._weights = [memory for tensor in weights if (memory := _reach(tensor))]
+        self._held = [memory for tensor in held if (memory := _reach(tensor))]
 
     @classmethod
     def of(cls, graph: GraphModule, held: Iterable[torch.Tensor]) -> Writes | None:
@@ -50,7 +50,7 @@ class Writes:
 
     def conflict(self, values: Sequence[Any]) -> str | None:
         """Return why the graph cannot run with `values`, one for each input, or None."""
-        memories = [memory_of(v) if isinstance(v, torch.Tensor) else None for v in values]
+        memories = [_reach(v) if isinstance(v, torch.Tensor) else None for v in values]
         for memory in memories:
             if memory is not None and _overlaps(memory, self._weights):
                 return "an input shares memory with a buffer that the model writes to"
@@ -60,6 +60,20 @@ class Writes:
             if memory is not None and _overlaps(memory, [*others, *self._held]):
                 return "an input that the model writes to shares memory with another tensor"
         return None
+
+
+def _reach(tensor: torch.Tensor) -> tuple[int, int] | None:
+    """The first address of a tensor's elements, and the one after its last; None without any.
+
+    Not that of its storage: caches are often slices of one, which share no element.
+    """
+    memory = memory_of(tensor)
+    if memory is None or not tensor.numel():
+        return None
+    pairs = zip(tensor.shape, tensor.stride(), strict=True)
+    last = sum((size - 1) * stride for size, stride in pairs)
+    start = tensor.data_ptr()
+    return start, start + (last + 1) * tensor.element_size()
 
 
 def _overlaps(memory: tuple[int, int], others: Iterable[tuple[int, int]]) -> bool:

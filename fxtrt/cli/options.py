@@ -17,7 +17,7 @@ from ..errors import SettingsError
 __all__ = ["ARTIFACT", "INPUT", "OUTPUT", "SHAPE", "SHARE", "SIZE", "InputShape", "writing"]
 
 _MOST_DIGITS = 9
-"""Of a size: no memory holds more."""
+"""The largest size: no memory holds more."""
 
 INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
 

@@ -1,4 +1,4 @@
-"""What a graph is compiled for: an engine backend, and the settings for it."""
+"""Holds what a graph is compiled for: an engine backend, and the settings for it."""
 
 from __future__ import annotations
 

@@ -58,10 +58,23 @@ def plan_index(x: torch.Tensor, indices: Sequence[torch.Tensor | None]) -> Index
     """Read the FakeTensors `indices` as torch does: those apart from each other go to the front."""
     dims = tuple(i for i, index in enumerate(indices) if index is not None)
     shapes = [index.shape for index in indices if index is not None]
-    shape = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]  # untyped torch API
+    shape = _broadcast(shapes)
     adjacent = dims == tuple(range(dims[0], dims[-1] + 1))
     rest = tuple(i for i in range(x.dim()) if i not in dims)
-    return IndexPlan(dims, tuple(shape), dims[0] if adjacent else 0, rest)
+    return IndexPlan(dims, shape, dims[0] if adjacent else 0, rest)
+
+
+def _broadcast(shapes: Sequence[torch.Size]) -> tuple[int, ...]:
+    """The common shape of shapes that go together.
+
+    torch.broadcast_shapes asks whether a symbolic size is 1, and the graph is then for no other
+    answer than the example's.
+    """
+    rank = max(map(len, shapes))
+    full = [[1] * (rank - len(shape)) + list(shape) for shape in shapes]
+    columns = zip(*full, strict=True)
+    wide = ([size for size in sizes if not is_static(size) or size != 1] for sizes in columns)
+    return tuple(next(filter(is_static, sizes), sizes[0]) if sizes else 1 for sizes in wide)
 
 
 def _integer_indices(indices: Sequence[torch.Tensor | None]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -138,6 +139,20 @@ def test_sizes_that_belong_together_are_one_together() -> None:
     assert fast.forward.fallbacks == {
         "the graph was captured for other relations between the inputs' sizes": 1
     }
+
+
+def test_conversion_asks_for_no_size(tmp_path: Path) -> None:
+    """What it asks would be a guard that keeps calls out, of a loaded model too."""
+    shapes = {name: {0: Dim.DYNAMIC(min=1, max=4)} for name in ("x", "mask")}
+    example = torch.randn(3, 5), torch.rand(3, 5)
+    fast = fxtrt.compile(
+        Padded().eval(), example, dynamic_shapes=shapes, engine="reference", min_cluster_size=1
+    )
+    fxtrt.save(fast, tmp_path / "model.fxtrt")
+    loaded: Any = fxtrt.load(tmp_path / "model.fxtrt", Padded().eval())
+    x, mask = torch.randn(1, 5), torch.rand(1, 5)
+    torch.testing.assert_close(loaded(x, mask), Padded()(x, mask))
+    assert loaded.forward.fallbacks == {}
 
 
 def test_sizes_are_not_one_together_where_the_model_differs_alone() -> None:

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import entry_points
@@ -108,12 +108,10 @@ def converts(
     `check` is one function or several; each names the arguments that it looks at, and may name
     `node` (the fx node) and `features` (what the engine's TensorRT has). It returns the reason
     for declining, or None. Together they must name every argument of each target's schema.
-    `constants`, `computes`, `opt_in` and `selects` are as in `Converter`; views are
-    recognised by their schema.
+    `constants`, `computes`, `opt_in` and `selects` are as in `Converter`.
 
-    One function may serve targets whose schemas differ. A parameter that has a default may be
-    missing from some of the schemas. `renamed` maps a schema's argument to the parameter that
-    takes it, such as {"mat2": "other"}.
+    The targets' schemas may differ. Some may lack an argument whose parameter has a default;
+    `renamed` maps an argument to the parameter that takes it, such as {"mat2": "other"}.
 
     Raises:
         RegistrationError: an argument is missing or unknown, or the target is taken.
@@ -123,10 +121,6 @@ def converts(
     names = {"self": "x", **renamed}
 
     def add(build: Callable[..., Any], target: OpOverload) -> None:
-        if target in _CONVERTERS:
-            raise RegistrationError(
-                f"{target} already has a converter, {_CONVERTERS[target].build.__qualname__}"
-            )
         converter = Converter(
             target,
             build,
@@ -137,13 +131,10 @@ def converts(
             selects,
             {a.name: names.get(a.name, a.name) for a in target._schema.arguments},
         )
-        _check_schema(converter)
-        _CONVERTERS[target] = converter
+        _register(converter)
 
     def register(build: Callable[..., Any]) -> Callable[..., Any]:
-        overloads = [target for target in targets if isinstance(target, OpOverload)]
-        if len(overloads) == len(targets):
-            _check_optional_names(build, checks, constants, names, overloads)
+        _check_optional_names(build, checks, constants, names, targets)
         for target in targets:
             if isinstance(target, str):
                 _AWAITED[target] = partial(add, build)
@@ -152,6 +143,16 @@ def converts(
         return build
 
     return register
+
+
+def _register(converter: Converter) -> None:
+    target = converter.target
+    if target in _CONVERTERS:
+        raise RegistrationError(
+            f"{target} already has a converter, {_CONVERTERS[target].build.__qualname__}"
+        )
+    _check_schema(converter)
+    _CONVERTERS[target] = converter
 
 
 def explain(name: str, why: str) -> None:
@@ -254,10 +255,13 @@ def _check_optional_names(
     checks: Iterable[Check],
     constants: Iterable[str],
     names: Mapping[str, str],
-    targets: Iterable[OpOverload],
+    targets: Sequence[OpOverload | str],
 ) -> None:
     """Refuse a name that belongs to no target at all: it may be missing from some only."""
-    arguments = {argument.name for target in targets for argument in target._schema.arguments}
+    overloads = [target for target in targets if isinstance(target, OpOverload)]
+    if len(overloads) < len(targets):
+        return  # the schema of an operator that is given by name is not known yet
+    arguments = {argument.name for target in overloads for argument in target._schema.arguments}
     parameters = {names.get(argument, argument) for argument in arguments}
     taken = set(parameter_names(build)[1:])
     for check in checks:

@@ -18,7 +18,7 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 
 def widen(gm: GraphModule) -> bool:
-    """`conv(x, w)` -> `conv(x.float(), w).half()`; inputs and outputs keep their types."""
+    """`conv(x, w)` -> `conv(x.float(), w.float()).half()`; inputs and outputs keep their types."""
     if not any(_computes_in_half(node) for node in gm.graph.nodes):
         return False
     output = gm.graph.output_node()

@@ -91,5 +91,5 @@ def first_output_only(node: Node) -> str | None:
 
 
 def reads_output(node: Node, number: int) -> bool:
-    """Whether output `number` of a node with several outputs is read."""
+    """Return whether output `number` of a node with several outputs is read."""
     return any(user.target is not operator.getitem or user.args[1] == number for user in node.users)

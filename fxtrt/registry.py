@@ -122,10 +122,6 @@ def converts(
     names = {"self": "x", **renamed}
 
     def add(build: Callable[..., Any], target: OpOverload) -> None:
-        if target in _CONVERTERS:
-            raise RegistrationError(
-                f"{target} already has a converter, {_CONVERTERS[target].build.__qualname__}"
-            )
         converter = Converter(
             target,
             build,
@@ -136,8 +132,7 @@ def converts(
             selects,
             {a.name: names.get(a.name, a.name) for a in target._schema.arguments},
         )
-        _check_schema(converter)
-        _CONVERTERS[target] = converter
+        _register(converter)
 
     def register(build: Callable[..., Any]) -> Callable[..., Any]:
         _check_optional_names(build, checks, constants, names, targets)
@@ -149,6 +144,16 @@ def converts(
         return build
 
     return register
+
+
+def _register(converter: Converter) -> None:
+    target = converter.target
+    if target in _CONVERTERS:
+        raise RegistrationError(
+            f"{target} already has a converter, {_CONVERTERS[target].build.__qualname__}"
+        )
+    _check_schema(converter)
+    _CONVERTERS[target] = converter
 
 
 def explain(name: str, why: str) -> None:

@@ -1,10 +1,10 @@
-"""ResNet-50-FPN backbone on a GPU: eager, torch.compile, the ONNX route and fxtrt, side by side.
+"""Times a ResNet-50-FPN backbone on a GPU: eager, torch.compile, the ONNX route and fxtrt.
 
     python benchmarks/bench_backbone.py --out benchmarks/results
 
-Every candidate runs as it is and inside a CUDA graph; the outputs are checked against float64
-before anything is timed. The ONNX route is torch.onnx and TensorRT's own parser with the same
-builder settings as fxtrt.
+Every candidate runs by itself and inside a CUDA graph. The outputs are checked against float64
+before anything is timed. The ONNX route is torch.onnx and TensorRT's own parser, with the builder
+settings of fxtrt.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def parse() -> argparse.Namespace:
 
 
 def options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The settings of fxtrt, and of the ONNX route's builder."""
+    """Return the settings of fxtrt, and of the ONNX route's builder."""
     sources = arguments.tactic_sources
     return {
         "optimization_level": arguments.level,
@@ -86,7 +86,7 @@ def options(arguments: argparse.Namespace) -> dict[str, Any]:
 def candidates(
     model: torch.nn.Module, x: torch.Tensor, arguments: argparse.Namespace
 ) -> tuple[dict[str, Call], dict[str, str]]:
-    """What to time, and a note on how each one came about."""
+    """Return the calls to time by name, and notes on how they were compiled."""
     half = copy.deepcopy(model).half().to(memory_format=torch.channels_last)
     x_half = x.half().to(memory_format=torch.channels_last)
     calls: dict[str, Call] = {
@@ -123,7 +123,7 @@ def fxtrt_call(
 def onnx_engine(
     model: torch.nn.Module, x: torch.Tensor, settings: fxtrt.Settings
 ) -> TensorRTEngine:
-    """The engine that TensorRT's ONNX parser makes of the model, with float16 allowed."""
+    """Return the engine that TensorRT's ONNX parser makes of the model, with float16 allowed."""
     backend = select("tensorrt")
     assert isinstance(backend, TensorRTBackend)
     buffer = io.BytesIO()
@@ -157,7 +157,7 @@ def first_call(call: Callable[[], Any]) -> float:
 
 
 def judge(timings: dict[str, Timing]) -> None:
-    """Say how fxtrt compares with the two that it must not lose to."""
+    """Print the ratio of fxtrt's time to those that it must not exceed."""
     ours = timings.get("fxtrt fp16, CUDA graph")
     for name in ("ONNX fp16, CUDA graph", "inductor fp16, CUDA graph"):
         other = timings.get(name)

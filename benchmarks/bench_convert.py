@@ -1,10 +1,10 @@
-"""Times how long networks take to build from graphs of several sizes, and how that grows.
+"""Measures how the time to build a network grows with the number of nodes in its graph.
 
     python benchmarks/bench_convert.py --nodes 1000 3000 10000
 
 The graphs repeat one block of convolution, activation, reshape, product and arithmetic, each time
-with weights of its own. Nothing is executed and no GPU is needed. The verdict goes by CPU seconds,
-which other processes on the machine do not add to.
+with weights of its own. Nothing is executed and no GPU is needed. The verdict uses CPU seconds,
+which other processes on the machine do not affect.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def parse() -> argparse.Namespace:
 
 
 def residual_block(x: Tensor) -> Tensor:
-    """(N, 16, H, W) -> (N, 16, H, W)"""
+    """Compute the repeated block: (N, 16, H, W) -> (N, 16, H, W)."""
     kernel, matrix, bias = torch.ones(16, 16, 3, 3), torch.ones(16, 16), torch.ones(16)
     y = functional.hardswish(functional.conv2d(x, kernel, bias, padding=1))
     y = torch.sigmoid(y.mean((2, 3), keepdim=True)) * y
@@ -71,7 +71,7 @@ def residual_block(x: Tensor) -> Tensor:
 
 
 def repeated(block: GraphModule, nodes: int) -> GraphModule:
-    """A chain of copies of `block`, with at least `nodes` nodes."""
+    """Return a chain of copies of `block`, with at least `nodes` nodes."""
     graph = Graph()
     weights: dict[str, Tensor] = {}
     (source,) = block.graph.find_nodes(op="placeholder")
@@ -88,7 +88,7 @@ def repeated(block: GraphModule, nodes: int) -> GraphModule:
 def append(
     graph: Graph, block: GraphModule, copies: dict[Node, Node], weights: dict[str, Tensor]
 ) -> Node:
-    """Copy `block` to the end of `graph`, its weights to `weights`; gives the copied output."""
+    """Copy `block` to the end of `graph` and its weights to `weights`; return the copied output."""
     for node in block.graph.nodes:
         if node.op == "output":
             return copies[node.args[0][0]]
@@ -124,7 +124,7 @@ def rate(found: Measurement) -> int:
 
 
 def verdict(found: Sequence[Measurement]) -> str:
-    """How CPU seconds grow between the smallest and the largest graph."""
+    """Return how CPU seconds grow between the smallest and the largest graph."""
     small, large = min(found, key=lambda m: m.nodes), max(found, key=lambda m: m.nodes)
     if small.nodes == large.nodes:
         return "one size shows no growth"

@@ -1,11 +1,10 @@
-"""Times how long a detector takes to start: without plans, with all of them in the cache, and from
-a file of `fxtrt.save`.
+"""Times the start of a detector without plans, with cached plans, and from a file of `fxtrt.save`.
 
     python benchmarks/bench_start.py --engine tensorrt --out benchmarks/results
 
 Each start is a process of its own that imports torch, compiles or loads torchvision's Faster R-CNN,
-and calls it once. The first leaves its plans and the file to the others; the last must find what
-the first found, to the bit.
+and calls it once. The first start leaves its plans and the file to the others, and all detections
+must be equal to the bit.
 """
 
 from __future__ import annotations
@@ -66,14 +65,14 @@ def parse() -> argparse.Namespace:
 
 
 def in_new_process(folder: str, way: str) -> dict[str, Any]:
-    """What a start finds that shares plans and the file with others in `folder`."""
+    """Return the result of a start in a new process, which shares plans and file in `folder`."""
     command = [sys.executable, __file__, *sys.argv[1:], "--folder", folder, "--way", way]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return dict(json.loads(result.stdout.splitlines()[-1]))
 
 
 def start(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of each step of one start in this process."""
+    """Start once in this process, and return the seconds of each step with what was found."""
     moments = [time.perf_counter()]
     import torch
     from harness import machine
@@ -115,20 +114,20 @@ def start(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def engines(report: Any) -> str:
-    """How many there are, and how they came about."""
+    """Return a text with the number of engines, and how many were built."""
     builds = [row.build for row in report.clusters if row.build]
     seconds, cached = sum(build.seconds for build in builds), sum(build.cached for build in builds)
     return f"{len(builds)} engines in {seconds:.2f} s, {cached} of them not built"
 
 
 def digest(found: dict[str, Any]) -> str:
-    """Of the values of all detections."""
+    """Return a digest of the values of all detections."""
     values = [found[name].cpu().numpy().tobytes() for name in sorted(found)]
     return hashlib.sha256(b"".join(values)).hexdigest()
 
 
 def options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The fields of `Settings` that the command line gives."""
+    """Return the fields of `Settings` that the command line gives."""
     return {name: getattr(arguments, name) for name in _OPTIONS} | {
         "cache_dir": arguments.folder / "cache"
     }

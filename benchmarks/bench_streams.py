@@ -1,16 +1,15 @@
-"""Threads against images per second and latency: eager on one stream, on many, torch.compile, and
-fxtrt's slots, without and with CUDA graphs.
+"""Measures throughput and latency by threads, for eager, torch.compile and fxtrt's slots.
 
     python benchmarks/bench_streams.py --out benchmarks/results --cache-dir plans
 
-Each thread sends one image after the other and waits for the result of each, as a server's worker
-does. Outputs are checked before anything is timed: the backbone's against float32, the detector's
-detections against eager's, and those of all threads against one thread's. `--quick` ends within 90
-seconds, engine builds included: it takes the backbone only, and fewer settings.
+Each thread sends one image after the other and waits for each result, like a worker of a server.
+Outputs are checked before anything is timed: the backbone's against float32, the detector's against
+eager's, and those of all threads against one thread's. `--quick` ends within 90 seconds, engine
+builds included; it measures the backbone only, with fewer settings.
 
-The result file is written after each measurement. What it has is not measured again, so that a run
-that was ended, by `--deadline` or otherwise, goes on where it was; `--again` starts anew. Without a
-GPU everything is float32 on the CPU, which shows that the script works and nothing else:
+The result file is written after each measurement, and what it has is not measured again. So a run
+that was ended, by `--deadline` or otherwise, is resumed by the next one; `--again` starts anew.
+Without a GPU everything is float32 on the CPU, which only shows that the script works:
 
     python benchmarks/bench_streams.py --engine reference --precision model --size 64 96 --quick
 """
@@ -55,12 +54,12 @@ _GPU = torch.cuda.is_available()
 _DEVICE = "cuda" if _GPU else "cpu"
 _EAGER = "eager fp16" if _GPU else "eager fp32"
 _SECONDS_TO_BUILD = {"backbone": 50, "fasterrcnn": 75}
-"""What engines may take; no build is begun with less time left."""
+"""The seconds that engines may take. No build is begun with less time left."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model in float32 on the GPU, its input, and how far outputs are from the expected ones."""
+    """A model in float32 on the GPU, its inputs, and a check that returns the error of outputs."""
 
     name: str
     model: torch.nn.Module
@@ -70,7 +69,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A call; slots are 0 for eager, and `streams` says whether each thread has a stream."""
+    """A call to measure; slots are 0 for eager, and `streams` gives each thread a stream."""
 
     name: str
     call: Callable[[], Any]
@@ -100,7 +99,7 @@ def main() -> None:
 
 
 class Results:
-    """Rows and notes, in a file after each one; those of earlier runs with the same options too."""
+    """Keeps rows and notes in a file, together with those of earlier runs with the same options."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.rows: list[Row] = []
@@ -128,7 +127,7 @@ class Results:
         self.notes = known["notes"]
 
     def missing(self, subject: Subject, name: str, threads: Sequence[int]) -> list[int]:
-        """The numbers of threads that a candidate is not measured with yet."""
+        """Return the numbers of threads with which a candidate has not been measured yet."""
         known = {row.case for row in self.rows}
         return [count for count in threads if (subject.name, name, count) not in known]
 
@@ -149,7 +148,7 @@ class Results:
         if self._path is not None:
             rows = [row.record() for row in self.rows]
             record = {**self._head, "notes": self.notes, "rows": rows}
-            # In one step: a run may be ended at any moment.
+            # The file is replaced in one step, because a run may be ended at any moment.
             written = self._path.with_suffix(".new")
             written.write_text(json.dumps(record, indent=2) + "\n")
             written.replace(self._path)
@@ -173,8 +172,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder for the result files")
     parser.add_argument("--label", default="threads", help="end of the result files' names")
     arguments = parser.parse_args()
-    arguments.models = arguments.models or ["backbone", "fasterrcnn"][: 2 - arguments.quick]
-    arguments.slots = arguments.slots or ([4, 1] if arguments.quick else [1, 2, 4, 8])
+    if arguments.models is None:
+        arguments.models = ["backbone"] if arguments.quick else ["backbone", "fasterrcnn"]
+    if arguments.slots is None:
+        arguments.slots = [4, 1] if arguments.quick else [1, 2, 4, 8]
     if arguments.deadline is None:
         arguments.deadline = 80.0 if arguments.quick else float("inf")
     if arguments.cache_dir is None:
@@ -183,12 +184,12 @@ def parse() -> argparse.Namespace:
 
 
 def left(arguments: argparse.Namespace) -> float:
-    """Seconds until the deadline."""
+    """Return the seconds until the deadline."""
     return float(arguments.deadline - (time.perf_counter() - _START))
 
 
 def backbone(size: tuple[int, int]) -> Subject:
-    """ResNet-50-FPN."""
+    """Return a ResNet-50-FPN on a photograph."""
     model = resnet_fpn_backbone(backbone_name="resnet50", weights=None).eval().to(_DEVICE)
     x = torch.nn.functional.interpolate(load_photograph()[None], size).to(_DEVICE)
     calibrate(model, (x,))
@@ -204,7 +205,7 @@ def backbone(size: tuple[int, int]) -> Subject:
 
 
 def detector(size: tuple[int, int]) -> Subject:
-    """torchvision's Faster R-CNN on a photograph, which it scales to these sides at most."""
+    """Return torchvision's Faster R-CNN on a photograph, which it scales to `size` at most."""
     sides = {"min_size": min(size), "max_size": max(size)}
     example = load_example("fasterrcnn_resnet50_fpn", **sides).to(_DEVICE)
     model, inputs = example.model, example.inputs
@@ -220,7 +221,7 @@ def detector(size: tuple[int, int]) -> Subject:
 
 
 def agreeing_share(actual: dict[str, Any], expected: dict[str, Any], best: int = 30) -> float:
-    """The share of the best expected detections that have a partner of their label and place."""
+    """Return the share of the best expected detections that the actual ones have too."""
     boxes, labels = expected["boxes"][:best].float(), expected["labels"][:best]
     overlap = box_iou(boxes, actual["boxes"].float())
     same = labels[:, None] == actual["labels"][None]
@@ -230,7 +231,8 @@ def agreeing_share(actual: dict[str, Any], expected: dict[str, Any], best: int =
 def candidates(
     subject: Subject, arguments: argparse.Namespace, results: Results
 ) -> Iterator[Candidate]:
-    """The engines are built first, while nothing else disturbs the timing of their kernels."""
+    """Yield all ways to call a model."""
+    # Engines are built first, while nothing else disturbs the timing of their kernels.
     fast, name = None, f"{subject.name}, fxtrt"
     if left(arguments) < _SECONDS_TO_BUILD[subject.name]:
         results.note(name, "left out: no time to build")
@@ -249,9 +251,9 @@ def fxtrt_candidates(
 ) -> Iterator[Candidate]:
     guard = fast.forward
     assert isinstance(guard, GuardedForward)
-    for graphs in (False, True)[: 1 + _GPU]:
+    for graphs in (False, True) if _GPU else (False,):
         for slots in arguments.slots:
-            name = f"fxtrt {arguments.precision}, {slots} slots{', CUDA graphs' * graphs}"
+            name = f"fxtrt {arguments.precision}, {slots} slots{', CUDA graphs' if graphs else ''}"
             if not results.missing(subject, name, arguments.threads):
                 continue
             call = serve_again(guard, slots, graphs)
@@ -286,7 +288,7 @@ def eager_candidates(
 
 @dataclass(frozen=True)
 class Eager:
-    """A call of a model in PyTorch."""
+    """Calls a model in PyTorch."""
 
     model: Callable[..., Any]
     inputs: tuple[Any, ...]
@@ -312,10 +314,10 @@ def serve_again(guard: GuardedForward, slots: int, graphs: bool) -> StitchedCall
 def compile_subject(
     subject: Subject, arguments: argparse.Namespace, results: Results
 ) -> torch.nn.Module:
-    """The compiled model.
+    """Compile the model, and return it.
 
     Raises:
-        RuntimeError: its calls do not go through engines.
+        RuntimeError: its calls do not run in engines.
     """
     start = time.perf_counter()
     sources = arguments.tactic_sources
@@ -348,7 +350,7 @@ def half_channels_last(tensor: torch.Tensor) -> torch.Tensor:
 def measure(
     subject: Subject, candidate: Candidate, arguments: argparse.Namespace, results: Results
 ) -> None:
-    """One row for each number of threads; none where the outputs are wrong."""
+    """Add one row for each number of threads, or none if the outputs are wrong."""
     name = f"{subject.name}, {candidate.name}"
     threads = results.missing(subject, candidate.name, arguments.threads)
     load = Load(0.4 if arguments.quick else 2.0, threads)

@@ -1,4 +1,4 @@
-"""Turns an example model into what became of it: capture, partition, numbers, plan."""
+"""Turns an example model into a measurement of its clusters, errors and plans."""
 
 from __future__ import annotations
 
@@ -32,15 +32,16 @@ ARCHITECTURES = ("sm80", "sm89", "sm120")
 class Run:
     """One graph of a model, compiled for `reference` and compared with eager.
 
-    clusters, layers: of TensorRT.
-    converted, nodes: compute nodes inside clusters, and all of them.
-    flops_share:      0..1.
+    clusters, layers: the numbers of clusters and of TensorRT's layers.
+    converted, nodes: the numbers of compute nodes inside clusters, and of all compute nodes.
+    flops_share:      the share of FLOPs inside clusters, 0..1.
     error:            the largest difference from eager, as a share of its output's magnitude.
-    from_float64:     where error is above `TOLERANCE`, the largest difference from the model in
-                      float64, of the engines and of eager: how well conditioned it is.
-    plan_seconds, plan_mib: of the TensorRT-RTX plans for `ARCHITECTURES`, all clusters together.
-    outside:          what runs in PyTorch and why, counted.
-    problem:          why there is no answer; then all else is 0.
+    from_float64:     if the error is above `TOLERANCE`, the largest differences from the model in
+                      float64: of the engines, and of eager, which tells how well conditioned it is.
+    plan_seconds:     the time to build the TensorRT-RTX plans of all clusters for `ARCHITECTURES`.
+    plan_mib:         the size of these plans.
+    outside:          the nodes that run in PyTorch and why, with their numbers.
+    problem:          why there is no result; then all other fields are 0.
     """
 
     clusters: int = 0
@@ -57,7 +58,7 @@ class Run:
 
     @property
     def whole(self) -> bool:
-        """One cluster with all the work, equal to eager."""
+        """Whether one cluster has all the work, and is equal to eager."""
         return (
             not self.problem
             and self.clusters == 1
@@ -69,7 +70,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A model's static and dynamic graph."""
+    """The runs of a model's static and dynamic graph."""
 
     source: str
     name: str
@@ -79,7 +80,11 @@ class Measurement:
 
 
 def measure(example: Example, *, plans: bool = True) -> Measurement:
-    """Compile `example` both ways and compare with eager; `plans`: build TensorRT-RTX plans too."""
+    """Compile `example` with static and with dynamic sizes, and compare with eager.
+
+    Args:
+        plans: whether to build TensorRT-RTX plans too.
+    """
     inputs, model = example.inputs, example.model()
     static = _run(model, None, inputs.example, (), plans)
     dynamic = _run(model, inputs.dynamic, inputs.traced, inputs.others, plans)
@@ -131,7 +136,7 @@ def _error(compiled: nn.Module, model: nn.Module, inputs: tuple[Any, ...]) -> fl
 def from_float64(
     compiled: nn.Module, model: nn.Module, sizes: Sequence[tuple[Any, ...]]
 ) -> tuple[float, float]:
-    """The largest difference from `model` in float64: of `compiled`, and of `model` itself."""
+    """Return the largest differences of `compiled` and `model` from `model` in float64."""
     exact = copy.deepcopy(model).double()
     answers = [exact(*pytree.tree_map(torch.Tensor.double, inputs)) for inputs in sizes]
     engines, eager = (
@@ -142,7 +147,7 @@ def from_float64(
 
 
 def _difference(actual: Any, expected: Any) -> float:
-    """The largest difference of an output, as a share of the output's largest magnitude."""
+    """Return the largest difference of an output, as a share of the output's largest magnitude."""
     pairs = zip(pytree.tree_leaves(actual), pytree.tree_leaves(expected), strict=True)
     return max(float((a - e).abs().max() / e.abs().max()) for a, e in pairs)
 
@@ -161,13 +166,13 @@ def _engines(compiled: nn.Module) -> Iterator[EngineModule]:
 
 
 def _fallbacks(compiled: nn.Module, engines: Sequence[EngineModule]) -> str:
-    """Why any of the calls so far did not go through the engines."""
+    """Return why any of the calls so far did not run in engines, or an empty text."""
     ran: list[EngineModule | GuardedForward] = [*engines, *_guards(compiled)]
     return "; ".join(reason for call in ran for reason in call.fallbacks)
 
 
 def _plans(engines: Sequence[EngineModule]) -> tuple[float, float]:
-    """Seconds and MiB of the plans for `ARCHITECTURES`."""
+    """Build plans for `ARCHITECTURES`, and return the seconds and MiB that they take."""
     settings = fxtrt.Settings(compute_capabilities=ARCHITECTURES, cache_dir=None)
     start = time.perf_counter()
     results = build([(e.fallback, settings) for e in engines], select("tensorrt_rtx"))

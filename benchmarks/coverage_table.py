@@ -30,20 +30,20 @@ _WIDTH = 100
 
 
 def document(measurements: Sequence[Measurement], peer: Mapping[str, Any]) -> str:
-    """The text of docs/reference/coverage.md; `peer` is what `peer_dryrun.py` found, by model."""
+    """Return the text of the page of coverage; `peer` has the results of `peer_dryrun.py`."""
     sections = [_introduction(measurements)]
     for source, title in _SOURCES.items():
         rows = [_row(m) for m in measurements if m.source == source]
         sections += [f"## {title}", tabulate(rows, HEADERS, "pipe", disable_numparse=True)]
-    sections += ["## What is measured otherwise", _notes()]
+    sections += ["## Differences in the measurements", _notes()]
     if peer:
         sections += [f"## {_PEER}", _peer(measurements, peer)]
-    sections += ["## What is not whole, and why", _exceptions(measurements)]
+    sections += ["## Models that are not whole, and why", _exceptions(measurements)]
     return "\n\n".join(sections) + "\n"
 
 
 def cells(text: str) -> dict[str, list[str]]:
-    """The rows of the tables of models in docs/reference/coverage.md, by model; without `_peer`'s.
+    """Return the rows by model of the tables in docs/reference/coverage.md, except `_peer`'s.
 
     Raises:
         ValueError: a table has other columns, or a row has other cells.
@@ -96,7 +96,7 @@ def _row(m: Measurement) -> list[str]:
 
 
 def run_cells(run: Run) -> list[str]:
-    """The cells of one graph, as in `HEADERS`."""
+    """Return the cells of one graph, as in `HEADERS`."""
     if run.problem and not run.clusters:
         return ["-"] * 6
     return [

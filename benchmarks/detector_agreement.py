@@ -1,4 +1,4 @@
-"""Compares two answers of a Detectron2 model: detections in pairs, then every field of theirs."""
+"""Turns two answers of a Detectron2 model into the differences of all their fields."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["count_segments", "differences"]
 
 
 def differences(actual: Sequence[Any], expected: Sequence[Any]) -> dict[str, float]:
-    """The largest difference of each field, over all images.
+    """Return the largest difference of each field, over all images.
 
-    Fields of detections go by Detectron2's names: boxes and keypoints in pixels, scores as
-    probabilities, and of masks, and of `panoptic_seg`, the share of pixels that differ. `classes`
-    counts pairs of different classes, `count` the detections that only one answer has, `segments`
-    likewise. Anything else is a share of the field's largest magnitude.
+    Fields have Detectron2's names. Boxes and keypoints differ by pixels, scores by probabilities,
+    masks and `panoptic_seg` by the share of different pixels. `classes` counts pairs of different
+    classes; `count` and `segments` count the detections and segments that only one answer has. Any
+    other difference is a share of the field's largest magnitude.
     """
     largest: dict[str, float] = {}
     for one, wanted in zip(actual, expected, strict=True):
@@ -47,8 +47,11 @@ def _of_image(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[st
 
 
 def count_segments(pixels: Tensor, segments: Sequence[Any] | None) -> int:
-    """How many there are; Panoptic-DeepLab lists none, and its pixels outside of any are -1."""
-    return len(torch.unique(pixels)) - int(-1 in pixels) if segments is None else len(segments)
+    """Return the number of segments.
+
+    Panoptic-DeepLab lists none: there, each value of a pixel but -1 is a segment.
+    """
+    return len(torch.unique(pixels[pixels != -1])) if segments is None else len(segments)
 
 
 def _of_instances(actual: Any, expected: Any) -> dict[str, float]:
@@ -67,7 +70,7 @@ def _of_instances(actual: Any, expected: Any) -> dict[str, float]:
 
 
 def _for_pairing(instances: Any) -> dict[str, Tensor]:
-    """Boxes, scores and labels, of detections or proposals."""
+    """Return the boxes, scores and labels of detections or proposals."""
     fields = instances.get_fields()
     boxes = fields.get("pred_boxes", fields.get("proposal_boxes")).tensor
     scores = fields.get("scores", fields.get("objectness_logits"))
@@ -84,7 +87,7 @@ def _of_field(name: str, actual: Tensor, expected: Tensor) -> float:
 
 
 def _share(actual: Tensor, expected: Tensor) -> float:
-    """The share of pixels that differ, of the worst picture."""
+    """Return the share of different pixels in the worst picture."""
     shares = (actual != expected).double().mean(dim=(-2, -1))
     return float(shares.max()) if shares.numel() else 0.0
 

@@ -1,16 +1,15 @@
-"""Measures what of each of Detectron2's families runs in engines, and how near eager they stay.
+"""Measures how much of each Detectron2 family runs in engines, and how near to eager it stays.
 
     PYTHONPATH=tests/support python benchmarks/detector_coverage.py --results detectors.json \\
         --table docs/reference/detectors.md
     PYTHONPATH=tests/support python benchmarks/detector_coverage.py --results gpu.json \\
         --engine tensorrt --device cuda --precision fp32 --only "RPN R50-FPN"
 
-Takes the Detectron2 on the path, or else version 0.4 from PyPI: see
-tests/support/detectron2_package.py.
-Results are kept setup by setup (engine, device, options), and family by family, so that a second
-run goes on where the first one ended. Several processes measure at the same time with `--only` and
-a file each; `--merge` joins those. The tables are written below their heading, to the end of the
-file.
+It takes the Detectron2 on the path, or else version 0.4 from PyPI, as
+tests/support/detectron2_package.py does. Results are kept by setup (engine, device, options) and by
+family, so that a second run continues the first one. Several processes can measure at the same time
+with `--only` and a file each, which `--merge` joins. The tables are written from their heading to
+the end of the file.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class Results:
-    """Measurements by setup and family, kept in a JSON file."""
+    """Keeps measurements by setup and family in a JSON file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -83,7 +82,7 @@ class Results:
         self._write()
 
     def merge(self, path: Path) -> None:
-        """Add what another file holds; of what both hold, the other's stays."""
+        """Add the measurements of another file, which replace those of this one."""
         self._join(path)
         self._write()
 
@@ -106,7 +105,7 @@ def _wanted(arguments: argparse.Namespace, results: Results, setup: Setup) -> Se
 def _measured(family: Family, setup: Setup) -> Measurement:
     try:
         return measure(family, setup)
-    except Exception as error:  # One family must not keep the others from being measured.
+    except Exception as error:  # The other families are measured all the same.
         log.exception("%s failed", family.name)
         return Measurement(problem=f"{type(error).__name__}: {' '.join(str(error).split())}")
 

@@ -1,4 +1,4 @@
-"""Detectron2's families, each as a calibrated model with random weights."""
+"""Turns each family of Detectron2 into a calibrated model with random weights, and an example."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _SIZE = (480, 640)
 class Family:
     """One model of Detectron2's zoo.
 
-    config: in the zoo; a file of YAML, or of Python (LazyConfig, not in Detectron2 0.4).
+    config:  the path in the zoo of a YAML file, or of a LazyConfig (not in Detectron2 0.4).
     options: changes to a YAML config.
-    adapt: changes a YAML config before them, or a LazyConfig's model.
-    notes: what sets it apart.
-    size: height and width of the image.
+    adapt:   a function that changes a YAML config before them, or the model of a LazyConfig.
+    notes:   how its measurement differs from the others.
+    size:    the height and width of the image.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Family:
     size: tuple[int, int] = _SIZE
 
     def build(self) -> tuple[torch.nn.Module, list[dict[str, Any]]]:
-        """The model in eval mode, and its example: one image."""
+        """Return the model in eval mode, and an example of one image."""
         torch.manual_seed(0)
         model = self._model().eval()
         image = torch.nn.functional.interpolate(load_photograph()[None] * 255, self.size)[0]
@@ -69,7 +69,10 @@ def _small_square(model: Any) -> None:
 
 
 def _swin(embed_dim: int, middle_depth: int, heads: int) -> Callable[[Any], None]:
-    """As projects/ViTDet/configs/COCO/cascade_mask_rcnn_swin_b_in21k_50ep.py of Detectron2."""
+    """Return a function that changes a model as a config of Detectron2's repository does.
+
+    It is projects/ViTDet/configs/COCO/cascade_mask_rcnn_swin_b_in21k_50ep.py.
+    """
 
     def adapt(model: Any) -> None:
         from detectron2.config import LazyCall
@@ -87,7 +90,10 @@ def _swin(embed_dim: int, middle_depth: int, heads: int) -> Callable[[Any], None
 
 
 def _mvit(depth: int, last_blocks: tuple[int, ...]) -> Callable[[Any], None]:
-    """As projects/ViTDet/configs/COCO/cascade_mask_rcnn_mvitv2_b_in21k_100ep.py of Detectron2."""
+    """Return a function that changes a model as a config of Detectron2's repository does.
+
+    It is projects/ViTDet/configs/COCO/cascade_mask_rcnn_mvitv2_b_in21k_100ep.py.
+    """
 
     def adapt(model: Any) -> None:
         from detectron2.config import LazyCall
@@ -109,7 +115,7 @@ def _mvit(depth: int, last_blocks: tuple[int, ...]) -> Callable[[Any], None]:
 
 
 def _layer_norms(model: Any) -> None:
-    """What the two have in common: a square, norms in all heads, and two convolutions for RPN."""
+    """Set what both have in common: square images, norms in all heads, two convolutions for RPN."""
     model.backbone.square_pad = 512
     model.backbone.norm = model.roi_heads.mask_head.conv_norm = "LN"
     for head in model.roi_heads.box_heads:
@@ -118,7 +124,7 @@ def _layer_norms(model: Any) -> None:
 
 
 def _point_rend(cfg: Any) -> None:
-    """Declares the options of a project, which is a folder of Detectron2's repository."""
+    """Declare the options of a project, which is a folder of Detectron2's repository."""
     # The project imports OpenCV for training.
     if importlib.util.find_spec("cv2") is None:
         sys.modules["cv2"] = types.ModuleType("cv2")
@@ -128,7 +134,7 @@ def _point_rend(cfg: Any) -> None:
 
 
 def _panoptic_deeplab(cfg: Any) -> None:
-    """Reads a config of a project, which is a folder of Detectron2's repository."""
+    """Read a config of a project, which is a folder of Detectron2's repository."""
     # The project imports panopticapi for training.
     if importlib.util.find_spec("panopticapi") is None:
         names = types.ModuleType("panopticapi"), types.ModuleType("panopticapi.utils")

@@ -1,4 +1,4 @@
-"""Turns one of Detectron2's families into its coverage and its differences from eager."""
+"""Turns a family of Detectron2 into its coverage and its differences from eager."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _PACKAGES = ("torch", "torchvision")
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """With what engines, and where.
+    """The engine, the device and the options of a measurement.
 
-    device: of the model and the images, as torch names it.
-    options: of `fxtrt.compile`, besides the engine.
+    device:  torch's name of the device of model and images.
+    options: the options of `fxtrt.compile` besides the engine.
     """
 
     engine: str = "reference"
@@ -53,14 +53,17 @@ def _words(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One family, compiled.
+    """The result for one compiled family.
 
-    found: what eager finds, as "100 instances".
-    nodes, converted: compute nodes, and those in engines; engines: how many, with work.
-    differences: from eager in float32 on the same device, of the example and its mirror image.
-    capture: how the graphs came about, a line each.
-    problem: what did not build, and what ran in PyTorch; or, where nothing else is filled in, why
-             there is no answer.
+    found:       what eager finds, as "100 instances".
+    nodes:       the number of compute nodes.
+    converted:   the number of those in engines.
+    engines:     the number of engines with FLOPs.
+    differences: the differences from eager in float32 on the same device, over the example and its
+                 mirror image.
+    capture:     lines on how the graphs were captured.
+    problem:     what was not built, and what ran in PyTorch; or why there is no result, if all
+                 other fields are empty.
     """
 
     detectron2: str = ""
@@ -98,7 +101,7 @@ def measure(family: Family, setup: Setup) -> Measurement:
         found=_found(expected[0][0]),
         nodes=coverage.nodes,
         converted=coverage.converted,
-        engines=sum(bool(row.flops) for row in coverage.clusters),
+        engines=sum(row.flops > 0 for row in coverage.clusters),
         flops_share=coverage.flops_share,
         cuts=coverage.cuts,
         differences=differences(
@@ -111,7 +114,7 @@ def measure(family: Family, setup: Setup) -> Measurement:
 
 
 def _compiled(model: nn.Module, example: Any, setup: Setup) -> nn.Module:
-    """The whole with fixed sizes, or else its parts."""
+    """Compile the whole model with fixed sizes, or its parts if that fails."""
     options = {**setup.options, "engine": setup.engine}
     try:
         return fxtrt.compile(model, (example,), dynamic_shapes={}, **options)
@@ -124,7 +127,7 @@ def _problems(compiled: nn.Module, coverage: Coverage) -> list[str]:
     guards = [m.forward for m in compiled.modules() if isinstance(m.forward, GuardedForward)]
     calls = [reason for guard in guards for reason in guard.fallbacks]
     inside = [row.reason for one in coverage.runtime for row in one.fallbacks]
-    # A level without candidates has nothing to compute.
+    # A feature level without candidates has nothing to compute.
     inside = [reason for reason in inside if not reason.endswith("is empty")]
     return list(dict.fromkeys(" ".join(one.split()) for one in [*failed, *calls, *inside]))
 

@@ -33,7 +33,7 @@ _INTRODUCTION = (
 
 
 def section(records: Mapping[str, Mapping[str, Any]]) -> str:
-    """What stands below the heading: a table for each setup, of its measurements by family."""
+    """Return the text below the heading, with a table of the families for each setup."""
     parts = [textwrap.fill(_INTRODUCTION, 100)]
     for setup, measured in records.items():
         rows = [_row(family, measured) for family in FAMILIES]

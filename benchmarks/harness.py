@@ -1,4 +1,4 @@
-"""Times several ways to run one thing side by side, after checking their outputs."""
+"""Times several calls in turns, measures the errors of their outputs, and saves the results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Timing:
 
 
 def relative_error(actual: Outputs, expected: Outputs) -> float:
-    """The largest ||a - e|| / ||e|| over all outputs; nan if anything is not finite."""
+    """Return the largest ||a - e|| / ||e|| over all outputs; nan if anything is not finite."""
     errors = []
     for a, e in zip(actual, expected, strict=True):
         difference = torch.linalg.vector_norm(a.double() - e.double())
@@ -40,7 +40,7 @@ def relative_error(actual: Outputs, expected: Outputs) -> float:
 
 
 def graphed(call: Callable[[], Any], stream: torch.cuda.Stream) -> Callable[[], Any]:
-    """`call` captured in a CUDA graph on `stream`; the result replays it and gives its outputs."""
+    """Capture `call` in a CUDA graph, and return a call that replays it and returns its outputs."""
     with torch.cuda.stream(stream):
         for _ in range(3):
             call()
@@ -59,7 +59,7 @@ def graphed(call: Callable[[], Any], stream: torch.cuda.Stream) -> Callable[[], 
 def time_calls(
     calls: dict[str, Callable[[], Any]], warm_up: int = 20, rounds: int = 10, repeat: int = 20
 ) -> dict[str, list[float]]:
-    """Milliseconds of single calls, by name; the candidates take turns, round by round."""
+    """Return the milliseconds of single calls by name; in each round all candidates take turns."""
     for call in calls.values():
         for _ in range(warm_up):
             call()
@@ -80,7 +80,7 @@ def time_calls(
 
 
 def timing(name: str, times: Sequence[float], error: float, note: str = "") -> Timing:
-    """The summary of one candidate."""
+    """Return the summary of one candidate."""
     ordered = sorted(times)
     return Timing(
         name, statistics.median(ordered), ordered[int(0.95 * (len(ordered) - 1))], error, note
@@ -88,7 +88,7 @@ def timing(name: str, times: Sequence[float], error: float, note: str = "") -> T
 
 
 def machine() -> dict[str, str]:
-    """What the numbers were measured on."""
+    """Return a description of this machine for the results."""
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     if torch.cuda.is_available():
         versions["gpu"] = torch.cuda.get_device_name()
@@ -103,7 +103,7 @@ def _driver() -> str:
 
 
 def show(timings: Sequence[Timing]) -> str:
-    """The table for people."""
+    """Return the results as a table."""
     rows = [
         [t.name, f"{t.median_ms:.3f}", f"{t.p95_ms:.3f}", f"{t.relative_error:.1e}", t.note]
         for t in timings
@@ -113,7 +113,7 @@ def show(timings: Sequence[Timing]) -> str:
 
 
 def save(path: Path, timings: Sequence[Timing], context: dict[str, Any]) -> None:
-    """Write the numbers with their machine and settings."""
+    """Write the results to a JSON file, with the machine and `context`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     record = {"machine": machine(), **context, "timings": [asdict(t) for t in timings]}
     path.write_text(json.dumps(record, indent=2) + "\n")

@@ -1,10 +1,9 @@
-"""Measures what of each vision model becomes TensorRT, and writes docs/reference/coverage.md.
+"""Measures how much of each vision model runs in engines, and writes docs/reference/coverage.md.
 
     python benchmarks/model_coverage.py --results coverage.json --table docs/reference/coverage.md
 
-`--peer` adds what `peer_dryrun.py` found.
-
-Results are kept model by model, so that a second run goes on where the first one ended.
+`--peer` adds the results of `peer_dryrun.py`. Results are kept by model, so that a second run
+continues the first one.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def main() -> None:
 
 
 class Results:
-    """Measurements by name, kept in a JSON file."""
+    """Keeps measurements by name in a JSON file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -55,7 +54,7 @@ class Results:
         self._path.write_text(json.dumps(self._records, indent=1))
 
     def of(self, example: Example) -> Measurement:
-        """The measurement of `example`; where there is none, one that says so."""
+        """Return the measurement of `example`, or one that says that there is none."""
         if example.name not in self:
             missing = Run(problem="not measured")
             return Measurement(
@@ -67,7 +66,7 @@ class Results:
 
 
 def describe(m: Measurement) -> str:
-    """One line for each graph of the model."""
+    """Return one line for each graph of the model."""
     return "\n".join(
         f"  {name:8}" + (run.problem or ", ".join([*run_cells(run), *run.outside]))
         for name, run in (("fixed", m.static), ("dynamic", m.dynamic))

@@ -1,8 +1,8 @@
-"""Counts what Torch-TensorRT's `dryrun` makes of models of the zoo, on a machine without a GPU.
+"""Counts the engines that Torch-TensorRT's `dryrun` finds in models of the zoo, without a GPU.
 
     python benchmarks/peer_dryrun.py --results peer.json resnet18 swin_t
 
-Runs where torch_tensorrt is installed, which need not be where fxtrt's other benchmarks run.
+It needs torch_tensorrt, which may be in another environment than fxtrt's other benchmarks.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def without_gpu() -> Any:
-    """Answers what torch_tensorrt asks of a GPU when imported and when it partitions."""
+    """Patch torch.cuda with answers that torch_tensorrt needs to be imported and to partition."""
     answers = {
         "get_device_capability": (8, 9),
         "current_device": 0,
@@ -45,7 +45,7 @@ def without_gpu() -> Any:
 
 
 def dryrun(example: Example) -> dict[str, Any]:
-    """Operators, those supported, engines, and the version, of the static graph; or the error."""
+    """Return the counts of operators and engines in the static graph, or the error."""
     peer = importlib.import_module("torch_tensorrt")
     compiler = importlib.import_module("torch_tensorrt.dynamo._compiler")
     inputs = make(example.inputs.example)
@@ -59,7 +59,7 @@ def dryrun(example: Example) -> dict[str, Any]:
         with mock.patch.multiple(compiler, **patches):
             peer.dynamo.compile(program, arg_inputs=list(inputs), dryrun=True)
         (tracker,) = trackers
-    except Exception as error:  # whatever it is, it is the row's result
+    except Exception as error:  # any error is the result of the row
         return {"version": peer.__version__, "problem": f"{type(error).__name__}: {error}"[:300]}
     return {
         "version": peer.__version__,

@@ -1,4 +1,4 @@
-"""Puts a call under the load of several threads, and gives its throughput and latency."""
+"""Turns a call into its throughput and latency under the load of several threads."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ _WARM_UP_CALLS = 3
 
 @dataclass(frozen=True)
 class Row:
-    """One candidate with one number of threads; milliseconds from call to result, for one image.
+    """The result of one candidate with one number of threads.
 
-    slots:     0 for eager.
-    error:     of the outputs, as the model's check gives it.
-    memory_gb: the GPU memory in use on the whole; 0 without a GPU.
+    slots:             the number of slots; 0 for eager.
+    error:             the error of the outputs that the model's check returns.
+    median_ms, p95_ms: the milliseconds from call to result, for one image.
+    memory_gb:         all GPU memory in use; 0 without a GPU.
     """
 
     model: str
@@ -46,19 +47,19 @@ class Row:
 
     @property
     def case(self) -> tuple[str, str, int]:
-        """What it is a measurement of."""
+        """What the row measures: the model, the candidate and the number of threads."""
         return self.model, self.name, self.threads
 
 
 @dataclass(frozen=True)
 class Load:
-    """Seconds for each measurement, and the numbers of threads."""
+    """The seconds of each measurement, and the numbers of threads."""
 
     seconds: float
     threads: Sequence[int]
 
     def rows(self, blank: Row, call: Callable[[], Any], streams: bool) -> Iterator[Row]:
-        """Fill in `blank` for `call`, in threads that have a stream each or share the default."""
+        """Yield `blank` filled in for `call`, in threads with a stream each or with the default."""
         expected = pytree.tree_map(torch.clone, call())
         synchronize()
         for count in self.threads:
@@ -85,7 +86,7 @@ def synchronize() -> None:
 def _under_load(
     call: Callable[[], Any], count: int, streams: bool, seconds: float, expected: Any
 ) -> tuple[list[float], float]:
-    """The latency of each call, and the seconds of all together."""
+    """Return the latency of each call, and the seconds of the whole load."""
     workers = [_Worker(call, streams, expected) for _ in range(count)]
     ready, stop = threading.Barrier(count + 1), threading.Event()
     threads = [threading.Thread(target=w.work, args=(ready, stop)) for w in workers]
@@ -102,7 +103,7 @@ def _under_load(
         thread.join()
     wall = time.perf_counter() - start
     for failure in [worker.failure for worker in workers if worker.failure is not None]:
-        # The others only waited for the one that failed.
+        # The other threads only waited for the one that failed.
         if not isinstance(failure, threading.BrokenBarrierError):
             raise RuntimeError(f"a thread failed: {failure}") from failure
     return [latency for worker in workers for latency in worker.latencies], wall
@@ -145,7 +146,7 @@ def _require_same(actual: Any, expected: Any) -> None:
 
 
 def show(rows: Sequence[Row]) -> str:
-    """The table for people."""
+    """Return the results as a table."""
     table = [
         [
             row.model,
@@ -164,7 +165,7 @@ def show(rows: Sequence[Row]) -> str:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """A picture for each model, images per second against threads; none without matplotlib."""
+    """Plot images per second against threads for each model, if matplotlib is installed."""
     try:
         import matplotlib
     except ImportError:

@@ -1,4 +1,4 @@
-"""The vision models to measure: how each is made, with random weights, and what it takes."""
+"""Makes the vision models to measure, with random weights, and their inputs."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["EXAMPLES", "Example"]
 CNN = image(160, 192)
 FIXED = image(224, 224, None)
 PADDED = image(128, 160, None)
-"""For models that pad to windows: torch.export takes minutes for their expressions of H and W."""
+"""Inputs for models that pad to windows, where torch.export takes minutes for symbolic H and W."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A model by name.
+    """A model with its name and inputs.
 
     source: the library whose architecture it is.
-    note:   what is measured otherwise than in other models, and why; follows the name.
+    note:   how its measurement differs from the others, and why; it is printed after the name.
     """
 
     source: str
@@ -37,7 +37,7 @@ class Example:
     note: str = ""
 
     def model(self) -> nn.Module:
-        """The model in eval mode; its weights are random, and the same each time."""
+        """Return the model in eval mode; its weights are random, and the same each time."""
         torch.manual_seed(0)
         model = self.build().eval()
         enliven(model)
@@ -46,9 +46,9 @@ class Example:
 
 
 def enliven(model: nn.Module) -> None:
-    """Give every parameter that is constant random values, in place.
+    """Give random values to every parameter whose elements are all equal, in place.
 
-    Zero biases, unit scales, and layer scales of 1e-6 hide what is wrong with a converter.
+    Zero biases, unit scales, and layer scales of 1e-6 would hide faults of converters.
     """
     with torch.no_grad():
         for parameter in model.parameters():
@@ -76,7 +76,7 @@ def _timm(name: str, inputs: Inputs = CNN, note: str = "", **options: Any) -> Ex
 
 
 class _Updates(nn.Module):
-    """RAFT with two of its twelve updates, which are alike."""
+    """Runs RAFT with two of its twelve updates, which are alike."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -197,4 +197,4 @@ EXAMPLES = (
     _timm("inception_next_tiny"),
     _timm("mvitv2_tiny", FIXED),
 )
-"""Small representatives of torchvision's families, the parts of its detectors, and timm's."""
+"""Small models of torchvision's and timm's families, and parts of torchvision's detectors."""

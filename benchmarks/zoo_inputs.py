@@ -1,4 +1,4 @@
-"""Turns shapes into the inputs of a model: an example, the sizes that may vary, and other sizes."""
+"""Turns shapes into the inputs of a model: an example, its dynamic sizes, and other sizes."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch.export import Dim
 __all__ = ["Inputs", "Shapes", "image", "image_pair", "make", "pyramid", "regions"]
 
 Shapes = tuple[Any, ...]
-"""For each argument of a model a shape, or a list of shapes."""
+"""A shape, or a list of shapes, for each argument of a model."""
 
 _MOST_IMAGES, _MOST_REGIONS, _MOST_STEPS, _LARGEST_SIDE = 4, 64, 16, 256
-"""The upper bounds of a dynamic graph."""
+"""The upper bounds of sizes in a dynamic graph."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a model takes.
+    """The shapes of a model's inputs.
 
-    example: of the static graph.
+    example: the example of the static graph.
     traced:  the example of the dynamic graph.
-    others:  more sizes that the dynamic graph must take.
+    others:  more shapes that the dynamic graph must take.
     dynamic: its dynamic shapes, as `torch.export.export` takes them.
-    varies:  the same in words.
+    varies:  the dynamic shapes in words.
     """
 
     example: Shapes
@@ -37,7 +37,7 @@ class Inputs:
 
 
 def make(shapes: Shapes) -> tuple[Any, ...]:
-    """Normal random float32 tensors of these shapes, the same ones every time."""
+    """Return normal random float32 tensors of these shapes, the same ones every time."""
     generator = torch.Generator().manual_seed(0)
     return tuple(
         [torch.randn(shape, generator=generator) for shape in argument]
@@ -50,9 +50,10 @@ def make(shapes: Shapes) -> tuple[Any, ...]:
 def image(
     height: int, width: int, step: int | None = 32, steps: tuple[int, int] = (2, _MOST_STEPS)
 ) -> Inputs:
-    """A batch of images; height and width vary in multiples of `step`, or not at all.
+    """Return a batch of images; height and width vary in multiples of `step`, or not at all.
 
-    steps: the fewest and most of them.
+    Args:
+        steps: the fewest and the most multiples.
     """
     if step is None:
         fixed = {0: _images()}
@@ -68,7 +69,7 @@ def image(
 
 
 def image_pair(height: int, width: int, step: int, steps: tuple[int, int]) -> Inputs:
-    """Two batches of two images each; height and width vary as those of `image`."""
+    """Return two batches of two images each; height and width vary as in `image`."""
     single = image(height, width, step, steps)
     others = tuple(((2, *shape[1:]),) * 2 for (shape,) in single.others)
     sides = {axis: size for axis, size in single.dynamic[0].items() if axis}
@@ -78,7 +79,7 @@ def image_pair(height: int, width: int, step: int, steps: tuple[int, int]) -> In
 
 
 def pyramid(*channels: int) -> Inputs:
-    """A list of feature maps, each half the size of the one before it."""
+    """Return a list of feature maps, each half the size of the one before it."""
     last = len(channels) - 1
 
     def shapes(n: int, h: int, w: int) -> Shapes:
@@ -90,7 +91,7 @@ def pyramid(*channels: int) -> Inputs:
 
 
 def regions(channels: int, size: int) -> Inputs:
-    """The features of regions of interest, `size` x `size` each."""
+    """Return the features of regions of interest, `size` x `size` each."""
     number = {0: Dim("n", min=1, max=_MOST_REGIONS)}
     return _inputs(lambda n, h, w: ((8 * n, channels, size, size),), 0, 0, (number,), "N")
 

@@ -1,4 +1,4 @@
-"""Activations: one ACTIVATION layer where TensorRT has the function, a few layers elsewhere."""
+"""Convert activations to one ACTIVATION layer, or to a few where TensorRT lacks the function."""
 
 from __future__ import annotations
 
@@ -7,21 +7,16 @@ from typing import Any
 
 import torch
 
+from ..conversion.checks import first_output_only, is_floating
 from ..conversion.context import Context
 from ..conversion.opmath import in_float32
 from ..registry import converts
-from .normalization import first_output_only
 
 aten = torch.ops.aten
 
+_PLAIN: dict[Any, str] = {aten.sigmoid.default: "SIGMOID", aten.tanh.default: "TANH"}
 _SELU_ALPHA = 1.6732632423543772848170429916717
 _SELU_SCALE = 1.0507009873554804934193349852946
-
-
-def _floating(x: torch.Tensor) -> str | None:
-    if x.dtype.is_floating_point:
-        return None
-    return f"{x.dtype} is not a floating-point type"
 
 
 @converts(aten.relu.default)
@@ -33,23 +28,17 @@ def relu(ctx: Context, x: Any) -> Any:
     return ctx.elementwise("MAX", *ctx.operands(x, 0, dtype=dtype))
 
 
-@converts(aten.sigmoid.default)
-def sigmoid(ctx: Context, x: Any) -> Any:
-    """sigmoid(Tensor self) -> Tensor"""
-    return ctx.activation("SIGMOID", ctx.cast(x, ctx.output.dtype))
-
-
-@converts(aten.tanh.default)
-def tanh(ctx: Context, x: Any) -> Any:
-    """tanh(Tensor self) -> Tensor"""
-    return ctx.activation("TANH", ctx.cast(x, ctx.output.dtype))
+@converts(*_PLAIN)
+def sigmoid_or_tanh(ctx: Context, x: Any) -> Any:
+    """sigmoid(Tensor self) -> Tensor; integers become floats first"""
+    return ctx.activation(_PLAIN[ctx.target], ctx.cast(x, ctx.output.dtype))
 
 
 def _positive_input_scale(input_scale: float) -> str | None:
     return None if input_scale > 0 else f"input_scale={input_scale} is not positive"
 
 
-@converts(aten.elu.default, check=(_floating, _positive_input_scale))
+@converts(aten.elu.default, check=(is_floating, _positive_input_scale))
 def elu(ctx: Context, x: Any, alpha: float, scale: float, input_scale: float) -> Any:
     """elu(Tensor self, Scalar alpha=1, Scalar scale=1, Scalar input_scale=1) -> Tensor"""
     if scale == 1 and input_scale == 1:
@@ -61,7 +50,7 @@ def _positive_alpha(alpha: float) -> str | None:
     return None if alpha > 0 else f"alpha={alpha} is not positive"
 
 
-@converts(aten.celu.default, check=(_floating, _positive_alpha))
+@converts(aten.celu.default, check=(is_floating, _positive_alpha))
 def celu(ctx: Context, x: Any, alpha: float) -> Any:
     """celu(Tensor self, Scalar alpha=1.) -> Tensor"""
     if alpha == 1:
@@ -77,13 +66,13 @@ def _scaled_elu(ctx: Context, x: Any, alpha: float, scale: float, input_scale: f
     return ctx.activation("SELU", x, alpha=alpha * input_scale, beta=scale / input_scale)
 
 
-@converts(aten.selu.default, check=_floating)
+@converts(aten.selu.default, check=is_floating)
 def selu(ctx: Context, x: Any) -> Any:
     """selu(Tensor self) -> Tensor"""
     return ctx.activation("SELU", x, alpha=_SELU_ALPHA, beta=_SELU_SCALE)
 
 
-@converts(aten.leaky_relu.default, check=_floating)
+@converts(aten.leaky_relu.default, check=is_floating)
 def leaky_relu(ctx: Context, x: Any, negative_slope: float) -> Any:
     """leaky_relu(Tensor self, Scalar negative_slope=0.01) -> Tensor"""
     return ctx.activation("LEAKY_RELU", x, alpha=float(negative_slope))
@@ -93,7 +82,7 @@ def _nonzero_beta(beta: float) -> str | None:
     return "beta=0 divides by zero" if beta == 0 else None
 
 
-@converts(aten.softplus.default, check=(_floating, _nonzero_beta))
+@converts(aten.softplus.default, check=(is_floating, _nonzero_beta))
 @in_float32
 def softplus(ctx: Context, x: Any, beta: float, threshold: float) -> Any:
     """softplus(Tensor self, Scalar beta=1, Scalar threshold=20) -> Tensor"""
@@ -104,11 +93,12 @@ def softplus(ctx: Context, x: Any, beta: float, threshold: float) -> Any:
 
 
 def _compare(ctx: Context, operation: str, x: Any, value: float) -> Any:
-    """`x` against a number that its dtype may not hold: halves compare as float32, as in torch."""
+    """Compare `x` with a number that its dtype may not hold: in float32 for halves, as torch
+    does."""
     return ctx.elementwise(operation, *ctx.operands(x, float(value), dtype=torch.float32))
 
 
-@converts(aten.gelu.default, check=_floating)
+@converts(aten.gelu.default, check=is_floating)
 def gelu(ctx: Context, x: Any, approximate: str) -> Any:
     """gelu(Tensor self, *, str approximate='none') -> Tensor"""
     kind = "GELU_TANH" if approximate == "tanh" else "GELU_ERF"
@@ -126,7 +116,7 @@ def _erf_of_scaled(ctx: Context, x: Any) -> Any:
 
 
 def _tanh_of_cubic(ctx: Context, x: Any) -> Any:
-    """tanh(sqrt(2 / pi) * x * (1 + 0.044715 * x * x))"""
+    """Compute tanh(sqrt(2 / pi) * x * (1 + 0.044715 * x * x))."""
     square = _times(ctx, ctx.elementwise("PROD", x, x), 0.044715)
     factor = ctx.elementwise("SUM", *ctx.operands(square, 1.0, dtype=torch.float32))
     cubic = ctx.elementwise("PROD", _times(ctx, x, math.sqrt(2 / math.pi)), factor)
@@ -137,27 +127,27 @@ def _times(ctx: Context, x: Any, factor: float) -> Any:
     return ctx.elementwise("PROD", *ctx.operands(x, factor, dtype=ctx.dtype(x)))
 
 
-@converts(aten.hardsigmoid.default, check=_floating)
+@converts(aten.hardsigmoid.default, check=is_floating)
 def hardsigmoid(ctx: Context, x: Any) -> Any:
     """hardsigmoid(Tensor self) -> Tensor"""
     return ctx.activation("HARD_SIGMOID", x, alpha=1 / 6, beta=0.5)
 
 
-@converts(aten.hardswish.default, check=_floating)
+@converts(aten.hardswish.default, check=is_floating)
 @in_float32
 def hardswish(ctx: Context, x: Any) -> Any:
     """hardswish(Tensor self) -> Tensor"""
     return ctx.elementwise("PROD", x, hardsigmoid(ctx, x))
 
 
-@converts(aten.silu.default, check=_floating)
+@converts(aten.silu.default, check=is_floating)
 @in_float32
 def silu(ctx: Context, x: Any) -> Any:
     """silu(Tensor self) -> Tensor"""
     return ctx.elementwise("PROD", x, ctx.activation("SIGMOID", x))
 
 
-@converts(aten.mish.default, check=_floating)
+@converts(aten.mish.default, check=is_floating)
 @in_float32
 def mish(ctx: Context, x: Any) -> Any:
     """mish(Tensor self) -> Tensor"""
@@ -165,14 +155,14 @@ def mish(ctx: Context, x: Any) -> Any:
     return ctx.elementwise("PROD", x, ctx.activation("TANH", curve))
 
 
-@converts(aten.log_sigmoid.default, check=_floating)
+@converts(aten.log_sigmoid.default, check=is_floating)
 @in_float32
 def log_sigmoid(ctx: Context, x: Any) -> Any:
     """log_sigmoid(Tensor self) -> Tensor"""
     return _log_sigmoid(ctx, x)
 
 
-@converts(aten.log_sigmoid_forward.default, check=(_floating, first_output_only))
+@converts(aten.log_sigmoid_forward.default, check=(is_floating, first_output_only))
 @in_float32
 def log_sigmoid_forward(ctx: Context, x: Any) -> tuple[Any, None]:
     """log_sigmoid_forward(Tensor self) -> (Tensor output, Tensor buffer)"""
@@ -180,16 +170,16 @@ def log_sigmoid_forward(ctx: Context, x: Any) -> tuple[Any, None]:
 
 
 def _log_sigmoid(ctx: Context, x: Any) -> Any:
-    """min(x, 0) - softplus(-|x|), which neither overflows nor cancels."""
+    """Compute min(x, 0) - softplus(-|x|), which neither overflows nor cancels."""
     below = ctx.elementwise("MIN", *ctx.operands(x, 0.0, dtype=ctx.dtype(x)))
     distance = ctx.unary("NEG", ctx.unary("ABS", x))
     return ctx.elementwise("SUB", below, ctx.activation("SOFTPLUS", distance, alpha=1.0, beta=1.0))
 
 
-@converts(aten.threshold.default, check=_floating)
+@converts(aten.threshold.default, check=is_floating)
 def threshold(ctx: Context, x: Any, threshold: float, value: float) -> Any:
     """threshold(Tensor self, Scalar threshold, Scalar value) -> Tensor"""
-    # NOT GREATER would be one layer less, but replaces NaN, which torch keeps.
+    # NOT GREATER would need one layer less, but it replaces NaN, which torch keeps.
     key = ctx.cast(x, torch.float32)
     less, equal = (_compare(ctx, operation, key, threshold) for operation in ("LESS", "EQUAL"))
     replaced = ctx.elementwise("OR", less, equal)
@@ -197,7 +187,7 @@ def threshold(ctx: Context, x: Any, threshold: float, value: float) -> Any:
     return ctx.net.add_select(replaced, new, old).get_output(0)
 
 
-@converts(aten.prelu.default, check=_floating, constants=("weight",))
+@converts(aten.prelu.default, check=is_floating, constants=("weight",))
 def prelu(ctx: Context, x: Any, weight: Any) -> Any:
     """prelu(Tensor self, Tensor weight) -> Tensor"""
     rank = len(x.shape)
@@ -208,7 +198,7 @@ def prelu(ctx: Context, x: Any, weight: Any) -> Any:
     return _parametric_relu(ctx, x, slope)
 
 
-@converts(aten._prelu_kernel.default, check=_floating)
+@converts(aten._prelu_kernel.default, check=is_floating)
 def prelu_kernel(ctx: Context, x: Any, weight: Any) -> Any:
     """_prelu_kernel(Tensor self, Tensor weight) -> Tensor"""
     return _parametric_relu(ctx, x, weight)
@@ -219,7 +209,7 @@ def _parametric_relu(ctx: Context, x: Any, slope: Any) -> Any:
     return ctx.net.add_parametric_relu(*operands).get_output(0)
 
 
-@converts(aten.glu.default, check=_floating)
+@converts(aten.glu.default, check=is_floating)
 @in_float32
 def glu(ctx: Context, x: Any, dim: int) -> Any:
     """glu(Tensor self, int dim=-1) -> Tensor"""

@@ -1,4 +1,4 @@
-"""Pooling to a given size: REDUCE, POOLING, or a product with averaging matrices."""
+"""Convert pooling to a given size: to REDUCE, POOLING, or a product with averaging matrices."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.fx import Node
 
+from ..conversion.checks import first_output_only, is_floating
 from ..conversion.context import Context
 from ..conversion.opmath import wide
 from ..graph.metadata import known_equal
@@ -14,20 +16,18 @@ from ..graph.sizes import Size, is_static
 from ..registry import converts
 from .convolution import per_dimension
 from .creation import linspace
-from .normalization import first_output_only
-from .pooling import (
-    Windows,
-    add_pooling,
-    spatial_sizes,
-)
+from .pooling import Windows, add_pooling, spatial_sizes
 
 aten = torch.ops.aten
 
-
-def _floating(x: torch.Tensor) -> str | None:
-    if x.dtype.is_floating_point:
-        return None
-    return f"{x.dtype} is not a floating-point type"
+_AVERAGE_POOLS: dict[Any, int] = {
+    aten.adaptive_avg_pool1d.default: 1,
+    aten.adaptive_avg_pool2d.default: 2,
+    aten._adaptive_avg_pool2d.default: 2,
+    aten.adaptive_avg_pool3d.default: 3,
+    aten._adaptive_avg_pool3d.default: 3,
+}
+"""How many dimensions, the last ones, each operator pools over."""
 
 
 def _outputs(output_size: Sequence[Size], count: int) -> tuple[Size, ...]:
@@ -35,7 +35,8 @@ def _outputs(output_size: Sequence[Size], count: int) -> tuple[Size, ...]:
 
 
 def _reduces(sizes: Sequence[Size], outputs: Sequence[Size]) -> bool:
-    """Whether each dimension is averaged whole or left alone, so that no size need be known."""
+    """Return whether each dimension is averaged whole or left alone, so that no size need be
+    known."""
     return all(
         known_equal(size, output) or (is_static(output) and int(output) == 1)
         for size, output in zip(sizes, outputs, strict=True)
@@ -47,22 +48,24 @@ def _divides(sizes: Sequence[Size], outputs: Sequence[Size]) -> bool:
     return all(is_static(a) and is_static(b) and int(a) % int(b) == 0 for a, b in pairs)
 
 
-def _average_sizes(count: int) -> Any:
-    def check(x: torch.Tensor, output_size: Sequence[Size]) -> str | None:
-        sizes, outputs = spatial_sizes(x, count), _outputs(output_size, count)
-        if _reduces(sizes, outputs) or _divides(sizes, outputs):
-            return None
-        if count == 3:
-            return f"{tuple(sizes)} is not known to be a multiple of {tuple(outputs)}"
-        for size, output in zip(sizes, outputs, strict=True):
-            if not known_equal(size, output) and not is_static(output):
-                return f"the number of windows {output} is a dynamic size"
+def _average_sizes(x: torch.Tensor, output_size: Sequence[Size], node: Node) -> str | None:
+    """Decline a dynamic number of windows, and in 3-D windows of different sizes."""
+    count = _AVERAGE_POOLS[node.target]
+    sizes, outputs = spatial_sizes(x, count), _outputs(output_size, count)
+    if _reduces(sizes, outputs) or _divides(sizes, outputs):
         return None
+    if count == 3:
+        return f"{tuple(sizes)} is not known to be a multiple of {tuple(outputs)}"
+    for size, output in zip(sizes, outputs, strict=True):
+        if not known_equal(size, output) and not is_static(output):
+            return f"the number of windows {output} is a dynamic size"
+    return None
 
-    return check
 
-
-def _average(ctx: Context, x: Any, output_size: Sequence[Size], count: int) -> Any:
+@converts(*_AVERAGE_POOLS, check=(is_floating, _average_sizes))
+def adaptive_avg_pool(ctx: Context, x: Any, output_size: Sequence[Size]) -> Any:
+    """adaptive_avg_pool2d(Tensor self, SymInt[2] output_size) -> Tensor"""
+    count = _AVERAGE_POOLS[ctx.target]
     sizes, outputs = spatial_sizes(ctx.fake("x"), count), _outputs(output_size, count)
     if _reduces(sizes, outputs):
         return _whole(ctx, x, "AVG", sizes, outputs)
@@ -75,8 +78,10 @@ def _whole(
     ctx: Context, x: Any, operation: str, sizes: Sequence[Size], outputs: Sequence[Size]
 ) -> Any:
     first = len(x.shape) - len(sizes)
-    pairs = zip(sizes, outputs, strict=True)
-    axes = sum(1 << (first + i) for i, (a, b) in enumerate(pairs) if not known_equal(a, b))
+    axes = 0
+    for dim, (size, output) in enumerate(zip(sizes, outputs, strict=True), first):
+        if not known_equal(size, output):
+            axes |= 1 << dim
     if axes == 0:
         return x
     reduction = getattr(ctx.trt.ReduceOperation, operation)
@@ -94,7 +99,7 @@ def _equal_windows(sizes: Sequence[Size], outputs: Sequence[Size]) -> Windows:
 def _average_by_matrices(
     ctx: Context, x: Any, sizes: Sequence[Size], outputs: Sequence[Size]
 ) -> Any:
-    """rows @ x @ columns^T, in float32 since 1 / 3 is no half."""
+    """Compute rows @ x @ columns^T, in float32 since no half holds 1 / 3."""
     multiply = ctx.net.add_matrix_multiply
     plain, transposed = ctx.trt.MatrixOperation.NONE, ctx.trt.MatrixOperation.TRANSPOSE
     y = ctx.cast(x, torch.float32)
@@ -108,7 +113,10 @@ def _average_by_matrices(
 
 
 def _averaging_matrix(ctx: Context, size: Size, output: int, rank: int) -> Any:
-    """Row i averages from floor(i * size / output) to ceil((i + 1) * size / output)."""
+    """Return the matrix whose row i averages one window.
+
+    The window reaches from floor(i * size / output) to ceil((i + 1) * size / output).
+    """
     number = torch.arange(output)[:, None]
     if is_static(size):
         starts, ends = number * int(size) // output, -(-(number + 1) * int(size) // output)
@@ -130,32 +138,6 @@ def _averaging_matrix(ctx: Context, size: Size, output: int, rank: int) -> Any:
     return ctx.raise_rank(matrix, rank)
 
 
-@converts(aten.adaptive_avg_pool1d.default, check=(_floating, _average_sizes(1)))
-def adaptive_avg_pool1d(ctx: Context, x: Any, output_size: Sequence[Size]) -> Any:
-    """adaptive_avg_pool1d(Tensor self, int[1] output_size) -> Tensor"""
-    return _average(ctx, x, output_size, 1)
-
-
-@converts(
-    aten.adaptive_avg_pool2d.default,
-    aten._adaptive_avg_pool2d.default,
-    check=(_floating, _average_sizes(2)),
-)
-def adaptive_avg_pool2d(ctx: Context, x: Any, output_size: Sequence[Size]) -> Any:
-    """adaptive_avg_pool2d(Tensor self, SymInt[2] output_size) -> Tensor"""
-    return _average(ctx, x, output_size, 2)
-
-
-@converts(
-    aten.adaptive_avg_pool3d.default,
-    aten._adaptive_avg_pool3d.default,
-    check=(_floating, _average_sizes(3)),
-)
-def adaptive_avg_pool3d(ctx: Context, x: Any, output_size: Sequence[Size]) -> Any:
-    """adaptive_avg_pool3d(Tensor self, SymInt[3] output_size) -> Tensor"""
-    return _average(ctx, x, output_size, 3)
-
-
 def _maximum_sizes(x: torch.Tensor, output_size: Sequence[Size]) -> str | None:
     sizes, outputs = spatial_sizes(x, 2), _outputs(output_size, 2)
     if _divides(sizes, outputs) or _reduces(sizes, outputs):
@@ -163,7 +145,7 @@ def _maximum_sizes(x: torch.Tensor, output_size: Sequence[Size]) -> str | None:
     return f"{tuple(sizes)} is not known to be a multiple of {tuple(outputs)}"
 
 
-@converts(aten.adaptive_max_pool2d.default, check=(_floating, _maximum_sizes, first_output_only))
+@converts(aten.adaptive_max_pool2d.default, check=(is_floating, _maximum_sizes, first_output_only))
 def adaptive_max_pool2d(ctx: Context, x: Any, output_size: Sequence[Size]) -> tuple[Any, None]:
     """adaptive_max_pool2d(Tensor self, int[2] output_size) -> (Tensor, Tensor)"""
     sizes, outputs = spatial_sizes(ctx.fake("x"), 2), _outputs(output_size, 2)

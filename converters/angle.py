@@ -1,4 +1,4 @@
-"""The angle of a point: the arctangent of its slope, in the right quadrant."""
+"""Convert atan2: the arctangent of the slope, moved to the right quadrant."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def atan2(ctx: Context, x: Any, other: Any) -> Any:
     signs, in float32 as torch computes it for halves"""
     rank = ctx.output.dim()
     y, x = ctx.operands(x, other, dtype=torch.float32, rank=rank)
-    angle = ctx.unary("ATAN", _slope(ctx, ctx.unary("ABS", y), ctx.unary("ABS", x)))
+    angle = ctx.unary("ATAN", _slope(ctx, _magnitude(ctx, y), _magnitude(ctx, x)))
     angle = _chosen(ctx, _is_negative(ctx, x), _less(ctx, math.pi, angle), angle)
     angle = _chosen(ctx, _is_negative(ctx, y), ctx.unary("NEG", angle), angle)
     for value in (x, y):
@@ -28,8 +28,15 @@ def atan2(ctx: Context, x: Any, other: Any) -> Any:
     return ctx.cast(angle, ctx.output.dtype)
 
 
+def _magnitude(ctx: Context, x: Any) -> Any:
+    """The absolute value, with a plus before zero: ABS of TensorRT 8.6 gives -0.0 for 0.0."""
+    zero = ctx.scalar(0.0, torch.float32, len(x.shape))
+    magnitude = ctx.unary("ABS", x)
+    return _chosen(ctx, ctx.elementwise("GREATER", magnitude, zero), magnitude, zero)
+
+
 def _slope(ctx: Context, high: Any, wide: Any) -> Any:
-    """The quotient; 1 of two infinities and 0 of two zeros."""
+    """Divide `high` by `wide`; the slope is 1 for two infinities and 0 for two zeros."""
     quotient = ctx.elementwise("DIV", high, wide)
     zero, one = (ctx.scalar(value, torch.float32, len(wide.shape)) for value in (0.0, 1.0))
     limit = _chosen(ctx, ctx.elementwise("GREATER", wide, zero), one, zero)
@@ -37,7 +44,7 @@ def _slope(ctx: Context, high: Any, wide: Any) -> Any:
 
 
 def _is_negative(ctx: Context, x: Any) -> Any:
-    """Where the sign is a minus: 1 / -0.0 is minus infinity."""
+    """Return the bool tensor of where `x` has a minus sign. 1 / -0.0 is minus infinity."""
     zero = ctx.scalar(0.0, torch.float32, len(x.shape))
     below = ctx.elementwise("LESS", ctx.unary("RECIP", x), zero)
     return ctx.elementwise("OR", below, ctx.elementwise("LESS", x, zero))

@@ -1,7 +1,7 @@
-"""Scaled dot-product attention: two MATRIX_MULTIPLYs around a SOFTMAX.
+"""Convert scaled dot-product attention to two MATRIX_MULTIPLYs around a SOFTMAX.
 
-Scores, masks and the softmax are float32 whatever the operands are, as in PyTorch: a score of 50,
-rounded to float16, makes its share of the result wrong by 1.5 %.
+Scores, masks and the softmax are float32 for every dtype of the operands, as in PyTorch. Rounding a
+score of 50 to float16 would change its share of the result by 1.5 %.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _times(ctx: Context, x: Any, factor: float) -> Any:
 
 
 def _masked(ctx: Context, scores: Any, mask: Any) -> Any:
-    """Scores with -inf where a bool mask is False, or with a float mask added."""
+    """Replace scores by -inf where a bool mask is False, or add a float mask to them."""
     dtype, rank = ctx.dtype(scores), len(scores.shape)
     if _is_bool(ctx, mask) and not isinstance(mask, torch.Tensor):
         (mask,) = ctx.operands(mask, dtype=torch.bool, rank=rank)
@@ -95,19 +95,19 @@ def _masked(ctx: Context, scores: Any, mask: Any) -> Any:
 
 
 def _lowest(ctx: Context, dtype: torch.dtype) -> float:
-    """What a softmax makes zero of beside any other score."""
+    """Return a score that a softmax turns into zero beside any other score."""
     return -math.inf if ctx.features.infinite_operands else torch.finfo(dtype).min
 
 
 def _added_form(mask: torch.Tensor) -> torch.Tensor:
-    """A weight mask as what is added to the scores."""
+    """Convert a weight mask to the numbers that are added to the scores."""
     if mask.dtype != torch.bool:
         return mask
     return torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, -math.inf)
 
 
 def _only_visible(ctx: Context, result: Any, mask: Any) -> Any:
-    """Zero, as in torch, for queries that see no key: their softmax is NaN."""
+    """Return zero, as torch does, for queries that see no key: their softmax is NaN."""
     dtype, rank = ctx.dtype(result), len(result.shape)
     if isinstance(mask, torch.Tensor):
         if bool((_added_form(mask) > -math.inf).any(-1).all()):
@@ -121,7 +121,7 @@ def _only_visible(ctx: Context, result: Any, mask: Any) -> Any:
 
 
 def _visible(ctx: Context, mask: Any, rank: int) -> Any:
-    """Which queries see a key, as a bool tensor whose last dimension is 1."""
+    """Return which queries see a key, as a bool tensor whose last dimension is 1."""
     is_bool = _is_bool(ctx, mask)
     (mask,) = ctx.operands(mask, dtype=torch.int32 if is_bool else ctx.dtype(mask), rank=rank)
     best = reduce(ctx, "MAX", mask, -1, True)

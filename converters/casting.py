@@ -1,4 +1,4 @@
-"""Copies and changes of dtype: CAST, or nothing where an engine needs no copy."""
+"""Convert copies and changes of dtype to CAST, or to nothing where an engine needs no copy."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ..conversion.checks import dense
 from ..conversion.context import Context
 from ..registry import converts
 from .shape import expand_to
@@ -15,16 +16,7 @@ __all__ = ["convert_dtype"]
 aten = torch.ops.aten
 
 
-def _same_device(
-    x: torch.Tensor,
-    device: torch.device | None,
-    layout: torch.layout | None,
-    pin_memory: bool | None,
-) -> str | None:
-    if layout not in (None, torch.strided):
-        return f"layout={layout} is not dense"
-    if pin_memory:
-        return "pin_memory=True is memory of the host"
+def _same_device(x: torch.Tensor, device: torch.device | None) -> str | None:
     target = None if device is None else torch.device(device)
     if target is None or (target.type == x.device.type and target.index in (None, x.device.index)):
         return None
@@ -32,15 +24,15 @@ def _same_device(
 
 
 def convert_dtype(ctx: Context, x: Any, dtype: torch.dtype) -> Any:
-    """`x` as `dtype`: floats lose their fraction as integers, and all but zero is True."""
+    """Convert `x` to `dtype`: integers lose the fraction, and all but zero becomes True."""
     if dtype != torch.bool or ctx.dtype(x) == torch.bool:
         return ctx.cast(x, dtype)
-    # What CAST makes of 0.5 or of NaN is left open.
+    # TensorRT does not define what CAST to bool makes of 0.5 or of NaN.
     zero = ctx.elementwise("EQUAL", *ctx.operands(x, 0, dtype=ctx.dtype(x)))
     return ctx.unary("NOT", zero)
 
 
-@converts(aten._to_copy.default, check=_same_device)
+@converts(aten._to_copy.default, check=(dense, _same_device))
 def to_copy(
     ctx: Context,
     x: Any,
@@ -49,7 +41,7 @@ def to_copy(
     memory_format: torch.memory_format | None,
 ) -> Any:
     """_to_copy(Tensor self, *, ScalarType? dtype=None, ...) -> Tensor"""
-    # An engine's tensors are contiguous and its copies are in order, whatever was asked for.
+    # An engine's tensors are always contiguous, and its copies always run in order.
     return x if dtype is None else convert_dtype(ctx, x, dtype)
 
 

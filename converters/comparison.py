@@ -1,4 +1,4 @@
-"""Comparisons in torch's promoted dtype, and logic on bools."""
+"""Convert comparisons, in torch's promoted dtype, and logic on bools."""
 
 from __future__ import annotations
 
@@ -13,12 +13,25 @@ __all__ = ["compare"]
 
 aten = torch.ops.aten
 
-_LOGIC = {
+_LOGIC: dict[Any, str] = {
     aten.logical_and.default: "AND",
     aten.logical_or.default: "OR",
     aten.logical_xor.default: "XOR",
 }
-_BITWISE = {
+_ORDER: dict[Any, str] = {
+    aten.gt.Tensor: "GREATER",
+    aten.gt.Scalar: "GREATER",
+    aten.lt.Tensor: "LESS",
+    aten.lt.Scalar: "LESS",
+}
+_ORDER_OR_EQUAL: dict[Any, tuple[str, str]] = {
+    aten.ge.Tensor: ("GREATER", "LESS"),
+    aten.ge.Scalar: ("GREATER", "LESS"),
+    aten.le.Tensor: ("LESS", "GREATER"),
+    aten.le.Scalar: ("LESS", "GREATER"),
+}
+"""The strict comparison of each target, and the opposite strict comparison."""
+_BITWISE: dict[Any, str] = {
     aten.bitwise_and.Tensor: "AND",
     aten.bitwise_and.Scalar: "AND",
     aten.bitwise_or.Tensor: "OR",
@@ -29,9 +42,10 @@ _BITWISE = {
 
 
 def compare(ctx: Context, operation: str, x: Any, other: Any) -> Any:
-    """EQUAL, GREATER or LESS of arguments `x` and `other`, as torch promotes them.
+    """Compare the arguments `x` and `other`, as torch promotes them.
 
-    Not EQUAL of two bools, which XOR tells apart.
+    Args:
+        operation: EQUAL, GREATER or LESS. EQUAL takes no two bools: XOR compares those.
     """
     a, b = _promoted(ctx, x, other)
     if ctx.dtype(a) == torch.bool:
@@ -45,7 +59,7 @@ def _promoted(ctx: Context, x: Any, other: Any) -> list[Any]:
 
 
 def _compare_or_equal(ctx: Context, operation: str, opposite: str, x: Any, other: Any) -> Any:
-    """For integers the opposite negated; floats may be unordered, so the two cases joined."""
+    """Negate the opposite for integers; floats may be unordered, so that both cases are joined."""
     if not ctx.result_type("x", "other").is_floating_point:
         return ctx.unary("NOT", compare(ctx, opposite, x, other))
     a, b = _promoted(ctx, x, other)
@@ -72,35 +86,24 @@ def ne(ctx: Context, x: Any, other: Any) -> Any:
     return ctx.unary("NOT", compare(ctx, "EQUAL", x, other))
 
 
-@converts(aten.gt.Tensor, aten.gt.Scalar, constants=("x", "other"))
-def gt(ctx: Context, x: Any, other: Any) -> Any:
+@converts(*_ORDER, constants=("x", "other"))
+def order(ctx: Context, x: Any, other: Any) -> Any:
     """gt(Tensor self, Tensor other) -> Tensor"""
-    return compare(ctx, "GREATER", x, other)
+    return compare(ctx, _ORDER[ctx.target], x, other)
 
 
-@converts(aten.lt.Tensor, aten.lt.Scalar, constants=("x", "other"))
-def lt(ctx: Context, x: Any, other: Any) -> Any:
-    """lt(Tensor self, Tensor other) -> Tensor"""
-    return compare(ctx, "LESS", x, other)
-
-
-@converts(aten.ge.Tensor, aten.ge.Scalar, constants=("x", "other"))
-def ge(ctx: Context, x: Any, other: Any) -> Any:
+@converts(*_ORDER_OR_EQUAL, constants=("x", "other"))
+def order_or_equal(ctx: Context, x: Any, other: Any) -> Any:
     """ge(Tensor self, Tensor other) -> Tensor"""
-    return _compare_or_equal(ctx, "GREATER", "LESS", x, other)
-
-
-@converts(aten.le.Tensor, aten.le.Scalar, constants=("x", "other"))
-def le(ctx: Context, x: Any, other: Any) -> Any:
-    """le(Tensor self, Tensor other) -> Tensor"""
-    return _compare_or_equal(ctx, "LESS", "GREATER", x, other)
+    operation, opposite = _ORDER_OR_EQUAL[ctx.target]
+    return _compare_or_equal(ctx, operation, opposite, x, other)
 
 
 @converts(*_LOGIC, constants=("x", "other"))
 def logical(ctx: Context, x: Any, other: Any) -> Any:
-    """logical_and, logical_or, logical_xor: what is not zero is true"""
+    """logical_and(Tensor self, Tensor other) -> Tensor; all but zero is true"""
     a, b = ctx.operands(x, other, dtype=torch.bool, rank=ctx.output.dim())
-    return ctx.elementwise(_LOGIC[ctx.node.target], a, b)  # type: ignore[index]  # its target is one of these
+    return ctx.elementwise(_LOGIC[ctx.target], a, b)
 
 
 @converts(aten.logical_not.default)
@@ -116,9 +119,9 @@ def _bools_only(node: torch.fx.Node) -> str | None:
 
 @converts(*_BITWISE, check=_bools_only, constants=("x", "other"))
 def bitwise(ctx: Context, x: Any, other: Any) -> Any:
-    """bitwise_and, bitwise_or, bitwise_xor of bools"""
+    """bitwise_and(Tensor self, Tensor other) -> Tensor, of bools"""
     a, b = ctx.operands(x, other, dtype=torch.bool, rank=ctx.output.dim())
-    return ctx.elementwise(_BITWISE[ctx.node.target], a, b)  # type: ignore[index]  # its target is one of these
+    return ctx.elementwise(_BITWISE[ctx.target], a, b)
 
 
 @converts(aten.bitwise_not.default, check=_bools_only)

@@ -1,4 +1,4 @@
-"""Convolutions of every kind: CONVOLUTION and DECONVOLUTION layers in two and three dimensions."""
+"""Convert convolutions of every kind to 2-D and 3-D CONVOLUTION and DECONVOLUTION layers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..conversion.checks import one_floating_type
 from ..conversion.context import Context
 from ..graph.sizes import Size, is_static
 from ..registry import converts
@@ -14,32 +15,30 @@ from ..registry import converts
 aten = torch.ops.aten
 
 _ARRAY_DTYPES = (torch.float32, torch.float16)
-"""Weights of these go into the layer; any other dtype has no numpy array and needs an input."""
+"""Weights of these dtypes go into the layer. Others have no numpy array and become inputs."""
 
 
 def insert_height(ctx: Context, x: Any) -> Any:
-    """(N, C, L) as (N, C, 1, L), whichever sizes are dynamic: a zero copies the input's size."""
+    """Reshape (N, C, L) to (N, C, 1, L) for any sizes: a 0 copies the input's size."""
     layer = ctx.net.add_shuffle(x)
     layer.reshape_dims = (0, 0, 1, -1)
     return layer.get_output(0)
 
 
 def remove_height(ctx: Context, x: Any) -> Any:
-    """(N, C, 1, L) as (N, C, L)."""
+    """Reshape (N, C, 1, L) to (N, C, L)."""
     layer = ctx.net.add_shuffle(x)
     layer.reshape_dims = (0, 0, -1)
     return layer.get_output(0)
 
 
 def per_dimension(values: Sequence[int], count: int) -> tuple[int, ...]:
-    """`values` for `count` dimensions, where torch takes one value for all."""
+    """Return one value for each of `count` dimensions; torch may give one value for all."""
     return tuple(values) * (count if len(values) == 1 else 1)
 
 
-def _floating(input: torch.Tensor, weight: torch.Tensor) -> str | None:
-    if input.dtype.is_floating_point and input.dtype == weight.dtype:
-        return None
-    return f"input is {input.dtype}, weight {weight.dtype}: one floating-point type is needed"
+def _one_type(input: torch.Tensor, weight: torch.Tensor) -> str | None:
+    return one_floating_type(input=input, weight=weight)
 
 
 def _spatial_rank(input: torch.Tensor) -> str | None:
@@ -82,7 +81,7 @@ def _transposed(
 
 @converts(
     aten.convolution.default,
-    check=(_floating, _spatial_rank, _known_sizes, _transposed),
+    check=(_one_type, _spatial_rank, _known_sizes, _transposed),
     constants=("weight", "bias"),
 )
 def convolution(
@@ -100,7 +99,7 @@ def convolution(
     """convolution(Tensor input, Tensor weight, Tensor? bias, SymInt[] stride, ...) -> Tensor"""
     dtype = ctx.dtype(input)
     if transposed and dtype == torch.bfloat16:
-        # TensorRT-RTX has no bfloat16 DECONVOLUTION; float32 inside is what torch computes.
+        # TensorRT-RTX has no bfloat16 DECONVOLUTION; torch too computes in float32 inside.
         input, weight, bias = (_in_float32(ctx, value) for value in (input, weight, bias))
     sizes = [int(size) for size in ctx.fake("weight").shape]
     flat = len(sizes) == 3
@@ -125,7 +124,7 @@ def convolution(
 
 
 def _after_height(values: Sequence[int], count: int, flat: bool, neutral: int) -> tuple[int, ...]:
-    """`values` for all `count` dimensions; `neutral` for a height that was inserted."""
+    """Return `values` for all `count` dimensions, with `neutral` for an inserted height."""
     if flat:
         return (neutral, *(int(value) for value in values))
     return per_dimension([int(value) for value in values], count)
@@ -140,7 +139,8 @@ def _add_layer(
     transposed: bool,
     groups: int,
 ) -> Any:
-    """The layer with kernel and bias inside it, or as its inputs 1 and 2 where they cannot be."""
+    """Add the layer, with kernel and bias as its weights where they can be, else as inputs 1 and
+    2."""
     add = ctx.net.add_deconvolution_nd if transposed else ctx.net.add_convolution_nd
     maps = sizes[1] * groups if transposed else sizes[0]
     empty = ctx.trt.Weights()

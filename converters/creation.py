@@ -1,4 +1,4 @@
-"""Tensors made from numbers: a constant, a SLICE of stride 0 of one element, or a FILL."""
+"""Convert tensors made from numbers to a constant, a SLICE of one element, or a FILL."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from ..conversion.checks import dense, dtype_of_output
 from ..conversion.context import Context
 from ..engines.features import Features
-from ..graph.sizes import (
-    Size,
-    is_static,
-    is_unbacked,
-)
+from ..graph.sizes import Size, is_static, is_unbacked
 from ..registry import converts
 from .shape import expand_to
 
@@ -23,19 +20,33 @@ __all__ = ["linspace"]
 
 aten = torch.ops.aten
 
+_FILLS: dict[Any, int] = {
+    aten.zeros.default: 0,
+    aten.zeros_like.default: 0,
+    aten.new_zeros.default: 0,
+    aten.ones.default: 1,
+    aten.ones_like.default: 1,
+    aten.new_ones.default: 1,
+}
+
 Number = bool | int | float | torch.SymInt
 
 
-def _dense(
-    dtype: torch.dtype | None,
-    layout: torch.layout | None,
-    device: torch.device | None,
-    pin_memory: bool | None,
+def _any_device(device: torch.device | None = None) -> str | None:
+    """Accept any device: the output's device is checked for every node."""
+    return None
+
+
+def _any_size(
+    x: torch.Tensor | None = None,
+    size: Sequence[Size] = (),
+    memory_format: torch.memory_format | None = None,
 ) -> str | None:
-    """Dtype and device are those of the output, which are checked for every node."""
-    if layout not in (None, torch.strided):
-        return f"layout={layout} is not dense"
-    return "pin_memory=True is memory of the host" if pin_memory else None
+    """Accept all of them: the converter reads the shape off the output."""
+    return None
+
+
+_PLACED = (dense, dtype_of_output, _any_device)
 
 
 def _known_numbers(node: Node) -> str | None:
@@ -58,100 +69,46 @@ def _finite_numbers(node: Node, features: Features) -> str | None:
 
 
 def _fill(ctx: Context, value: Number) -> Any:
-    """The node's output, every element `value`: one constant element, repeated."""
+    """Repeat one constant element, `value`, in the shape of the node's output."""
     sizes = ctx.output.shape
     (one,) = ctx.operands(value, dtype=ctx.output.dtype, rank=len(sizes))
     return expand_to(ctx, one, [1] * len(sizes), sizes)
 
 
-@converts(aten.full.default, check=(_dense, _known_numbers, _finite_numbers))
-def full(ctx: Context, size: Sequence[Size], fill_value: Number) -> Any:
+@converts(
+    aten.full.default,
+    aten.full_like.default,
+    aten.new_full.default,
+    aten.fill.Scalar,
+    aten.scalar_tensor.default,
+    check=(*_PLACED, _any_size, _known_numbers, _finite_numbers),
+    renamed={"value": "fill_value", "s": "fill_value"},
+)
+def full(ctx: Context, fill_value: Number) -> Any:
     """full(SymInt[] size, Scalar fill_value, *, ...) -> Tensor"""
     return _fill(ctx, fill_value)
 
 
-@converts(aten.zeros.default, check=_dense)
-def zeros(ctx: Context, size: Sequence[Size]) -> Any:
+@converts(*_FILLS, check=(*_PLACED, _any_size))
+def zeros_or_ones(ctx: Context) -> Any:
     """zeros(SymInt[] size, *, ...) -> Tensor"""
-    return _fill(ctx, 0)
+    return _fill(ctx, _FILLS[ctx.target])
 
 
-@converts(aten.ones.default, check=_dense)
-def ones(ctx: Context, size: Sequence[Size]) -> Any:
-    """ones(SymInt[] size, *, ...) -> Tensor"""
-    return _fill(ctx, 1)
-
-
-@converts(aten.full_like.default, check=(_dense, _known_numbers, _finite_numbers))
-def full_like(
-    ctx: Context, x: Any, fill_value: Number, memory_format: torch.memory_format | None
-) -> Any:
-    """full_like(Tensor self, Scalar fill_value, *, ...) -> Tensor"""
-    return _fill(ctx, fill_value)
-
-
-@converts(aten.zeros_like.default, check=_dense)
-def zeros_like(ctx: Context, x: Any, memory_format: torch.memory_format | None) -> Any:
-    """zeros_like(Tensor self, *, ...) -> Tensor"""
-    return _fill(ctx, 0)
-
-
-@converts(aten.ones_like.default, check=_dense)
-def ones_like(ctx: Context, x: Any, memory_format: torch.memory_format | None) -> Any:
-    """ones_like(Tensor self, *, ...) -> Tensor"""
-    return _fill(ctx, 1)
-
-
-@converts(aten.new_full.default, check=(_dense, _known_numbers, _finite_numbers))
-def new_full(ctx: Context, x: Any, size: Sequence[Size], fill_value: Number) -> Any:
-    """new_full(Tensor self, SymInt[] size, Scalar fill_value, *, ...) -> Tensor"""
-    return _fill(ctx, fill_value)
-
-
-@converts(aten.new_zeros.default, check=_dense)
-def new_zeros(ctx: Context, x: Any, size: Sequence[Size]) -> Any:
-    """new_zeros(Tensor self, SymInt[] size, *, ...) -> Tensor"""
-    return _fill(ctx, 0)
-
-
-@converts(aten.new_ones.default, check=_dense)
-def new_ones(ctx: Context, x: Any, size: Sequence[Size]) -> Any:
-    """new_ones(Tensor self, SymInt[] size, *, ...) -> Tensor"""
-    return _fill(ctx, 1)
-
-
-@converts(aten.fill.Scalar, check=(_known_numbers, _finite_numbers))
-def fill_scalar(ctx: Context, x: Any, value: Number) -> Any:
-    """fill.Scalar(Tensor self, Scalar value) -> Tensor"""
-    return _fill(ctx, value)
-
-
-@converts(aten.scalar_tensor.default, check=(_dense, _known_numbers, _finite_numbers))
-def scalar_tensor(ctx: Context, s: Number) -> Any:
-    """scalar_tensor(Scalar s, *, ...) -> Tensor"""
-    return _fill(ctx, s)
-
-
-@converts(aten.arange.default, check=(_dense, _known_numbers, _finite_numbers))
-def arange(ctx: Context, end: Number) -> Any:
-    """arange(Scalar end, *, ...) -> Tensor"""
-    return _range(ctx, 0, 1)
-
-
-@converts(aten.arange.start, check=(_dense, _known_numbers, _finite_numbers))
-def arange_start(ctx: Context, start: Number, end: Number) -> Any:
-    """arange.start(Scalar start, Scalar end, *, ...) -> Tensor"""
-    return _range(ctx, start, 1)
-
-
-@converts(aten.arange.start_step, check=(_dense, _known_numbers, _finite_numbers))
-def arange_start_step(ctx: Context, start: Number, end: Number, step: Number) -> Any:
+@converts(
+    aten.arange.default,
+    aten.arange.start,
+    aten.arange.start_step,
+    check=(*_PLACED, _known_numbers, _finite_numbers),
+)
+def arange(ctx: Context, end: Number, start: Number = 0, step: Number = 1) -> Any:
     """arange.start_step(Scalar start, Scalar end, Scalar step=1, *, ...) -> Tensor"""
+    # The output's shape already accounts for `end`.
     return _range(ctx, start, step)
 
 
 def _range(ctx: Context, start: Number, step: Number) -> Any:
-    """start, start + step, ... as many as the output has; torch truncates both for integers."""
+    """Return start, start + step, and so on; for integers torch truncates both first."""
     (count,) = ctx.output.shape
     dtype = ctx.output.dtype
     if not dtype.is_floating_point:
@@ -174,9 +131,9 @@ def _exact(dtype: torch.dtype) -> torch.dtype:
 def linspace(
     ctx: Context, count: Size, dtype: torch.dtype, start: Number = 0, step: Number = 1
 ) -> Any:
-    """`count`, a dynamic size, numbers of `dtype`: start, start + step, ..."""
+    """Return a dynamic number of values, `count`: start, start + step, and so on."""
     operation = ctx.trt.FillOperation.LINSPACE
-    # Where the layer takes no type, that of its inputs decides.
+    # A layer that takes no type has the type of its inputs.
     types = () if ctx.features.weakly_typed else (ctx.features.to_trt(dtype),)
     layer = ctx.net.add_fill((1,), operation, *types)
     layer.set_input(0, ctx.shapes.size(count))

@@ -1,4 +1,4 @@
-"""Deformable convolution: GRID_SAMPLE at the shifted taps, then one product with the kernel."""
+"""Convert deformable convolution: GRID_SAMPLE reads shifted taps, a product applies the kernel."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from ..conversion.checks import has_layer
 from ..conversion.context import Context
-from ..engines.features import Features
 from ..graph.sizes import Size, is_static
 from ..registry import converts
 from .creation import linspace
@@ -16,19 +16,16 @@ from .creation import linspace
 _DTYPE = torch.float32
 
 
-def _can(
+def _in_float32(
     input: torch.Tensor,
     weight: torch.Tensor,
     offset: torch.Tensor,
     mask: torch.Tensor,
     bias: torch.Tensor,
-    features: Features,
 ) -> str | None:
-    if not features.has("add_grid_sample"):
-        return f"{features.version} has no GRID_SAMPLE layer"
-    dtypes = dict.fromkeys(str(tensor.dtype) for tensor in (input, weight, offset, mask, bias))
-    if list(dtypes) != [str(_DTYPE)]:
-        return f"the tensors are {', '.join(dtypes)}: places between pixels need torch.float32"
+    for tensor in (input, weight, offset, mask, bias):
+        if tensor.dtype != _DTYPE:
+            return f"a tensor is {tensor.dtype}: places between pixels need {_DTYPE}"
     return None
 
 
@@ -50,10 +47,11 @@ def _known(
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """Where the kernel lies along rows (0) or columns (1) of the input, before the shift.
+    """The position of the kernel along rows (0) or columns (1) of the input, before the shift.
 
-    size:  of the input; count: of the output.
-    taps:  distance of each tap of the kernel from its first one, row by row.
+    size:  the size of the input.
+    count: the size of the output.
+    taps:  the distance of each tap of the kernel from its first one, row by row.
     """
 
     index: int
@@ -64,7 +62,11 @@ class _Axis:
     taps: list[int]
 
 
-@converts("torchvision::deform_conv2d", check=(_can, _known), constants=("weight", "bias"))
+@converts(
+    "torchvision::deform_conv2d",
+    check=(has_layer("add_grid_sample"), _in_float32, _known),
+    constants=("weight", "bias"),
+)
 def deform_conv2d(
     ctx: Context,
     input: Any,
@@ -105,7 +107,10 @@ def _places(kernel: list[int]) -> list[tuple[int, int]]:
 def _sample(
     ctx: Context, input: Any, offset: Any, axes: tuple[_Axis, _Axis], offset_groups: int
 ) -> Any:
-    """The input at each tap: [batch * offset groups, channels of each, taps * rows, columns]."""
+    """Sample the input at each tap.
+
+    The result is [batch * offset groups, channels of each group, taps * rows, columns].
+    """
     rows, columns = axes
     batch, channels, height, width = ctx.fake("input").shape
     batches, count = batch * offset_groups, len(rows.taps)
@@ -126,9 +131,10 @@ def _sample(
 
 
 def _coordinate(ctx: Context, shifts: Any, axis: _Axis, batches: Size) -> Any:
-    """Places along one axis, from -1 to 1 as the layer wants them: (place + 0.5) / (size / 2) - 1.
+    """Return the places along one axis in the layer's units, which reach from -1 to 1.
 
-    [batch * offset groups, taps, 1, rows, columns].
+    That is (place + 0.5) / (size / 2) - 1. The result is [batch * offset groups, taps, 1, rows,
+    columns].
     """
     count, (down, across) = len(axis.taps), ctx.output.shape[2:]
     shift = ctx.slice(shifts, [0, 0, axis.index, 0, 0], [batches, count, 1, down, across])
@@ -143,8 +149,10 @@ def _coordinate(ctx: Context, shifts: Any, axis: _Axis, batches: Size) -> Any:
 
 
 def _unshifted(ctx: Context, axis: _Axis) -> Any:
-    """The centres of the pixels that an ordinary convolution takes: [1, taps, 1, rows, 1], or
-    [1, taps, 1, 1, columns]."""
+    """Return the pixel centres that an ordinary convolution reads along one axis.
+
+    The result is [1, taps, 1, rows, 1] or [1, taps, 1, 1, columns].
+    """
     start = 0.5 - axis.padding
     shape: list[Size] = [1, 1, 1, 1, 1]
     shape[3 + axis.index] = axis.count
@@ -157,7 +165,7 @@ def _unshifted(ctx: Context, axis: _Axis) -> Any:
 
 
 def _multiply(ctx: Context, sampled: Any, weight: Any, bias: Any, groups: int) -> Any:
-    """The kernel as a matrix, for each group of channels, times the samples as columns."""
+    """Multiply the kernel, one matrix for each group of channels, by the samples as columns."""
     batch, out_channels, down, across = ctx.output.shape
     _, of_group, *kernel = ctx.fake("weight").shape
     inner = of_group * int(kernel[0]) * int(kernel[1])

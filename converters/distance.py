@@ -1,4 +1,4 @@
-"""Distances between the rows of two matrices: a reduction of their differences."""
+"""Convert distances between the rows of two matrices to a reduction of their differences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _SUPPORTED = (1.0, 2.0, math.inf)
 
 
 def _known_norm(x1: torch.Tensor, p: float, compute_mode: int | None) -> str | None:
-    """`compute_mode` says whether torch may go through a matrix product, which is less exact."""
+    """Decline norms other than 1, 2 and infinity.
+
+    `compute_mode` only says whether torch may use a matrix product, which is less exact.
+    """
     if x1.dtype != torch.float32:
         return f"the tensor is of {x1.dtype}"
     return None if p in _SUPPORTED else f"p={p} is not 1, 2 or infinity"
@@ -41,7 +44,7 @@ def cdist(ctx: Context, x1: Any, x2: Any, p: float) -> Any:
 
 
 def _between(ctx: Context, x: Any, shape: Sequence[Size], dim: int) -> Any:
-    """`x` in the output's rank, with a new dimension at `dim`, where it differs from the other."""
+    """Raise `x` to the rank of the output, with a new dimension at `dim`."""
     rank = ctx.output.dim()
     raised = [*[1] * (rank - len(shape)), *shape]
     return unsqueeze_at(ctx, ctx.raise_rank(x, rank), raised, dim)

@@ -1,4 +1,4 @@
-"""Division in all its roundings: true, floored, truncated, and their remainders."""
+"""Convert division with all its roundings (true, floored, truncated) and the remainders."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ aten = torch.ops.aten
 
 
 def _whole_quotients(x: Any, other: Any, node: torch.fx.Node) -> str | None:
-    """Why floor(a / b) might differ from torch's quotient by one, or None.
+    """Decline where floor(a / b) might differ from torch's quotient by one.
 
-    torch goes through fmod, which is exact; a quotient is rounded first, and 1.0 / 0.1 reaches 10.
-    It cannot reach the next whole number where dividing is exact, by a power of two. Nor where
-    all multiples of b up to the largest a are floats: a float16, divided in float32, is that small.
+    torch uses fmod, which is exact. A quotient is rounded first: 1.0 / 0.1 becomes 10. The
+    rounding is harmless where dividing is exact, by a power of two. It is also harmless where all
+    multiples of b up to the largest a are floats: a float16, divided in float32, is that small.
     """
     dtype = node.meta["val"].dtype
     if not dtype.is_floating_point:
@@ -56,7 +56,7 @@ def div_rounded(ctx: Context, x: Any, other: Any, rounding_mode: str | None) -> 
     a, b = _operands(ctx, x, other)
     quotient = _floored(ctx, a, b)
     if dtype.is_floating_point:
-        # torch goes through fmod: the floored quotient of an infinity is NaN, and so is inf - inf.
+        # torch uses fmod, so that the floored quotient of an infinity is NaN, as inf - inf is.
         quotient = ctx.elementwise("SUM", quotient, ctx.elementwise("SUB", a, a))
     return ctx.cast(quotient, dtype)
 
@@ -93,7 +93,7 @@ def fmod(ctx: Context, x: Any, other: Any) -> Any:
 
 
 def _operands(ctx: Context, x: Any, other: Any) -> list[Any]:
-    """Half precision becomes float32: a rounded quotient has another whole part."""
+    """Return both operands, halves as float32: a rounded quotient has another whole part."""
     dtype = ctx.output.dtype
     if dtype.is_floating_point:
         dtype = torch.float32

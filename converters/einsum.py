@@ -1,6 +1,6 @@
-"""Einstein sums: one EINSUM layer, its equation written as TensorRT wants it.
+"""Convert Einstein sums to one EINSUM layer, with the equation in the form that TensorRT takes.
 
-It adds up in float32 as matrix products do.
+The layer adds up in float32, as matrix products do.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ _ELLIPSIS = "..."
 
 
 def _within_einsum(equation: str, tensors: Sequence[torch.Tensor], path: Any) -> str | None:
-    """What EINSUM cannot do; `path`, an order for many operands, means nothing for two."""
+    """Decline what EINSUM cannot do.
+
+    `path` is an order for many operands; it means nothing for two.
+    """
     if len(tensors) > _MAX_OPERANDS:
         return f"{len(tensors)} operands, EINSUM takes {_MAX_OPERANDS}"
     terms, _ = _parse(equation, [tensor.dim() for tensor in tensors])
@@ -39,9 +42,9 @@ def _within_einsum(equation: str, tensors: Sequence[torch.Tensor], path: Any) ->
 
 
 def _parse(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
-    """The subscripts of the operands and of the result, which may be implicit.
+    """Return the subscripts of each operand and of the result, which may be implicit.
 
-    An ellipsis becomes digits, of which all operands share the last ones.
+    Digits stand for an ellipsis; all operands share the last digits.
     """
     inputs, arrow, result = equation.replace(" ", "").partition("->")
     terms = inputs.split(",")

@@ -1,6 +1,6 @@
-"""Arithmetic of two or three operands, in the dtype that torch promotes them to.
+"""Convert arithmetic of two or three operands, in the dtype that torch promotes them to.
 
-Numbers enter as float32, and what takes two steps rounds to a half after the second.
+Numbers enter as float32. An operator of two steps rounds to a half once, after the second step.
 """
 
 from __future__ import annotations
@@ -18,13 +18,20 @@ __all__ = ["arithmetic", "scaled"]
 
 aten = torch.ops.aten
 
+_OPERATIONS: dict[Any, str] = {
+    aten.mul.Tensor: "PROD",
+    aten.mul.Scalar: "PROD",
+    aten.maximum.default: "MAX",
+    aten.minimum.default: "MIN",
+}
+_SCALED_TERMS: dict[Any, str] = {aten.addcmul.default: "PROD", aten.addcdiv.default: "DIV"}
 _ON_BOOLS = {"SUM": "OR", "PROD": "AND", "MAX": "OR", "MIN": "AND"}
 _ROUNDED_LAST = ("MAX", "MIN")
-"""Operations that give the same whether their operands are rounded before or the result after."""
+"""Rounding the operands of these gives the same result as rounding the result."""
 
 
 def arithmetic(ctx: Context, operation: str, a: Any, b: Any) -> Any:
-    """ELEMENTWISE of tensors and numbers, in the dtype and the rank of the node's output."""
+    """Combine tensors and numbers in the dtype and the rank of the node's output."""
     dtype = ctx.output.dtype
     if operation not in _ROUNDED_LAST and not all(_fits(value, dtype) for value in (a, b)):
         dtype = wide(dtype)
@@ -35,7 +42,7 @@ def arithmetic(ctx: Context, operation: str, a: Any, b: Any) -> Any:
 
 
 def scaled(ctx: Context, value: Any, factor: Any) -> Any:
-    """`value * factor`, where `factor` is the alpha or beta of an operator."""
+    """Return `value * factor`, where `factor` is the alpha or beta of an operator."""
     if isinstance(factor, (int, float)):
         if factor == 1:
             return value
@@ -45,7 +52,7 @@ def scaled(ctx: Context, value: Any, factor: Any) -> Any:
 
 
 def _fits(value: Any, dtype: torch.dtype) -> bool:
-    """Whether a number is one of the floats of `dtype`; it need not be one of float32."""
+    """Return whether `dtype` holds a number exactly. Infinities, NaN and tensors count as held."""
     if isinstance(value, torch.SymInt):
         return False
     if not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -78,7 +85,7 @@ def rsub(ctx: Context, x: Any, other: Any, alpha: Any) -> Any:
 
 
 def _combined(ctx: Context, operation: str, a: Any, b: Any, alpha: Any) -> Any:
-    """`a + alpha * b` or `a - alpha * b`."""
+    """Return `a + alpha * b` or `a - alpha * b`."""
     if isinstance(alpha, (int, float)) and alpha == 1:
         return arithmetic(ctx, operation, a, b)
     return _scaled_and_combined(ctx, operation, a, b, alpha)
@@ -89,22 +96,10 @@ def _scaled_and_combined(ctx: Context, operation: str, a: Any, b: Any, alpha: An
     return arithmetic(ctx, operation, a, scaled(ctx, b, alpha))
 
 
-@converts(aten.mul.Tensor, aten.mul.Scalar, constants=("x", "other"))
-def mul(ctx: Context, x: Any, other: Any) -> Any:
+@converts(*_OPERATIONS, constants=("x", "other"))
+def binary(ctx: Context, x: Any, other: Any) -> Any:
     """mul(Tensor self, Tensor other) -> Tensor"""
-    return arithmetic(ctx, "PROD", x, other)
-
-
-@converts(aten.maximum.default, constants=("x", "other"))
-def maximum(ctx: Context, x: Any, other: Any) -> Any:
-    """maximum(Tensor self, Tensor other) -> Tensor"""
-    return arithmetic(ctx, "MAX", x, other)
-
-
-@converts(aten.minimum.default, constants=("x", "other"))
-def minimum(ctx: Context, x: Any, other: Any) -> Any:
-    """minimum(Tensor self, Tensor other) -> Tensor"""
-    return arithmetic(ctx, "MIN", x, other)
+    return arithmetic(ctx, _OPERATIONS[ctx.target], x, other)
 
 
 @converts(aten.square.default)
@@ -139,17 +134,9 @@ def lerp_by_tensor(ctx: Context, x: Any, end: Any, weight: Any) -> Any:
     return ctx.elementwise("SUM", base, step)
 
 
-@converts(aten.addcmul.default, constants=("x", "tensor1", "tensor2"))
+@converts(*_SCALED_TERMS, constants=("x", "tensor1", "tensor2"))
 @in_float32
-def addcmul(ctx: Context, x: Any, tensor1: Any, tensor2: Any, value: Any) -> Any:
+def add_scaled_term(ctx: Context, x: Any, tensor1: Any, tensor2: Any, value: Any) -> Any:
     """addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
-    product = arithmetic(ctx, "PROD", scaled(ctx, tensor1, value), tensor2)
-    return arithmetic(ctx, "SUM", x, product)
-
-
-@converts(aten.addcdiv.default, constants=("x", "tensor1", "tensor2"))
-@in_float32
-def addcdiv(ctx: Context, x: Any, tensor1: Any, tensor2: Any, value: Any) -> Any:
-    """addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor"""
-    quotient = arithmetic(ctx, "DIV", scaled(ctx, tensor1, value), tensor2)
-    return arithmetic(ctx, "SUM", x, quotient)
+    term = arithmetic(ctx, _SCALED_TERMS[ctx.target], scaled(ctx, tensor1, value), tensor2)
+    return arithmetic(ctx, "SUM", x, term)

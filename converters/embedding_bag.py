@@ -1,4 +1,4 @@
-"""Bags of embeddings that are all of one length: a GATHER and a REDUCE."""
+"""Convert bags of embeddings, if all are of one length, to a GATHER and a REDUCE."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from ..conversion.checks import first_output_only
 from ..conversion.context import Context
 from ..graph.sizes import is_static
 from ..graph.weights import attribute
 from ..registry import arguments_of, converts
-from .normalization import first_output_only
 from .reduction import reduce
 from .shape import reshape, unsqueeze_at
 
 aten = torch.ops.aten
 
 _MODES = ("SUM", "AVG", "MAX")
+"""The operation of each `mode`, which torch passes as a number."""
 
 
 def _length(node: Node) -> int | None:
-    """How many indices each bag has; None where they differ, or nobody knows."""
+    """Return how many indices each bag has, or None if they differ or are not known."""
     arguments = arguments_of(node)
     offsets, count = arguments["offsets"], arguments["indices"].meta["val"].shape[0]
     module = node.graph.owning_module
@@ -31,9 +32,10 @@ def _length(node: Node) -> int | None:
     starts = attribute(module, offsets).tolist()
     if not arguments["include_last_offset"]:
         starts.append(int(count))
-    lengths = {after - before for before, after in pairwise(starts)}
-    whole = starts[0] == 0 and starts[-1] == int(count) and len(lengths) == 1
-    return lengths.pop() if whole else None
+    if starts[0] != 0 or starts[-1] != int(count):
+        return None
+    lengths = [after - before for before, after in pairwise(starts)]
+    return lengths[0] if len(set(lengths)) == 1 else None
 
 
 def _equal_bags(
@@ -45,7 +47,7 @@ def _equal_bags(
     sparse: bool,
     node: Node,
 ) -> str | None:
-    # Two of the arguments concern gradients alone.
+    # `scale_grad_by_freq` and `sparse` only affect gradients.
     if padding_idx >= 0:
         return f"padding_idx={padding_idx} leaves embeddings out of their bags"
     if not weight.dtype.is_floating_point:

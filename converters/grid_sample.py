@@ -1,4 +1,4 @@
-"""Sampling at given points: one GRID_SAMPLE layer."""
+"""Convert sampling at given points to one GRID_SAMPLE layer."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ from typing import Any
 
 import torch
 
+from ..conversion.checks import has_layer, one_floating_type
 from ..conversion.context import Context
-from ..engines.features import Features
 from ..registry import converts
 
 aten = torch.ops.aten
 
 _INTERPOLATIONS = ("LINEAR", "NEAREST", "CUBIC")
 _PADDINGS = ("FILL", "CLAMP", "REFLECT")
+"""The names of both modes, which torch passes as numbers."""
 
 
-def _supported(input: torch.Tensor, grid: torch.Tensor, features: Features) -> str | None:
-    if not features.has("add_grid_sample"):
-        return f"{features.version} has no GRID_SAMPLE layer"
+def _supported(input: torch.Tensor, grid: torch.Tensor) -> str | None:
     if input.dim() != 4:
         return f"rank {input.dim()} is not 4"
-    if input.dtype.is_floating_point and input.dtype == grid.dtype:
-        return None
-    return f"input is {input.dtype}, grid {grid.dtype}: one floating-point type is needed"
+    return one_floating_type(input=input, grid=grid)
 
 
-@converts(aten.grid_sampler.default, aten.grid_sampler_2d.default, check=_supported)
+@converts(
+    aten.grid_sampler.default,
+    aten.grid_sampler_2d.default,
+    check=(has_layer("add_grid_sample"), _supported),
+)
 def grid_sampler(
     ctx: Context,
     input: Any,

@@ -1,4 +1,4 @@
-"""Elements picked by integer tensors: GATHER in its three modes."""
+"""Convert picking elements by integer tensors to GATHER in its three modes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True, slots=True)
 class IndexPlan:
-    """What `x[indices]` picks.
+    """The elements that `x[indices]` picks.
 
     dims:   the dimensions of x that have an index tensor.
     shape:  the index tensors' common shape.
@@ -41,12 +41,13 @@ class IndexPlan:
 
     @property
     def order(self) -> list[int]:
-        """The order that brings the indexed dimensions of x to the front."""
+        """Return the order that brings the indexed dimensions of x to the front."""
         return [*self.dims, *self.rest]
 
     @property
     def result_order(self) -> list[int]:
-        """The order that brings what was picked, `shape` in front, into the result's order."""
+        """Return the order that brings the gathered dimensions, `shape` first, into the result's
+        order."""
         count = len(self.shape)
         before = range(count, count + self.first)
         after = range(count + self.first, count + len(self.rest))
@@ -54,13 +55,26 @@ class IndexPlan:
 
 
 def plan_index(x: torch.Tensor, indices: Sequence[torch.Tensor | None]) -> IndexPlan:
-    """How torch reads the FakeTensors `indices`: those apart from each other go to the front."""
+    """Read the FakeTensors `indices` as torch does: those apart from each other go to the front."""
     dims = tuple(i for i, index in enumerate(indices) if index is not None)
     shapes = [index.shape for index in indices if index is not None]
-    shape = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]  # untyped torch API
+    shape = _broadcast(shapes)
     adjacent = dims == tuple(range(dims[0], dims[-1] + 1))
     rest = tuple(i for i in range(x.dim()) if i not in dims)
-    return IndexPlan(dims, tuple(shape), dims[0] if adjacent else 0, rest)
+    return IndexPlan(dims, shape, dims[0] if adjacent else 0, rest)
+
+
+def _broadcast(shapes: Sequence[torch.Size]) -> tuple[int, ...]:
+    """The common shape of shapes that go together.
+
+    torch.broadcast_shapes asks whether a symbolic size is 1, and the graph is then for no other
+    answer than the example's.
+    """
+    rank = max(map(len, shapes))
+    full = [[1] * (rank - len(shape)) + list(shape) for shape in shapes]
+    columns = zip(*full, strict=True)
+    wide = ([size for size in sizes if not is_static(size) or size != 1] for sizes in columns)
+    return tuple(next(filter(is_static, sizes), sizes[0]) if sizes else 1 for sizes in wide)
 
 
 def _integer_indices(indices: Sequence[torch.Tensor | None]) -> str | None:
@@ -86,7 +100,7 @@ def index(ctx: Context, x: Any, indices: Sequence[TensorLike | None]) -> Any:
 
 
 def positions(ctx: Context, plan: IndexPlan, indices: Sequence[TensorLike | None]) -> Any:
-    """The index tensors side by side in a new last dimension, none negative."""
+    """Concatenate the index tensors along a new last dimension, with no negative index left."""
     wrapped = [_wrapped(ctx, indices, dim) for dim in plan.dims]
     if all(isinstance(index, torch.Tensor) for index in wrapped):
         shape = [int(size) for size in plan.shape]
@@ -139,7 +153,7 @@ _REARRANGING = frozenset(
 
 
 def _counts_from_zero(value: Any) -> bool:
-    """Whether a node's integers are known to be 0 or more: positions, perhaps rearranged."""
+    """Return whether a node's integers are known to be 0 or more: positions, perhaps rearranged."""
     while isinstance(value, Node) and value.target in _REARRANGING:
         value = value.args[0]
     if not isinstance(value, Node):
@@ -157,7 +171,8 @@ def _index_node(ctx: Context, dim: int) -> Any:
 
 
 def _wrapped(ctx: Context, indices: Sequence[TensorLike | None], dim: int) -> TensorLike:
-    """The index of `dim` in the dtype of shapes, its negative values counted from the front.
+    """Return the index of `dim` in the dtype of shapes, with negative values counted from the
+    front.
 
     TensorRT leaves open what a negative index picks.
     """
@@ -199,14 +214,14 @@ def embedding(
 ) -> Any:
     """embedding(Tensor weight, Tensor indices, SymInt padding_idx=-1,
     bool scale_grad_by_freq=False, bool sparse=False) -> Tensor"""
-    # The last three arguments concern gradients alone.
+    # The last three arguments only affect gradients.
     return ctx.net.add_gather(weight, indices, 0).get_output(0)
 
 
 @converts(aten.gather.default)
 def gather(ctx: Context, x: Any, dim: int, index: Any, sparse_grad: bool) -> Any:
     """gather(Tensor self, int dim, Tensor index, *, bool sparse_grad=False) -> Tensor"""
-    # `sparse_grad` concerns gradients alone.
+    # `sparse_grad` only affects gradients.
     rank = max(ctx.output.dim(), 1)
     dim %= rank
     x, index = ctx.raise_rank(x, rank), ctx.raise_rank(index, rank)
@@ -218,7 +233,7 @@ def gather(ctx: Context, x: Any, dim: int, index: Any, sparse_grad: bool) -> Any
 
 
 def _cropped(ctx: Context, x: Any, old: Sequence[Size], index: Sequence[Size], dim: int) -> Any:
-    """`x`, no larger than the index in any dimension but `dim`."""
+    """Crop `x` to the size of the index in every dimension except `dim`."""
     sizes = [a if i == dim else b for i, (a, b) in enumerate(zip(old, index, strict=False))]
     if all(same_size(a, b) for a, b in zip(old, sizes, strict=False)):
         return x

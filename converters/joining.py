@@ -1,4 +1,4 @@
-"""Tensors put together along one dimension: CONCATENATION."""
+"""Convert putting tensors together along one dimension to CONCATENATION."""
 
 from __future__ import annotations
 

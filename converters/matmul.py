@@ -1,4 +1,4 @@
-"""Matrix products: one MATRIX_MULTIPLY, transposed and broadcast by its own flags.
+"""Convert matrix products to one MATRIX_MULTIPLY, transposed and broadcast by its own flags.
 
 Products of halves are summed in float32, as in PyTorch. TensorRT leaves that to its kernels, unless
 a strongly typed network casts the operands before and the product after: it fuses these casts into
@@ -22,10 +22,11 @@ aten = torch.ops.aten
 
 
 def multiply(ctx: Context, a: Any, b: Any, transpose_b: bool = False) -> Any:
-    """MATRIX_MULTIPLY of ITensors or weights of any ranks, as `torch.matmul` reads them."""
+    """Multiply ITensors or weights of any ranks, as `torch.matmul` reads them."""
     operations = ctx.trt.MatrixOperation
     rank_a, rank_b = len(a.shape), len(b.shape)
-    # What a matrix of each operand would have on top of its batch dimensions: VECTOR has one less.
+    # Each operand gets the batch dimensions of the other. A VECTOR has one dimension behind them, a
+    # matrix two.
     batch = max(rank_a - 2, rank_b - 2, 0)
     a, op_a = _operand(ctx, a, batch, operations.NONE)
     b, op_b = _operand(ctx, b, batch, operations.TRANSPOSE if transpose_b else operations.NONE)
@@ -43,7 +44,7 @@ def _operand(ctx: Context, x: Any, batch: int, operation: Any) -> tuple[Any, Any
 
 
 def floats_only(node: torch.fx.Node) -> str | None:
-    """MATRIX_MULTIPLY and EINSUM take floating-point tensors only."""
+    """Decline products of integers: MATRIX_MULTIPLY and EINSUM take floating-point tensors only."""
     dtype = node.meta["val"].dtype
     if dtype.is_floating_point:
         return None
@@ -53,61 +54,42 @@ def floats_only(node: torch.fx.Node) -> str | None:
 @converts(aten.linear.default, check=floats_only, constants=("weight", "bias"))
 def linear(ctx: Context, input: Any, weight: Any, bias: Any) -> Any:
     """linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor"""
-    # A weight of one dimension is one output, whose dimension goes.
+    # A weight of one dimension gives one output, whose dimension goes.
     product = multiply(ctx, input, weight, transpose_b=len(weight.shape) == 2)
     return product if bias is None else arithmetic(ctx, "SUM", product, bias)
 
 
-@converts(aten.mm.default, check=floats_only, constants=("x", "mat2"))
-def mm(ctx: Context, x: Any, mat2: Any) -> Any:
-    """mm(Tensor self, Tensor mat2) -> Tensor"""
-    return multiply(ctx, x, mat2)
-
-
-@converts(aten.bmm.default, check=floats_only, constants=("x", "mat2"))
-def bmm(ctx: Context, x: Any, mat2: Any) -> Any:
-    """bmm(Tensor self, Tensor mat2) -> Tensor"""
-    return multiply(ctx, x, mat2)
-
-
-@converts(aten.matmul.default, check=floats_only, constants=("x", "other"))
-def matmul(ctx: Context, x: Any, other: Any) -> Any:
-    """matmul(Tensor self, Tensor other) -> Tensor"""
+@converts(
+    aten.mm.default,
+    aten.bmm.default,
+    aten.matmul.default,
+    aten.mv.default,
+    aten.dot.default,
+    check=floats_only,
+    constants=("x", "other"),
+    renamed={"mat2": "other", "vec": "other", "tensor": "other"},
+)
+def product(ctx: Context, x: Any, other: Any) -> Any:
+    """mm(Tensor self, Tensor mat2) -> Tensor, and the like"""
     return multiply(ctx, x, other)
 
 
-@converts(aten.mv.default, check=floats_only, constants=("x", "vec"))
-def mv(ctx: Context, x: Any, vec: Any) -> Any:
-    """mv(Tensor self, Tensor vec) -> Tensor"""
-    return multiply(ctx, x, vec)
-
-
-@converts(aten.dot.default, check=floats_only, constants=("x", "tensor"))
-def dot(ctx: Context, x: Any, tensor: Any) -> Any:
-    """dot(Tensor self, Tensor tensor) -> Tensor"""
-    return multiply(ctx, x, tensor)
-
-
-@converts(aten.addmm.default, check=floats_only, constants=("x", "mat1", "mat2"))
-def addmm(ctx: Context, x: Any, mat1: Any, mat2: Any, beta: Any, alpha: Any) -> Any:
-    """addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
-    return _added(ctx, x, multiply(ctx, mat1, mat2), beta, alpha)
-
-
-@converts(aten.addmv.default, check=floats_only, constants=("x", "mat", "vec"))
-def addmv(ctx: Context, x: Any, mat: Any, vec: Any, beta: Any, alpha: Any) -> Any:
-    """addmv(Tensor self, Tensor mat, Tensor vec, *, Scalar beta=1, Scalar alpha=1) -> Tensor"""
-    return _added(ctx, x, multiply(ctx, mat, vec), beta, alpha)
-
-
-@converts(aten.baddbmm.default, check=floats_only, constants=("x", "batch1", "batch2"))
-def baddbmm(ctx: Context, x: Any, batch1: Any, batch2: Any, beta: Any, alpha: Any) -> Any:
-    """baddbmm(Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1)"""
-    return _added(ctx, x, multiply(ctx, batch1, batch2), beta, alpha)
+@converts(
+    aten.addmm.default,
+    aten.addmv.default,
+    aten.baddbmm.default,
+    check=floats_only,
+    constants=("x", "a", "b"),
+    renamed={"mat1": "a", "mat2": "b", "mat": "a", "vec": "b", "batch1": "a", "batch2": "b"},
+)
+def added_product(ctx: Context, x: Any, a: Any, b: Any, beta: Any, alpha: Any) -> Any:
+    """addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor,
+    and the like"""
+    return _added(ctx, x, multiply(ctx, a, b), beta, alpha)
 
 
 def _added(ctx: Context, x: Any, product: Any, beta: Any, alpha: Any) -> Any:
-    """beta * x + alpha * product; a beta of 0 hides even the NaNs of `x`."""
+    """Compute beta * x + alpha * product; a beta of 0 hides even the NaNs of `x`."""
     if (beta, alpha) == (1, 1):
         return arithmetic(ctx, "SUM", x, product)
     return _scaled_sum(ctx, x, product, beta, alpha)

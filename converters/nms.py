@@ -1,4 +1,4 @@
-"""Non-maximum suppression: TensorRT's own layer, for one image and one class."""
+"""Convert non-maximum suppression, for one image and one class, to TensorRT's own layer."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..graph.sizes import size_range
 from ..registry import converts
 
 _MOST = 5000
-"""Boxes that the layer considers; of more it drops those with the lowest scores."""
+"""The layer considers this many boxes and drops those with the lowest scores beyond them."""
 _LEAST = -3.0e38
-"""What a score of minus infinity counts as: the layer wants scores above a threshold."""
+"""This score replaces minus infinity, because the layer takes only scores above a threshold."""
 _BELOW = -3.3e38
 
 
@@ -57,9 +57,9 @@ def nms(ctx: Context, dets: Any, scores: Any, iou_threshold: float) -> Any:
 
 
 def _threshold(iou: float, device: torch.device) -> float:
-    """`iou` in float32, so that an overlap is above both or neither.
+    """Round `iou` to float32 so that each overlap stays on the same side of it.
 
-    torchvision's kernel for CPUs compares in float64, the others in float32.
+    torchvision's CPU kernel compares in float64, the others in float32.
     """
     near = torch.tensor(iou, dtype=torch.float32)
     if device.type == "cpu" and float(near) > iou:

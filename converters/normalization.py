@@ -1,19 +1,20 @@
-"""Normalisations: SCALE where the statistics are known, NORMALIZATION where they are computed."""
+"""Convert normalisations: SCALE takes known statistics, NORMALIZATION computes them."""
 
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.fx import Node
 
+from ..conversion.checks import first_output_only, is_floating
 from ..conversion.context import Context
 from ..graph.metadata import known_equal
 from ..graph.sizes import Size, is_static
 from ..registry import arguments_of, converts
+from .reduction import axes_mask, reduce
 
 aten = torch.ops.aten
 
@@ -21,30 +22,17 @@ _AFFINE = ("weight", "bias")
 _STATISTICS = ("weight", "bias", "running_mean", "running_var")
 
 
-def first_output_only(node: Node) -> str | None:
-    """Declines a call whose second output, or a later one, is read."""
-    for user in node.users:
-        if user.target is not operator.getitem:
-            return f"{user.name} takes all outputs at once"
-        if user.args[1] != 0:
-            return f"output {user.args[1]} is used"
-    return None
-
-
-def _floating(input: torch.Tensor) -> str | None:
-    if input.dtype.is_floating_point:
-        return None
-    return f"{input.dtype} is not a floating-point type"
-
-
 def _has_statistics(node: Node) -> str | None:
-    """Weights may be missing, and each of the four may be computed at run time."""
+    """Decline a call without statistics.
+
+    Weight and bias may be missing, and each of the four may be computed at run time.
+    """
     arguments = arguments_of(node)
     missing = [name for name in _STATISTICS[2:] if arguments[name] is None]
     return f"{missing[0]} is None" if missing else None
 
 
-def _inference(training: bool) -> str | None:
+def _inference(training: bool = False) -> str | None:
     return "training=True computes the statistics of the batch" if training else None
 
 
@@ -52,13 +40,13 @@ def _batch_rank(input: torch.Tensor) -> str | None:
     return None if 2 <= input.dim() <= 5 else f"rank {input.dim()} is not between 2 and 5"
 
 
-_BATCH_NORM = (_floating, _batch_rank, _has_statistics, first_output_only)
-
-
 @converts(
-    aten._native_batch_norm_legit_no_training.default, check=_BATCH_NORM, constants=_STATISTICS
+    aten._native_batch_norm_legit_no_training.default,
+    aten._native_batch_norm_legit.default,
+    check=(is_floating, _batch_rank, _has_statistics, first_output_only, _inference),
+    constants=_STATISTICS,
 )
-def native_batch_norm_no_training(
+def native_batch_norm(
     ctx: Context,
     input: Any,
     weight: torch.Tensor | None,
@@ -68,25 +56,11 @@ def native_batch_norm_no_training(
     momentum: float,
     eps: float,
 ) -> tuple[Any, None, None]:
-    """_native_batch_norm_legit_no_training(Tensor input, ..., float momentum, float eps)"""
-    del momentum
-    return _scale(ctx, input, weight, bias, running_mean, running_var, eps), None, None
+    """_native_batch_norm_legit(Tensor input, Tensor? weight, Tensor? bias, Tensor(a!) running_mean,
+    Tensor(b!) running_var, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)
 
-
-@converts(
-    aten._native_batch_norm_legit.default, check=(*_BATCH_NORM, _inference), constants=_STATISTICS
-)
-def native_batch_norm_legit(
-    ctx: Context,
-    input: Any,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    running_mean: torch.Tensor,
-    running_var: torch.Tensor,
-    momentum: float,
-    eps: float,
-) -> tuple[Any, None, None]:
-    """_native_batch_norm_legit(Tensor input, ..., bool training, float momentum, float eps)"""
+    _native_batch_norm_legit_no_training has no `training`.
+    """
     del momentum
     return _scale(ctx, input, weight, bias, running_mean, running_var, eps), None, None
 
@@ -100,7 +74,7 @@ def _scale(
     var: torch.Tensor,
     eps: float,
 ) -> Any:
-    """One SCALE layer; float32 inside, as torch computes it for halves too."""
+    """Add one SCALE layer, in float32 even for halves, as torch computes it."""
     values = [value for value in (weight, bias, mean, var) if value is not None]
     if not all(isinstance(value, torch.Tensor) for value in values):
         return _scale_at_run_time(ctx, x, weight, bias, mean, var, eps)
@@ -121,7 +95,7 @@ def _scale(
 def _scale_at_run_time(
     ctx: Context, x: Any, weight: Any, bias: Any, mean: Any, var: Any, eps: float
 ) -> Any:
-    """The same in ELEMENTWISE layers, for statistics or weights that the model computes."""
+    """Compute the same in ELEMENTWISE layers, where the model computes statistics or weights."""
     count = len(x.shape)
 
     def per_channel(value: Any) -> Any:
@@ -156,7 +130,7 @@ def _from_rank_4(ctx: Context, x: Any, rank: int) -> Any:
     return layer.get_output(0)
 
 
-@converts(aten.layer_norm.default, check=_floating, constants=_AFFINE)
+@converts(aten.layer_norm.default, check=is_floating, constants=_AFFINE)
 def layer_norm(
     ctx: Context,
     input: Any,
@@ -171,7 +145,7 @@ def layer_norm(
     return _layer_norm(ctx, input, len(normalized_shape), weight, bias, eps)
 
 
-@converts(aten.native_layer_norm.default, check=(_floating, first_output_only), constants=_AFFINE)
+@converts(aten.native_layer_norm.default, check=(is_floating, first_output_only), constants=_AFFINE)
 def native_layer_norm(
     ctx: Context,
     input: Any,
@@ -198,7 +172,7 @@ def _layer_norm(ctx: Context, x: Any, count: int, weight: Any, bias: Any, eps: f
 
 
 def _common_dtype(ctx: Context, x: Any, *affine: Any) -> torch.dtype:
-    """The dtype of `x`; float32 where a weight has another, which torch then computes in."""
+    """Return the dtype that torch computes in: float32 where a weight has not the dtype of `x`."""
     dtype = ctx.dtype(x)
     dtypes = (_dtype(ctx, value) for value in affine if value is not None)
     return dtype if all(other == dtype for other in dtypes) else torch.float32
@@ -213,7 +187,7 @@ def _normalize(
 ) -> Any:
     modern = ctx.features.has("add_normalization_v2")
     add = ctx.net.add_normalization_v2 if modern else ctx.net.add_normalization
-    layer = add(x, scale, shift, sum(1 << axis for axis in axes))
+    layer = add(x, scale, shift, axes_mask(axes, len(x.shape)))
     layer.epsilon = eps
     if groups != 1:
         layer.num_groups = groups
@@ -227,7 +201,7 @@ def _known_channels(input: torch.Tensor) -> str | None:
     return None if is_static(channels) else f"the number of channels, {channels}, is dynamic"
 
 
-@converts(aten.group_norm.default, check=(_floating, _known_channels), constants=_AFFINE)
+@converts(aten.group_norm.default, check=(is_floating, _known_channels), constants=_AFFINE)
 def group_norm(
     ctx: Context,
     input: Any,
@@ -251,7 +225,7 @@ def _shape_of_input(input: torch.Tensor, N: Size, C: Size, HxW: Size) -> str | N
 
 @converts(
     aten.native_group_norm.default,
-    check=(_floating, _known_channels, _shape_of_input, first_output_only),
+    check=(is_floating, _known_channels, _shape_of_input, first_output_only),
     constants=_AFFINE,
 )
 def native_group_norm(
@@ -262,13 +236,13 @@ def native_group_norm(
 
 
 def _group_norm(ctx: Context, x: Any, groups: int, weight: Any, bias: Any, eps: float) -> Any:
-    """Statistics over (C / groups, *spatial).
+    """Normalise with statistics over (C / groups, *spatial).
 
-    With one group NORMALIZATION takes `axes` as they are, so these hold the channels; before its
-    second version it scales groups and not channels, so the channels get their own layers.
+    With one group NORMALIZATION takes `axes` as they are, so these hold the channels. Its first
+    version scales groups and not channels, so that the channels need layers of their own.
     """
     per_channel = groups == 1 or ctx.features.has("add_normalization_v2")
-    # Layers of their own would round to a half once more.
+    # Separate layers for the channels would round to a half once more.
     dtype = _common_dtype(ctx, x, weight, bias) if per_channel else torch.float32
     rank = len(x.shape)
     wide = _to_rank_4(ctx, ctx.cast(x, dtype))
@@ -298,7 +272,7 @@ def _scale_channels(
 def _affine(
     ctx: Context, value: Any, default: float, sizes: Sequence[int], dtype: torch.dtype
 ) -> Any:
-    """`value`, one number per channel, with shape `sizes`; `default` everywhere for None."""
+    """Return `value`, one number per channel, in the shape `sizes`; None stands for `default`."""
     if value is None:
         return ctx.tensor(torch.full(tuple(sizes), default, dtype=dtype))
     if isinstance(value, torch.Tensor):
@@ -317,7 +291,7 @@ def _own_statistics(node: Node, input: torch.Tensor, use_input_stats: bool) -> s
 
 @converts(
     aten.instance_norm.default,
-    check=(_floating, _known_channels, _batch_rank, _own_statistics),
+    check=(is_floating, _known_channels, _batch_rank, _own_statistics),
     constants=_STATISTICS,
 )
 def instance_norm(
@@ -357,16 +331,18 @@ def _known_eps(input: torch.Tensor, eps: float | None) -> str | None:
     return f"eps=None means different numbers for {input.dtype} in different versions of torch"
 
 
-@converts(aten.rms_norm.default, check=(_floating, _same_dtype, _known_eps), constants=("weight",))
+@converts(
+    aten.rms_norm.default, check=(is_floating, _same_dtype, _known_eps), constants=("weight",)
+)
 def rms_norm(
     ctx: Context, input: Any, normalized_shape: Sequence[Size], weight: Any, eps: float | None
 ) -> Any:
     """rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None)"""
     wide = ctx.cast(input, torch.float32)
     rank = len(input.shape)
-    axes = sum(1 << axis for axis in range(rank - len(normalized_shape), rank))
+    axes = range(rank - len(normalized_shape), rank)
     square = ctx.elementwise("PROD", wide, wide)
-    mean = ctx.net.add_reduce(square, ctx.trt.ReduceOperation.AVG, axes, True).get_output(0)
+    mean = reduce(ctx, "AVG", square, axes, keepdim=True)
     small = torch.finfo(torch.float32).eps if eps is None else eps
     root = ctx.unary(
         "SQRT", ctx.elementwise("SUM", *ctx.operands(mean, small, dtype=torch.float32))

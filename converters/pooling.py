@@ -1,4 +1,4 @@
-"""Pooling with fixed windows: one POOLING layer, its windows exactly torch's at every border."""
+"""Convert pooling with fixed windows to one POOLING layer with torch's windows at every border."""
 
 from __future__ import annotations
 
@@ -8,23 +8,41 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.fx import Node
 
+from ..conversion.checks import first_output_only, is_floating
 from ..conversion.context import Context
 from ..conversion.opmath import wide
 from ..graph.sizes import Size, is_static
 from ..registry import converts
 from .convolution import per_dimension
-from .normalization import first_output_only
 
 aten = torch.ops.aten
+
+_MAX_POOLS: dict[Any, int] = {
+    aten.max_pool1d.default: 1,
+    aten.max_pool2d.default: 2,
+    aten.max_pool3d.default: 3,
+}
+_MAX_POOLS_WITH_INDICES: dict[Any, int] = {
+    aten.max_pool2d_with_indices.default: 2,
+    aten.max_pool3d_with_indices.default: 3,
+}
+_AVERAGE_POOLS: dict[Any, int] = {
+    aten.avg_pool1d.default: 1,
+    aten.avg_pool2d.default: 2,
+    aten.avg_pool3d.default: 3,
+}
+_SPATIAL_DIMS = _MAX_POOLS | _MAX_POOLS_WITH_INDICES | _AVERAGE_POOLS
+"""How many dimensions, the last ones, each operator pools over."""
 
 
 @dataclass(frozen=True)
 class Windows:
     """The windows of a pooling: kernel, stride and padding of each spatial dimension.
 
-    after: the padding behind the input that gives torch's number of windows with rounding down;
-           None where that needs a size that is dynamic, and rounding up gives it.
+    after: the padding behind the input that gives torch's number of windows when rounding down.
+           It is None if it depends on a dynamic size; then rounding up gives that number.
     """
 
     kernel: tuple[int, ...]
@@ -34,7 +52,7 @@ class Windows:
 
     @property
     def overshoots(self) -> bool:
-        """Whether a window may reach behind the padding, as it may with `ceil_mode`."""
+        """Return whether a window may reach behind the padding, as it may with `ceil_mode`."""
         return self.after is None or any(
             after > pad for after, pad in zip(self.after, self.padding, strict=True)
         )
@@ -61,7 +79,7 @@ def _windows(
 
 
 def _padding_behind(size: int, kernel: int, stride: int, padding: int) -> int:
-    """The padding that makes room for the last window of `ceil_mode`."""
+    """Return the padding that makes room for the last window of `ceil_mode`."""
     last = -(-(size + 2 * padding - kernel) // stride)
     # torch leaves out a window that starts behind the input.
     if last * stride >= size + padding:
@@ -70,30 +88,28 @@ def _padding_behind(size: int, kernel: int, stride: int, padding: int) -> int:
 
 
 def spatial_sizes(x: torch.Tensor, count: int) -> list[Size]:
-    """The last `count` sizes."""
+    """Return the last `count` sizes."""
     return list(x.shape[x.dim() - count :])
-
-
-def _floating(x: torch.Tensor) -> str | None:
-    if x.dtype.is_floating_point:
-        return None
-    return f"{x.dtype} is not a floating-point type"
 
 
 def _undilated(dilation: Sequence[int]) -> str | None:
     return f"dilation is {tuple(dilation)}" if any(step != 1 for step in dilation) else None
 
 
-def _dynamic_ceil(
+def _windows_known(
     x: torch.Tensor,
     kernel_size: Sequence[int],
     stride: Sequence[int],
     padding: Sequence[int],
     ceil_mode: bool,
-    count: int,
+    node: Node,
 ) -> str | None:
-    """torch may drop a last window that rounding up keeps, unless its start is in the input."""
-    windows = _windows(spatial_sizes(x, count), kernel_size, stride, padding, ceil_mode)
+    """Decline where torch may drop a last window that rounding up keeps.
+
+    It keeps a window that starts within the input.
+    """
+    sizes = spatial_sizes(x, _SPATIAL_DIMS[node.target])
+    windows = _windows(sizes, kernel_size, stride, padding, ceil_mode)
     if windows.after is not None:
         return None
     dimensions = zip(windows.kernel, windows.stride, windows.padding, strict=True)
@@ -105,23 +121,6 @@ def _dynamic_ceil(
     )
 
 
-def _max_ceil(count: int) -> Any:
-    def check(
-        x: torch.Tensor,
-        kernel_size: Sequence[int],
-        stride: Sequence[int],
-        padding: Sequence[int],
-        ceil_mode: bool,
-    ) -> str | None:
-        return _dynamic_ceil(x, kernel_size, stride, padding, ceil_mode, count)
-
-    return check
-
-
-def _max_checks(count: int) -> tuple[Any, ...]:
-    return (_floating, _undilated, _max_ceil(count))
-
-
 def add_pooling(
     ctx: Context,
     x: Any,
@@ -129,13 +128,17 @@ def add_pooling(
     windows: Windows,
     count_padding: bool = False,
 ) -> Any:
-    """POOLING over the last dimensions of `x`, which may lack a batch; averages in float32."""
+    """Add a POOLING over the last dimensions of `x`, which may lack a batch; averages are
+    float32."""
     count = len(windows.kernel)
     dtype = ctx.dtype(x)
     x = ctx.cast(x, wide(dtype)) if kind == "AVERAGE" else x
     flat = count == 1
-    # A missing batch, and the height of a line.
-    missing = [*([0] if len(x.shape) == count + 1 else []), *([2] if flat else [])]
+    missing: list[int] = []
+    if len(x.shape) == count + 1:
+        missing.append(0)  # the batch
+    if flat:
+        missing.append(2)  # the height of a line
     x = _insert(ctx, x, missing) if missing else x
     pooling = getattr(ctx.trt.PoolingType, kind)
     layer = ctx.net.add_pooling_nd(x, pooling, _with_height(windows.kernel, flat, 1))
@@ -155,20 +158,20 @@ def _with_height(values: tuple[int, ...], flat: bool, neutral: int) -> tuple[int
 
 
 def _insert(ctx: Context, x: Any, dims: Sequence[int]) -> Any:
-    """`x` with dimensions of size 1 as `dims` of the result, whichever sizes are dynamic."""
+    """Insert dimensions of size 1 at `dims` of the result, whichever sizes are dynamic."""
     rank = len(x.shape)
-    old, new = iter(range(rank)), iter(range(rank, rank + len(dims)))
     layer = ctx.net.add_shuffle(x)
-    # Zeros copy the input's sizes.
+    # Zeros copy the input's sizes. The new dimensions come last, then go to their places.
     layer.reshape_dims = (*(0,) * rank, *(1,) * len(dims))
-    layer.second_transpose = tuple(
-        next(new if dim in dims else old) for dim in range(rank + len(dims))
-    )
+    order = list(range(rank))
+    for number, dim in enumerate(dims):
+        order.insert(dim, rank + number)
+    layer.second_transpose = tuple(order)
     return layer.get_output(0)
 
 
 def _remove(ctx: Context, x: Any, dims: Sequence[int]) -> Any:
-    """`x` without `dims`, which have size 1."""
+    """Remove `dims`, which have size 1, from `x`."""
     kept = [dim for dim in range(len(x.shape)) if dim not in dims]
     layer = ctx.net.add_shuffle(x)
     if kept[:-1] != list(range(len(kept) - 1)):
@@ -177,60 +180,26 @@ def _remove(ctx: Context, x: Any, dims: Sequence[int]) -> Any:
     return layer.get_output(0)
 
 
-def _max_pool(
+_MAX_CHECKS = (is_floating, _undilated, _windows_known)
+
+
+@converts(*_MAX_POOLS, check=_MAX_CHECKS)
+def max_pool(
     ctx: Context,
     x: Any,
-    count: int,
     kernel_size: Sequence[int],
     stride: Sequence[int],
     padding: Sequence[int],
     ceil_mode: bool,
 ) -> Any:
-    sizes = spatial_sizes(ctx.fake("x"), count)
+    """max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0,
+    int[2] dilation=1, bool ceil_mode=False) -> Tensor"""
+    sizes = spatial_sizes(ctx.fake("x"), _SPATIAL_DIMS[ctx.target])
     return add_pooling(ctx, x, "MAX", _windows(sizes, kernel_size, stride, padding, ceil_mode))
 
 
-@converts(aten.max_pool1d.default, check=_max_checks(1))
-def max_pool1d(
-    ctx: Context,
-    x: Any,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    ceil_mode: bool,
-) -> Any:
-    """max_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], ...) -> Tensor"""
-    return _max_pool(ctx, x, 1, kernel_size, stride, padding, ceil_mode)
-
-
-@converts(aten.max_pool2d.default, check=_max_checks(2))
-def max_pool2d(
-    ctx: Context,
-    x: Any,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    ceil_mode: bool,
-) -> Any:
-    """max_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], ...) -> Tensor"""
-    return _max_pool(ctx, x, 2, kernel_size, stride, padding, ceil_mode)
-
-
-@converts(aten.max_pool3d.default, check=_max_checks(3))
-def max_pool3d(
-    ctx: Context,
-    x: Any,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    ceil_mode: bool,
-) -> Any:
-    """max_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], ...) -> Tensor"""
-    return _max_pool(ctx, x, 3, kernel_size, stride, padding, ceil_mode)
-
-
-@converts(aten.max_pool2d_with_indices.default, check=(*_max_checks(2), first_output_only))
-def max_pool2d_with_indices(
+@converts(*_MAX_POOLS_WITH_INDICES, check=(*_MAX_CHECKS, first_output_only))
+def max_pool_with_indices(
     ctx: Context,
     x: Any,
     kernel_size: Sequence[int],
@@ -239,52 +208,57 @@ def max_pool2d_with_indices(
     ceil_mode: bool,
 ) -> tuple[Any, None]:
     """max_pool2d_with_indices(Tensor self, int[2] kernel_size, ...) -> (Tensor, Tensor)"""
-    return _max_pool(ctx, x, 2, kernel_size, stride, padding, ceil_mode), None
+    return max_pool(ctx, x, kernel_size, stride, padding, ceil_mode), None
 
 
-@converts(aten.max_pool3d_with_indices.default, check=(*_max_checks(3), first_output_only))
-def max_pool3d_with_indices(
+def _padding_uncounted(
+    x: torch.Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    node: Node,
+) -> str | None:
+    """Decline where torch counts the padding, but not what a window has behind it."""
+    sizes = spatial_sizes(x, _SPATIAL_DIMS[node.target])
+    windows = _windows(sizes, kernel_size, stride, padding, ceil_mode)
+    if count_include_pad and any(windows.padding) and windows.overshoots:
+        return (
+            f"count_include_pad=True with ceil_mode=True counts the padding {windows.padding} "
+            f"but not what a window has behind it"
+        )
+    return None
+
+
+def _known_divisor(
+    x: torch.Tensor, ceil_mode: bool, node: Node, divisor_override: int | None = None
+) -> str | None:
+    known = all(is_static(size) for size in spatial_sizes(x, _SPATIAL_DIMS[node.target]))
+    if divisor_override is None or not ceil_mode or known:
+        return None
+    return f"divisor_override={divisor_override} with ceil_mode=True and dynamic sizes"
+
+
+@converts(*_AVERAGE_POOLS, check=(is_floating, _windows_known, _padding_uncounted, _known_divisor))
+def avg_pool(
     ctx: Context,
     x: Any,
     kernel_size: Sequence[int],
     stride: Sequence[int],
     padding: Sequence[int],
     ceil_mode: bool,
-) -> tuple[Any, None]:
-    """max_pool3d_with_indices(Tensor self, int[3] kernel_size, ...) -> (Tensor, Tensor)"""
-    return _max_pool(ctx, x, 3, kernel_size, stride, padding, ceil_mode), None
+    count_include_pad: bool,
+    divisor_override: int | None = None,
+) -> Any:
+    """avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], int[2] padding=0,
+    bool ceil_mode=False, bool count_include_pad=True, int? divisor_override=None) -> Tensor
 
-
-def _average_ceil(count: int) -> Any:
-    def check(
-        x: torch.Tensor,
-        kernel_size: Sequence[int],
-        stride: Sequence[int],
-        padding: Sequence[int],
-        ceil_mode: bool,
-        count_include_pad: bool,
-    ) -> str | None:
-        if reason := _dynamic_ceil(x, kernel_size, stride, padding, ceil_mode, count):
-            return reason
-        windows = _windows(spatial_sizes(x, count), kernel_size, stride, padding, ceil_mode)
-        if count_include_pad and any(windows.padding) and windows.overshoots:
-            return (
-                f"count_include_pad=True with ceil_mode=True counts the padding {windows.padding} "
-                f"but not what a window has behind it"
-            )
-        return None
-
-    return check
-
-
-def _known_divisor(count: int) -> Any:
-    def check(x: torch.Tensor, ceil_mode: bool, divisor_override: int | None) -> str | None:
-        known = all(is_static(size) for size in spatial_sizes(x, count))
-        if divisor_override is None or not ceil_mode or known:
-            return None
-        return f"divisor_override={divisor_override} with ceil_mode=True and dynamic sizes"
-
-    return check
+    avg_pool1d has no `divisor_override`.
+    """
+    sizes = spatial_sizes(ctx.fake("x"), _SPATIAL_DIMS[ctx.target])
+    windows = _windows(sizes, kernel_size, stride, padding, ceil_mode)
+    return _average_pool(ctx, x, windows, count_include_pad, divisor_override)
 
 
 def _average_pool(
@@ -295,7 +269,7 @@ def _average_pool(
     divisor_override: int | None = None,
 ) -> Any:
     if divisor_override is None:
-        # Without padding both counts agree, but for what a window has behind the input.
+        # Without padding both counts agree, except for what a window has behind the input.
         counted = count_include_pad and any(windows.padding)
         return add_pooling(ctx, x, "AVERAGE", windows, counted)
     dtype = ctx.dtype(x)
@@ -304,53 +278,3 @@ def _average_pool(
     factor = math.prod(windows.kernel) / divisor_override
     y = ctx.elementwise("PROD", *ctx.operands(mean, factor, dtype=torch.float32))
     return ctx.cast(y, dtype)
-
-
-@converts(aten.avg_pool1d.default, check=(_floating, _average_ceil(1)))
-def avg_pool1d(
-    ctx: Context,
-    x: Any,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    ceil_mode: bool,
-    count_include_pad: bool,
-) -> Any:
-    """avg_pool1d(Tensor self, int[1] kernel_size, int[1] stride=[], ...) -> Tensor"""
-    sizes = spatial_sizes(ctx.fake("x"), 1)
-    windows = _windows(sizes, kernel_size, stride, padding, ceil_mode)
-    return _average_pool(ctx, x, windows, count_include_pad)
-
-
-@converts(aten.avg_pool2d.default, check=(_floating, _average_ceil(2), _known_divisor(2)))
-def avg_pool2d(
-    ctx: Context,
-    x: Any,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    ceil_mode: bool,
-    count_include_pad: bool,
-    divisor_override: int | None,
-) -> Any:
-    """avg_pool2d(Tensor self, int[2] kernel_size, int[2] stride=[], ...) -> Tensor"""
-    sizes = spatial_sizes(ctx.fake("x"), 2)
-    windows = _windows(sizes, kernel_size, stride, padding, ceil_mode)
-    return _average_pool(ctx, x, windows, count_include_pad, divisor_override)
-
-
-@converts(aten.avg_pool3d.default, check=(_floating, _average_ceil(3), _known_divisor(3)))
-def avg_pool3d(
-    ctx: Context,
-    x: Any,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    ceil_mode: bool,
-    count_include_pad: bool,
-    divisor_override: int | None,
-) -> Any:
-    """avg_pool3d(Tensor self, int[3] kernel_size, int[3] stride=[], ...) -> Tensor"""
-    sizes = spatial_sizes(ctx.fake("x"), 3)
-    windows = _windows(sizes, kernel_size, stride, padding, ceil_mode)
-    return _average_pool(ctx, x, windows, count_include_pad, divisor_override)

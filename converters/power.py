@@ -1,4 +1,4 @@
-"""Powers: products and roots where the exponent is simple, POW for other floats."""
+"""Convert powers: simple exponents to products and roots, other exponents of floats to POW."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def pow_tensor(ctx: Context, x: Any, exponent: Any) -> Any:
 
 
 def _product(ctx: Context, x: Any, count: int) -> Any:
-    """`x` times itself, by repeated squaring."""
+    """Return the power `count` of `x` by repeated squaring."""
     if count == 1:
         return x
     half = _product(ctx, x, count // 2)

@@ -1,4 +1,4 @@
-"""Elements in another order, or several times: SHUFFLE, and SLICE with a stride or wrap-around."""
+"""Convert reordering and repeating of elements to SHUFFLE, and to SLICE with a stride or WRAP."""
 
 from __future__ import annotations
 
@@ -7,24 +7,22 @@ from typing import Any
 
 import torch
 
+from ..conversion.checks import dtype_of_output, has_layer, sizes_known
 from ..conversion.context import Context
 from ..conversion.opmath import wide
-from ..graph.sizes import (
-    Size,
-    is_static,
-    is_unbacked,
-)
+from ..graph.sizes import Size, is_static
 from ..registry import converts
 from .selection import select
 from .shape import reshape
 
 aten = torch.ops.aten
 
+_TRIANGLES: dict[Any, Any] = {aten.tril.default: torch.tril, aten.triu.default: torch.triu}
 _MAX_RANK = 8
 
 
 def _room_for_factors(x: torch.Tensor) -> str | None:
-    # Splitting two dimensions, as the pixel operators do, needs two more.
+    """Decline a tensor that cannot have two dimensions more, as when two of its own are split."""
     if x.dim() + 2 <= _MAX_RANK:
         return None
     return f"rank {x.dim()} leaves no room to split dimensions within TensorRT's {_MAX_RANK}"
@@ -64,18 +62,16 @@ def channel_shuffle(ctx: Context, x: Any, groups: int) -> Any:
 def flip(ctx: Context, x: Any, dims: Sequence[int]) -> Any:
     """flip(Tensor self, int[] dims) -> Tensor"""
     sizes = ctx.output.shape
+    if len(sizes) == 0 or len(dims) == 0:
+        return x
     start: list[Size] = [0] * len(sizes)
     stride = [1] * len(sizes)
-    for dim in dims if len(sizes) else ():
+    for dim in dims:
         start[dim], stride[dim] = sizes[dim] - 1, -1
-    return ctx.slice(x, start, sizes, stride) if -1 in stride else x
+    return ctx.slice(x, start, sizes, stride)
 
 
-def _shifts_known(shifts: Sequence[Size]) -> str | None:
-    return f"shifts={list(shifts)} depends on data" if any(map(is_unbacked, shifts)) else None
-
-
-@converts(aten.roll.default, check=_shifts_known)
+@converts(aten.roll.default, check=sizes_known)
 def roll(ctx: Context, x: Any, shifts: Sequence[Size], dims: Sequence[int]) -> Any:
     """roll(Tensor self, SymInt[1] shifts, int[1] dims=[]) -> Tensor"""
     shape = ctx.output.shape
@@ -94,19 +90,15 @@ def _roll(
     start: list[Size] = [0] * len(shape)
     for shift, dim in zip(shifts, dims, strict=True):
         start[dim] = start[dim] - shift
-    start = [
-        s % n if is_static(s) and is_static(n) else s for s, n in zip(start, shape, strict=True)
-    ]
+    for dim, (first, size) in enumerate(zip(start, shape, strict=True)):
+        if is_static(first) and is_static(size):
+            start[dim] = first % size
     if all(is_static(s) and int(s) == 0 for s in start):
         return x
     return ctx.slice(x, start, shape, mode="WRAP")
 
 
-def _repeats_known(repeats: Sequence[Size]) -> str | None:
-    return f"repeats={list(repeats)} depends on data" if any(map(is_unbacked, repeats)) else None
-
-
-@converts(aten.repeat.default, check=_repeats_known)
+@converts(aten.repeat.default, check=sizes_known)
 def repeat(ctx: Context, x: Any, repeats: Sequence[Size]) -> Any:
     """repeat(Tensor self, SymInt[] repeats) -> Tensor"""
     x = ctx.raise_rank(x, len(repeats))
@@ -115,14 +107,9 @@ def repeat(ctx: Context, x: Any, repeats: Sequence[Size]) -> Any:
     return ctx.slice(x, [0] * len(repeats), ctx.output.shape, mode="WRAP")
 
 
-def _has_cumulative(features: Any) -> str | None:
-    return None if features.has("add_cumulative") else f"{features.version} has no CUMULATIVE layer"
-
-
-@converts(aten.cumsum.default, check=_has_cumulative)
-def cumsum(ctx: Context, x: Any, dim: int, dtype: torch.dtype | None) -> Any:
+@converts(aten.cumsum.default, check=(has_layer("add_cumulative"), dtype_of_output))
+def cumsum(ctx: Context, x: Any, dim: int) -> Any:
     """cumsum(Tensor self, int dim, *, ScalarType? dtype=None) -> Tensor"""
-    # The output's dtype is `dtype`, or torch's promotion where there is none.
     result = ctx.output.dtype
     x = ctx.cast(x, wide(result))
     rank = ctx.output.dim()
@@ -140,17 +127,8 @@ def _static_matrix(x: torch.Tensor, diagonal: Size) -> str | None:
     return f"the triangle of {tuple(x.shape[-2:])} from diagonal {diagonal} is not static"
 
 
-@converts(aten.tril.default, check=_static_matrix)
-def tril(ctx: Context, x: Any, diagonal: Size) -> Any:
+@converts(*_TRIANGLES, check=_static_matrix)
+def triangle(ctx: Context, x: Any, diagonal: Size) -> Any:
     """tril(Tensor self, SymInt diagonal=0) -> Tensor"""
-    return select(ctx, torch.tril(_matrix(ctx), int(diagonal)), x, 0)
-
-
-@converts(aten.triu.default, check=_static_matrix)
-def triu(ctx: Context, x: Any, diagonal: Size) -> Any:
-    """triu(Tensor self, SymInt diagonal=0) -> Tensor"""
-    return select(ctx, torch.triu(_matrix(ctx), int(diagonal)), x, 0)
-
-
-def _matrix(ctx: Context) -> torch.Tensor:
-    return torch.ones([int(size) for size in ctx.output.shape[-2:]], dtype=torch.bool)
+    matrix = torch.ones([int(size) for size in ctx.output.shape[-2:]], dtype=torch.bool)
+    return select(ctx, _TRIANGLES[ctx.target](matrix, int(diagonal)), x, 0)

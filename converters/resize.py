@@ -1,4 +1,4 @@
-"""Interpolation to another size: RESIZE layers that sample where torch samples."""
+"""Convert interpolation to another size to RESIZE layers that sample where torch samples."""
 
 from __future__ import annotations
 
@@ -11,23 +11,47 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from ..conversion.checks import is_floating
 from ..conversion.context import Context
-from ..graph.sizes import (
-    Size,
-    expression,
-    is_static,
-)
+from ..graph.sizes import Size, expression, is_static
 from ..registry import arguments_of, converts
 
 aten = torch.ops.aten
 
+_NEAREST = (
+    aten.upsample_nearest1d.default,
+    aten.upsample_nearest1d.vec,
+    aten.upsample_nearest2d.default,
+    aten.upsample_nearest2d.vec,
+    aten.upsample_nearest3d.default,
+    aten.upsample_nearest3d.vec,
+)
+_NEAREST_EXACT = (
+    aten._upsample_nearest_exact1d.default,
+    aten._upsample_nearest_exact1d.vec,
+    aten._upsample_nearest_exact2d.default,
+    aten._upsample_nearest_exact2d.vec,
+    aten._upsample_nearest_exact3d.default,
+    aten._upsample_nearest_exact3d.vec,
+)
+_INTERPOLATIONS: dict[Any, str] = {
+    aten.upsample_linear1d.default: "LINEAR",
+    aten.upsample_linear1d.vec: "LINEAR",
+    aten.upsample_bilinear2d.vec: "LINEAR",
+    aten.upsample_trilinear3d.default: "LINEAR",
+    aten.upsample_trilinear3d.vec: "LINEAR",
+    aten.upsample_bicubic2d.vec: "CUBIC",
+}
 _GRAIN = 256
 """Multiples of 1 / 256 up to 256 are exact in float32, and so are their products with sizes."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One resized dimension. scale: torch's factor, where it samples by that and not by sizes."""
+    """One resized dimension.
+
+    scale: torch's factor, or None if torch computes the factor from the sizes.
+    """
 
     size: Size
     output: Size
@@ -39,15 +63,16 @@ class Axis:
 
     @property
     def by_size(self) -> bool:
-        """Whether output / size is the factor that torch samples by."""
+        """Return whether output / size is the factor that torch samples by."""
         if self.scale is None:
             return True
-        exact = int(self.size) * self.scale if self.is_static else math.nan
-        return self.is_static and math.isclose(exact, int(self.output), rel_tol=1e-9)
+        if not self.is_static:
+            return False
+        return math.isclose(int(self.size) * self.scale, int(self.output), rel_tol=1e-9)
 
     @property
     def ratio(self) -> float | None:
-        """The factor between the sizes, where it is known and float32 holds it."""
+        """Return the factor between the sizes, or None if it is unknown or no float32."""
         quotient = expression(self.output) / expression(self.size)
         if not quotient.is_Rational:
             return None
@@ -55,7 +80,7 @@ class Axis:
         return float(ratio) if _is_grained(ratio) else None
 
     def mismatch(self) -> str | None:
-        """Why TensorRT, given `scale`, might not give torch's output size."""
+        """Return why TensorRT, given `scale`, might not give torch's output size, or None."""
         if self.scale is None:
             return f"the size {self.output} is given for one dimension, a scale for another"
         if not self.is_static:
@@ -67,7 +92,8 @@ class Axis:
         return f"scale {self.scale} makes {int(product)} of {self.size}, not {self.output}"
 
     def nearest_mismatch(self, offset: float) -> str | None:
-        """Where torch's float32 arithmetic picks another element than the exact factor does."""
+        """Return where torch's float32 arithmetic picks another element than the exact factor
+        does."""
         if not self.is_static:
             return None
         size, output = int(self.size), int(self.output)
@@ -86,7 +112,7 @@ def _is_grained(ratio: Fraction) -> bool:
 
 
 def _axes(node: Node) -> list[Axis]:
-    """The resized dimensions of a call to any of the overloads of this file."""
+    """Return the resized dimensions of a call to any of the overloads of this file."""
     values = arguments_of(node)
     x = values["input"] if "input" in values else values["self"]
     sizes, outputs = x.meta["val"].shape[2:], node.meta["val"].shape[2:]
@@ -101,13 +127,20 @@ def _axes(node: Node) -> list[Axis]:
     return axes
 
 
-def _floating(node: Node) -> str | None:
-    dtype: torch.dtype = node.meta["val"].dtype
-    return None if dtype.is_floating_point else f"{dtype} is not a floating-point type"
+def _any_sizes(
+    output_size: Any,
+    scale_factors: Any = None,
+    scales: Any = None,
+    scales_d: Any = None,
+    scales_h: Any = None,
+    scales_w: Any = None,
+) -> str | None:
+    """Accept all of them: `_axes` reads them off the node."""
+    return None
 
 
 def _sampled_alike(node: Node) -> str | None:
-    """Declines scales that TensorRT would turn into other sizes than torch does."""
+    """Decline scales that TensorRT would turn into other sizes than torch does."""
     axes = _axes(node)
     if all(axis.by_size for axis in axes):
         return None
@@ -115,20 +148,20 @@ def _sampled_alike(node: Node) -> str | None:
 
 
 def _picked_alike(node: Node) -> str | None:
-    offset = 0.5 if "exact" in str(node.target) else 0.0
+    """Decline sizes for which torch's rounding picks another element than the exact factor."""
+    offset = 0.5 if node.target in _NEAREST_EXACT else 0.0
     return _first_reason(axis.nearest_mismatch(offset) for axis in _axes(node))
 
 
 def _first_reason(reasons: Iterable[str | None]) -> str | None:
-    return next((reason for reason in reasons if reason is not None), None)
-
-
-_INTERPOLATED = (_floating, _sampled_alike)
-_NEAREST = (_floating, _sampled_alike, _picked_alike)
+    for reason in reasons:
+        if reason is not None:
+            return reason
+    return None
 
 
 def _factors(axes: Sequence[Axis], output: Sequence[Size]) -> list[float] | None:
-    """The scales to resize by; None where the sizes of the output are to be given."""
+    """Return the scales to resize by, or None if the layer takes the sizes of the output."""
     if not all(axis.by_size for axis in axes):
         return [float(axis.scale or 1.0) for axis in axes]
     if all(is_static(size) for size in output):
@@ -156,8 +189,19 @@ def _add_resize(ctx: Context, x: Any, mode: str, transformation: str) -> Any:
     return layer
 
 
-def _nearest(ctx: Context, x: Any) -> Any:
-    exact = "exact" in str(ctx.node.target)
+@converts(
+    *_NEAREST,
+    *_NEAREST_EXACT,
+    check=(is_floating, _any_sizes, _sampled_alike, _picked_alike),
+    renamed={"input": "x"},
+)
+def upsample_nearest(ctx: Context, x: Any) -> Any:
+    """upsample_nearest2d(Tensor self, SymInt[2] output_size, float? scales_h=None,
+    float? scales_w=None) -> Tensor
+
+    upsample_nearest2d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors) -> Tensor
+    """
+    exact = ctx.target in _NEAREST_EXACT
     layer = _add_resize(ctx, x, "NEAREST", "HALF_PIXEL" if exact else "ASYMMETRIC")
     # floor((i + 0.5) * step) is ((i + 0.5) * step - 0.5), the half-pixel coordinate, rounded.
     rounding = "HALF_UP" if exact else "FLOOR"
@@ -165,95 +209,22 @@ def _nearest(ctx: Context, x: Any) -> Any:
     return layer.get_output(0)
 
 
-def _interpolate(ctx: Context, x: Any, mode: str, align_corners: bool) -> Any:
+@converts(
+    *_INTERPOLATIONS,
+    check=(is_floating, _any_sizes, _sampled_alike),
+    renamed={"input": "x"},
+)
+def interpolate(ctx: Context, x: Any, align_corners: bool) -> Any:
+    """upsample_linear1d(Tensor self, SymInt[1] output_size, bool align_corners,
+    float? scales=None) -> Tensor
+
+    upsample_bilinear2d.vec(Tensor input, SymInt[]? output_size, bool align_corners,
+    float[]? scale_factors) -> Tensor
+    """
+    mode = _INTERPOLATIONS[ctx.target]
     layer = _add_resize(ctx, x, mode, "ALIGN_CORNERS" if align_corners else "HALF_PIXEL")
     if align_corners:
         layer.selector_for_single_pixel = ctx.trt.ResizeSelector.UPPER
     if mode == "CUBIC":
         layer.cubic_coeff = -0.75
     return layer.get_output(0)
-
-
-@converts(
-    aten.upsample_nearest1d.vec,
-    aten.upsample_nearest2d.vec,
-    aten.upsample_nearest3d.vec,
-    aten._upsample_nearest_exact1d.vec,
-    aten._upsample_nearest_exact2d.vec,
-    aten._upsample_nearest_exact3d.vec,
-    check=_NEAREST,
-)
-def upsample_nearest_vec(ctx: Context, input: Any, output_size: Any, scale_factors: Any) -> Any:
-    """upsample_nearest2d.vec(Tensor input, SymInt[]? output_size, float[]? scale_factors)"""
-    del output_size, scale_factors
-    return _nearest(ctx, input)
-
-
-@converts(aten.upsample_nearest1d.default, aten._upsample_nearest_exact1d.default, check=_NEAREST)
-def upsample_nearest1d(ctx: Context, x: Any, output_size: Any, scales: Any) -> Any:
-    """upsample_nearest1d(Tensor self, SymInt[1] output_size, float? scales=None)"""
-    del output_size, scales
-    return _nearest(ctx, x)
-
-
-@converts(aten.upsample_nearest2d.default, aten._upsample_nearest_exact2d.default, check=_NEAREST)
-def upsample_nearest2d(ctx: Context, x: Any, output_size: Any, scales_h: Any, scales_w: Any) -> Any:
-    """upsample_nearest2d(Tensor self, SymInt[2] output_size, float? scales_h=None, ...)"""
-    del output_size, scales_h, scales_w
-    return _nearest(ctx, x)
-
-
-@converts(aten.upsample_nearest3d.default, aten._upsample_nearest_exact3d.default, check=_NEAREST)
-def upsample_nearest3d(
-    ctx: Context, x: Any, output_size: Any, scales_d: Any, scales_h: Any, scales_w: Any
-) -> Any:
-    """upsample_nearest3d(Tensor self, SymInt[3] output_size, float? scales_d=None, ...)"""
-    del output_size, scales_d, scales_h, scales_w
-    return _nearest(ctx, x)
-
-
-@converts(
-    aten.upsample_linear1d.vec,
-    aten.upsample_bilinear2d.vec,
-    aten.upsample_trilinear3d.vec,
-    check=_INTERPOLATED,
-)
-def upsample_linear_vec(
-    ctx: Context, input: Any, output_size: Any, align_corners: bool, scale_factors: Any
-) -> Any:
-    """upsample_bilinear2d.vec(Tensor input, SymInt[]? output_size, bool align_corners, ...)"""
-    del output_size, scale_factors
-    return _interpolate(ctx, input, "LINEAR", align_corners)
-
-
-@converts(aten.upsample_linear1d.default, check=_INTERPOLATED)
-def upsample_linear1d(
-    ctx: Context, x: Any, output_size: Any, align_corners: bool, scales: Any
-) -> Any:
-    """upsample_linear1d(Tensor self, SymInt[1] output_size, bool align_corners, ...)"""
-    del output_size, scales
-    return _interpolate(ctx, x, "LINEAR", align_corners)
-
-
-@converts(aten.upsample_trilinear3d.default, check=_INTERPOLATED)
-def upsample_trilinear3d(
-    ctx: Context,
-    x: Any,
-    output_size: Any,
-    align_corners: bool,
-    scales_d: Any,
-    scales_h: Any,
-    scales_w: Any,
-) -> Any:
-    """upsample_trilinear3d(Tensor self, SymInt[3] output_size, bool align_corners, ...)"""
-    del output_size, scales_d, scales_h, scales_w
-    return _interpolate(ctx, x, "LINEAR", align_corners)
-
-
-@converts(aten.upsample_bicubic2d.vec, check=_INTERPOLATED)
-def upsample_bicubic2d_vec(
-    ctx: Context, input: Any, output_size: Any, align_corners: bool, scale_factors: Any
-) -> Any:
-    """upsample_bicubic2d.vec(Tensor input, SymInt[]? output_size, bool align_corners, ...)"""
-    del output_size, scale_factors
-    return _interpolate(ctx, input, "CUBIC", align_corners)

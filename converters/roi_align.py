@@ -1,4 +1,4 @@
-"""Regions of a feature map, resampled to one size: bilinear GATHERs, or the ROIAlign plugin."""
+"""Convert roi_align, which resamples regions of a feature map, to GATHERs or a plugin."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ..engines.features import Features
 from ..engines.plugins import add_roi_align, without_plugin
 from ..graph.sizes import Size
 from ..registry import converts
+from .reduction import reduce
 
 
 def _can(
@@ -29,7 +30,7 @@ def _can(
 
 @dataclass(frozen=True, slots=True)
 class _Samples:
-    """Where samples lie along one axis; each tensor has the shape [regions, bins * ratio].
+    """The samples along one axis; each tensor has the shape [regions, bins * ratio].
 
     low, high:     the two pixels around each, as integers.
     before, after: their weights.
@@ -68,7 +69,7 @@ def roi_align(
     count = ctx.fake("rois").shape[0]
     image, *corners = (ctx.slice(rois, [0, i], [count, 1]) for i in range(5))
     scale, offset = (
-        ctx.scalar(value, torch.float32, 2) for value in (spatial_scale, 0.5 * aligned)
+        ctx.scalar(value, torch.float32, 2) for value in (spatial_scale, 0.5 if aligned else 0.0)
     )
     scaled = [ctx.elementwise("PROD", corner, scale) for corner in corners]
     left, top, right, bottom = (
@@ -80,16 +81,14 @@ def roi_align(
     pixels = ctx.reshape(input, [batch * height * width, channels], (0, 2, 3, 1))
     sampled = _interpolate(ctx, pixels, image, rows, columns, grid, (height, width))
     bins = [count, pooled_height, sampling_ratio, pooled_width, sampling_ratio, channels]
-    axes = 1 << 2 | 1 << 4
-    average = ctx.trt.ReduceOperation.AVG
-    pooled = ctx.net.add_reduce(ctx.reshape(sampled, bins), average, axes, False).get_output(0)
+    pooled = reduce(ctx, "AVG", ctx.reshape(sampled, bins), (2, 4))
     return ctx.permute(pooled, (0, 3, 1, 2))
 
 
 def _adaptive(
     ctx: Context, input: Any, rois: Any, scale: float, pooled: tuple[int, int], aligned: bool
 ) -> Any:
-    """The plugin, which takes one sample per pixel or so: as many as fit in each region."""
+    """Add the plugin, which takes about one sample per pixel: as many as fit in each region."""
     count = ctx.fake("rois").shape[0]
     corners = ctx.slice(rois, [0, 1], [count, 4])
     images = ctx.cast(ctx.reshape(ctx.slice(rois, [0, 0], [count, 1]), [count]), torch.int32)
@@ -104,7 +103,7 @@ def _adaptive(
     result = add_roi_align(ctx.network, (input, corners, images), attributes)
     if not aligned:
         return result
-    # Without an extent there are no samples: the plugin then divides by zero, torchvision by one.
+    # A region without extent has no samples: the plugin divides by zero, torchvision by one.
     zero, factor, offset = (ctx.scalar(v, torch.float32, 2) for v in (0.0, scale, 0.5))
     places = ctx.elementwise("SUB", ctx.elementwise("PROD", corners, factor), offset)
     starts, ends = (ctx.slice(places, [0, i], [count, 2]) for i in (0, 2))
@@ -117,7 +116,7 @@ def _adaptive(
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """The regions along one axis: from `start` to `end`, [regions, 1], of `size` pixels."""
+    """The regions along one axis of `size` pixels: from `start` to `end`, both [regions, 1]."""
 
     start: Any
     end: Any
@@ -128,7 +127,8 @@ class _Span:
 
 
 def _samples(ctx: Context, span: _Span) -> _Samples:
-    # In torchvision's order of operations: a sample on the border counts or not by one rounding.
+    # The order of operations is torchvision's: one rounding decides whether a sample on the border
+    # counts.
     extent = ctx.elementwise("SUB", span.end, span.start)
     if not span.aligned:
         extent = ctx.elementwise("MAX", extent, ctx.scalar(1.0, torch.float32, 2))
@@ -143,7 +143,8 @@ def _samples(ctx: Context, span: _Span) -> _Samples:
 
 
 def _around(ctx: Context, position: Any, size: Size) -> _Samples:
-    """The pixels around each position; those beyond an edge by less than a pixel are on it."""
+    """Return the pixels around each position. A position less than a pixel outside moves to the
+    edge."""
     zero, one, limit = ctx.operands(0, 1, size, dtype=torch.float32, rank=2)
     (minus_one,) = ctx.operands(-1, dtype=torch.float32, rank=2)
     below = ctx.elementwise("LESS", position, minus_one)
@@ -168,7 +169,10 @@ def _interpolate(
     grid: list[Size],
     sizes: tuple[Size, Size],
 ) -> Any:
-    """The value of every sample, [*grid, channels], from `pixels` [images * rows * columns, -1]."""
+    """Return the value of every sample, [*grid, channels].
+
+    `pixels` is [images * rows * columns, channels].
+    """
     count, down, across = grid
     dtype = ctx.features.shape_dtype
     height, width = ctx.operands(*sizes, dtype=dtype, rank=2)

@@ -1,12 +1,12 @@
-"""Running maxima and minima: as many SELECTs as the length has binary digits."""
+"""Convert running maxima and minima to as many SELECTs as the length has binary digits."""
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import torch
 
+from ..conversion.checks import reads_output
 from ..conversion.context import Context
 from ..graph.sizes import Size, is_static
 from ..registry import converts
@@ -14,7 +14,7 @@ from .unary import is_nan
 
 aten = torch.ops.aten
 
-_LATER_WINS = {aten.cummax.default: "GREATER", aten.cummin.default: "LESS"}
+_LATER_WINS: dict[Any, str] = {aten.cummax.default: "GREATER", aten.cummin.default: "LESS"}
 
 
 def _static_length(x: torch.Tensor, dim: int) -> str | None:
@@ -24,18 +24,18 @@ def _static_length(x: torch.Tensor, dim: int) -> str | None:
 
 @converts(*_LATER_WINS, check=_static_length)
 def running_extremum(ctx: Context, x: Any, dim: int) -> tuple[Any, Any]:
-    """cummax(Tensor self, int dim) -> (Tensor values, Tensor indices); the last of equals counts,
-    and the last NaN.
+    """cummax(Tensor self, int dim) -> (Tensor values, Tensor indices)
 
-    After k rounds each element stands for the 2**k up to it. Those before the first are the first:
-    it is among those that count anyway.
+    Of equal elements the last one counts, and so does the last NaN.
     """
+    # After k rounds each element stands for the 2**k elements up to it. The first element stands
+    # for what would lie before it, which changes nothing: it counts there anyway.
     dtype, sizes = ctx.output[0].dtype, ctx.output[0].shape
     values = ctx.cast(x, torch.int32) if dtype == torch.bool else x
     if not len(sizes):
         return x, ctx.scalar(0, torch.int64)
     dim %= len(sizes)
-    places = _places(ctx, dim) if _reads_indices(ctx.node) else None
+    places = _places(ctx, dim) if reads_output(ctx.node, 1) else None
     length, step = int(sizes[dim]), 1
     while step < length:
         earlier = _shifted(ctx, values, dim, step)
@@ -48,12 +48,8 @@ def running_extremum(ctx: Context, x: Any, dim: int) -> tuple[Any, Any]:
     return ctx.cast(values, dtype), places
 
 
-def _reads_indices(node: torch.fx.Node) -> bool:
-    return any(u.target is not operator.getitem or u.args[1] == 1 for u in node.users)
-
-
 def _places(ctx: Context, dim: int) -> Any:
-    """For each element its place along `dim`."""
+    """Return the place of each element along `dim`."""
     sizes = ctx.output[1].shape
     row = torch.arange(int(sizes[dim])).reshape([-1 if d == dim else 1 for d in range(len(sizes))])
     stride = [1 if d == dim else 0 for d in range(len(sizes))]
@@ -61,15 +57,15 @@ def _places(ctx: Context, dim: int) -> Any:
 
 
 def _shifted(ctx: Context, x: Any, dim: int, step: int) -> Any:
-    """For each element the one `step` places before it, or the first."""
+    """Return, for each element, the one `step` places before it, or the first."""
     sizes = ctx.output[0].shape
     start = [-step if d == dim else 0 for d in range(len(sizes))]
     return ctx.slice(x, start, sizes, mode="CLAMP")
 
 
 def _keeps(ctx: Context, earlier: Any, later: Any) -> Any:
-    """Where the later of two is the running extremum."""
-    comparison = _LATER_WINS[ctx.node.target]  # type: ignore[index]  # its target is one of these
+    """Return where the later of two elements is the running extremum."""
+    comparison = _LATER_WINS[ctx.target]
     wins = ctx.elementwise(comparison, later, earlier)
     wins = ctx.elementwise("OR", wins, ctx.elementwise("EQUAL", later, earlier))
     if not ctx.dtype(later).is_floating_point:

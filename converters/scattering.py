@@ -1,4 +1,4 @@
-"""Elements replaced by integer tensors: SCATTER, and SELECT for one value under a mask."""
+"""Convert writing elements by index to SCATTER, and one value under a mask to SELECT."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ def _scatter(ctx: Context, x: Any, dim: int, index: Any, src: Any) -> Any:
 
 
 def _adds_once(accumulate: bool, node: Node) -> str | None:
-    """SCATTER replaces: what it adds is what was there plus one value, and no place comes twice."""
+    """Decline an accumulation in which a place may come twice.
+
+    SCATTER replaces: the sum is written as what was there plus one value.
+    """
     if not accumulate:
         return None
     dtype = node.meta["val"].dtype
@@ -137,7 +140,7 @@ def _put_under_mask(
 
 
 def _updates(ctx: Context, plan: IndexPlan, values: Any) -> Any:
-    """`values` in the shape of x[indices], with the index tensors' shape in front."""
+    """Expand `values` to the shape of x[indices], with the index tensors' shape in front."""
     sizes = ctx.output.shape
     rest = [sizes[i] for i in plan.rest]
     result = [*rest[: plan.first], *plan.shape, *rest[plan.first :]]

@@ -1,4 +1,4 @@
-"""Choosing between two tensors element by element: one SELECT."""
+"""Convert choosing between two tensors, element by element, to one SELECT."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ aten = torch.ops.aten
 
 
 def select(ctx: Context, condition: Any, x: Any, other: Any) -> Any:
-    """SELECT in the dtype and the rank of the node's output."""
+    """Add a SELECT in the dtype and the rank of the node's output."""
     dtype, rank = ctx.output.dtype, ctx.output.dim()
     (condition,) = ctx.operands(condition, dtype=torch.bool, rank=rank)
 
@@ -39,7 +39,7 @@ def select(ctx: Context, condition: Any, x: Any, other: Any) -> Any:
 
 
 def _made_finite(ctx: Context, value: Any) -> bool:
-    """Whether `value` is infinite, and this TensorRT's constant of it would not be."""
+    """Return whether `value` is infinite but this TensorRT's constant of it would be finite."""
     if ctx.features.infinite_operands or ctx.output.dtype != torch.float32:
         return False
     return isinstance(value, float) and math.isinf(value)

@@ -1,4 +1,4 @@
-"""Views of the same elements in another shape: SHUFFLE, and a SLICE of stride 0 for expand."""
+"""Convert views in another shape to SHUFFLE, and expand to a SLICE of stride 0."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ aten = torch.ops.aten
 
 
 def same_size(a: Size, b: Size) -> bool:
-    """Whether two sizes are known to be equal; unlike `==`, this never adds a guard."""
+    """Return whether two sizes are known to be equal. Unlike `==`, this never adds a guard."""
     if is_static(a) or is_static(b):
         return is_static(a) and is_static(b) and int(a) == int(b)
     return bool(a.node.expr == b.node.expr)  # type: ignore[union-attr]  # neither is static
 
 
 def reshape(ctx: Context, x: Any, old: Sequence[Size], new: Sequence[Size]) -> Any:
-    """`x`, whose shape is `old`, in the shape `new`; `x` itself if they are the same."""
+    """Reshape `x` from `old` to `new`; return `x` itself if they are the same."""
     if _same_sizes(old, new):
         return x
     sizes = _reshape_dims(old, new)
@@ -36,7 +36,7 @@ def reshape(ctx: Context, x: Any, old: Sequence[Size], new: Sequence[Size]) -> A
 
 
 def view_as(ctx: Context, x: Any, old: Sequence[Size], new: Sequence[Size]) -> Any:
-    """`reshape`, where the result is the node's and its layer may be the one before."""
+    """Reshape like `reshape`, for the node's own result, which may extend the layer before it."""
     sizes = _reshape_dims(old, new)
     if sizes is None or _same_sizes(old, new):
         return reshape(ctx, x, old, new)
@@ -48,32 +48,40 @@ def _same_sizes(old: Sequence[Size], new: Sequence[Size]) -> bool:
 
 
 def _reshape_dims(old: Sequence[Size], new: Sequence[Size]) -> tuple[int, ...] | None:
-    """What SHUFFLE takes for `new`; None where it needs a shape tensor.
+    """Return what SHUFFLE takes for `new`, or None if it needs a shape tensor.
 
-    A dynamic dimension that keeps its place and one more need none.
+    It needs none if at most one dynamic dimension changes its place.
     """
-    sizes = tuple(
-        int(b) if is_static(b) else 0 if i < len(old) and same_size(old[i], b) else -1
-        for i, b in enumerate(new)
-    )
-    return sizes if sizes.count(-1) <= 1 else None
+    sizes = []
+    for i, size in enumerate(new):
+        if is_static(size):
+            sizes.append(int(size))
+        elif i < len(old) and same_size(old[i], size):
+            sizes.append(0)
+        else:
+            sizes.append(-1)
+    return tuple(sizes) if sizes.count(-1) <= 1 else None
+
+
+def _dynamic_count(sizes: Sequence[Size]) -> int:
+    return len([size for size in sizes if not is_static(size)])
 
 
 def unsqueeze_at(ctx: Context, x: Any, shape: Sequence[Size], dim: int) -> Any:
-    """`x`, whose shape is `shape`, with a new dimension of size 1 at `dim` >= 0."""
-    dynamic = sum(not is_static(size) for size in shape[dim:])
-    if dynamic > 1 and ctx.features.has("add_unsqueeze"):
+    """Insert a dimension of size 1 at `dim` >= 0 into `x`, whose shape is `shape`."""
+    if _dynamic_count(shape[dim:]) > 1 and ctx.features.has("add_unsqueeze"):
         axes = ctx.constant([dim], ctx.features.shape_dtype)
         return ctx.net.add_unsqueeze(x, axes).get_output(0)
     return reshape(ctx, x, shape, [*shape[:dim], 1, *shape[dim:]])
 
 
 def expand_to(ctx: Context, x: Any, old: Sequence[Size], new: Sequence[Size]) -> Any:
-    """`x`, whose shape is `old`, broadcast to the shape `new`."""
+    """Broadcast `x`, whose shape is `old`, to the shape `new`."""
     missing = len(new) - len(old)
     x = ctx.raise_rank(x, len(new))
     old = [1] * missing + list(old)
-    # Only 1 grows: any other size is the new one, perhaps by another name (32 * (s0 // 32) and s0).
+    # Only a 1 grows. Any other size equals the new one, although it may be written in another way,
+    # such as 32 * (s0 // 32) for s0.
     grown = [
         is_static(a) and int(a) == 1 and not same_size(a, b) for a, b in zip(old, new, strict=True)
     ]
@@ -85,7 +93,7 @@ def expand_to(ctx: Context, x: Any, old: Sequence[Size], new: Sequence[Size]) ->
 @converts(aten.view.default, aten._unsafe_view.default)
 def view(ctx: Context, x: Any, size: Sequence[Size]) -> Any:
     """view(Tensor(a) self, SymInt[] size) -> Tensor(a)"""
-    # `size` may hold a -1; the output's shape has it worked out.
+    # `size` may hold a -1, which the output's shape has resolved.
     return view_as(ctx, x, ctx.fake("x").shape, ctx.output.shape)
 
 
@@ -103,13 +111,12 @@ def squeeze_dims(ctx: Context, x: Any, dim: int | Sequence[int]) -> Any:
 
 
 def _squeeze(ctx: Context, x: Any, dims: Sequence[int]) -> Any:
-    """`x` without those of `dims` that have size 1; torch guards that a dynamic one has not."""
+    """Remove those of `dims` that have size 1; torch guards that a dynamic one has not."""
     shape = ctx.fake("x").shape
     removed = sorted({d % len(shape) for d in dims if shape and same_size(shape[d], 1)})
     if not removed:
         return x
-    dynamic = sum(not is_static(size) for size in shape[removed[0] :])
-    if dynamic > 1 and ctx.features.has("add_squeeze"):
+    if _dynamic_count(shape[removed[0] :]) > 1 and ctx.features.has("add_squeeze"):
         axes = ctx.constant(removed, ctx.features.shape_dtype)
         return ctx.net.add_squeeze(x, axes).get_output(0)
     return view_as(ctx, x, shape, ctx.output.shape)
@@ -152,5 +159,5 @@ def _permute(ctx: Context, x: Any, order: Sequence[int]) -> Any:
 @converts(aten.expand.default)
 def expand(ctx: Context, x: Any, size: Sequence[Size], implicit: bool) -> Any:
     """expand(Tensor(a) self, SymInt[] size, *, bool implicit=False) -> Tensor(a)"""
-    # `size` may hold a -1; `implicit` only says who asked for it.
+    # `size` may hold a -1, and `implicit` only says who asked for the expansion.
     return expand_to(ctx, x, ctx.fake("x").shape, ctx.output.shape)

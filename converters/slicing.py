@@ -1,35 +1,26 @@
-"""Parts of a tensor along one dimension: SLICE, or GATHER for one element of a dynamic tensor."""
+"""Convert taking parts of a dimension to SLICE, or to GATHER for one element of a dynamic one."""
 
 from __future__ import annotations
 
-import operator
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from ..conversion.checks import reads_output, sizes_known
 from ..conversion.context import Context
-from ..graph.sizes import (
-    Size,
-    hint,
-    is_static,
-    is_unbacked,
-)
+from ..graph.sizes import Size, hint, is_static, is_unbacked
 from ..registry import converts
-from .shape import (
-    same_size,
-    unsqueeze_at,
-    view_as,
-)
+from .shape import same_size, unsqueeze_at, view_as
 
 aten = torch.ops.aten
 
 
 def _bound(index: Size | None, size: Size, default: Size) -> Size:
-    """A bound of a slice, counted from the front and clamped to the dimension's `size`.
+    """Count a bound of a slice from the front and clamp it to the dimension's `size`.
 
-    Which way it is clamped follows the example's sizes: torch has guarded on that while tracing.
+    The example's sizes decide which way it is clamped: torch has guarded on that while tracing.
     """
     if index is None:
         return default
@@ -43,7 +34,7 @@ def _bound(index: Size | None, size: Size, default: Size) -> Size:
 
 
 def _window(ctx: Context, x: Any, shape: Sequence[Size], dim: int, part: slice) -> Any:
-    """`x[..., part, ...]` at `dim`; the part's `stop` is its size, not its end."""
+    """Return `x[..., part, ...]` at `dim`; `part.stop` is the size of the part, not its end."""
     start: list[Size] = [0] * len(shape)
     sizes, stride = list(shape), [1] * len(shape)
     start[dim], sizes[dim], stride[dim] = part.start, part.stop, part.step or 1
@@ -52,10 +43,8 @@ def _window(ctx: Context, x: Any, shape: Sequence[Size], dim: int, part: slice) 
     return ctx.slice(x, start, sizes, stride)
 
 
-def _bounds_known(x: torch.Tensor, dim: int, start: Size | None, end: Size | None) -> str | None:
-    for name, bound in (("start", start), ("end", end)):
-        if bound is not None and is_unbacked(bound):
-            return f"{name}={bound} depends on data"
+def _start_known(x: torch.Tensor, dim: int, start: Size | None) -> str | None:
+    """Decline a start other than 0 in a dimension whose size depends on data."""
     size = x.shape[dim]
     if is_unbacked(size) and not (start is None or same_size(start, 0)):
         return f"start={start} of the size {size}, which depends on data"
@@ -66,29 +55,28 @@ def _step_known(step: Size) -> str | None:
     return None if is_static(step) else f"step={step} is not known"
 
 
-@converts(aten.slice.Tensor, check=(_bounds_known, _step_known))
+@converts(aten.slice.Tensor, check=(sizes_known, _start_known, _step_known))
 def slice_(ctx: Context, x: Any, dim: int, start: Size | None, end: Size | None, step: int) -> Any:
     """slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None,
     SymInt step=1) -> Tensor(a)"""
     shape = ctx.fake("x").shape
     first = _bound(start, shape[dim], 0)
-    # The output's shape has `end` worked out.
+    # The output's shape already accounts for `end`.
     part = slice(first, ctx.output.shape[dim], int(step))
     return _window(ctx, x, shape, dim % len(shape), part)
 
 
-def _index_known(index: Size) -> str | None:
-    return f"index={index} depends on data" if is_unbacked(index) else None
-
-
-@converts(aten.select.int, check=_index_known)
+@converts(aten.select.int, check=sizes_known)
 def select(ctx: Context, x: Any, dim: int, index: Size) -> Any:
     """select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)"""
     return _select(ctx, x, dim, index)
 
 
 def _select(ctx: Context, x: Any, dim: int, index: Size) -> Any:
-    """One element along `dim`, which goes: a GATHER asks for no sizes, a SLICE fuses better."""
+    """Pick one element along `dim`, which goes.
+
+    A GATHER needs no sizes of dynamic tensors; a SLICE of static ones fuses better.
+    """
     shape = ctx.fake("x").shape
     dim %= len(shape)
     index = index + shape[dim] if hint(index) < 0 else index
@@ -101,15 +89,18 @@ def _select(ctx: Context, x: Any, dim: int, index: Size) -> Any:
 
 
 def _read(ctx: Context) -> set[int]:
-    """Which of the node's results are used; the others need no layers."""
-    users = [user for user in ctx.node.users if user.target is operator.getitem]
-    if len(users) < len(ctx.node.users):
-        return set(range(len(ctx.output)))
-    return {int(user.args[1]) for user in users}  # type: ignore[arg-type]  # an index, not a node
+    """Return which of the node's results are read; the others need no layers."""
+    return {i for i in range(len(ctx.output)) if reads_output(ctx.node, i)}
 
 
-def _parts(ctx: Context, x: Any, dim: int) -> tuple[Any, ...]:
-    """The node's results, which follow one another along `dim`."""
+@converts(
+    aten.split.Tensor,
+    aten.split_with_sizes.default,
+    renamed={"split_sizes": "split_size"},
+)
+def split(ctx: Context, x: Any, split_size: Any, dim: int) -> tuple[Any, ...]:
+    """split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]"""
+    # The outputs' shapes already account for `split_size`.
     shape = ctx.fake("x").shape
     read = _read(ctx)
     results: list[Any] = []
@@ -120,20 +111,6 @@ def _parts(ctx: Context, x: Any, dim: int) -> tuple[Any, ...]:
         results.append(_window(ctx, x, shape, dim % len(shape), part) if i in read else None)
         start = start + size
     return tuple(results)
-
-
-@converts(aten.split.Tensor)
-def split(ctx: Context, x: Any, split_size: Size, dim: int) -> tuple[Any, ...]:
-    """split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]"""
-    return _parts(ctx, x, dim)
-
-
-@converts(aten.split_with_sizes.default)
-def split_with_sizes(
-    ctx: Context, x: Any, split_sizes: Sequence[Size], dim: int
-) -> tuple[Any, ...]:
-    """split_with_sizes(Tensor(a -> *) self, SymInt[] split_sizes, int dim=0) -> Tensor(a)[]"""
-    return _parts(ctx, x, dim)
 
 
 @converts(aten.unbind.int)
@@ -153,7 +130,7 @@ def _steps_counted(x: torch.Tensor, dim: int, start: Size | None, step: Size) ->
     return f"step={step} from {start} along a dimension of the size {x.shape[dim]} is not static"
 
 
-@converts(aten.slice_scatter.default, check=(_bounds_known, _steps_counted))
+@converts(aten.slice_scatter.default, check=(sizes_known, _start_known, _steps_counted))
 def slice_scatter(
     ctx: Context, x: Any, src: Any, dim: int, start: Size | None, end: Size | None, step: Size
 ) -> Any:
@@ -166,7 +143,7 @@ def slice_scatter(
 
 
 def _interleave(ctx: Context, x: Any, src: Any, dim: int, first: int, step: int) -> Any:
-    """`x` with `src` at every `step`th place: a GATHER of both, one behind the other."""
+    """Write `src` to every `step`th place of `x`: concatenate both, and GATHER in the new order."""
     size, count = int(ctx.output.shape[dim]), int(ctx.fake("src").shape[dim])
     places = torch.arange(size)
     places[first : first + count * step : step] = torch.arange(size, size + count)
@@ -176,7 +153,7 @@ def _interleave(ctx: Context, x: Any, src: Any, dim: int, first: int, step: int)
     return ctx.net.add_gather(both.get_output(0), index, dim).get_output(0)
 
 
-@converts(aten.select_scatter.default, check=_index_known)
+@converts(aten.select_scatter.default, check=sizes_known)
 def select_scatter(ctx: Context, x: Any, src: Any, dim: int, index: Size) -> Any:
     """select_scatter(Tensor self, Tensor src, int dim, SymInt index) -> Tensor"""
     shape = ctx.output.shape
@@ -188,7 +165,8 @@ def select_scatter(ctx: Context, x: Any, src: Any, dim: int, index: Size) -> Any
 def _replace(
     ctx: Context, x: Any, src: Any, dim: int, start: Size, size: Size | None = None
 ) -> Any:
-    """`x` with `src` from `start` on along `dim`: what is before, `src`, what is after."""
+    """Write `src` to `x` from `start` on along `dim`: concatenate what is before, `src`, what is
+    after."""
     shape = ctx.output.shape
     dim %= len(shape)
     size = ctx.fake("src").shape[dim] if size is None else size

@@ -1,17 +1,17 @@
-"""Order: the largest, the smallest and the sorted, all of them TOPK.
+"""Convert sorting, topk and extremes with indices to TOPK.
 
-Among equal elements TensorRT may give another index than torch, which promises none either; NaN
-has no place in TOPK's order.
+Among equal elements TensorRT may return another index than torch, which promises no order either.
+TOPK does not define where NaN is sorted.
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from ..conversion.checks import has_dimensions, reads_output
 from ..conversion.context import Context
 from ..graph.sizes import Size, is_static
 from ..registry import converts
@@ -22,10 +22,8 @@ aten = torch.ops.aten
 _MAX_K = 3840
 
 
-def _sortable(x: torch.Tensor) -> str | None:
-    if x.dtype == torch.bool:
-        return "TOPK takes no bools"
-    return "the tensor is 0-d" if x.dim() == 0 else None
+def _no_bools(x: torch.Tensor) -> str | None:
+    return "TOPK takes no bools" if x.dtype == torch.bool else None
 
 
 def _k_fits(k: Any) -> str | None:
@@ -41,13 +39,12 @@ def _length_fits(x: torch.Tensor, dim: int) -> str | None:
     return None if size <= _MAX_K else f"{size} elements are more than TOPK's {_MAX_K}"
 
 
-def _order_of_equals(stable: bool | None, node: torch.fx.Node) -> str | None:
-    """Only indices tell a stable sort from another."""
-    return "stable=True, TOPK is not stable" if stable and _reads(node, 1) else None
+def _stable_values(node: torch.fx.Node, stable: bool | None = None) -> str | None:
+    """Decline a stable sort whose indices are read: only these tell it from another."""
+    return "stable=True, TOPK is not stable" if stable and reads_output(node, 1) else None
 
 
-def _reads(node: torch.fx.Node, output: int) -> bool:
-    return any(u.target is not operator.getitem or u.args[1] == output for u in node.users)
+_SORTABLE = (_no_bools, has_dimensions)
 
 
 def _topk(
@@ -59,7 +56,7 @@ def _topk(
     reads: Sequence[bool] = (True, True),
     row_sizes: Sequence[Size] | None = None,
 ) -> list[Any]:
-    """TOPK's values and int64 indices, None for what nobody `reads`.
+    """Return TOPK's values and int64 indices, None for what nobody `reads`.
 
     The layer wants two dimensions: a 1-d `x` becomes a row, and what it gives gets `row_sizes`.
     """
@@ -80,10 +77,10 @@ def _topk(
 
 
 def _both(node: torch.fx.Node) -> list[bool]:
-    return [_reads(node, 0), _reads(node, 1)]
+    return [reads_output(node, 0), reads_output(node, 1)]
 
 
-@converts(aten.topk.default, check=(_sortable, _k_fits))
+@converts(aten.topk.default, check=(*_SORTABLE, _k_fits))
 def topk(ctx: Context, x: Any, k: Any, dim: int, largest: bool, sorted: bool) -> list[Any]:
     """topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True)
 
@@ -92,63 +89,43 @@ def topk(ctx: Context, x: Any, k: Any, dim: int, largest: bool, sorted: bool) ->
     return _topk(ctx, x, int(k), dim, largest, _both(ctx.node))
 
 
-@converts(aten.sort.default, check=(_sortable, _length_fits))
+@converts(
+    aten.sort.default,
+    aten.sort.stable,
+    check=(*_SORTABLE, _length_fits, _stable_values),
+)
 def sort(ctx: Context, x: Any, dim: int, descending: bool) -> list[Any]:
-    """sort(Tensor self, int dim=-1, bool descending=False) -> (Tensor values, Tensor indices)"""
+    """sort.stable(Tensor self, *, bool? stable, int dim=-1, bool descending=False) ->
+    (Tensor values, Tensor indices); sort has no `stable`"""
     return _topk(ctx, x, int(ctx.fake("x").shape[dim]), dim, descending, _both(ctx.node))
 
 
-@converts(aten.sort.stable, check=(_sortable, _length_fits, _order_of_equals))
-def sort_stable(ctx: Context, x: Any, dim: int, descending: bool) -> list[Any]:
-    """sort.stable(Tensor self, *, bool? stable, int dim=-1, bool descending=False)"""
-    return sort(ctx, x, dim, descending)  # type: ignore[no-any-return]  # a converter gives Any
-
-
-@converts(aten.argsort.default, check=(_sortable, _length_fits))
+@converts(
+    aten.argsort.default,
+    aten.argsort.stable,
+    check=(*_SORTABLE, _length_fits, _stable_values),
+)
 def argsort(ctx: Context, x: Any, dim: int, descending: bool) -> Any:
-    """argsort(Tensor self, int dim=-1, bool descending=False) -> Tensor"""
+    """argsort.stable(Tensor self, *, bool stable, int dim=-1, bool descending=False) -> Tensor;
+    argsort has no `stable`"""
     length = int(ctx.fake("x").shape[dim])
     return _topk(ctx, x, length, dim, descending, (False, True))[1]
 
 
-@converts(aten.argsort.stable, check=(_sortable, _length_fits, _order_of_equals))
-def argsort_stable(ctx: Context, x: Any, dim: int, descending: bool) -> Any:
-    """argsort.stable(Tensor self, *, bool stable, int dim=-1, bool descending=False) -> Tensor"""
-    return argsort(ctx, x, dim, descending)
-
-
-@converts(aten.argmax.default, check=_sortable)
-def argmax(ctx: Context, x: Any, dim: int | None, keepdim: bool) -> Any:
+@converts(aten.argmax.default, aten.argmin.default, check=_SORTABLE)
+def arg_extreme(ctx: Context, x: Any, dim: int | None, keepdim: bool) -> Any:
     """argmax(Tensor self, int? dim=None, bool keepdim=False) -> Tensor"""
-    return _arg_extreme(ctx, x, dim, keepdim, largest=True)
-
-
-@converts(aten.argmin.default, check=_sortable)
-def argmin(ctx: Context, x: Any, dim: int | None, keepdim: bool) -> Any:
-    """argmin(Tensor self, int? dim=None, bool keepdim=False) -> Tensor"""
-    return _arg_extreme(ctx, x, dim, keepdim, largest=False)
-
-
-@converts(aten.max.dim, check=_sortable)
-def max_dim(ctx: Context, x: Any, dim: int, keepdim: bool) -> list[Any]:
-    """max.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"""
-    return _extreme(ctx, x, dim, keepdim, largest=True)
-
-
-@converts(aten.min.dim, check=_sortable)
-def min_dim(ctx: Context, x: Any, dim: int, keepdim: bool) -> list[Any]:
-    """min.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"""
-    return _extreme(ctx, x, dim, keepdim, largest=False)
-
-
-def _arg_extreme(ctx: Context, x: Any, dim: int | None, keepdim: bool, *, largest: bool) -> Any:
+    largest = ctx.target is aten.argmax.default
     if dim is None and len(x.shape) > 1:
         x = ctx.reshape(x, (1, -1))
         return _topk(ctx, x, 1, 1, largest, (False, True), row_sizes=ctx.output.shape)[1]
     return _first(ctx, x, dim or 0, keepdim, largest, (False, True), ctx.output.shape)[1]
 
 
-def _extreme(ctx: Context, x: Any, dim: int, keepdim: bool, *, largest: bool) -> list[Any]:
+@converts(aten.max.dim, aten.min.dim, check=_SORTABLE)
+def extreme(ctx: Context, x: Any, dim: int, keepdim: bool) -> list[Any]:
+    """max.dim(Tensor self, int dim, bool keepdim=False) -> (Tensor values, Tensor indices)"""
+    largest = ctx.target is aten.max.dim
     reads = _both(ctx.node)
     if not reads[1]:
         return [reduce(ctx, "MAX" if largest else "MIN", x, dim, keepdim), None]
@@ -164,7 +141,7 @@ def _first(
     reads: Sequence[bool],
     sizes: Sequence[Size],
 ) -> list[Any]:
-    """The best element along `dim` and its index, both of `sizes`."""
+    """Return the best element along `dim` and its index, both of `sizes`."""
     is_row = len(x.shape) == 1
     outputs = _topk(ctx, x, 1, dim, largest, reads, row_sizes=sizes if is_row else None)
     if keepdim or is_row:
@@ -173,8 +150,9 @@ def _first(
 
 
 def _drop(ctx: Context, x: Any, dim: int, sizes: Sequence[Size]) -> Any:
-    """`x` without its dimension `dim` of size 1."""
-    if sum(not is_static(size) for size in sizes) <= 1:
+    """Return `x` without its dimension `dim` of size 1."""
+    dynamic = [size for size in sizes if not is_static(size)]
+    if len(dynamic) <= 1:
         return ctx.reshape(x, sizes)
     # A SHUFFLE would have to compute the other sizes; a REDUCE keeps them as they are.
     return reduce(ctx, "MAX", x, dim)

@@ -1,4 +1,4 @@
-"""Functions of one tensor, most of them one UNARY layer."""
+"""Convert functions of one tensor, most of them to one UNARY layer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..conversion.checks import is_floating
 from ..conversion.context import Context
 from ..conversion.opmath import in_float32
 from ..engines.features import Features
@@ -16,7 +17,7 @@ __all__ = ["is_nan", "truncated"]
 
 aten = torch.ops.aten
 
-_OF_FLOATS = {
+_OF_FLOATS: dict[Any, str] = {
     aten.exp.default: "EXP",
     aten.log.default: "LOG",
     aten.sqrt.default: "SQRT",
@@ -34,13 +35,14 @@ _OF_FLOATS = {
     aten.atanh.default: "ATANH",
     aten.erf.default: "ERF",
 }
-_OF_NUMBERS = {
+_OF_NUMBERS: dict[Any, str] = {
     aten.abs.default: "ABS",
     aten.neg.default: "NEG",
     aten.sign.default: "SIGN",
     aten.sgn.default: "SIGN",
 }
-_ROUNDINGS = {
+_LOGARITHM_BASES: dict[Any, int] = {aten.log2.default: 2, aten.log10.default: 10}
+_ROUNDINGS: dict[Any, str] = {
     aten.floor.default: "FLOOR",
     aten.ceil.default: "CEIL",
     aten.round.default: "ROUND",
@@ -51,10 +53,6 @@ def _numbers_only(x: torch.Tensor) -> str | None:
     return "the tensor is of bools" if x.dtype == torch.bool else None
 
 
-def _floats_only(x: torch.Tensor) -> str | None:
-    return None if x.dtype.is_floating_point else f"the tensor is of {x.dtype}"
-
-
 def _has_isinf(features: Features) -> str | None:
     if features.member("UnaryOperation", "ISINF"):
         return None
@@ -63,22 +61,22 @@ def _has_isinf(features: Features) -> str | None:
 
 @converts(*_OF_FLOATS)
 def unary(ctx: Context, x: Any) -> Any:
-    """A function of floats; integers and bools are made floats first."""
-    return ctx.unary(_OF_FLOATS[ctx.node.target], ctx.cast(x, ctx.output.dtype))  # type: ignore[index]  # its target is one of these
+    """exp(Tensor self) -> Tensor; integers and bools become floats first"""
+    return ctx.unary(_OF_FLOATS[ctx.target], ctx.cast(x, ctx.output.dtype))
 
 
 @converts(*_OF_NUMBERS, check=_numbers_only)
 def unary_of_numbers(ctx: Context, x: Any) -> Any:
-    """A function of floats and of integers."""
-    return ctx.unary(_OF_NUMBERS[ctx.node.target], x)  # type: ignore[index]  # its target is one of these
+    """abs(Tensor self) -> Tensor, of floats and of integers"""
+    return ctx.unary(_OF_NUMBERS[ctx.target], x)
 
 
 @converts(*_ROUNDINGS, check=_numbers_only)
 def rounding(ctx: Context, x: Any) -> Any:
-    """A rounding to whole numbers, of floats or (nothing to do) of integers."""
+    """floor(Tensor self) -> Tensor; integers stay as they are"""
     if not ctx.dtype(x).is_floating_point:
         return x
-    return ctx.unary(_ROUNDINGS[ctx.node.target], x)  # type: ignore[index]  # its target is one of these
+    return ctx.unary(_ROUNDINGS[ctx.target], x)
 
 
 @converts(aten.trunc.default, check=_numbers_only)
@@ -87,14 +85,14 @@ def trunc(ctx: Context, x: Any) -> Any:
     return truncated(ctx, x) if ctx.dtype(x).is_floating_point else x
 
 
-@converts(aten.frac.default, check=_floats_only)
+@converts(aten.frac.default, check=is_floating)
 def frac(ctx: Context, x: Any) -> Any:
     """frac(Tensor self) -> Tensor, with the sign of `self`"""
     return ctx.elementwise("SUB", x, truncated(ctx, x))
 
 
 def truncated(ctx: Context, x: Any) -> Any:
-    """Floats rounded towards zero."""
+    """Round floats towards zero."""
     whole = ctx.unary("FLOOR", ctx.unary("ABS", x))
     return ctx.elementwise("PROD", ctx.unary("SIGN", x), whole)
 
@@ -106,21 +104,11 @@ def rsqrt(ctx: Context, x: Any) -> Any:
     return ctx.unary("RECIP", ctx.unary("SQRT", ctx.cast(x, ctx.output.dtype)))
 
 
-@converts(aten.log2.default)
+@converts(*_LOGARITHM_BASES)
 @in_float32
-def log2(ctx: Context, x: Any) -> Any:
+def logarithm(ctx: Context, x: Any) -> Any:
     """log2(Tensor self) -> Tensor"""
-    return _logarithm(ctx, x, 2)
-
-
-@converts(aten.log10.default)
-@in_float32
-def log10(ctx: Context, x: Any) -> Any:
-    """log10(Tensor self) -> Tensor"""
-    return _logarithm(ctx, x, 10)
-
-
-def _logarithm(ctx: Context, x: Any, base: int) -> Any:
+    base = _LOGARITHM_BASES[ctx.target]
     x, divisor = ctx.operands(x, math.log(base), dtype=ctx.output.dtype)
     return ctx.elementwise("DIV", ctx.unary("LOG", x), divisor)
 
@@ -153,19 +141,19 @@ def isnan(ctx: Context, x: Any) -> Any:
 
 
 def is_nan(ctx: Context, x: Any) -> Any:
-    """A bool tensor: where `x` differs from itself, which integers never do."""
+    """Return the bool tensor of where `x` differs from itself, which integers never do."""
     if ctx.dtype(x).is_floating_point and ctx.features.member("UnaryOperation", "ISNAN"):
         return ctx.unary("ISNAN", x)
     return ctx.unary("NOT", ctx.elementwise("EQUAL", x, x))
 
 
-@converts(aten.isinf.default, check=(_floats_only, _has_isinf))
+@converts(aten.isinf.default, check=(is_floating, _has_isinf))
 def isinf(ctx: Context, x: Any) -> Any:
     """isinf(Tensor self) -> Tensor"""
     return ctx.unary("ISINF", x)
 
 
-@converts(aten.isfinite.default, check=_floats_only)
+@converts(aten.isfinite.default, check=is_floating)
 def isfinite(ctx: Context, x: Any) -> Any:
     """isfinite(Tensor self) -> Tensor"""
     if not ctx.features.infinite_operands:
@@ -176,7 +164,7 @@ def isfinite(ctx: Context, x: Any) -> Any:
 
 
 def is_infinity(ctx: Context, x: Any, infinity: float) -> Any:
-    """A bool tensor: where the floats of `x` equal `infinity`, the positive or the negative one."""
+    """Return the bool tensor of where `x` is `infinity`, the positive or the negative one."""
     if ctx.features.infinite_operands:
         return ctx.elementwise("EQUAL", *ctx.operands(x, infinity, dtype=ctx.dtype(x)))
     comparison = "GREATER" if infinity > 0 else "LESS"

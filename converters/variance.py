@@ -1,15 +1,14 @@
-"""Statistics that take several reductions: variance, norms and log-sum-exp, in float32."""
+"""Convert statistics of several reductions: variance, norms and log-sum-exp, in float32."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import reduce as fold
-from operator import mul
 from typing import Any
 
 import torch
 
+from ..conversion.checks import is_floating
 from ..conversion.context import Context
 from ..conversion.opmath import wide
 from ..registry import converts
@@ -21,7 +20,7 @@ Dims = Sequence[int] | None
 
 
 def _variance(ctx: Context, x: Any, dim: Dims, correction: Any, keepdim: bool) -> tuple[Any, Any]:
-    """The variance and the kept-dimension mean, both in the accumulation dtype."""
+    """Return the variance, and the mean with its dimensions kept, both in the dtype of `x`."""
     fake = ctx.fake("x")
     mean = reduce(ctx, "AVG", x, dim, True)
     deviation = ctx.elementwise("SUB", x, mean)
@@ -35,8 +34,8 @@ def _variance(ctx: Context, x: Any, dim: Dims, correction: Any, keepdim: bool) -
 
 
 def _freedom(ctx: Context, total: Any, sizes: list[Any], correction: Any) -> Any:
-    """max(0, count - correction) at the rank of `total`."""
-    count: int | torch.SymInt = fold(mul, sizes, 1)
+    """Return max(0, count - correction) at the rank of `total`."""
+    count: int | torch.SymInt = math.prod(sizes)
     dtype, rank = ctx.dtype(total), len(total.shape)
     if isinstance(count, int):
         return ctx.scalar(max(0, count - correction), dtype, rank)
@@ -48,20 +47,15 @@ def _known_correction(correction: Any) -> str | None:
     return "correction is symbolic" if isinstance(correction, torch.SymInt) else None
 
 
-@converts(aten.var.correction, check=_known_correction)
-def var(ctx: Context, x: Any, dim: Dims, correction: Any, keepdim: bool) -> Any:
-    """var(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False)"""
+@converts(aten.var.correction, aten.std.correction, check=_known_correction)
+def var_or_std(ctx: Context, x: Any, dim: Dims, correction: Any, keepdim: bool) -> Any:
+    """var.correction(Tensor self, int[1]? dim=None, *, Scalar? correction=None,
+    bool keepdim=False) -> Tensor"""
     dtype = ctx.output.dtype
-    variance, _ = _variance(ctx, ctx.cast(x, wide(dtype)), dim, correction, keepdim)
-    return ctx.cast(variance, dtype)
-
-
-@converts(aten.std.correction, check=_known_correction)
-def std(ctx: Context, x: Any, dim: Dims, correction: Any, keepdim: bool) -> Any:
-    """std(Tensor self, int[1]? dim=None, *, Scalar? correction=None, bool keepdim=False)"""
-    dtype = ctx.output.dtype
-    variance, _ = _variance(ctx, ctx.cast(x, wide(dtype)), dim, correction, keepdim)
-    return ctx.cast(ctx.unary("SQRT", variance), dtype)
+    result, _ = _variance(ctx, ctx.cast(x, wide(dtype)), dim, correction, keepdim)
+    if ctx.target is aten.std.correction:
+        result = ctx.unary("SQRT", result)
+    return ctx.cast(result, dtype)
 
 
 @converts(aten.var_mean.correction, check=_known_correction)
@@ -75,11 +69,7 @@ def var_mean(ctx: Context, x: Any, dim: Dims, correction: Any, keepdim: bool) ->
     return ctx.cast(variance, dtype), ctx.cast(mean, dtype)
 
 
-def _floats_only(x: torch.Tensor) -> str | None:
-    return None if x.dtype.is_floating_point else f"the tensor is of {x.dtype}"
-
-
-@converts(aten.logsumexp.default, check=_floats_only)
+@converts(aten.logsumexp.default, check=is_floating)
 def logsumexp(ctx: Context, x: Any, dim: Sequence[int], keepdim: bool) -> Any:
     """logsumexp(Tensor self, int[1] dim, bool keepdim=False) -> Tensor"""
     dtype = ctx.output.dtype
@@ -92,7 +82,7 @@ def logsumexp(ctx: Context, x: Any, dim: Sequence[int], keepdim: bool) -> Any:
 
 
 def _finite(ctx: Context, x: Any) -> Any:
-    """An infinite maximum would leave inf - inf; at the largest float the result stays infinite."""
+    """Replace infinities by the largest float: inf - inf would be NaN."""
     limit = torch.finfo(ctx.dtype(x)).max
     return ctx.activation("CLIP", x, alpha=-limit, beta=limit)
 
@@ -108,7 +98,9 @@ _NORMS: dict[float, tuple[str, str, str | None]] = {
 def _known_norm(x: torch.Tensor, ord: Any, dtype: torch.dtype | None) -> str | None:
     if ord not in _NORMS:
         return f"ord={ord} is none of 1, 2, inf, -inf"
-    return None if dtype is None else _floats_only(x)
+    if dtype is not None and not x.dtype.is_floating_point:
+        return f"the tensor is of {x.dtype}"
+    return None
 
 
 @converts(aten.linalg_vector_norm.default, check=_known_norm)

@@ -1,4 +1,4 @@
-"""fxtrt: a graph-partitioning compiler backend that makes detectors fast on NVIDIA GPUs."""
+"""fxtrt turns the convertible parts of PyTorch models, mainly detectors, into TensorRT engines."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -51,11 +51,11 @@ _HOMES = {
     "save": "artifact.save_load",
     "warm_up": "ahead_of_time",
 }
-"""The modules of the public names: importing them takes seconds, for torch's sake, so each waits
-until it is asked for."""
+"""The modules of the public names. Importing them takes seconds, because they import torch, so each
+is imported when one of its names is first used."""
 
 
-if not TYPE_CHECKING:  # With it in sight, mypy would take any name for a public one.
+if not TYPE_CHECKING:  # If mypy saw this function, it would accept any name.
 
     def __getattr__(name: str) -> Any:
         if name == "detection":

@@ -1,4 +1,4 @@
-"""Compiles a model ahead of time: the whole where it exports, else each part that does."""
+"""Compiles a model ahead of time: the whole if it exports, or else each part that does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.fx import GraphModule
 from typing_extensions import Unpack
 
 from .cache.plan_store import PlanStores
@@ -20,15 +19,14 @@ from .capture.twin import require_module
 from .capture.untouched import untouched
 from .detection import Recipe, recipe_of
 from .detection.recipes import with_recipe_components
-from .engines.base import EngineBackend
-from .engines.select import select
+from .engines.target import Target
 from .errors import FxtrtError
 from .graph.specs import Call
 from .graph.weight_states import Snapshot
-from .lowering.lower import lower, report_graph
+from .lowering.lower import lower_model, normalize_model, preview_coverage
 from .reporting import Coverage, missed_rows, outside_rows
 from .reporting.jit_graphs import recorded_coverage
-from .reporting.node_times import Lowered, measured
+from .reporting.node_times import Reported, measured
 from .reporting.serving_rows import guard_rows, runtime_rows
 from .runtime.cuda_graphs import CALLS_TO_RECORD
 from .runtime.guarded_forward import GuardedForward
@@ -51,7 +49,7 @@ def compile(
     more_inputs: Sequence[Any] = (),
     **overrides: Unpack[Options],
 ) -> torch.nn.Module:
-    """A copy of `model` that runs what it can in engines; it shares its weights with `model`.
+    """Return a copy of `model` that runs what it can in engines, with the same weights.
 
     The whole model is captured through `torch.export`, a detector of a known architecture with
     equivalents of what it does with data (`fxtrt.detection`); where that fails, every largest
@@ -68,7 +66,7 @@ def compile(
         kwargs: example keyword arguments. A call may later give an argument by position or by
             keyword, and give a default or leave it out: all these are the same call.
         dynamic_shapes: which sizes of the inputs vary, as `torch.export.export` takes it; the
-            whole model must export then. None leaves it to the architecture's plan, or else keeps
+            whole model must export then. None leaves it to the architecture's recipe, or else keeps
             all; `{}` keeps all.
         more_inputs: examples of calls of other structures, as of two images in a batch, each
             written like `inputs`: each has a graph and engines of its own. The whole model must
@@ -80,68 +78,57 @@ def compile(
     """
     require_module(model)
     settings = with_recipe_components(Settings.of(settings, overrides), model)
-    backend = select(settings.engine)
+    target = Target.of(settings)
     call, more = call_of(model, inputs, kwargs), [call_of(model, one) for one in more_inputs]
     captured = capture_model(model, call, dynamic_shapes, settings, more)
-    return assemble(captured, backend, settings)
+    return assemble(captured, target)
 
 
 def assemble(
-    captured: Captured,
-    backend: EngineBackend,
-    settings: Settings,
-    stores: PlanStores = PlanCache.of,
+    captured: Captured, target: Target, stores: PlanStores = PlanCache.of
 ) -> torch.nn.Module:
-    """The compiled model, once its graphs are captured and the passes have run.
+    """Lower the graphs of a captured model, and put guarded calls of them into the model.
 
     Args:
         stores: where plans and timings are kept.
     """
-    whole = settings
+    lowered = lower_model(captured, target, stores)
+    calls = serve([one.graph for one in lowered], target.settings)
+    reported = []
     parts = [*captured.parts, *captured.others]
-    built: list[tuple[GraphModule, Coverage]] = []
-    for part in parts:
-        values = part.values() if part.has_values else None
-        built.append(lower(part.graph, backend, settings, values, stores))
-        if settings.fuel is not None:
-            settings = replace(settings, fuel=settings.fuel - len(built[-1][1].clusters))
-    calls = serve([graph for graph, _ in built], settings)
-    lowered = []
-    for part, (graph, coverage), call in zip(parts, built, calls, strict=True):
-        lowered.append(Lowered(coverage, graph, call))
-        if coverage.clusters:
-            plan = recipe_of(part.module)
+    for part, one, call in zip(parts, lowered, calls, strict=True):
+        reported.append(Reported(one.coverage, call))
+        if one.coverage.clusters:
             part.module.forward = GuardedForward(
                 part.module,
-                graph,
+                one.graph,
                 part.specs,
                 part.call,
                 call,
-                None if plan is None else plan.arguments,
-                settings.check_weights,
+                None if part.recipe is None else part.recipe.arguments,
+                target.settings.check_weights,
             )
     compiled = captured.model
-    reported = lowered[: len(captured.parts)]
-    kept = captured.without_values()
-    snapshot = Snapshot(_weights(compiled), settings.check_weights)
-    outcome = Outcome(reported, kept, whole, backend, snapshot)
+    snapshot = Snapshot(_weights(compiled), target.settings.check_weights)
+    whole = reported[: len(captured.parts)]
+    outcome = Outcome(whole, captured.without_values(), target, snapshot)
     object.__setattr__(compiled, _OUTCOME, outcome)
     return compiled
 
 
 def outcome_of(model: torch.nn.Module) -> Outcome | None:
-    """What became of a model that `fxtrt.compile` returned; None of any other."""
+    """Return what became of a model that `fxtrt.compile` returned; None for any other model."""
     return model.__dict__.get(_OUTCOME)
 
 
 def weights_hold(model: torch.nn.Module) -> bool:
-    """Whether the weights of a compiled model are still those that it was compiled with."""
+    """Return whether a compiled model still has the weights that it was compiled with."""
     outcome = outcome_of(model)
     return outcome is not None and outcome.snapshot.holds(_weights(model))
 
 
 def _weights(model: torch.nn.Module) -> list[torch.Tensor]:
-    """The weights of a compiled model that are in its engines."""
+    """Return the weights of a compiled model that are in its engines."""
     forwards = (module.__dict__.get("forward") for module in model.modules())
     guards = [forward for forward in forwards if isinstance(forward, GuardedForward)]
     live = {key for guard in guards for key in guard.live}
@@ -156,7 +143,7 @@ def report(
     measure: bool = False,
     **overrides: Unpack[Options],
 ) -> Coverage:
-    """What of `model` runs, or would run, where, and why.
+    """Report what of `model` runs, or would run, where, and why.
 
     Args:
         model: what `fxtrt.compile` or `torch.compile` returned, or a plain model: then nothing is
@@ -170,6 +157,8 @@ def report(
     Raises:
         FxtrtError: there is nothing to report on yet; says what to do.
     """
+    if not isinstance(model, torch._dynamo.OptimizedModule):
+        require_module(model)
     call = None
     if inputs is not None or kwargs is not None:
         call = call_of(model, () if inputs is None else inputs, kwargs)
@@ -177,17 +166,16 @@ def report(
         raise FxtrtError("to measure needs example inputs: report(model, inputs, measure=True)")
     if isinstance(model, torch._dynamo.OptimizedModule):
         return _report_jit(model, call, measure)
-    require_module(model)
     outcome = outcome_of(model)
     if outcome is not None:
-        # Before the calls that are made to measure.
-        guards, lowered = guard_rows(model), outcome.lowered
-        coverages: Sequence[Coverage] = [part.coverage for part in lowered]
+        # The rows are made before the calls that measure, which would count too.
+        guards, reported = guard_rows(model), outcome.reported
+        coverages: Sequence[Coverage] = [part.coverage for part in reported]
         if measure:
             assert call is not None
             with torch.no_grad(), untouched(model, call.args, call.kwargs):
-                coverages = measured(lowered, partial(model, *call.args, **call.kwargs))
-        total = _total(outcome.captured, lowered, coverages, timed=measure)
+                coverages = measured(reported, partial(model, *call.args, **call.kwargs))
+        total = _total(outcome.captured, reported, coverages, timed=measure)
         return replace(total, guards=guards)
     if call is None:
         raise FxtrtError("a model that is not compiled needs example inputs: report(model, inputs)")
@@ -221,7 +209,7 @@ def warm_up(model: torch.nn.Module, *calls: Any, kwargs: Mapping[str, Any] | Non
             for _ in range(CALLS_TO_RECORD):
                 model(*call.args, **call.kwargs)
 
-    all_slots = {part.call.slots: None for part in outcome.lowered if part.call is not None}
+    all_slots = {part.call.slots: None for part in outcome.reported if part.call is not None}
     with torch.no_grad(), untouched(model, calls):
         for slots in all_slots:
             slots.each(run)
@@ -230,22 +218,24 @@ def warm_up(model: torch.nn.Module, *calls: Any, kwargs: Mapping[str, Any] | Non
 def _report_plain(
     model: torch.nn.Module, call: Call, measure: bool, settings: Settings
 ) -> Coverage:
-    backend = select(settings.engine)
+    target = Target.of(settings)
     captured = capture_model(model, call, None, replace(settings, other_sizes="pytorch"))
-    lowered = [
-        Lowered(report_graph(part.graph, backend, settings), part.graph) for part in captured.parts
-    ]
+    normalize_model(captured, settings)
+    coverages = [preview_coverage(part.graph, target) for part in captured.parts]
     if not measure:
-        return _total(captured, lowered, [part.coverage for part in lowered])
+        return _total(captured, [], coverages)
+    # The graphs are not stitched, but they are called and observed as stitched ones are.
+    graphs = [part.graph for part in captured.parts]
+    calls = serve(graphs, settings)
 
     def run() -> None:
-        for part in captured.parts:
-            part.graph(*part.call.args, **part.call.kwargs)
+        for part, call in zip(captured.parts, calls, strict=True):
+            call(*part.call.args, **part.call.kwargs)
 
-    graphs = [part.graph for part in captured.parts]
     values = [part.values() for part in captured.parts]
+    reported = [Reported(one, call) for one, call in zip(coverages, calls, strict=True)]
     with torch.no_grad(), untouched(captured.model, graphs, values):
-        return _total(captured, lowered, measured(lowered, run), timed=True)
+        return _total(captured, [], measured(reported, run), timed=True)
 
 
 def _report_jit(model: torch._dynamo.OptimizedModule, call: Call | None, measure: bool) -> Coverage:
@@ -258,9 +248,9 @@ def _report_jit(model: torch._dynamo.OptimizedModule, call: Call | None, measure
             "nothing is compiled yet: call the model once, then ask for the report. (Of two models "
             "of one class, Dynamo may give the second the graphs of the first, and their report.)"
         )
-    plan = recipe_of(model._orig_mod) if recorded.graph_breaks else None
-    if plan is not None:
-        recorded = replace(recorded, capture=(*recorded.capture, _better_than_jit(plan)))
+    recipe = recipe_of(model._orig_mod) if recorded.graph_breaks else None
+    if recipe is not None:
+        recorded = replace(recorded, capture=(*recorded.capture, _better_than_jit(recipe)))
     if call is None:
         return recorded
     outside = watched_run(model, call).below(())
@@ -268,42 +258,46 @@ def _report_jit(model: torch._dynamo.OptimizedModule, call: Call | None, measure
     return replace(recorded, rejections=(*recorded.rejections, *rows))
 
 
-def _better_than_jit(plan: Recipe) -> str:
-    """What to do about the graph breaks of a detector."""
+def _better_than_jit(recipe: Recipe) -> str:
+    """Say what to do about the graph breaks of a detector."""
     advice = "fxtrt.compile(model, inputs) would make it one graph, which nothing breaks"
-    if plan.glue:
+    if recipe.glue:
         advice += "; or call fxtrt.detection.prepare(model) before torch.compile, for fewer breaks"
     return advice
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a model's parts.
+    """What became of the parts of a model.
 
-    lowered:  the parts that the report is about.
-    snapshot: of the weights that the engines hold.
+    reported: the parts that the report is about.
+    target:   what the model was compiled for.
+    snapshot: the state of the weights that the engines hold.
     """
 
-    lowered: Sequence[Lowered]
+    reported: Sequence[Reported]
     captured: Captured
-    settings: Settings
-    backend: EngineBackend
+    target: Target
     snapshot: Snapshot
 
 
 def _total(
     captured: Captured,
-    lowered: Sequence[Lowered],
+    served: Sequence[Reported],
     coverages: Sequence[Coverage],
     *,
     timed: bool = False,
 ) -> Coverage:
-    """The coverage of the whole model."""
+    """Add up the coverage of the whole model.
+
+    Args:
+        served: the parts that have slots, for the rows about serving.
+    """
     total = Coverage.total(coverages)
     rows = outside_rows(captured.outside, timed=timed)
     return replace(
         total,
         rejections=(*total.rejections, *missed_rows(captured.missed), *rows),
-        runtime=runtime_rows(lowered),
+        runtime=runtime_rows(served),
         capture=captured.how,
     )

@@ -1,4 +1,4 @@
-"""Says what fxtrt is doing while it takes long: on a terminal, or else in the log."""
+"""Tell what fxtrt is doing while it takes long, on a terminal or else in the log."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ _PATIENCE_SECONDS = 1.0
 
 @contextmanager
 def announced(doing: str, patience: float = _PATIENCE_SECONDS) -> Iterator[None]:
-    """Write a line to standard error, if that is a terminal and the block is still running after
-    `patience` seconds. Anywhere else, log its start and its end at INFO.
+    """Tell on a terminal that the block is still running after `patience` seconds.
+
+    If standard error is no terminal, the start and the end are logged at INFO instead.
 
     Args:
-        doing: such as "capturing the model".
+        doing: what the block does, such as "capturing the model".
     """
-    terminal = sys.stderr  # Now, because the block may redirect it.
+    # The stream is read now, because the block may redirect it.
+    terminal = sys.stderr
     if terminal is None or not terminal.isatty():
         begun = time.perf_counter()
         log.info("%s", doing)
         yield
         log.info("%s: done after %.1f s", doing, time.perf_counter() - begun)
         return
-    # A thread, because the block is busy in torch.
+    # A thread prints the line, because this one is busy in the block.
     timer = threading.Timer(patience, print, [f"fxtrt: {doing}"], {"file": terminal, "flush": True})
     timer.daemon = True
     timer.start()

@@ -1,4 +1,4 @@
-"""The pipeline: a captured graph becomes a stitched one; and torch.compile(backend="fxtrt")."""
+"""The backend "fxtrt" of `torch.compile`: a graph of Dynamo's becomes a function to call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch.fx import GraphModule
 
 from .capture.export import capture_dynamo
-from .engines.select import select
+from .engines.target import Target
 from .errors import (
     CaptureError,
     PassError,
@@ -20,17 +20,15 @@ from .graph.ambient import (
     explicitly,
     is_transformed,
 )
-from .graph.patterns import unmatched
 from .graph.plain import plain
 from .graph.provenance import as_graph
 from .lowering.lower import lower
-from .pass_manager import run_passes
 from .registry import Rejection
 from .reporting import (
     graph_rejection,
 )
 from .reporting.jit_graphs import record_graph
-from .reporting.node_times import Lowered
+from .reporting.node_times import Reported
 from .runtime.stitched_call import serve
 from .settings import Settings
 
@@ -48,45 +46,41 @@ def compile_graph(
     options: Mapping[str, Any] | None = None,
     mode: str | None = None,
 ) -> Callable[..., Any]:
-    """The backend that `torch.compile(model, backend="fxtrt", options={...})` calls.
+    """Compile a graph for `torch.compile(model, backend="fxtrt", options={...})`, which calls this.
 
     Args:
         options: fields of `Settings` by name.
 
     Raises:
-        SettingsError: an option that does not exist, a bad value, or a `mode`.
+        SettingsError: an option does not exist or has a bad value, or there is a `mode`.
         EngineUnavailable: no engine can run here.
     """
     if mode is not None:
         raise SettingsError(f"backend 'fxtrt' takes no mode, but got {mode!r}: use options={{...}}")
     settings = Settings.of(None, options or {})
-    backend = select(settings.engine)
-    parts: list[Lowered] = []
+    target = Target.of(settings)
+    parts: list[Reported] = []
 
     def compile_aten(aten_gm: GraphModule) -> Callable[..., Any]:
-        run_passes(aten_gm)
-        for complaint in unmatched(settings.patterns, aten_gm.graph.nodes):
-            # No error, as it would be for a whole model: another graph may have the node.
-            log.info("in this graph %s", complaint)
-        lowered, coverage = lower(aten_gm, backend, settings)
-        (call,) = serve([lowered], settings)
-        parts[:] = [Lowered(coverage, lowered, call)]
+        lowered = lower(aten_gm, target)
+        (call,) = serve([lowered.graph], settings)
+        parts[:] = [Reported(lowered.coverage, call)]
         return explicitly(lambda *inputs: call(*map(plain, inputs)))
 
     compiled: Callable[..., Any] = gm.forward
     if reason := _nothing_to_gain(gm, example_inputs, settings):
-        parts = [Lowered(graph_rejection(gm, reason), None)]
+        parts = [Reported(graph_rejection(gm, reason))]
     else:
         try:
             compiled = capture_dynamo(gm, example_inputs, compile_aten, settings.check_weights)
         except CaptureError as error:
             log.warning("a graph stays in PyTorch: %s", error)
-            parts = [Lowered(graph_rejection(gm, Rejection("capture", str(error))), None)]
+            parts = [Reported(graph_rejection(gm, Rejection("capture", str(error))))]
         except PassError as error:
             if settings.on_build_failure == "raise":
                 raise
             log.warning("a graph stays in PyTorch: %s", error)
-            parts = [Lowered(graph_rejection(gm, Rejection("pass", str(error))), None)]
+            parts = [Reported(graph_rejection(gm, Rejection("pass", str(error))))]
     record_graph(gm, parts)
     return as_graph(compiled)
 
@@ -94,7 +88,7 @@ def compile_graph(
 def _nothing_to_gain(
     gm: GraphModule, example_inputs: Sequence[Any], settings: Settings
 ) -> Rejection | None:
-    """Why a Dynamo graph is returned as it is, before any tracing."""
+    """Say why a Dynamo graph is returned as it is, before any tracing; None if it is traced."""
     calls = sum(node.op.startswith("call_") for node in gm.graph.nodes)
     if calls < settings.min_cluster_size and not settings.whitelist:
         return Rejection(

@@ -1,18 +1,18 @@
-"""The exceptions that fxtrt raises.
+"""Define the exceptions that fxtrt raises.
 
 FxtrtError
-  SettingsError       an option that does not exist, or a value that it does not take
-  RegistrationError   a converter that does not fit its operator's schema
-  CaptureError        a model or graph that could not become functional ATen
-  PassError           a pass that failed or left a broken graph
-  ConversionError     a node that could not become TensorRT layers
-  EngineError         an engine that could not be used
+  SettingsError       an option does not exist, or does not take the value
+  RegistrationError   a converter does not fit its operator's schema
+  CaptureError        a model or graph could not become functional ATen
+  PassError           a pass failed, or left a broken graph
+  ConversionError     a node could not become TensorRT layers
+  EngineError         an engine could not be used
     BuildError          TensorRT built no plan
-    EngineUnavailable   no such engine on this machine
-  SlotTimeout         a request that waited too long for a slot
-  CacheError          a cache file that is damaged or is not ours, or a folder that is no cache
-  ReportError         a file that is no report, or one of another version
-  ArtifactError       a compiled model that cannot be saved, or a file that does not fit the model
+    EngineUnavailable   the engine does not exist on this machine
+  SlotTimeout         a request waited too long for a slot
+  CacheError          a cache file is damaged or foreign, or a folder is no cache
+  ReportError         a file is no report, or one of another version
+  ArtifactError       a compiled model cannot be saved, or a file does not fit the model
 
 A `Rejection` (fxtrt.registry) says why a node stays in PyTorch; it is a value, never an exception.
 """
@@ -37,31 +37,31 @@ __all__ = [
 
 
 class FxtrtError(Exception):
-    """Base of every error that fxtrt raises on purpose."""
+    """The base of every error that fxtrt raises on purpose."""
 
 
 class SettingsError(FxtrtError, ValueError):
-    """An option that does not exist, or a value that it does not take."""
+    """An option does not exist, or does not take the value."""
 
 
 class RegistrationError(FxtrtError):
-    """A converter that does not fit its operator's schema."""
+    """A converter does not fit its operator's schema."""
 
 
 class CaptureError(FxtrtError):
-    """A model or graph that could not become functional ATen."""
+    """A model or graph could not become functional ATen."""
 
 
 class PassError(FxtrtError):
-    """A pass that failed, or that left a graph which does not lint."""
+    """A pass failed, or left a graph that does not lint."""
 
 
 class ConversionError(FxtrtError):
-    """A node that could not become TensorRT layers."""
+    """A node could not become TensorRT layers."""
 
 
 class EngineError(FxtrtError):
-    """An engine that could not be used."""
+    """An engine could not be used."""
 
 
 class BuildError(EngineError):
@@ -69,7 +69,7 @@ class BuildError(EngineError):
 
 
 class EngineUnavailable(EngineError):
-    """The engine asked for does not exist on this machine, or refuses its GPU."""
+    """The requested engine does not exist on this machine, or does not support its GPU."""
 
 
 class SlotTimeout(FxtrtError, TimeoutError):
@@ -77,12 +77,12 @@ class SlotTimeout(FxtrtError, TimeoutError):
 
 
 class CacheError(FxtrtError):
-    """A cache file that is damaged, or that fxtrt did not write; or a folder of other files."""
+    """A cache file is damaged or was not written by fxtrt, or a folder holds other files."""
 
 
 class ReportError(FxtrtError):
-    """A file that is no report of fxtrt's, or one of a version that it does not read."""
+    """A file is no report of fxtrt, or has a version that this fxtrt does not read."""
 
 
 class ArtifactError(FxtrtError):
-    """A compiled model that cannot be saved; or a file that is damaged, or not of this model."""
+    """A compiled model cannot be saved, or a file is damaged or belongs to another model."""

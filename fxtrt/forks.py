@@ -1,4 +1,4 @@
-"""Gives the locks of a forked child back: the threads that held them are not in it."""
+"""Renew locks in a forked child, where the threads that hold them do not exist."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from typing import Protocol
 __all__ = ["ForkLock", "renew_after_fork"]
 
 
-class _Renewed(Protocol):
+class _HasForkHook(Protocol):
     def after_fork(self) -> None: ...
 
 
-_RENEWED: weakref.WeakSet[_Renewed] = weakref.WeakSet()
+_OWNERS: weakref.WeakSet[_HasForkHook] = weakref.WeakSet()
+"""The objects whose `after_fork` is called in each forked child."""
 
 
-def renew_after_fork(owner: _Renewed) -> None:
+def renew_after_fork(owner: _HasForkHook) -> None:
     """Call `owner.after_fork()` in each child of this process, for as long as `owner` lives."""
-    _RENEWED.add(owner)
+    _OWNERS.add(owner)
 
 
 class ForkLock:
-    """Gives a lock, to be asked for at each use: `with lock():`; in a forked child it is free."""
+    """A lock that is free in a forked child; call it at each use: `with lock():`."""
 
     def __init__(self) -> None:
         self.after_fork()
@@ -33,12 +34,12 @@ class ForkLock:
         return self._lock
 
     def after_fork(self) -> None:
-        """Take a lock that nobody holds."""
+        """Replace the lock by a new one, which nobody holds."""
         self._lock = threading.Lock()
 
 
 def _renew() -> None:
-    for owner in list(_RENEWED):
+    for owner in list(_OWNERS):
         owner.after_fork()
 
 

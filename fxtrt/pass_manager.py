@@ -1,4 +1,4 @@
-"""Runs passes over a graph in order, each one checked, timed and logged."""
+"""Run passes over a graph in order; check, time and log each one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Pass = Callable[[GraphModule], bool]
 
 @dataclass(frozen=True, slots=True)
 class PassTiming:
-    """One pass as it ran; `seconds` covers the pass and the checks after it."""
+    """The outcome of one pass; `seconds` covers the pass and the checks after it."""
 
     name: str
     changed: bool
@@ -32,13 +32,13 @@ class PassTiming:
 
 
 def run_passes(gm: GraphModule, passes: Sequence[Pass] = DEFAULT_PASSES) -> tuple[PassTiming, ...]:
-    """Run `passes` on `gm`, in place; after each that changed it, the graph is whole again, and in
-    the end `gm` is recompiled.
+    """Run `passes` on `gm` in place, and recompile it if any of them changed it.
 
-    Whole: no dead code, `lint()` clean, and `meta["val"]` on every node that is new.
+    After each pass that changes the graph, dead code is erased, and `lint()` and `meta["val"]` of
+    every new node are checked.
 
     Raises:
-        PassError: a pass raised, or left a graph that is not whole.
+        PassError: a pass raised, or left a graph that fails these checks.
     """
     with announced(f"simplifying a graph of {len(gm.graph.nodes)} nodes"):
         timings = _run_all(gm, passes)
@@ -66,14 +66,14 @@ def _run_all(gm: GraphModule, passes: Sequence[Pass]) -> list[PassTiming]:
 
 
 def _run(run: Pass, gm: GraphModule) -> bool:
-    # Nodes that give nothing have no value: sub-graphs, and the calls that capture left bare.
-    bare = {node for node in gm.graph.nodes if "val" not in node.meta}
+    # Sub-graphs, and calls that return nothing, had no value before the pass.
+    without_value = {node for node in gm.graph.nodes if "val" not in node.meta}
     if not run(gm):
         return False
     drop_dead_code(gm)
     gm.graph.lint()
     for node in gm.graph.nodes:
-        if "val" not in node.meta and node not in bare:
+        if "val" not in node.meta and node not in without_value:
             raise ValueError(f'{_describe(node)} has no meta["val"]')
     return True
 

@@ -1,4 +1,4 @@
-"""The table of converters: which ATen overloads have one, checked against their schemas."""
+"""Register converters by ATen overload, after checking them against the overload's schema."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import entry_points
@@ -35,15 +35,15 @@ __all__ = [
 Check = Callable[..., "str | None"]
 
 _CONTEXT_PARAMETERS = frozenset({"node", "features"})
-"""What a check may name besides the operator's own arguments."""
+"""The parameters of a check that are not arguments of the operator."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
     """Why a node stays in PyTorch.
 
-    code:   a short stable word, e.g. "no_converter", "check", "dtype", "too_small".
-    detail: one sentence for people, with the value that decided.
+    code:   a short stable word, such as "no_converter", "check", "dtype" or "too_small".
+    detail: a sentence for people, with the value that decided.
     """
 
     code: str
@@ -54,13 +54,14 @@ class Rejection:
 class Converter:
     """How one ATen overload becomes TensorRT layers.
 
-    constants: arguments that arrive as torch.Tensor when they are weights of the model;
-               every other tensor argument always arrives as an ITensor.
-    computes:  whether the operator does work; views, casts and copies do not, and do not count
-               towards a cluster's minimum size.
+    constants: arguments that arrive as torch.Tensor if they are weights of the model; every other
+               tensor argument always arrives as an ITensor.
+    computes:  whether the operator counts towards a cluster's minimum size; views, casts and
+               copies do not.
     opt_in:    why the operator stays in PyTorch unless `whitelist` names it; "" if it does not.
     selects:   whether the size of the result depends on data. It must be 0 only where an input is
                empty, and at most the first size of the first tensor. The result has one dimension.
+    parameters: the schema's argument names, each with the parameter that takes it (`self`: `x`).
     """
 
     target: OpOverload
@@ -73,19 +74,21 @@ class Converter:
     parameters: Mapping[str, str] = field(default_factory=dict)
 
     def check(self, arguments: Mapping[str, Any], **context: Any) -> str | None:
-        """The reason to decline these arguments (FakeTensors for tensors), or None."""
+        """Return the reason to decline these arguments (FakeTensors for tensors), or None."""
         available = {self.parameters[name]: value for name, value in arguments.items()} | context
         for check in self.checks:
-            reason = check(**{name: available[name] for name in parameter_names(check)})
+            named = parameter_names(check)
+            reason = check(**{name: available[name] for name in named if name in available})
             if reason is not None:
                 return reason
         return None
 
 
 _CONVERTERS: dict[OpOverload, Converter] = {}
-_AWAITED: dict[str, Callable[[OpOverload], None]] = {}
-"""What registers the converter of an operator that is not there yet, by the operator's name."""
+_DEFERRED: dict[str, Callable[[OpOverload], None]] = {}
+"""Functions that register the converters of operators that do not exist yet, by their names."""
 _EXPLANATIONS: dict[str, str] = {}
+"""Why operators have no converter, by their names."""
 
 
 def converts(
@@ -95,46 +98,47 @@ def converts(
     computes: bool = True,
     opt_in: str = "",
     selects: bool = False,
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as the converter of `targets`.
 
-    A target is an overload, or a name such as "torchvision::nms": it registers once the package of
-    that name space is imported, which fxtrt leaves to the model.
+    A target is an overload, or a name such as "torchvision::nms". A named target is registered once
+    the package of its namespace is imported, which fxtrt leaves to the model.
 
     The function takes the conversion context, then schema arguments by name (`self` is `x`).
     `check` is one function or several; each names the arguments that it looks at, and may name
     `node` (the fx node) and `features` (what the engine's TensorRT has). It returns the reason
-    for declining, or None. Together they must name every argument of the schema.
-    `constants`, `computes`, `opt_in` and `selects` are as in `Converter`; views are
-    recognised by their schema.
+    for declining, or None. Together they must name every argument of each target's schema.
+    `constants`, `computes`, `opt_in` and `selects` are as in `Converter`.
+
+    The targets' schemas may differ. Some may lack an argument whose parameter has a default;
+    `renamed` maps an argument to the parameter that takes it, such as {"mat2": "other"}.
 
     Raises:
         RegistrationError: an argument is missing or unknown, or the target is taken.
     """
     checks = (check,) if callable(check) else tuple(check)
+    constants = frozenset(constants)
+    names = {"self": "x", **renamed}
 
     def add(build: Callable[..., Any], target: OpOverload) -> None:
-        if target in _CONVERTERS:
-            raise RegistrationError(
-                f"{target} already has a converter, {_CONVERTERS[target].build.__qualname__}"
-            )
         converter = Converter(
             target,
             build,
             checks,
-            frozenset(constants),
+            constants,
             computes and not is_view(target),
             opt_in,
             selects,
-            _parameters_of(target),
+            {a.name: names.get(a.name, a.name) for a in target._schema.arguments},
         )
-        _check_schema(converter)
-        _CONVERTERS[target] = converter
+        _register(converter)
 
     def register(build: Callable[..., Any]) -> Callable[..., Any]:
+        _check_optional_names(build, checks, constants, names, targets)
         for target in targets:
             if isinstance(target, str):
-                _AWAITED[target] = partial(add, build)
+                _DEFERRED[target] = partial(add, build)
             else:
                 add(build, target)
         return build
@@ -142,27 +146,37 @@ def converts(
     return register
 
 
+def _register(converter: Converter) -> None:
+    target = converter.target
+    if target in _CONVERTERS:
+        raise RegistrationError(
+            f"{target} already has a converter, {_CONVERTERS[target].build.__qualname__}"
+        )
+    _check_schema(converter)
+    _CONVERTERS[target] = converter
+
+
 def explain(name: str, why: str) -> None:
-    """Say why "package::operator" has no converter, for the report."""
+    """Record why "package::operator" has no converter; the report shows it."""
     _EXPLANATIONS[name] = why
 
 
 def explanation(target: OpOverload) -> str:
-    """What `explain` said of an operator, or ""."""
+    """Return what `explain` recorded for an operator, or ""."""
     return _EXPLANATIONS.get(target._schema.name, "")
 
 
 def registered() -> Mapping[OpOverload, Converter]:
-    """Every converter by its target, those of installed third-party packages included."""
+    """Return every converter by its target, including those of installed third-party packages."""
     _load_families()
-    for name in tuple(_AWAITED):
-        if (target := _overload(name)) and (register := _AWAITED.pop(name, None)):
+    for name in tuple(_DEFERRED):
+        if (target := _overload(name)) and (register := _DEFERRED.pop(name, None)):
             register(target)
     return MappingProxyType(_CONVERTERS)
 
 
 def _overload(name: str) -> OpOverload | None:
-    """The operator "package::name", or None while its package is not imported."""
+    """Return the operator "package::name", or None while its package is not imported."""
     package, _, operator = name.partition("::")
     if package not in sys.modules:
         return None
@@ -171,7 +185,7 @@ def _overload(name: str) -> OpOverload | None:
 
 
 def bind(target: OpOverload, args: Iterable[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The call's arguments by schema name, with the schema's defaults filled in."""
+    """Return a call's arguments by schema name, with the schema's defaults filled in."""
     values = list(args)
     bound: dict[str, Any] = {}
     for position, argument in enumerate(target._schema.arguments):
@@ -183,7 +197,7 @@ def bind(target: OpOverload, args: Iterable[Any], kwargs: Mapping[str, Any]) -> 
 
 
 def arguments_of(node: Node) -> dict[str, Any]:
-    """What the call that `node` makes of an operator passes, as `bind` gives it."""
+    """Return the arguments of a node that calls an operator, as `bind` does."""
     assert isinstance(node.target, OpOverload)
     return bind(node.target, node.args, node.kwargs)
 
@@ -198,29 +212,62 @@ def _load_families() -> None:
 
 
 def is_view(target: OpOverload) -> bool:
-    """Whether the schema says that the result shares memory with an argument."""
+    """Return whether the schema declares that the result shares memory with an argument."""
     return any(result.alias_info is not None for result in target._schema.returns)
-
-
-def _parameters_of(target: OpOverload) -> dict[str, str]:
-    """Schema argument name -> parameter name."""
-    return {a.name: "x" if a.name == "self" else a.name for a in target._schema.arguments}
 
 
 @cache
 def parameter_names(function: Callable[..., Any]) -> tuple[str, ...]:
-    """The names of a function's parameters, in order."""
+    """Return the names of a function's parameters, in order."""
     return tuple(inspect.signature(function).parameters)
 
 
+@cache
+def _needed_names(function: Callable[..., Any]) -> frozenset[str]:
+    """The names of the parameters that have no default."""
+    parameters = inspect.signature(function).parameters.values()
+    return frozenset(p.name for p in parameters if p.default is inspect.Parameter.empty)
+
+
 def _check_schema(converter: Converter) -> None:
+    """Refuse a converter that ignores an argument of its target, or needs one that is missing."""
     schema = set(converter.parameters.values())
-    taken = set(parameter_names(converter.build)[1:])
-    looked_at = {name for check in converter.checks for name in parameter_names(check)}
-    if unknown := (taken | looked_at - _CONTEXT_PARAMETERS | converter.constants) - schema:
-        raise RegistrationError(f"{converter.target} has no argument {sorted(unknown)}")
-    if ignored := schema - taken - looked_at:
+    if len(schema) < len(converter.parameters):
+        raise RegistrationError(f"two arguments of {converter.target} have one name: {schema}")
+    context, *taken = parameter_names(converter.build)
+    needed = _needed_names(converter.build) - {context}
+    named = set(taken)
+    for check in converter.checks:
+        needed |= _needed_names(check) - _CONTEXT_PARAMETERS
+        named.update(parameter_names(check))
+    if unknown := needed - schema:
+        raise RegistrationError(
+            f"no argument {sorted(unknown)} in the schema of {converter.target}"
+        )
+    if ignored := schema - named:
         raise RegistrationError(
             f"the converter of {converter.target} ignores {sorted(ignored)}: "
             f"name them in the converter or in a check"
         )
+
+
+def _check_optional_names(
+    build: Callable[..., Any],
+    checks: Iterable[Check],
+    constants: Iterable[str],
+    names: Mapping[str, str],
+    targets: Sequence[OpOverload | str],
+) -> None:
+    """Refuse a name that belongs to no target at all: it may be missing from some only."""
+    overloads = [target for target in targets if isinstance(target, OpOverload)]
+    if len(overloads) < len(targets):
+        return  # the schema of an operator that is given by name is not known yet
+    arguments = {argument.name for target in overloads for argument in target._schema.arguments}
+    parameters = {names.get(argument, argument) for argument in arguments}
+    taken = set(parameter_names(build)[1:])
+    for check in checks:
+        taken.update(set(parameter_names(check)) - _CONTEXT_PARAMETERS)
+    unknown = ((taken | set(constants)) - parameters) | (names.keys() - {"self"} - arguments)
+    if unknown:
+        schemas = ", ".join(str(target) for target in targets)
+        raise RegistrationError(f"no argument {sorted(unknown)} in the schema of {schemas}")

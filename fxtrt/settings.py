@@ -1,4 +1,4 @@
-"""The options of a compilation: one frozen value, validated when it is made."""
+"""Turns the options of a compilation into one frozen value, which is validated when it is made."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 _MOST = 2**31 - 1
 _MOST_BYTES = 2**63 - 1
-"""What TensorRT and the operating system take for a number, and for a number of bytes."""
+"""The largest number, and number of bytes, that TensorRT and the operating system accept."""
 _MOST_SECONDS = 30 * 24 * 3600
-"""Locks take no longer timeouts on some systems."""
+"""The longest timeout that locks accept on all systems."""
 _WHOLE_NUMBERS: dict[str, tuple[int, int]] = {
     "min_cluster_size": (1, _MOST),
     "optimization_level": (0, 5),
@@ -66,12 +66,12 @@ _OF_COMPONENTS = (
 
 
 def _default_cache_dir() -> Path | None:
-    """The user's cache folder; None where there is neither a variable for it nor a home."""
+    """Return the user's cache folder, or None without a variable for it and without a home."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not base.is_absolute():  # the specification of that variable says to ignore others
+    if not base.is_absolute():  # its specification says that relative paths are ignored
         try:
             base = Path.home() / ".cache"
-        except RuntimeError:  # a user without an entry among the system's, as in containers
+        except RuntimeError:  # the system has no entry for the user, as in containers
             log.warning("there is no home folder, so no plans are kept: set FXTRT_CACHE_DIR")
             return None
     return base / "fxtrt"
@@ -79,7 +79,7 @@ def _default_cache_dir() -> Path | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How to compile.
+    """The options of a compilation.
 
     engine:               "auto" takes tensorrt, then tensorrt_rtx where it supports the GPU, then
                           reference, which is for checking and not for speed.
@@ -112,9 +112,9 @@ class Settings:
                           the engine only where it is faster. The times are kept in `cache_dir`.
                           `fxtrt.compile` measures on its example inputs; torch.compile hands over
                           none, so floats are random and integers are zero there.
-    fuel:                 the most clusters to convert, the first ones of the model (through
-                          torch.compile: of each graph). It serves to find by halving one that
-                          answers wrongly, as `fxtrt bisect` does by itself. None converts all.
+    fuel:                 the most clusters to convert, counted from the first one of the model
+                          (through torch.compile: of each graph). Halving it leads to a cluster that
+                          answers wrongly; `fxtrt bisect` does so by itself. None converts all.
     max_growth:           the upper bound that a dynamic size without one gets, as a multiple of the
                           example's. Larger inputs are compiled again by torch.compile, and run in
                           PyTorch after `fxtrt.compile`. None gives no bound: TensorRT, which needs
@@ -205,10 +205,11 @@ class Settings:
     def of(
         cls, settings: Settings | None = None, overrides: Mapping[str, Any] | None = None
     ) -> Settings:
-        """`settings` (or the environment's) with `overrides` by field name.
+        """Return `settings`, or else those of the environment, with `overrides` by field name.
 
         Raises:
-            SettingsError: a name that does not exist (with the nearest one), or a bad value.
+            SettingsError: a name does not exist (the message has the nearest one), or a value is
+                wrong.
         """
         known = [f.name for f in fields(cls)]
         if not isinstance(overrides, Mapping | None):
@@ -225,22 +226,24 @@ class Settings:
 
     @classmethod
     def from_env(cls) -> Settings:
-        """The defaults, with those of FXTRT_ENGINE, FXTRT_PRECISION, FXTRT_CACHE_DIR and
-        FXTRT_CACHE_TRUST that are set and not empty.
+        """Return the defaults, with the values of variables of the environment in their place.
+
+        These are FXTRT_ENGINE, FXTRT_PRECISION, FXTRT_CACHE_DIR and FXTRT_CACHE_TRUST. An empty
+        variable counts as not set.
         """
         return cls(**_environment())
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """All entries that must name nodes of the model."""
+        """The patterns that must each match a node of the model."""
         return (*self.whitelist, *self.blacklist, *self.keep_fp32, *self.components)
 
     def of_component(self, name: str) -> Settings:
-        """These, with the options of one of `components`."""
+        """Return these settings with the options of one of `components`."""
         return replace(self, components={}, **self.components[name])
 
     def _checked_components(self) -> dict[str, dict[str, Any]]:
-        """Copies, with values as they are kept."""
+        """Return validated copies of the options of components."""
         if not isinstance(self.components, Mapping):
             raise SettingsError(f"components must be a dict, not {self.components!r}")
         checked = {}
@@ -262,7 +265,7 @@ class Settings:
         return checked
 
     def build_digest(self) -> str:
-        """A digest of the settings that change what TensorRT builds."""
+        """Return a digest of the settings that change what TensorRT builds."""
         values = {name: getattr(self, name) for name in _BUILD_FIELDS}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
@@ -287,7 +290,7 @@ def _require_int(name: str, value: object, low: int, high: int) -> None:
 
 
 def _require_seconds(name: str, value: object) -> None:
-    # The comparison also refuses nan, and infinity, which no lock can wait for.
+    # The comparison also refuses nan and infinity, which locks do not accept.
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not 0 < value <= _MOST_SECONDS:  # type: ignore[operator]  # a number
         raise SettingsError(
@@ -296,7 +299,7 @@ def _require_seconds(name: str, value: object) -> None:
 
 
 def _folder(name: str, value: object) -> Path:
-    """An absolute path, so that it stays the same when the process changes its folder."""
+    """Return an absolute path, which stays the same when the process changes its folder."""
     if not isinstance(value, (str, os.PathLike)):
         raise SettingsError(f"{name} must be a path or None, not {value!r}")
     try:
@@ -304,7 +307,11 @@ def _folder(name: str, value: object) -> Path:
         if not isinstance(text, str) or not text or b"\0" in os.fsencode(text):
             raise ValueError("a path is a string that is not empty and has no null character")
         return Path(text).expanduser().absolute()
-    except (ValueError, RuntimeError, OSError) as error:  # no such user, no current folder
+    except (
+        ValueError,
+        RuntimeError,
+        OSError,
+    ) as error:  # there is no such user, or no current folder
         raise SettingsError(f"{name} cannot be {value!r}: {error}") from error
 
 
@@ -315,7 +322,7 @@ def _strings(name: str, value: object) -> tuple[str, ...] | None:
         raise SettingsError(f"{name} must be a sequence of strings, not {value!r}")
     if wrong := [entry for entry in value if not isinstance(entry, str)]:
         raise SettingsError(f"{name} must hold strings only, not {wrong[0]!r}")
-    # The order of a set is another one in each process.
+    # The order of a set differs between processes.
     return tuple(sorted(value) if isinstance(value, (set, frozenset)) else value)
 
 
@@ -325,7 +332,7 @@ def _nearest(name: str, known: tuple[str, ...] | list[str]) -> str:
 
 
 class Options(TypedDict, total=False):
-    """The fields of `Settings`, which says what they mean, as they may be written."""
+    """The fields of `Settings` as keyword arguments, with all types that they accept."""
 
     engine: Literal["auto", "tensorrt", "tensorrt_rtx", "reference"]
     precision: Literal["model", "fp32", "tf32", "fp16", "bf16"]

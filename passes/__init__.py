@@ -1,16 +1,16 @@
-"""The catalogue of passes, one per file, and the order in which they run.
+"""Name the passes, one per file, in the order in which they run.
 
-`drop_assertions`        first: a check reads values in the middle of the graph, and would keep
+`drop_assertions`        runs first: a check reads values in the middle of the graph, and would keep
                          alive, or keep shared, what the later passes could remove.
-`keep_written_weights`   before all that takes weights for constants.
+`keep_written_weights`   runs before all passes that treat weights as constants.
 `drop_identities`        brings a convolution next to its batch norm, and weights next to their use.
-`masks_as_indices`       before anything is taken apart: it looks for whole calls.
+`masks_as_indices`       runs before the decompositions, because it looks for whole calls.
 `fold_constants`         reduces a frozen batch norm to a product and a sum with weights.
 `fold_batch_norm`        needs batch norms whole, and constants as weights.
-`decompose_unconverted`  after the folds, which want operators whole and leave fewer to take apart.
-`drop_identities`,       again, for what the decompositions brought in: casts to the same dtype,
-`fold_constants`         aranges and index tables.
-`drop_dead_code`         last: nothing else erases weights that were never read.
+`decompose_unconverted`  runs after the folds, which need whole operators and leave fewer of them.
+`drop_identities`,       run again for what the decompositions add: casts to the same dtype, aranges
+`fold_constants`         and index tables.
+`drop_dead_code`         runs last: nothing else erases weights that were never read.
 """
 
 if __name__ != "fxtrt.passes":

@@ -1,4 +1,4 @@
-"""Bounds what depends on data by the arguments of the call that selects it."""
+"""Bound sizes that depend on data by the arguments of the call that selects."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ aten = torch.ops.aten
 
 
 def bound_selections(gm: GraphModule) -> None:
-    """Give the size of each selection (`nms`, `boxes[:100]`) that its arguments bound, that bound.
+    """Bound the size of each selection (`nms`, `boxes[:100]`) by what its arguments allow.
 
-    torch 2.11 takes the size of a slice of what depends on data for a number of which it only knows
-    that it is no larger.
+    For a slice of a tensor whose size depends on data, torch 2.11 only knows that it is no larger.
     """
     for node in gm.graph.nodes:
         size, most = _selected(node)
@@ -32,7 +31,7 @@ def bound_selections(gm: GraphModule) -> None:
 
 
 def _selected(node: Node) -> tuple[Any, int | None]:
-    """How many a selection gives, and at most; None where that is not known."""
+    """Return the size of a selection and its bound, or None for an unknown bound."""
     if not isinstance(node.target, OpOverload):
         return 0, None
     converter = registered().get(node.target)

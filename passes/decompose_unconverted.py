@@ -1,4 +1,4 @@
-"""Takes apart the operators that have no converter, where every part has one."""
+"""Decompose operators that have no converter, if every part has one."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _is_candidate(node: Node, table: Mapping[Any, Any]) -> bool:
 
 
 def _is_composite(target: Any) -> bool:
-    """Whether the operator is defined by a kernel that calls other operators."""
+    """Return whether the operator is defined by a kernel that calls other operators."""
     key = torch._C.DispatchKey.CompositeImplicitAutograd
     return isinstance(target, OpOverload) and target.has_kernel_for_dispatch_key(key)
 
@@ -88,7 +88,7 @@ def _has_unbacked(value: Any) -> bool:
 
 
 def _inputs(node: Node) -> tuple[list[Node], Callable[[list[Any]], Any]]:
-    """The nodes among the arguments, and a call of the target with other values for them."""
+    """Return the nodes among the arguments, and a call of the target with other values for them."""
     leaves, spec = tree_flatten((node.args, node.kwargs))
     inputs = list(dict.fromkeys(leaf for leaf in leaves if isinstance(leaf, Node)))
 
@@ -102,7 +102,7 @@ def _inputs(node: Node) -> tuple[list[Node], Callable[[list[Any]], Any]]:
 
 
 def _key(node: Node) -> tuple[Any, ...]:
-    """What the parts depend on: two calls with one key have the same parts."""
+    """Return what the parts depend on: two calls with one key have the same parts."""
     inputs, _ = _inputs(node)
     leaves, spec = tree_flatten((node.args, node.kwargs))
     arguments = [inputs.index(leaf) if isinstance(leaf, Node) else repr(leaf) for leaf in leaves]
@@ -118,7 +118,8 @@ def _signature(value: Any) -> tuple[Any, ...]:
 
 
 def _parts(node: Node, table: Mapping[Any, Any]) -> GraphModule | None:
-    """The node as a graph of converted operators, its inputs as placeholders; None if it is not."""
+    """Return the node as a graph of converted operators with its inputs as placeholders, or
+    None."""
     inputs, call = _inputs(node)
     fakes = [n.meta["val"] for n in inputs]
     try:
@@ -145,7 +146,7 @@ def _parts(node: Node, table: Mapping[Any, Any]) -> GraphModule | None:
 
 @contextmanager
 def _unguarded(fakes: list[Any]) -> Iterator[None]:
-    """Run in the values' fake mode; a question about a symbolic size that a guard answers raises.
+    """Run in the values' fake mode; raise if a question about a symbolic size needs a guard.
 
     A new guard would make the graph right for the example's sizes only, after capture has
     settled which sizes it is for.
@@ -195,7 +196,7 @@ def _gives_the_same(template: GraphModule, node: Node) -> bool:
 
 
 def _inline(gm: GraphModule, node: Node, template: GraphModule) -> None:
-    """Put the nodes of `template` in the place of `node`, with the node's source."""
+    """Replace `node` by the nodes of `template`, which keep the node's source."""
     inputs, _ = _inputs(node)
     copies: dict[Node, Node] = dict(
         zip(template.graph.find_nodes(op="placeholder"), inputs, strict=True)

@@ -1,4 +1,4 @@
-"""Erases the checks that capture leaves in the graph."""
+"""Erase the checks that capture leaves in the graph."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ASSERTIONS = frozenset(
 
 
 def drop_assertions(gm: GraphModule) -> bool:
-    """`_assert_scalar(le(u0, 5))` -> nothing; neither the check nor what only it read.
+    """`_assert_scalar(le(u0, 5))` -> nothing; what only the check reads goes too.
 
     The sizes keep the ranges that the checks gave them: those are in the graph's ShapeEnv.
     """

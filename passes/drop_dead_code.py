@@ -1,4 +1,4 @@
-"""Erases what no output depends on."""
+"""Erase what no output depends on."""
 
 from __future__ import annotations
 

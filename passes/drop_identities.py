@@ -1,4 +1,4 @@
-"""Erases calls that give their input back."""
+"""Erase calls that return their input unchanged."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _erase(node: Node) -> None:
 
 
 def _source(node: Node, aliases: Aliases) -> Node | None:
-    """The node whose value `node` repeats and may be replaced with, or None."""
+    """Return the node whose value `node` repeats and by which it may be replaced, or None."""
     if node.op != "call_function" or not node.users:
         return None
     if source := _undropped(node):
@@ -82,7 +82,7 @@ def _source(node: Node, aliases: Aliases) -> Node | None:
 
 
 def _undropped(node: Node) -> Node | None:
-    """The input of a dropout in evaluation, which eager gives back itself."""
+    """Return the input of a dropout in evaluation, which eager gives back itself."""
     if node.target in _DROPOUTS:
         dropout, source = node, node.args[0]
     elif node.target is operator.getitem and node.args[1] == 0:
@@ -99,7 +99,7 @@ def _undropped(node: Node) -> Node | None:
 
 
 def _is_view(node: Node) -> bool:
-    """Whether the call gives its first argument's storage with the same metadata.
+    """Return whether the call gives its first argument's storage with the same metadata.
 
     Equal shape, strides and offset in one storage are the same elements, whichever view it is.
     """
@@ -116,7 +116,8 @@ def _is_view(node: Node) -> bool:
 
 
 def _is_copy(node: Node) -> bool:
-    """Whether the call gives the same elements, in the same layout, in memory of their own."""
+    """Return whether the call gives the same elements, in the same layout, in memory of their
+    own."""
     if not same_metadata(node.meta["val"], _value(node.args[0])):
         return False
     if node.target in _COPIES:
@@ -135,13 +136,13 @@ def _keeps_at_one(other: Any, _: torch.dtype, kwargs: dict[str, Any]) -> bool:
 
 
 def _keeps_at_zero_subtracted(other: Any, dtype: torch.dtype, kwargs: dict[str, Any]) -> bool:
-    """-0.0 - 0.0 is -0.0, but -0.0 - (-0.0) is 0.0."""
+    """Return whether `x - other` is `x`: -0.0 - 0.0 is -0.0, but -0.0 - (-0.0) is 0.0."""
     positive = math.copysign(1.0, other) > 0 or not dtype.is_floating_point
     return bool(other == 0) and positive and kwargs.get("alpha", 1) == 1
 
 
 def _keeps_at_zero_added(other: Any, dtype: torch.dtype, kwargs: dict[str, Any]) -> bool:
-    """-0.0 + 0.0 is 0.0, so only integers stay what they are."""
+    """Return whether `x + other` is `x`: for integers only, since -0.0 + 0.0 is 0.0."""
     return bool(other == 0) and not dtype.is_floating_point and kwargs.get("alpha", 1) == 1
 
 
@@ -153,11 +154,11 @@ _NEUTRAL: dict[Any, Callable[[Any, torch.dtype, Any], bool]] = {
     aten.sub.Tensor: _keeps_at_zero_subtracted,
     aten.add.Tensor: _keeps_at_zero_added,
 }
-"""Whether a number as second argument leaves the first one as it is, bit by bit."""
+"""The tests whether a number as second argument leaves the first one unchanged, bit by bit."""
 
 
 def _may_drop_view(node: Node, source: Node, aliases: Aliases) -> bool:
-    """An output keeps being a tensor object of its own, as in eager."""
+    """Return whether every output stays a tensor object of its own, as in eager."""
     if not aliases.is_returned(node):
         return True
     return not (aliases.is_returned(source) or source.op in ("placeholder", "get_attr"))

@@ -1,4 +1,4 @@
-"""Moves batch norms, and per-channel products and sums, into the convolution before them."""
+"""Fold batch norms, and per-channel products and sums, into the convolution before them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,10 @@ _Constant = Callable[[Any], "torch.Tensor | None"]
 
 @dataclass(frozen=True)
 class _Affine:
-    """x * scale + shift, one float64 number per channel; `key` says what they are made from."""
+    """The map x * scale + shift, with one float64 number per channel.
+
+    key: what the numbers are made from.
+    """
 
     scale: torch.Tensor
     shift: torch.Tensor
@@ -93,7 +96,7 @@ class _Convolution:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What the new weights depend on, on the convolution's side."""
+        """Return what the new weights depend on, on the convolution's side."""
         bias = self.arguments["bias"]
         source = bias.target if bias is not None else None
         return (self.arguments["weight"].target, source, self.groups, self.is_transposed)
@@ -112,7 +115,7 @@ def fold_batch_norm(gm: GraphModule) -> bool:
     made: dict[Any, tuple[Node, Node]] = {}
 
     def constant(node: Any) -> torch.Tensor | None:
-        """The tensor of a weight that nothing writes to."""
+        """Return the tensor of a weight that nothing writes to, or None."""
         fixed = isinstance(node, Node) and not aliases.is_written(node)
         return weight(gm, node) if fixed else None
 
@@ -135,7 +138,10 @@ def fold_batch_norm(gm: GraphModule) -> bool:
         return True
 
     with torch.no_grad(), _disable_current_modes():
-        return sum(fold(node) for node in list(gm.graph.nodes)) > 0
+        changed = False
+        for node in list(gm.graph.nodes):
+            changed |= fold(node)
+        return changed
 
 
 def _convolution(node: Node, constant: _Constant) -> _Convolution | None:
@@ -154,7 +160,7 @@ def _convolution(node: Node, constant: _Constant) -> _Convolution | None:
 
 
 def _steps(convolution: _Convolution, constant: _Constant) -> Iterator[_Step]:
-    """The affine calls that read the convolution's result, and one another's, alone."""
+    """Yield the affine calls after a convolution, each the only reader of the one before it."""
     last = convolution.node
     while step := _step(last, convolution.channels, constant):
         if not same_metadata(step.result.meta["val"], convolution.node.meta["val"]):
@@ -176,10 +182,11 @@ def _step(last: Node, channels: int, constant: _Constant) -> _Step | None:
 
 
 def _first_output(norm: Node) -> Node | None:
-    """The only output that is read, if that is the first one."""
+    """Return the first output if it is the only one that is read."""
     read = [user for user in norm.users if user.users]
-    only = len(read) == 1 and read[0].target is operator.getitem and read[0].args[1] == 0
-    return read[0] if only else None
+    if len(read) != 1 or read[0].target is not operator.getitem:
+        return None
+    return read[0] if read[0].args[1] == 0 else None
 
 
 def _batch_norm(norm: Node, last: Node, channels: int, constant: _Constant) -> _Affine | None:
@@ -222,13 +229,14 @@ def _is_per_channel(tensor: torch.Tensor, rank: int, channels: int) -> bool:
     if tensor.dim() > rank or tensor.is_complex():
         return False
     shape = [1] * (rank - tensor.dim()) + list(tensor.shape)
-    return shape.pop(1) in (1, channels) and all(size == 1 for size in shape)
+    others = shape[:1] + shape[2:]
+    return shape[1] in (1, channels) and all(size == 1 for size in others)
 
 
 def _fold(
     convolution: _Convolution, affines: Sequence[_Affine]
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """The convolution's new weight and bias, or None where its dtype cannot hold them."""
+    """Return the convolution's new weight and bias, or None if its dtype cannot hold them."""
     old = convolution.weight
     scale = torch.ones(convolution.channels, dtype=torch.float64, device=old.device)
     shift = torch.zeros_like(scale) if convolution.bias is None else convolution.bias.double()
@@ -252,7 +260,7 @@ def _is_finite(tensor: torch.Tensor) -> bool:
 
 
 def _per_weight(convolution: _Convolution, scale: torch.Tensor) -> torch.Tensor:
-    """`scale`, per output channel, at the weight's rank.
+    """Return `scale`, which is per output channel, at the weight's rank.
 
     A convolution's weight is (out, in / groups, ...), a transposed one's (in, out / groups, ...)
     with the inputs of each group together.

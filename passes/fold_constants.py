@@ -1,4 +1,4 @@
-"""Computes what depends on weights alone once, at compile time."""
+"""Compute what depends on weights alone once, at compile time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ..graph.aliases import (
-    Aliases,
-    erase_dead,
-    is_pure,
-)
+from ..graph.aliases import Aliases, erase_dead, is_pure
 from ..graph.metadata import fake_mode_of
 from ..graph.weights import add_weight, weight
 from ..registry import arguments_of
@@ -44,8 +40,8 @@ _FILLS: dict[OpOverload, int | None] = {
     aten.ones_like.default: 1,
     aten.zeros_like.default: 0,
 }
-"""What takes the dtype and device of its input, not its values, and what it fills with (None: its
-own argument)."""
+"""Operators that read the dtype and device of their input but not its values, with the number that
+they fill the result with. None stands for an argument of the call."""
 
 
 def fold_constants(gm: GraphModule) -> bool:
@@ -76,7 +72,7 @@ def fold_constants(gm: GraphModule) -> bool:
 
 
 def is_computable(node: Node, known: Any) -> bool:
-    """Whether the node's value is fixed and small, given those of the nodes in `known`.
+    """Return whether the node's value is fixed and small, given those of the nodes in `known`.
 
     It is deterministic, the tensors whose values it reads are known, and no size is symbolic.
     """
@@ -100,7 +96,8 @@ def is_computable(node: Node, known: Any) -> bool:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is a dense tensor of static sizes on a device that this machine has."""
+    """Return whether a value is a dense tensor of static sizes on a device that this machine
+    has."""
     return (
         isinstance(value, torch.Tensor)
         and value.layout == torch.strided
@@ -115,7 +112,7 @@ def _elements(values: Any) -> int:
 
 
 def _fill_value(node: Node) -> bool | int | float | None:
-    """The number that the node's result is full of, whatever the values of its input."""
+    """Return the number that fills the node's result whatever its input holds, or None."""
     if node.target not in _FILLS:
         return None
     assert isinstance(node.target, OpOverload)
@@ -141,5 +138,5 @@ def _compute(node: Node, values: dict[Node, Any]) -> Any:
 
 
 def _is_needed(node: Node, values: dict[Node, Any]) -> bool:
-    """Whether the value is a tensor that something beyond the constants reads."""
+    """Return whether the value is a tensor that something beyond the constants reads."""
     return isinstance(values[node], torch.Tensor) and any(u not in values for u in node.users)

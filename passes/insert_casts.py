@@ -1,4 +1,4 @@
-"""Writes a narrower float type into a graph, where it is fast and where it is safe."""
+"""Cast a graph to a narrower float type where that is fast and safe."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NARROW = {
     aten.einsum.default,
     aten.scaled_dot_product_attention.default,
 }
-"""Products: most of the work, and accurate in a narrow type: they accumulate in a wide one."""
+"""Products are most of the work, and accurate in a narrow type: they accumulate in a wide one."""
 
 _FOLLOW = {
     aten.relu,
@@ -65,15 +65,15 @@ _FOLLOW = {
     aten.pixel_shuffle,
     aten.channel_shuffle,
 }
-"""Operators between products: they stay narrow while everything that they read is. Views too."""
+"""These operators, and views, stay narrow between products while all that they read is narrow."""
 
 
 def insert_casts(
     gm: GraphModule, dtype: torch.dtype, keeps: Callable[[Node], bool] = lambda node: False
 ) -> bool:
-    """conv(x, w) -> conv(x.to(dtype), w_narrow), and so on; inputs and outputs keep their types.
+    """`conv(x, w)` -> `conv(x.to(dtype), w_narrow)`; inputs and outputs keep their types.
 
-    Like autocast: products run in `dtype`; what lies between them follows; all other operators
+    As in autocast, products run in `dtype`, and so does what lies between them. All other operators
     (exponentials, norms, statistics, box arithmetic with float32 constants) run as they did.
 
     Args:
@@ -105,18 +105,16 @@ class _Casts:
     def _visit(self, node: Node) -> None:
         is_product = node.target in _NARROW and node.meta["val"].dtype == torch.float32
         if self._is_part(node):
-            replace = _same
-        elif (is_product or self._follows(node)) and not self._keeps(node):
-            replace = self._narrowed_input if is_product else _same
-        elif any(source in self._narrowed for source in node.all_input_nodes):
-            replace = self._widened
+            is_narrow = True
         else:
-            return
-        node.args = torch.fx.node.map_arg(node.args, replace)
-        node.kwargs = torch.fx.node.map_arg(node.kwargs, replace)
-        if replace != self._widened:
+            is_narrow = (is_product or self._follows(node)) and not self._keeps(node)
+        if is_narrow:
+            if is_product:
+                _replace_inputs(node, self._narrowed_input)
             infer(node, node)
             self._narrowed.add(node)
+        elif any(source in self._narrowed for source in node.all_input_nodes):
+            _replace_inputs(node, self._widened)
 
     def _follows(self, node: Node) -> bool:
         target = node.target
@@ -129,7 +127,8 @@ class _Casts:
         return is_view or target.overloadpacket in _FOLLOW
 
     def _is_part(self, node: Node) -> bool:
-        """Whether the call takes one of several results (of a split, say) that are narrow."""
+        """Return whether the call takes one of several results (of a split, say) that are
+        narrow."""
         return node.target is operator.getitem and node.args[0] in self._narrowed
 
     def _narrowed_input(self, node: Node) -> Node:
@@ -163,8 +162,9 @@ class _Casts:
         return infer(cast, node)
 
 
-def _same(node: Node) -> Node:
-    return node
+def _replace_inputs(node: Node, replacement: Callable[[Node], Node]) -> None:
+    node.args = torch.fx.node.map_arg(node.args, replacement)
+    node.kwargs = torch.fx.node.map_arg(node.kwargs, replacement)
 
 
 def _is_float(node: Node) -> bool:

@@ -1,4 +1,4 @@
-"""Keeps weights that a graph writes out of its constants: every call reads them anew."""
+"""Make every call read those weights anew that the graph writes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def keep_written_weights(gm: GraphModule) -> bool:
 
 
 def _is_done(user: Node, weight: Node) -> bool:
-    """Whether a user only writes to the weight, or is what this pass puts there."""
+    """Return whether a user only writes to the weight, or is what this pass puts there."""
     is_live = user.target is torch.ops.fxtrt.live.default
     return is_live or (weight in written_inputs(user) and user.all_input_nodes.count(weight) == 1)
 

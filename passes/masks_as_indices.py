@@ -1,4 +1,4 @@
-"""Turns the places of a mask, where they are an index to write to, back into the mask."""
+"""Replace the places of a mask, where they are an index to write to, by the mask itself."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ aten = torch.ops.aten
 def masks_as_indices(gm: GraphModule) -> bool:
     """`index_put(x, nonzero(mask).unbind(1), value)` -> `index_put(x, [mask], value)`.
 
-    How many places a mask has depends on data; which they are does not matter to one value that
-    goes to all of them, and adding it is the same too: no place comes twice.
+    How many places a mask has depends on data. That does not matter for one value that goes to
+    all of them, written or added: no place comes twice.
     """
     changed = False
     for node in list(gm.graph.nodes):
@@ -32,7 +32,7 @@ def masks_as_indices(gm: GraphModule) -> bool:
 
 
 def _mask(node: Node) -> tuple[int, Node] | None:
-    """The first dimension and the mask that a call's indices are the places of, or None."""
+    """Return the first dimension and the mask whose places a call's indices are, or None."""
     call = arguments_of(node)
     if not all(is_static(size) and int(size) == 1 for size in call["values"].meta["val"].shape):
         return None
@@ -54,7 +54,7 @@ def _mask(node: Node) -> tuple[int, Node] | None:
 
 
 def _column(index: Node) -> tuple[Node, int] | None:
-    """The nonzero that an index is a column of, and which one."""
+    """Return the nonzero that an index is a column of, and the number of the column, or None."""
     if index.target is operator.getitem:
         columns, number = index.args
         target = aten.unbind.int

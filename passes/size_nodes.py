@@ -1,4 +1,4 @@
-"""Writes sizes as nodes that compute them from the inputs of their graph."""
+"""Add nodes that compute sizes from the inputs of their graph."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _FUNCTIONS: dict[type, Callable[..., Any]] = {
 
 
 def size_nodes(gm: GraphModule, sizes: Sequence[torch.SymInt]) -> list[Node]:
-    """A node of `gm` for each of `sizes`: one that is there, or new ones behind the inputs.
+    """Return a node of `gm` for each of `sizes`: an existing one, or new ones behind the inputs.
 
     A size is left out where the inputs do not determine it.
     """
@@ -79,7 +79,7 @@ def size_nodes(gm: GraphModule, sizes: Sequence[torch.SymInt]) -> list[Node]:
 
 
 def _from_inputs(gm: GraphModule) -> dict[sympy.Expr, Node]:
-    """The sizes that are computed from the graph's inputs alone, by their expressions."""
+    """Return the sizes that are computed from the graph's inputs alone, by their expressions."""
     rooted: set[Node] = set()
     found: dict[sympy.Expr, Node] = {}
     for node in gm.graph.nodes:
@@ -93,7 +93,8 @@ def _from_inputs(gm: GraphModule) -> dict[sympy.Expr, Node]:
 
 
 def _write(gm: GraphModule, expr: sympy.Expr) -> Node | None:
-    """New nodes that compute `expr`; the last of them, or None where there are none for it."""
+    """Add nodes that compute `expr`, and return the last; return None if some part has no
+    function."""
     inner = (part for part in sympy.preorder_traversal(expr) if part.args)
     if any(part.func not in _FUNCTIONS for part in inner):
         return None
@@ -112,7 +113,7 @@ class _Writer:
         self.place = self._placeholders[-1].next
 
     def value(self, expr: sympy.Expr) -> Value | None:
-        """What holds the number `expr`; None where the inputs do not determine it."""
+        """Return what holds the number `expr`, or None if the inputs do not determine it."""
         if expr.is_Integer:
             return int(expr)
         if expr.is_number:
@@ -131,7 +132,7 @@ class _Writer:
         return first
 
     def _read(self, symbol: sympy.Symbol) -> Value | None:
-        """The symbol, off the first input whose size is a multiple of it plus a constant."""
+        """Read the symbol off the first input whose size is a multiple of it plus a constant."""
         for placeholder in self._placeholders:
             value = placeholder.meta.get("val")
             if isinstance(value, torch.SymInt) and expression(value) == symbol:

@@ -1,4 +1,4 @@
-"""Lets a graph compute in float32 whatever float type it was written in."""
+"""Make a graph compute in float32 whatever float type it was written in."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 
 def widen(gm: GraphModule) -> bool:
-    """conv(x, w) -> conv(x.float(), w_float32).half(): inputs and outputs keep their types."""
+    """`conv(x, w)` -> `conv(x.float(), w.float()).half()`; inputs and outputs keep their types."""
     if not any(_computes_in_half(node) for node in gm.graph.nodes):
         return False
     output = gm.graph.output_node()
@@ -64,7 +64,7 @@ def _widen_call(node: Node) -> None:
 
 
 def _cast(node: Node, dtype: torch.dtype) -> Node:
-    """A cast after `node`, and after all inputs."""
+    """Add a cast after `node`, and after all inputs."""
     point = node
     while point.next.op == "placeholder":
         point = point.next

@@ -238,7 +238,7 @@ def test_blocks_that_share_a_graph_keep_their_engines(monkeypatch: pytest.Monkey
         lowered.append(args)
         return lower(*args)
 
-    monkeypatch.setattr("fxtrt.lowering.lower.lower", counted)
+    monkeypatch.setattr("fxtrt.backend.lower", counted)
     stages = nn.Sequential(Stage(), Stage(), Stage()).eval()
     model = compiled(stages)
     with torch.no_grad():
@@ -271,7 +271,7 @@ def test_a_pass_that_fails_leaves_the_graph_in_pytorch(
     def fail(gm: Any) -> Any:
         raise PassError("broken on purpose")
 
-    monkeypatch.setattr("fxtrt.backend.run_passes", fail)
+    monkeypatch.setattr("fxtrt.lowering.lower.run_passes", fail)
     model = compiled(block)
     with torch.no_grad():
         torch.testing.assert_close(model(X), block(X))

@@ -50,6 +50,14 @@ def test_the_package_list_is_what_is_on_disk() -> None:
         assert config["package-dir"][f"fxtrt.{name}"] == name
 
 
+def test_no_package_has_a_name_that_ruff_leaves_out() -> None:
+    """Ruff skips a folder called `build`, for one, so nothing in it would be linted."""
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    parts = {part for name in config["setuptools"]["packages"] for part in name.split(".")}
+    assert parts & {"build", "dist", "venv", "node_modules", "site-packages", "buck-out"} == set()
+    assert not config["ruff"].keys() & {"exclude", "extend-exclude", "include"}
+
+
 @pytest.mark.parametrize("name", LINKED)
 def test_a_link_leads_to_its_folder(name: str) -> None:
     link = ROOT / "fxtrt" / name

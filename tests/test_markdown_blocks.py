@@ -44,13 +44,13 @@ def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("FXTRT_ENGINE", "reference")
     monkeypatch.setenv("FXTRT_CACHE_DIR", str(tmp_path / "cache"))
     registered()
-    converters, known = dict(registry._CONVERTERS), dict(recipes._PLANS)
+    converters, known = dict(registry._CONVERTERS), dict(recipes._RECIPES)
     torch.manual_seed(0)
     yield
     for target in set(registry._CONVERTERS) - set(converters):
         del registry._CONVERTERS[target]
-    for architecture in set(recipes._PLANS) - set(known):
-        del recipes._PLANS[architecture]
+    for architecture in set(recipes._RECIPES) - set(known):
+        del recipes._RECIPES[architecture]
     torch.compiler.reset()
 
 

@@ -19,6 +19,12 @@ from fxtrt.registry import (
 aten = torch.ops.aten
 
 
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the test register converters that no other test sees."""
+    monkeypatch.setattr("fxtrt.registry._CONVERTERS", dict(registered()))
+
+
 def test_an_ignored_argument_is_refused() -> None:
     with pytest.raises(RegistrationError, match=r"ignores \['ceil_mode'"):
 
@@ -47,6 +53,76 @@ def test_an_unknown_argument_is_refused() -> None:
 
         @converts(aten.rand_like.default)
         def rand_like(ctx: Any, x: Any, inplace: bool) -> Any: ...
+
+
+def test_an_optional_argument_may_be_missing_from_some_targets(table: None) -> None:
+    @converts(aten.frexp.Tensor, aten.rand_like.default, check=other_arguments)
+    def either(ctx: Any, x: Any, memory_format: Any = None) -> Any: ...
+
+    assert registered()[aten.frexp.Tensor].build is either
+    assert registered()[aten.rand_like.default].build is either
+
+
+def other_arguments(
+    dtype: Any = "missing",
+    layout: Any = None,
+    device: Any = None,
+    pin_memory: Any = None,
+) -> str | None:
+    return str(dtype)
+
+
+def test_a_check_sees_its_default_where_the_target_has_no_such_argument(table: None) -> None:
+    @converts(aten.frexp.Tensor, aten.rand_like.default, check=other_arguments)
+    def either(ctx: Any, x: Any, memory_format: Any = None) -> Any: ...
+
+    assert registered()[aten.frexp.Tensor].check({"self": 0}) == "missing"
+    given = {"self": 0, "dtype": torch.int8}
+    assert registered()[aten.rand_like.default].check(given) == "torch.int8"
+
+
+def test_an_optional_argument_of_no_target_is_refused(table: None) -> None:
+    with pytest.raises(RegistrationError, match=r"no argument \['epsilon'\]"):
+
+        @converts(aten.frexp.Tensor, aten.erfinv.default)
+        def frexp(ctx: Any, x: Any, epsilon: float = 0.0) -> Any: ...
+
+    assert aten.frexp.Tensor not in registered()
+
+
+@pytest.mark.parametrize("options", [{"constants": ("other",)}, {"renamed": {"other": "x"}}])
+def test_an_option_names_only_arguments_that_exist(options: Any, table: None) -> None:
+    with pytest.raises(RegistrationError, match=r"no argument \['other'\]"):
+
+        @converts(aten.frexp.Tensor, **options)
+        def frexp(ctx: Any, x: Any) -> Any: ...
+
+
+def test_every_target_must_have_its_arguments_named(table: None) -> None:
+    with pytest.raises(RegistrationError, match=r"aten.nextafter.default ignores \['other'\]"):
+
+        @converts(aten.erfinv.default, aten.nextafter.default)
+        def erfinv(ctx: Any, x: Any) -> Any: ...
+
+
+def test_one_parameter_takes_arguments_of_different_names(table: None) -> None:
+    @converts(
+        aten.nextafter.default,
+        aten.ger.default,
+        renamed={"vec2": "other"},
+        check=lambda other: str(other),
+    )
+    def renamed(ctx: Any, x: Any, other: Any) -> Any: ...
+
+    assert registered()[aten.ger.default].check({"self": 0, "vec2": 5}) == "5"
+    assert registered()[aten.nextafter.default].check({"self": 0, "other": 6}) == "6"
+
+
+def test_two_arguments_cannot_share_a_parameter(table: None) -> None:
+    with pytest.raises(RegistrationError, match="one name"):
+
+        @converts(aten.ger.default, renamed={"vec2": "x"})
+        def ger(ctx: Any, x: Any) -> Any: ...
 
 
 def test_a_target_has_one_converter() -> None:

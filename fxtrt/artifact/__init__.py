@@ -1,1 +1,1 @@
-"""A compiled model is saved to one file, and loaded from it."""
+"""Saves a compiled model to one file, and loads it."""

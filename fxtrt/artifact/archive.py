@@ -1,10 +1,11 @@
-"""Turns named contents into one file that is complete or absent, and back, every byte checked."""
+"""Turns named contents into one file, which is complete or absent, and back into checked bytes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import stat
 import struct
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -19,15 +20,15 @@ from ..serialization.typed_json import parse, typed
 __all__ = ["ArtifactFile", "write_artifact"]
 
 _MAGIC = b"fxtrt artifact 2 "
-"""Begins the comment of the ZIP file; the SHA-256 of the manifest follows."""
+"""The beginning of the ZIP file's comment; the SHA-256 of the manifest follows."""
 _END = len(_MAGIC) + 64
 _MANIFEST, _CONTENTS = "manifest.json", "contents"
 _DATE = (1980, 1, 1, 0, 0, 0)
 _MEMBER = struct.Struct("<4sHHHHHIIIHH")
-"""What stands before a member of a ZIP file: signature, version, flags, method, time, date, CRC,
+"""The header of a member of a ZIP file: signature, version, flags, method, time, date, CRC,
 compressed size, size, and the lengths of the name and of the extra field."""
 _LARGE = struct.Struct("<HHQQ")
-"""The extra field of a member of 4 GiB or more: its kind, its length, both sizes."""
+"""The extra field of a member of 4 GiB or more: kind, length, size and compressed size."""
 _STARTS_MEMBER, _STARTS_DIRECTORY = b"PK\x03\x04", b"PK\x01\x02"
 _MOST_NAME = 256
 _MOST_MEMBERS = 100_000
@@ -37,15 +38,17 @@ _MOST_MANIFEST = 256 << 20
 def write_artifact(
     path: Path, manifest: Mapping[str, Any], contents: Iterable[tuple[str, bytes]]
 ) -> None:
-    """Write a file beside `path` and move it there in one step. The same contents give the same
-    bytes.
+    """Write a file beside `path` and move it there in one step.
+
+    The same contents result in the same bytes.
 
     Args:
-        manifest: JSON, with strings for keys; what it has when all of `contents` is written.
-        contents: names and bytes, one after the other; the manifest gets their digests.
+        manifest: values for JSON, by strings. It is written last, so that making `contents` may
+            still add to it.
+        contents: pairs of name and bytes; the manifest gets their digests.
 
     Raises:
-        OSError: the disk is full or read-only; nothing is left behind.
+        OSError: the disk is full or read-only; no file is left behind.
     """
     digests: dict[str, str] = {}
     with written_at_once(path) as file, zipfile.ZipFile(file, "w") as archive:
@@ -58,18 +61,22 @@ def write_artifact(
 
 
 class ArtifactFile:
-    """An open artifact. Nothing of it is unpacked: what is read has at most the file's size.
+    """Reads an open artifact; nothing is unpacked, so no content is larger than the file.
 
-    manifest: as it was given to `write_artifact`.
+    manifest: the manifest that `write_artifact` was given.
     """
 
     def __init__(self, path: Path) -> None:
-        """
+        """Open a file and check its manifest.
+
         Raises:
-            ArtifactError: the file is damaged, or none of this version of fxtrt.
-            OSError: it cannot be read.
+            ArtifactError: the file is damaged, or no artifact of this version of fxtrt.
+            OSError: the file cannot be read.
         """
         self._path = path
+        # A pipe would be waited for, and some devices have no end.
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise ArtifactError(f"{path} is no regular file")
         self._file = path.open("rb")
         try:
             digest = self._digest_of_manifest()
@@ -91,10 +98,10 @@ class ArtifactFile:
         self._file.close()
 
     def read(self, name: str) -> bytes:
-        """What `contents` had under that name.
+        """Return the bytes of that name in `contents`, after checking their digest.
 
         Raises:
-            ArtifactError: it is damaged or missing.
+            ArtifactError: they are damaged or missing.
         """
         return self._read(name, self._digests.get(name))
 
@@ -128,10 +135,10 @@ class ArtifactFile:
 
 
 def _members(file: BinaryIO, path: Path) -> dict[str, tuple[int, int]]:
-    """Where each member starts, and its size.
+    """Return the start and the size of each member.
 
-    They stand one after the other, as they are, from the file's first byte to its directory,
-    which is for other programs.
+    The members follow each other uncompressed, from the first byte of the file to its directory.
+    The directory is not read; it is there for other programs.
     """
     members: dict[str, tuple[int, int]] = {}
     end = file.seek(0, os.SEEK_END)
@@ -150,7 +157,7 @@ def _members(file: BinaryIO, path: Path) -> dict[str, tuple[int, int]]:
 
 
 def _member(head: bytes, file: BinaryIO, position: int) -> tuple[str | None, int, int]:
-    """The name of the member at `position`, its size and where it starts; None for another's."""
+    """Return the name, size and start of the member at `position`; other members have no name."""
     if len(head) < _MEMBER.size:
         return None, 0, position
     signature, _, flags, method, _, _, _, packed, size, length, extra = _MEMBER.unpack(head)

@@ -31,12 +31,12 @@ from ..capture.model_parts import (
     Captured,
     Missed,
     ModelPart,
-    prepare,
 )
 from ..capture.twin import twin_of
 from ..capture.uncaptured import OutsideCall
+from ..detection import recipe_of
 from ..engines.base import EngineBackend
-from ..engines.select import select
+from ..engines.target import Target
 from ..errors import (
     ArtifactError,
     ConversionError,
@@ -44,10 +44,7 @@ from ..errors import (
     SettingsError,
 )
 from ..graph.specs import tensor_specs
-from ..lowering.lower import bound
-from ..lowering.settle import plan
-from ..partition.extract import cut
-from ..pass_manager import run_passes
+from ..lowering.lower import normalize, preview
 from ..runtime.stitched_call import engine_modules
 from ..serialization.allowed_operators import untrusted
 from ..serialization.constant_data import (
@@ -85,27 +82,27 @@ _PORTABLE = (
     *("optimization_level", "workspace_bytes", "tactic_sources", "compute_capabilities"),
     *("slots", "slot_timeout", "cuda_graphs", "check_weights"),
 )
-"""Fields of `Settings` that a file has. All others, as `cache_dir`, are of the machine and of who
-loads the file."""
+"""The fields of `Settings` that a file has. All others, such as `cache_dir`, belong to the machine
+and to the user who loads the file."""
 _OF_THE_CAPTURE = ("other_sizes", "most_images", "max_growth", "fuel")
 _OF_SERVING = ("slots", "slot_timeout", "cuda_graphs", "check_weights")
-"""Fields that change no engine, besides those of the machine."""
+"""The portable fields that change no engine."""
 
 
 class _Part(TypedDict):
-    """A graph in a file, besides what it has in members of its own."""
+    """What the manifest has of a graph; the rest is in members of the file."""
 
     path: str
     constants: list[Form]
 
 
 class _Manifest(TypedDict):
-    """What a file says of itself.
+    """The manifest of a file.
 
-    model:   as `identity_of` gives it.
-    weights: their digest.
-    whole:   how many of the parts come first in `Captured`; all others are its `others`.
-    plans:   the headers of those that the file has, by name.
+    model:   the identity of the model, from `identity_of`.
+    weights: the digest of the weights.
+    whole:   how many of the parts are `Captured.parts`; the rest are its `others`.
+    plans:   the headers of the plans in the file, by name.
     """
 
     model: Identity
@@ -122,20 +119,19 @@ class _Manifest(TypedDict):
 def save(compiled: torch.nn.Module, path: str | os.PathLike[str]) -> None:
     """Write the graphs and plans of a compiled model to one file, for `fxtrt.load`.
 
-    The weights are not in it, only a digest of them. The file is written beside `path` and moved
-    there.
+    The file has no weights, only a digest of them. It is written beside `path` and moved there.
 
     Args:
         compiled: what `fxtrt.compile` returned, whose plans are in its `cache_dir`.
 
     Raises:
-        ArtifactError: it cannot be saved; says why, and what would help.
+        ArtifactError: the model cannot be saved; the message says why, and what would help.
         OSError: the file cannot be written.
     """
     outcome = outcome_of(compiled)
     if outcome is None:
         raise ArtifactError("fxtrt.save takes what fxtrt.compile returned")
-    captured, settings = outcome.captured, outcome.settings
+    captured, settings = outcome.captured, outcome.target.settings
     if settings.fuel is not None:
         raise ArtifactError("fuel is for finding faults: compile without it to save the model")
     if not weights_hold(compiled):
@@ -154,7 +150,7 @@ def save(compiled: torch.nn.Module, path: str | os.PathLike[str]) -> None:
     manifest = {
         "model": captured.identity,
         "weights": weights_digest(compiled),
-        "engine": _engine(outcome.backend),
+        "engine": _engine(outcome.target.backend),
         "settings": {name: getattr(settings, name) for name in _PORTABLE},
         "parts": parts,
         "whole": len(captured.parts),
@@ -173,26 +169,27 @@ def load(
     operators: Collection[str] = (),
     **overrides: Unpack[Options],
 ) -> torch.nn.Module:
-    """What `fxtrt.compile` returned before it was saved, made of `model`; nothing is captured.
+    """Return what `fxtrt.compile` returned before it was saved, made from `model`.
 
-    `model` must be the same as the one that was compiled: its classes and their sources, what its
-    modules hold, its weights, the versions of all packages are compared. What its code reads from
-    elsewhere (global variables, other modules of yours) is not seen. Where the GPU or TensorRT is
-    another one, or overrides change the engines, they are built, as by `fxtrt.compile`.
+    Nothing is captured. `model` must be the same as the one that was compiled: its classes and
+    their sources, what its modules hold, its weights and the versions of all packages are compared.
+    Global variables and other modules of yours that its code reads are not compared. If the GPU or
+    TensorRT is another one, or overrides change the engines, these are built anew.
 
-    The graphs in the file are checked before any is compiled: they may call operators that compute,
-    and nothing else. Plans cannot be checked so: they are code to TensorRT. Load files that you
-    trust.
+    The graphs in the file are checked before any is compiled: they may only call operators that
+    compute. Plans cannot be checked like this, because they are code to TensorRT. Load only files
+    that you trust.
 
     Args:
-        path: of a file of `fxtrt.save`.
-        operators: names of operators of your own without a converter, as "package.name.default",
+        path: the path of a file that `fxtrt.save` wrote.
+        operators: names, such as "package.name.default", of your own operators without a converter
             that the file may call.
-        overrides: fields of `Settings`, in place of those that it was compiled with.
+        overrides: fields of `Settings` that replace those that the model was compiled with.
 
     Raises:
-        ArtifactError: the file is damaged, or of another model or version; says what differs.
-        SettingsError: an override that only compiling again can follow.
+        ArtifactError: the file is damaged, or of another model or version; the message says what
+            differs.
+        SettingsError: an override needs the model to be compiled again.
         CaptureError: the model is in training mode.
         EngineUnavailable: there is no such engine here.
         EngineError, ConversionError: with `on_build_failure="raise"` only.
@@ -202,47 +199,47 @@ def load(
     with ArtifactFile(Path(path)) as file:
         manifest = typed(file.manifest, _Manifest, f"the manifest of {path}")
         settings = _settings(manifest, overrides)
-        backend = select(settings.engine)
+        target = Target.of(settings)
         twin = twin_of(model)
         _require_same(path, manifest, twin)
         captured = _captured(file, manifest, twin, operators)
         stores: PlanStores = PlanCache.of
-        if _engine(backend) != manifest["engine"]:
+        if _engine(target.backend) != manifest["engine"]:
             log.warning("%s has engines for %s: building others", path, manifest["engine"])
         elif not any(name in _PORTABLE and name not in _OF_SERVING for name in overrides):
             stores = plans_of(file, manifest["plans"])
-        loaded = _compiled(captured, backend, settings, stores, bool(overrides))
+        loaded = _compiled(captured, target, stores, overridden=bool(overrides))
     if stores is not PlanCache.of:
-        _warn_of_missing_plans(path, loaded, backend)
+        _warn_of_missing_plans(path, loaded, target.backend)
     return loaded
 
 
 def _compiled(
-    captured: Captured,
-    backend: EngineBackend,
-    settings: Settings,
-    stores: PlanStores,
-    overridden: bool,
+    captured: Captured, target: Target, stores: PlanStores, *, overridden: bool
 ) -> torch.nn.Module:
+    """Compile the graphs of a file.
+
+    Args:
+        overridden: whether the caller overrides settings, and so may have given a wrong one.
+    """
     try:
-        prepare(captured, settings)
-        return assemble(captured, backend, settings, stores)
+        return assemble(captured, target, stores)
     except OSError:
         raise
     except Exception as error:
         is_wanted = isinstance(error, (EngineError, ConversionError)) and (
-            settings.on_build_failure == "raise"
+            target.settings.on_build_failure == "raise"
         )
         if is_wanted or (overridden and isinstance(error, SettingsError)):
             raise
-        # Graphs that were made up may be wrong in ways that only the passes meet.
+        # A forged graph may be wrong in ways that only the passes notice.
         raise ArtifactError(
             f"its graphs do not compile ({type(error).__name__}: {error})"
         ) from error
 
 
 def _checked(part: ModelPart) -> tuple[ModelPart, StoredGraph, GraphModule]:
-    """The part's graph as it was captured, which is known to come back, and what comes back."""
+    """Check that the part's stored graph can be restored; return it with what it restores to."""
     name = part.path or type(part.module).__name__
     if isinstance(part.stored, ArtifactError):
         raise ArtifactError(f"the graph of {name} cannot be saved: {part.stored}") from part.stored
@@ -260,20 +257,21 @@ def _plans(
     stored: Sequence[tuple[ModelPart, StoredGraph, GraphModule]],
     headers: dict[str, Any],
 ) -> Iterator[tuple[str, bytes]]:
-    """The plans and timings that compiling the parts again would ask for, by name.
+    """Yield the plans and timings that compiling the parts again would ask for, by name.
 
     Args:
-        stored: the graphs are taken apart.
-        headers: gets those of the plans.
+        stored: the parts with their restored graphs, which are changed.
+        headers: a dict that gets the headers of the plans.
 
     Raises:
-        ArtifactError: the plan of one of the engines is not there any more.
+        ArtifactError: the cache has lost the plan of one of the engines.
     """
-    if not outcome.backend.plans:
+    target = outcome.target
+    if not target.backend.plans:
         return
-    stores = {kind: PlanCache.of(outcome.settings, kind) for kind in PLAN_KINDS}
+    stores = {kind: PlanCache.of(target.settings, kind) for kind in PLAN_KINDS}
     for part, _, graph in stored:
-        for kind, key, cluster in _keys(part, graph, outcome.backend, outcome.settings):
+        for kind, key, cluster in _keys(graph, target):
             store_of_kind, name = stores[kind], plan_name(kind, key)
             if store_of_kind is None:
                 raise ArtifactError(
@@ -286,21 +284,19 @@ def _plans(
                 yield name, found.plan
             elif kind == "plan" and cluster in {m.name for m in engine_modules([part.graph])}:
                 raise ArtifactError(
-                    f"the plan of {cluster} has left {outcome.settings.cache_dir}: compile again, "
+                    f"the plan of {cluster} has left {target.settings.cache_dir}: compile again, "
                     f"with a larger cache_limit_bytes"
                 )
 
 
-def _keys(
-    part: ModelPart, graph: GraphModule, backend: EngineBackend, settings: Settings
-) -> Iterator[tuple[str, EngineKey, str]]:
-    """What compiling `graph`, as it was captured, asks for: the kind, the key, and the cluster."""
-    run_passes(graph)
-    bound(graph, settings)
-    kinds = PLAN_KINDS if settings.partition == "measured" else PLAN_KINDS[:1]
-    for cluster in plan(graph, backend, settings).clusters:
-        key = EngineKey.of(cut(graph, cluster).module, backend, cluster.settings)
-        yield from ((kind, key, cluster.name) for kind in kinds)
+def _keys(graph: GraphModule, target: Target) -> Iterator[tuple[str, EngineKey, str]]:
+    """Yield what compiling `graph`, as it was captured, asks for: kind, key and cluster."""
+    normalize(graph, target.settings)
+    kinds = PLAN_KINDS if target.settings.partition == "measured" else PLAN_KINDS[:1]
+    _, clusters = preview(graph, target)
+    for one in clusters:
+        key = EngineKey.of(one.module, target.with_settings(one.cluster.settings))
+        yield from ((kind, key, one.cluster.name) for kind in kinds)
 
 
 def _warn_of_missing_plans(
@@ -316,7 +312,7 @@ def _engine(backend: EngineBackend) -> dict[str, str]:
 
 
 def _settings(manifest: _Manifest, overrides: Mapping[str, Any]) -> Settings:
-    """Those that the model was compiled with, those of this machine, and overrides."""
+    """Combine the settings in the file, those of this machine, and overrides."""
     own = Settings.from_env()
     if unknown := manifest["settings"].keys() - set(_PORTABLE):
         raise ArtifactError(f"no file may have the setting {min(unknown)!r:.80}")
@@ -357,12 +353,14 @@ def _captured(
         stored = StoredGraph(file.read(f"graphs/{number}.json"), constants)
         graph, call = restore(stored, module, operators)
         loaded = ArtifactError("it was loaded from a file: copy that one")
-        parts.append(ModelPart(row["path"], module, graph, call, tensor_specs(graph), loaded))
+        recipe, specs = recipe_of(module), tensor_specs(graph)
+        parts.append(ModelPart(row["path"], module, graph, call, specs, recipe, loaded))
     whole = manifest["whole"]
     if not 0 <= whole <= len(parts):
         raise ArtifactError(f"of {len(parts)} parts, {whole} come first")
     return Captured(
         model,
+        recipe_of(model),
         manifest["model"],
         parts[:whole],
         manifest["missed"],

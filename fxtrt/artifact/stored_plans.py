@@ -1,4 +1,4 @@
-"""Gives builds the plans that a file of `fxtrt.save` has, without unpacking it."""
+"""Turns an open file of `fxtrt.save` into a store of plans for builds."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ __all__ = ["PLAN_KINDS", "plan_name", "plans_of"]
 log = logging.getLogger(__name__)
 
 PLAN_KINDS = ("plan", "timing")
-"""Those of `PlanCache`."""
+"""The kinds of `PlanCache`."""
 _NAME = re.compile(r"(plan|timing)s/[0-9a-f]{64}\.\1")
 
 
 def plan_name(kind: str, key: EngineKey) -> str:
-    """What the plan of `key` is called in a file.
+    """Return the name of the plan of `key` in a file.
 
     Args:
-        kind: as of `PlanCache`.
+        kind: a kind of `PlanCache`.
     """
     return f"{kind}s/{key.digest}.{kind}"
 
 
 def plans_of(file: ArtifactFile, headers: Mapping[str, PlanHeader]) -> PlanStores:
-    """The plans in a file, which must stay open, for whatever settings.
+    """Return a store of the plans in a file, which must stay open; it serves any settings.
 
     Args:
-        headers: by the names of the plans.
+        headers: the headers by the names of the plans.
 
     Raises:
-        ArtifactError: there is something else among the plans.
+        ArtifactError: one of the names is not that of a plan.
     """
     if wrong := [name for name in headers if not _NAME.fullmatch(name)]:
         raise ArtifactError(f"there is a plan of the name {wrong[0]!r:.80}")
@@ -46,13 +46,13 @@ def plans_of(file: ArtifactFile, headers: Mapping[str, PlanHeader]) -> PlanStore
 
 
 class _ArtifactPlans:
-    """Those of one kind."""
+    """A store of the plans of one kind."""
 
     def __init__(self, file: ArtifactFile, headers: Mapping[str, PlanHeader], kind: str) -> None:
         self._file, self._headers, self._kind = file, headers, kind
 
     def get(self, key: EngineKey) -> StoredPlan | None:
-        """The plan of `key`, or None. A damaged one is logged, and counts as absent."""
+        """Return the plan of `key`, or None. A damaged plan is logged and counts as absent."""
         name = plan_name(self._kind, key)
         if name not in self._headers:
             return None
@@ -63,4 +63,4 @@ class _ArtifactPlans:
             return None
 
     def put(self, key: EngineKey, plan: bytes, header: PlanHeader) -> None:
-        """Keep nothing: who loads a file need not be able to write anywhere."""
+        """Keep nothing, since loading a file must not need a place to write to."""

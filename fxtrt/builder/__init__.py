@@ -1,1 +1,1 @@
-"""Clusters become plans and loaded engines."""
+"""Turns clusters into plans and loaded engines."""

@@ -25,9 +25,9 @@ from ..engines.base import (
     Progress,
 )
 from ..engines.network import Network
+from ..engines.target import Target
 from ..errors import ConversionError, EngineError
 from ..graph.weights import attribute
-from ..runtime.timing import Timing
 from ..settings import Settings
 from .casts import with_precision
 from .pool import BuildPool
@@ -42,25 +42,23 @@ log = logging.getLogger(__name__)
 class BuildInfo:
     """How an engine came about.
 
-    seconds:    of conversion, building and loading together, whatever else ran meanwhile.
-    layers:     of the network; None where the plan came from the cache.
+    seconds:    what conversion, building and loading took together, beside other builds.
+    layers:     the number of layers in the network; None if the plan came from the cache.
     plan_bytes: None for an engine without a plan.
-    timing:     of its calls, where the partition is measured.
-    kept_fp32:  "node: reason" for what does not compute in `Settings.precision`, because a weight
-                or a scalar is out of its range.
+    kept_fp32:  "node: reason" for each node that does not compute in `Settings.precision`, because
+                a weight or a scalar is out of its range.
     """
 
     seconds: float
     layers: int | None
     plan_bytes: int | None
     cached: bool
-    timing: Timing | None = None
     kept_fp32: tuple[str, ...] = ()
 
 
 BuildFailure = EngineError | ConversionError
 BuildResult = tuple[Engine | None, BuildInfo] | BuildFailure
-"""The engine, None where its plan cannot run on this machine; or why there is none."""
+"""The engine, None if its plan cannot run on this machine; or the error that prevented it."""
 
 
 def build(
@@ -68,7 +66,7 @@ def build(
     backend: EngineBackend,
     stores: PlanStores = PlanCache.of,
 ) -> list[BuildResult]:
-    """The engine of each of `clusters`, built with its settings, or what went wrong; in order.
+    """Build an engine of each of `clusters` with its settings; return engines or errors in order.
 
     Networks are made one after the other, plans at the same time where the backend and memory
     allow. An interrupt cancels what is being built, and leaves nothing half-written.
@@ -76,14 +74,15 @@ def build(
     Args:
         stores: where plans are looked for first, and kept.
     """
-    # On a terminal the bar says it.
+    # A terminal shows a bar instead of this line.
     log.info("building engines: %d", len(clusters))
     sizes = [len(cluster.graph.nodes) for cluster, _ in clusters]
     most = 1 if backend.times_kernels else len(clusters)
+    targets = [Target(backend, settings) for _, settings in clusters]
     with BuildProgress(sizes) as bar, BuildPool(bar, most) as pool:
         started = []
-        for number, (cluster, settings) in enumerate(clusters):
-            started.append(_start(number, cluster, backend, settings, pool, stores))
+        for number, ((cluster, _), target) in enumerate(zip(clusters, targets, strict=True)):
+            started.append(_start(number, cluster, target, pool, stores))
             if not isinstance(started[-1], Future):
                 bar.update(number, 1.0)
         pairs = zip(clusters, started, strict=True)
@@ -92,7 +91,7 @@ def build(
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What an engine is loaded from; layers are None where it came from the cache."""
+    """What an engine is loaded from; `layers` is None if that came from the cache."""
 
     plan: bytes | Network
     seconds: float
@@ -106,24 +105,24 @@ _Started = _Made | Future[_Made] | BuildFailure
 def _start(
     number: int,
     cluster: GraphModule,
-    backend: EngineBackend,
-    settings: Settings,
+    target: Target,
     pool: BuildPool,
     stores: PlanStores,
 ) -> _Started:
     """Take the plan from the cache, or make the network and have its plan built."""
+    backend, settings = target.backend, target.settings
     if not backend.plans:
-        return _network(cluster, backend, settings)
+        return _network(cluster, target)
     begun = time.perf_counter()
     if cache := stores(settings, "plan"):
-        key = EngineKey.of(cluster, backend, settings)
+        key = EngineKey.of(cluster, target)
         if (stored := cache.get(key)) is not None:
             seconds = time.perf_counter() - begun
             return _Made(stored.plan, seconds, None, stored.header.kept_fp32)
     weights = cluster.graph.find_nodes(op="get_attr")
     weight_bytes = sum(attribute(cluster, node).nbytes for node in weights)
     pool.wait_for_room(weight_bytes)
-    made = _network(cluster, backend, settings)
+    made = _network(cluster, target)
     if not isinstance(made, _Made):
         return made
     header = PlanHeader.of(cluster, backend, made.kept_fp32)
@@ -139,13 +138,11 @@ def _start(
     return pool.submit(number, weight_bytes, build_plan)
 
 
-def _network(
-    cluster: GraphModule, backend: EngineBackend, settings: Settings
-) -> _Made | ConversionError:
+def _network(cluster: GraphModule, target: Target) -> _Made | ConversionError:
     begun = time.perf_counter()
-    settled, kept = with_precision(cluster, settings)
+    settled, kept = with_precision(cluster, target.settings)
     try:
-        network = convert(settled, backend.features)
+        network = convert(settled, target.backend.features)
     except ConversionError as error:
         return error
     return _Made(network, time.perf_counter() - begun, network.definition.num_layers, kept)

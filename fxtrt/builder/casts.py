@@ -1,4 +1,4 @@
-"""Lets a cluster compute in another float type, with the casts written into its graph."""
+"""Turns a cluster into one that computes in another float type, by casts in its graph."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["COMPUTE_DTYPES", "with_precision"]
 log = logging.getLogger(__name__)
 
 COMPUTE_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""What `Settings.precision` computes in; its other values keep the model's own dtypes."""
+"""The dtype for each `Settings.precision`; its other values keep the model's own dtypes."""
 
 
 def with_precision(cluster: GraphModule, settings: Settings) -> tuple[GraphModule, tuple[str, ...]]:
-    """`cluster`, or a copy that computes as the settings say; same inputs and outputs.
+    """Return `cluster`, or a copy in the settings' precision with the same inputs and outputs.
 
-    Also "node: reason" for each node that stays float32 because of its numbers.
+    The second result is "node: reason" for each node that stays float32 because of its numbers.
     """
     dtype = COMPUTE_DTYPES.get(settings.precision)
     if dtype is None:

@@ -1,4 +1,4 @@
-"""Finds the numbers of a call that a narrower float type cannot hold."""
+"""Finds weights and scalars of a call that a narrower float type cannot hold."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ..registry import arguments_of
 __all__ = ["out_of_range"]
 
 _MOST_SUBNORMAL = 0.5
-"""The share of a weight's numbers, zeros aside, that may lose their accuracy or vanish."""
+"""The share of a weight's nonzero numbers that may lose their accuracy or become zero."""
 
 
 def out_of_range(gm: GraphModule, node: Node, dtype: torch.dtype) -> str | None:
-    """Why the weights and scalars of a call cannot be `dtype`, or None.
+    """Return why the weights and scalars of a call cannot be `dtype`, or None.
 
-    Numbers beyond its range would become infinite. Those below its smallest normal number lose
-    their digits: a few of many do no harm, a scalar or most of a weight does.
+    Numbers beyond its range would become infinite. Numbers below its smallest normal number lose
+    digits, which is harmless for a few of many, but not for a scalar or for most of a weight.
     """
     if not isinstance(node.target, OpOverload):
         return None

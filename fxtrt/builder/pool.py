@@ -1,4 +1,4 @@
-"""Runs the builds of several clusters at once, as many as memory has room for."""
+"""Runs the builds of several clusters in parallel, as many as fit into memory."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ __all__ = ["BuildPool"]
 
 _MOST_THREADS = 4
 _MEMORY_PER_WEIGHT = 3
-"""A build was seen to take two to three times the bytes of the weights in its network."""
+"""The bytes that a build needs for each byte of weights; two to three were measured."""
 
 _WAKE_SECONDS = 0.5
-"""A thread that waits without end may miss an interrupt, and on Windows always does."""
+"""The longest wait. One without a timeout may miss an interrupt, and on Windows always does."""
 
 T = TypeVar("T")
 
 
 class BuildPool:
-    """Threads for builds, within a `with` statement that leaves none of them running.
+    """Runs builds on threads, all of which have ended when its `with` statement ends.
 
-    TensorRT gives up Python's lock while it builds, so builds run side by side, and this thread
-    stays free to be interrupted. An exception, such as KeyboardInterrupt, cancels the builds that
-    wait at once, and those that run at TensorRT's next step (8.6 has no steps: at their end).
+    TensorRT releases the GIL while it builds, so builds run in parallel, and the calling thread can
+    be interrupted. An exception, such as KeyboardInterrupt, cancels waiting builds at once, and
+    running ones at TensorRT's next step, or at their end with 8.6, which has no steps.
     """
 
     def __init__(self, bar: BuildProgress, most: int) -> None:
-        """At most `most` builds at once, if there are that many processors and as much memory."""
+        """Allow `most` builds at once, or fewer on a machine with few processors."""
         self._threads = max(1, min(most, _MOST_THREADS, os.cpu_count() or 1))
         self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="fxtrt build")
         self._bar = bar
@@ -49,14 +49,14 @@ class BuildPool:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def wait_for_room(self, weight_bytes: int) -> None:
-        """Return once another build, of a network with so many bytes of weights, may start."""
+        """Wait until a build of a network with `weight_bytes` of weights may start."""
         while self._running and not self._has_room(weight_bytes):
             done, _ = wait(self._running, _WAKE_SECONDS, FIRST_COMPLETED)
             for future in done:
                 del self._running[future]
 
     def submit(self, number: int, weight_bytes: int, build: Callable[[Progress], T]) -> Future[T]:
-        """Run `build` for cluster `number` on a thread."""
+        """Start `build` for cluster `number` on a thread."""
 
         def progress(fraction: float) -> bool:
             self._bar.update(number, fraction)
@@ -72,7 +72,7 @@ class BuildPool:
         return future
 
     def result(self, future: Future[T]) -> T:
-        """What the build of `future` gives, once it has ended."""
+        """Wait for the build of `future`, and return its result."""
         while not future.done():
             wait([future], _WAKE_SECONDS)
         return future.result()
@@ -81,13 +81,13 @@ class BuildPool:
         if len(self._running) >= self._threads:
             return False
         available = _available_bytes()
-        # What the running builds have not taken yet is not known, so all of it counts.
+        # How much the running builds have already taken is unknown, so all of it counts.
         needed = _MEMORY_PER_WEIGHT * (weight_bytes + sum(self._running.values()))
         return available is not None and needed <= available
 
 
 def _available_bytes() -> int | None:
-    """The memory that can be had without swapping; None where the system does not tell."""
+    """Return the memory that is available without swapping, or None if the system does not tell."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

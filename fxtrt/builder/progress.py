@@ -1,4 +1,4 @@
-"""Shows on a terminal how far the builds are, and how long they will still take."""
+"""Shows the progress of builds, and the time that they will still take, on a terminal."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _PATIENCE_SECONDS = 2.0
 
 
 class BuildProgress:
-    """A bar on standard error, if that is a terminal, and if it all takes more than two seconds.
+    """Shows a bar on standard error if that is a terminal and the builds take over two seconds.
 
     Any thread may update it.
     """
 
     def __init__(self, sizes: Sequence[int], clock: Callable[[], float] = time.monotonic) -> None:
-        """For a cluster of each of `sizes`, in any unit that is proportional to its work."""
+        """Expect a build for each of `sizes`, which are proportional to the work of the builds."""
         self._sizes = sizes
         self._done = [0.0] * len(sizes)
         self._clock = clock
@@ -40,7 +40,7 @@ class BuildProgress:
                 self._bar[0].stop()
 
     def update(self, number: int, fraction: float) -> None:
-        """Of cluster `number` this fraction (0..1) is done."""
+        """Record that `fraction` (0..1) of the build of cluster `number` is done."""
         with self._lock:
             self._done[number] = fraction
             if self._bar is None and self._is_wanted():
@@ -48,9 +48,10 @@ class BuildProgress:
             if self._bar is not None:
                 bar, task = self._bar
                 finished = sum(done >= 1 for done in self._done)
+                completed = sum(d * size for d, size in zip(self._done, self._sizes, strict=True))
                 bar.update(
                     task,
-                    completed=sum(map(float.__mul__, self._done, map(float, self._sizes))),
+                    completed=completed,
                     description=f"building engines: {finished} of {len(self._sizes)}",
                 )
 
@@ -59,7 +60,7 @@ class BuildProgress:
 
 
 def _start_bar(total: float) -> tuple[Progress, TaskID]:
-    # Here, because importing fxtrt must not take the time that importing rich takes.
+    # rich is imported here, because it would make importing fxtrt slower.
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining

@@ -1,1 +1,1 @@
-"""Plans are kept on disk, by a key of everything that they depend on."""
+"""Keeps plans on disk, by a key of everything that they depend on."""

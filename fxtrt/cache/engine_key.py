@@ -1,4 +1,4 @@
-"""Digests all that a plan depends on into one key."""
+"""Turns all that a plan depends on into one key."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from ..conversion.convert import input_specs, output_specs
-from ..engines.base import EngineBackend
+from ..engines.target import Target
 from ..graph.patterns import Patterns
 from ..graph.weights import attribute
 from ..serialization.digests import code_digest, sha256, weight_digest
-from ..settings import Settings
 
 __all__ = [
     "EngineKey",
@@ -31,29 +30,30 @@ class EngineKey:
     digest: str
 
     @classmethod
-    def of(cls, cluster: GraphModule, backend: EngineBackend, settings: Settings) -> EngineKey:
-        """The key of `cluster`: its calls with every argument, its weights' bytes, the shapes,
-        ranges and dtypes of what it takes and gives, the settings and what they keep in float32,
-        the engine, the GPU, torch, and the code that makes networks: a plan from before a converter
-        was corrected is not found again. Neither the names of its nodes nor the order that they
-        stand in count.
+    def of(cls, cluster: GraphModule, target: Target) -> EngineKey:
+        """Return the key of the plan that `target` has for `cluster`.
+
+        The key covers the calls with every argument, the bytes of the weights, the shapes, ranges
+        and dtypes of inputs and outputs, the settings with the nodes that they keep in float32, the
+        engine, the GPU, torch, and the code that makes networks, so that a plan from before a
+        converter was corrected is not found again. The names and the order of nodes do not count.
 
         Args:
-            cluster: before casts are written into it.
+            cluster: the cluster before casts are written into it.
         """
         parts = (
-            *_structure(cluster, Patterns(settings.keep_fp32)),
-            backend.name,
-            backend.fingerprint,
+            *_structure(cluster, Patterns(target.settings.keep_fp32)),
+            target.backend.name,
+            target.backend.fingerprint,
             f"torch {torch.__version__}",
-            settings.build_digest(),
+            target.settings.build_digest(),
             code_digest(),
         )
         return cls(sha256(*parts))
 
 
 def _structure(cluster: GraphModule, keep_fp32: Patterns) -> list[str]:
-    """What the cluster computes: a node's digest covers the digests of all that it reads."""
+    """Return digests of the outputs; the digest of a node covers those of its arguments."""
     symbols, digests = _Symbols(), dict[Node, str]()
     sources: list[str] = []
     for node in cluster.graph.nodes:
@@ -80,25 +80,25 @@ def _plain(value: Any, digests: dict[Node, str]) -> Any:
         return [_plain(item, digests) for item in value]
     if isinstance(value, dict):
         return {name: _plain(item, digests) for name, item in value.items()}
-    # repr, because 1, 1.0 and True are different arguments, and nan is one.
+    # repr tells 1, 1.0 and True apart, and can write nan.
     return f"{type(value).__name__}:{value!r}"
 
 
 def _target_name(target: Any) -> str:
-    """Of a function without the address that its repr has."""
+    """Return the name of a target; the repr of a function would have its address in it."""
     if isinstance(target, (str, OpOverload)):
         return str(target)
     return f"{target.__module__}.{target.__qualname__}"
 
 
 class _Symbols:
-    """Which dynamic sizes are equal or derived from each other, whatever their symbols' names."""
+    """Describes dynamic sizes by symbols that are renamed in the order of their first use."""
 
     def __init__(self) -> None:
         self._renamed: dict[sympy.Symbol, sympy.Symbol] = {}
 
     def describe(self, value: Any) -> str:
-        """The dtype and sizes of each tensor in a node's value, and what else is in it."""
+        """Return a text of a node's value: dtype and sizes of its tensors, and its numbers."""
         parts: list[Any] = []
         for leaf in pytree.tree_leaves(value):
             if isinstance(leaf, torch.Tensor):

@@ -21,7 +21,7 @@ __all__ = ["NAMES", "cache_folder", "files", "is_own", "made_folder", "remove"]
 log = logging.getLogger(__name__)
 
 NAMES = {kind: re.compile(rf"[0-9a-f]{{64}}\.{kind}") for kind in ("plan", "timing")}
-"""What each kind of file is called."""
+"""The names that files of each kind have."""
 _SUBFOLDER = "fxtrt"
 _MARKER = "CACHEDIR.TAG"
 _SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -30,14 +30,14 @@ _MARK = _SIGNATURE + _OURS + b"# Backup programs leave it out: https://bford.inf
 
 
 def cache_folder(directory: Path) -> Path:
-    """Return the folder that holds the cache of `Settings.cache_dir`; nothing is made.
+    """Return the folder that holds the cache of `Settings.cache_dir`, without making it.
 
-    It is the folder itself if that is a cache, is empty, or does not exist yet. A folder with other
-    files in it has the cache in its subfolder `fxtrt`, by the same rule.
+    That is the folder itself if it is a cache, is empty, or does not exist yet. If it has other
+    files in it, the cache is its subfolder `fxtrt`, by the same rule.
 
     Raises:
-        CacheError: the subfolder has other files in it, too.
-        OSError: a folder cannot be looked at.
+        CacheError: the subfolder also has other files in it.
+        OSError: a folder cannot be read.
     """
     for folder in (directory, directory / _SUBFOLDER):
         if _is_cache(folder):
@@ -49,12 +49,12 @@ def cache_folder(directory: Path) -> Path:
 
 
 def made_folder(directory: Path, kind: str) -> Path:
-    """Return the folder for files of a kind, after it and all that it is in were made.
+    """Make the folder for files of a kind, with its parents, and return it.
 
-    Nobody but this user may write to it, whatever the umask.
+    Only this user may write to it, whatever the umask is.
 
     Raises:
-        CacheError: `directory` cannot be the cache's.
+        CacheError: `directory` cannot hold the cache.
         OSError: a folder cannot be made.
     """
     root = cache_folder(directory)
@@ -68,10 +68,10 @@ def made_folder(directory: Path, kind: str) -> Path:
 
 
 def _is_cache(folder: Path) -> bool:
-    """Return whether all files in a folder are the cache's, or it says that it is the cache.
+    """Return whether a folder is marked as a cache, or has nothing but files of a cache in it.
 
-    Other versions of fxtrt wrote no marker. A folder without one that has nothing but files of
-    plans by their names is a cache, too.
+    Earlier versions of fxtrt wrote no marker, so a folder whose files all have the names of plans
+    is a cache too.
     """
     try:
         found = [entry for entry in os.scandir(folder) if not is_temporary(entry.name)]
@@ -103,7 +103,7 @@ def _is_marked(folder: Path) -> bool:
 def remove(path: Path) -> bool:
     """Remove a file of the cache if fxtrt wrote it for this user; return whether it did.
 
-    Its contents decide, besides its name: a file of another program stays, whatever its name.
+    The name does not suffice: a file of another program stays, whatever it is called.
     """
     try:
         if not is_own(path):
@@ -116,13 +116,13 @@ def remove(path: Path) -> bool:
 
 
 def is_own(path: Path) -> bool:
-    """Return whether a file begins as fxtrt's do and belongs to this user."""
+    """Return whether a file belongs to this user and begins like the files of fxtrt."""
     try:
         with opened(path) as file:
             begin, status = file.read(len(FAMILY)), os.fstat(file.fileno())
     except (OSError, CacheError):
         return False
-    if is_temporary(path.name):  # its process may have ended before it wrote so much
+    if is_temporary(path.name):  # its process may have ended before it wrote the whole beginning
         return is_mine(status) and (FAMILY.startswith(begin) or begin == _SIGNATURE[: len(begin)])
     return is_mine(status) and begin == FAMILY
 
@@ -134,7 +134,7 @@ def files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
     except (FileNotFoundError, NotADirectoryError):
         return
     for name in names:
-        with contextlib.suppress(FileNotFoundError):  # it may go at any time
+        with contextlib.suppress(FileNotFoundError):  # another process may remove it at any time
             status = (folder / name).lstat()
             if stat.S_ISREG(status.st_mode):
                 yield folder / name, status

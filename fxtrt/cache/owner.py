@@ -1,4 +1,4 @@
-"""Tells whose a file of the plan cache is, and who else may have written it."""
+"""Tells who owns a file of the plan cache, and who else may have written it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def is_mine(status: os.stat_result) -> bool:
 def untrusted(path: Path, file: BinaryIO) -> str | None:
     """Return why another user may have written a file of the cache, or None.
 
-    The file and the folder that it is in must belong to this user or to root, and no others may
-    write to them; that they may does not matter inside a folder that only its owner can enter. In
-    folders further up others can at most put something in the place of ours, and that is theirs.
-    Windows has access lists instead, which are not looked at.
+    The file and its folder must belong to this user or to root, and no others may write to them
+    unless only the owner can enter that folder or the one above. Folders further up need no check:
+    there, others could at most put files of their own in the place of these.
+    Windows has access lists instead, which are not checked.
 
     Args:
-        path: of the file, in a folder `plans` or `timings` of the cache.
-        file: the same, open: what is checked is what is read.
+        path: the path of the file, in a folder `plans` or `timings` of the cache.
+        file: the same file, already open, so that what is checked is what is read.
     """
     if not hasattr(os, "geteuid"):
         return None

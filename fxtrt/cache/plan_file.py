@@ -1,4 +1,4 @@
-"""Turns a plan and what it is for into one file that is complete or absent, and back."""
+"""Turns a plan and its header into one file, which is complete or absent, and back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from ..errors import CacheError
 from ..files.atomic_file import written_at_once
 
-if TYPE_CHECKING:  # These import torch, which `fxtrt cache` can do without.
+if TYPE_CHECKING:  # These import torch, which `fxtrt cache` does not need.
     from torch.fx import GraphModule
 
     from ..engines.base import EngineBackend
@@ -36,28 +36,29 @@ __all__ = [
 ]
 
 FAMILY = b"fxtrt plan "
-"""How the files of all versions of fxtrt begin."""
+"""The bytes that the files of all versions of fxtrt begin with."""
 _MAGIC = FAMILY + b"4\n"
 _LENGTHS = struct.Struct(f"<{len(_MAGIC)}sIQ32s")
 """The magic, the lengths of header and plan in bytes, and the SHA-256 of the plan."""
 _PREFIX_BYTES = _LENGTHS.size + hashlib.sha256().digest_size
-"""The lengths, and the SHA-256 of them, the file's name and the header."""
+"""The size of the lengths, and of the SHA-256 of lengths, file name and header."""
 _MOST_HEADER_BYTES = 1 << 20
 _MOST_NODES = 1 << 31
 _LAST_YEAR = 1e11
-"""In seconds since the epoch: later times are damage."""
+"""In seconds since the epoch. A later time means that the file is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanHeader:
-    """What a plan is for, in words; `EngineKey` is what decides.
+    """A description of a plan for people; builds find the plan by its `EngineKey` only.
 
-    engine:    the name of its backend; `runs_on` its version and GPU.
+    engine:    the name of the engine backend.
+    runs_on:   its version, and the GPU.
     modules:   the part of the model that the cluster comes from.
-    nodes:     calls in the cluster.
-    torch:     the version that it was built with.
-    created:   in seconds since the epoch.
-    kept_fp32: as in `BuildInfo`.
+    nodes:     the number of calls in the cluster.
+    torch:     the version of torch that it was built with.
+    created:   the time of the build, in seconds since the epoch.
+    kept_fp32: the same as in `BuildInfo`.
     """
 
     engine: str
@@ -72,7 +73,7 @@ class PlanHeader:
     def of(
         cls, cluster: GraphModule, backend: EngineBackend, kept_fp32: tuple[str, ...] = ()
     ) -> PlanHeader:
-        """The header of a plan that is built now."""
+        """Return the header of a plan that has just been built."""
         import torch
 
         from ..graph.provenance import module_path, shared_path
@@ -90,7 +91,7 @@ class PlanHeader:
 
 
 class StoredPlan(NamedTuple):
-    """What a file holds."""
+    """The content of a file."""
 
     header: PlanHeader
     plan: bytes
@@ -99,11 +100,11 @@ class StoredPlan(NamedTuple):
 def write_plan(path: Path, header: PlanHeader, plan: bytes) -> None:
     """Write a file beside `path` and move it there in one step.
 
-    The file's name is part of what the digest covers: under another name it is refused. Nobody but
-    the user who wrote it may write to it, whatever the umask.
+    The digest covers the file's name, so a renamed file is refused. Only the user who wrote the
+    file may write to it, whatever the umask is.
 
     Raises:
-        OSError: the disk is full or read-only; nothing is left behind.
+        OSError: the disk is full or read-only; no file is left behind.
     """
     described = json.dumps(asdict(header)).encode()
     lengths = _LENGTHS.pack(_MAGIC, len(described), len(plan), hashlib.sha256(plan).digest())
@@ -114,11 +115,11 @@ def write_plan(path: Path, header: PlanHeader, plan: bytes) -> None:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a regular file for reading. A pipe is not waited for, and a link is not followed.
+    """Open a regular file for reading, without waiting for a pipe or following a link.
 
     Raises:
-        CacheError: it is a link, a folder, a pipe, a socket or a device.
-        OSError: it cannot be opened.
+        CacheError: the file is a link, a folder, a pipe, a socket or a device.
+        OSError: the file cannot be opened.
     """
     flags = os.O_RDONLY
     for flag in ("O_NONBLOCK", "O_NOFOLLOW", "O_NOCTTY", "O_BINARY"):
@@ -139,18 +140,18 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def read_plan(path: Path) -> StoredPlan:
-    """What is in `path`, every byte checked.
+    """Return the content of `path` after checking every byte.
 
     Raises:
-        CacheError: the file is damaged, under another name, or of another version of fxtrt.
-        OSError: it cannot be read.
+        CacheError: the file is damaged, was renamed, or is of another version of fxtrt.
+        OSError: the file cannot be read.
     """
     with opened(path) as file:
         return parse_plan(file, path)
 
 
 def parse_plan(file: BinaryIO, path: Path) -> StoredPlan:
-    """What is in a file that `opened` opened, every byte checked; otherwise as `read_plan`."""
+    """Return the content of a file that `opened` opened; all else is as in `read_plan`."""
     header, length, digest = _read_start(file, path)
     plan = file.read(length)
     if len(plan) != length or hashlib.sha256(plan).digest() != digest:
@@ -159,19 +160,19 @@ def parse_plan(file: BinaryIO, path: Path) -> StoredPlan:
 
 
 def read_header(path: Path) -> PlanHeader:
-    """What the plan in `path` is for; the plan itself is not read.
+    """Return the header in `path` without reading the plan.
 
     Raises:
-        CacheError: its beginning is damaged, it has another length or name, or it is of another
-            version of fxtrt.
-        OSError: it cannot be read.
+        CacheError: the beginning is damaged, the length or name has changed, or the file is of
+            another version of fxtrt.
+        OSError: the file cannot be read.
     """
     with opened(path) as file:
         return _read_start(file, path)[0]
 
 
 def _read_start(file: BinaryIO, path: Path) -> tuple[PlanHeader, int, bytes]:
-    """Check all that precedes the plan, before as many bytes are read as it asks for.
+    """Check the lengths and the header before as many bytes as they say are read.
 
     Returns:
         The header, and the length and the digest of the plan.

@@ -1,4 +1,4 @@
-"""The seam between builds and where plans are kept: a cache on disk, or a file of `fxtrt.save`."""
+"""Declares how builds get and keep plans: in a cache on disk, or in a file of `fxtrt.save`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["PlanStore", "PlanStores"]
 
 
 class PlanStore(Protocol):
-    """Where plans, or timings, are kept."""
+    """A place where plans, or timings, are kept."""
 
     def get(self, key: EngineKey) -> StoredPlan | None:
-        """The plan of `key`, or None."""
+        """Return the plan of `key`, or None."""
         ...
 
     def put(self, key: EngineKey, plan: bytes, header: PlanHeader) -> None:
-        """Keep `plan`, or say why not."""
+        """Keep `plan`, or log why it cannot be kept."""
         ...
 
 
 PlanStores = Callable[[Settings, str], PlanStore | None]
-"""The store of settings, of plans or of what else `PlanCache` has kinds for; None keeps none."""
+"""Returns the store for settings and a kind of `PlanCache`, or None if nothing is kept."""

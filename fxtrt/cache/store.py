@@ -1,4 +1,4 @@
-"""Keeps plans on disk, up to a size: an EngineKey becomes a verified file."""
+"""Turns an `EngineKey` into a verified plan on disk, and limits the size of all plans."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .plan_file import (
     write_plan,
 )
 
-if TYPE_CHECKING:  # It imports torch, which `fxtrt cache` can do without.
+if TYPE_CHECKING:  # It imports torch, which `fxtrt cache` does not need.
     from .engine_key import EngineKey
 
 __all__ = ["CacheEntry", "PlanCache", "entries", "evict"]
@@ -39,13 +39,13 @@ log = logging.getLogger(__name__)
 
 
 class PlanCache:
-    """A directory of plans. Several processes may share it.
+    """Keeps plans in a directory that several processes may share.
 
     Args:
-        directory: as `Settings.cache_dir`; `cache_folder` says which folder holds the files.
-        kind: what its files hold: a "plan", or the "timing" of a cluster.
-        limit_bytes: of all files of this user together; the least recently used go first.
-        trust: as `Settings.cache_trust`.
+        directory: `Settings.cache_dir`; `cache_folder` tells which folder holds the files.
+        kind: what the files hold: a "plan", or the "timing" of a cluster.
+        limit_bytes: the most bytes of all files of this user; the least recently used go first.
+        trust: `Settings.cache_trust`.
     """
 
     def __init__(
@@ -62,23 +62,23 @@ class PlanCache:
 
     @classmethod
     def of(cls, settings: Settings, kind: str = "plan") -> PlanCache | None:
-        """The cache that the settings name, or None.
+        """Return the cache that the settings name, or None.
 
         Raises:
-            CacheError: `cache_dir` is a folder of other files, and so is `fxtrt` in it.
+            CacheError: `cache_dir` has other files in it, and so has its subfolder `fxtrt`.
         """
         if settings.cache_dir is None:
             return None
-        # A folder that cannot be looked at is logged when a plan is to be kept.
+        # A folder that cannot be read is logged when a plan is put into it.
         with contextlib.suppress(OSError):
             cache_folder(settings.cache_dir)
         return cls(settings.cache_dir, kind, settings.cache_limit_bytes, settings.cache_trust)
 
     def get(self, key: EngineKey) -> StoredPlan | None:
-        """The plan of `key`, or None.
+        """Return the plan of `key`, or None.
 
         A file that cannot be read or trusted is logged and counts as absent. It is removed only if
-        it is damaged and was written by fxtrt for this user.
+        it is damaged and fxtrt wrote it for this user.
         """
         path: Path | None = None
         try:
@@ -95,12 +95,12 @@ class PlanCache:
                 remove(path)
             return None
         if stored is not None:
-            with contextlib.suppress(OSError):  # a read-only cache, or evicted since
+            with contextlib.suppress(OSError):  # the cache is read-only, or the file was evicted
                 os.utime(path)
         return stored
 
     def put(self, key: EngineKey, plan: bytes, header: PlanHeader) -> None:
-        """Keep `plan`. A full or read-only disk is logged: the engine runs all the same."""
+        """Keep `plan`. A full or read-only disk is only logged, since the engine runs anyway."""
         if self._limit is not None and len(plan) > self._limit:
             log.warning("a plan of %d bytes is not kept: see cache_limit_bytes", len(plan))
             return
@@ -115,17 +115,17 @@ class PlanCache:
             log.warning("the plan cache at %s could not be written: %s", self._directory, error)
 
     def path(self, key: EngineKey) -> Path:
-        """Where the plan of `key` is, or would be.
+        """Return the path of the plan of `key`, whether it exists or not.
 
         Raises:
-            CacheError: the directory cannot be the cache's.
-            OSError: it cannot be looked at.
+            CacheError: the directory cannot hold the cache.
+            OSError: the directory cannot be read.
         """
         folder = cache_folder(self._directory) / f"{self._kind}s"
         return folder / f"{key.digest}.{self._kind}"
 
     def _read(self, path: Path) -> StoredPlan | None:
-        """The plan in a file, every byte checked; None if another user may have written it."""
+        """Return the checked plan in a file, or None if another user may have written it."""
         with opened(path) as file:
             if (doubt := untrusted(path, file)) is not None:
                 if self._trust == "owner":
@@ -141,10 +141,10 @@ class PlanCache:
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """A file that has the name of one of the cache's.
+    """A file whose name is that of a file of the cache.
 
-    size: in bytes.
-    used: when it was last written or read, in seconds since the epoch.
+    size: the size in bytes.
+    used: the time when it was last written or read, in seconds since the epoch.
     mine: whether it belongs to the user of this process.
     """
 
@@ -164,8 +164,8 @@ def entries(directory: Path) -> list[CacheEntry]:
     """Return the files of a cache, the most recently used first.
 
     Raises:
-        CacheError: `directory` cannot be the cache's.
-        OSError: it cannot be looked at.
+        CacheError: `directory` cannot hold the cache.
+        OSError: the directory cannot be read.
     """
     found = []
     for kind, names in NAMES.items():
@@ -179,12 +179,12 @@ def entries(directory: Path) -> list[CacheEntry]:
 def evict(directory: Path, limit_bytes: int | None) -> None:
     """Remove this user's least recently used files until the others fit into `limit_bytes`.
 
-    Files that are being written count; those whose process is gone are removed, whatever the limit.
-    A reader keeps what it has opened.
+    Files that are being written count; those whose process is gone are removed in any case. A
+    process that has opened a file can still read it.
 
     Raises:
-        CacheError: `directory` cannot be the cache's.
-        OSError: it cannot be looked at.
+        CacheError: `directory` cannot hold the cache.
+        OSError: the directory cannot be read.
     """
     total = _sweep(cache_folder(directory))
     found = [entry for entry in entries(directory) if entry.mine]
@@ -200,7 +200,7 @@ def evict(directory: Path, limit_bytes: int | None) -> None:
 
 
 def _sweep(root: Path) -> int:
-    """Remove what processes that are gone left half-written; return the bytes of all others."""
+    """Remove half-written files of processes that are gone, and return the bytes of the others."""
     total = 0
     for folder in (root, *(root / f"{kind}s" for kind in NAMES)):
         for path, status in files(folder):
@@ -218,7 +218,7 @@ def _require_replaceable(path: Path) -> None:
 
     Raises:
         CacheError: there is such a file.
-        OSError: it cannot be looked at.
+        OSError: the file cannot be read.
     """
     try:
         with opened(path) as file:

@@ -1,1 +1,1 @@
-"""A model becomes functional ATen graphs."""
+"""Turns a model into functional ATen graphs."""

@@ -1,4 +1,4 @@
-"""Turns what a user gives for a model's arguments into a call, and other calls into its form."""
+"""Turns a user's inputs into a call of a model, and later calls into the same form."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _HOW_TO = "write a tuple of all positional arguments, and kwargs={...} for those
 def call_of(
     model: torch.nn.Module, inputs: Any = (), kwargs: Mapping[str, Any] | None = None
 ) -> Call:
-    """The call of `model` that `inputs` and `kwargs` stand for.
+    """Return the call of `model` that a user means by `inputs` and `kwargs`.
 
     Args:
-        inputs: a tuple of positional arguments. A tensor or a list is one argument, and so is a
-            dict whose keys are not the names of parameters of `forward`; if they are, it holds
-            keyword arguments.
+        inputs: a tuple of positional arguments. A tensor or a list is a single argument. A dict
+            holds keyword arguments if its keys are names of parameters of `forward`, and is a
+            single argument otherwise.
 
     Raises:
-        CaptureError: the inputs may mean several things, or `forward` does not take them.
+        CaptureError: the inputs are ambiguous, or `forward` does not take them.
     """
     if isinstance(model, torch._dynamo.OptimizedModule):
         model = model._orig_mod
@@ -51,7 +51,7 @@ def call_of(
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
-    """The signature of a function, or None where Python cannot tell."""
+    """Return the signature of a function, or None where Python cannot tell."""
     try:
         return inspect.signature(function)
     except (TypeError, ValueError):
@@ -59,7 +59,7 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
 
 
 def positional(signature: inspect.Signature | None, call: Call) -> Call:
-    """The same call with as many positional arguments as there can be."""
+    """Return the same call with as many arguments as possible passed by position."""
     try:
         assert signature is not None
         bound = signature.bind(*call.args, **call.kwargs)
@@ -69,7 +69,7 @@ def positional(signature: inspect.Signature | None, call: Call) -> Call:
 
 
 def is_same(value: object, other: object) -> bool:
-    """Whether two constants are the same to the bit: 0.0 is not -0.0, and 1 is not True."""
+    """Return whether two constants are the same to the bit: 0.0 is not -0.0, and 1 is not True."""
     if value is other:
         return True
     if type(value) is not type(other):
@@ -90,12 +90,13 @@ def is_same(value: object, other: object) -> bool:
 
 
 class CallForm:
-    """Which arguments an example gave, and which of them by keyword."""
+    """Records which arguments an example call gave, and which of them by keyword."""
 
     def __init__(self, function: Callable[..., Any], example: Call) -> None:
-        """
+        """Record the form of `example`.
+
         Args:
-            function: what is called; its signature says which calls are the same.
+            function: the function that is called; its signature tells which calls are equivalent.
         """
         self._count, self._keywords = len(example.args), tuple(example.kwargs)
         self._signature = signature_of(function)
@@ -107,11 +108,11 @@ class CallForm:
         }
 
     def has(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        """Whether a call has the form already."""
+        """Return whether a call already has the form of the example."""
         return len(args) == self._count and tuple(kwargs) == self._keywords
 
     def arrange(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call | str:
-        """The same call in this form; or why there is none."""
+        """Return an equivalent call in the form of the example, or why there is none."""
         values = _by_place(self._signature, Call(args, kwargs))
         if values is None or values.keys() != self._known:
             return "the arguments have another structure than the example's"
@@ -124,7 +125,7 @@ class CallForm:
 
 
 def _positional_places(signature: inspect.Signature | None, count: int) -> Iterator[Hashable]:
-    """A name for each of the first positional arguments, or a name and a number after `*`."""
+    """Yield the parameter of each positional argument; those of `*args` are numbered."""
     for parameter in () if signature is None else signature.parameters.values():
         if parameter.kind is _Kind.VAR_POSITIONAL:
             yield from ((parameter.name, i) for i in range(count))
@@ -136,7 +137,7 @@ def _positional_places(signature: inspect.Signature | None, count: int) -> Itera
 
 
 def _by_place(signature: inspect.Signature | None, call: Call) -> dict[Hashable, Any] | None:
-    """All arguments of a call, defaults among them; None where the signature does not fit."""
+    """Return all arguments of a call with its defaults, or None if the signature does not fit."""
     try:
         assert signature is not None
         bound = signature.bind(*call.args, **call.kwargs)
@@ -168,7 +169,7 @@ def _sign(value: float) -> float:
 def _are_keywords(
     inputs: Mapping[Any, Any], name: str, signature: inspect.Signature | None
 ) -> bool:
-    """Whether a dict holds keyword arguments, and is not itself the only argument."""
+    """Return whether a dict holds keyword arguments, rather than being the only argument."""
     parameters = [] if signature is None else list(signature.parameters.values())
     named = {
         p.name for p in parameters if p.kind in (_Kind.POSITIONAL_OR_KEYWORD, _Kind.KEYWORD_ONLY)
@@ -203,7 +204,7 @@ def _positional_inputs(
 
 
 def _require_fit(model: torch.nn.Module, call: Call) -> None:
-    """Refuse a call that neither `forward` nor what decorates it takes."""
+    """Refuse a call that neither `forward` nor its decorator accepts."""
     signature = signature_of(model.forward)
     if signature is None or _by_place(signature, call) is not None:
         return

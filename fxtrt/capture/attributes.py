@@ -1,4 +1,4 @@
-"""Notes what attributes and containers hold, to see whether that changes, and to undo it."""
+"""Records what attributes and containers hold, to detect changes and to undo them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _CONTAINERS = (dict, list, set, deque)
 
 
 class Attributes:
-    """The elements of containers and the slots of objects, as they were."""
+    """Holds the elements of containers and the slots of objects as they were at first."""
 
     def __init__(self, held: Sequence[Any]) -> None:
-        """Note those of each object in `held`; an object's own dictionary is one of them."""
+        """Record the contents of each object in `held`, which includes objects' `__dict__`s."""
         self._containers = [
             (value, _elements(value)) for value in held if isinstance(value, _CONTAINERS)
         ]
@@ -41,7 +41,7 @@ class Attributes:
         )
 
     def restore(self) -> None:
-        """Make all that it was; what is as it was is not written to."""
+        """Restore what has changed, and write to nothing else."""
         for container, before in self._containers:
             if not _is_same(_elements(container), before):
                 _refill(container, before)
@@ -52,7 +52,7 @@ class Attributes:
 
 @contextmanager
 def attributes_kept(model: torch.nn.Module) -> Iterator[None]:
-    """Undo what the block assigns to attributes of the modules, or of what they hold."""
+    """Undo assignments of the block to attributes of `model`'s modules and of their objects."""
     attributes = Attributes(list(reachable(model)))
     try:
         yield
@@ -61,7 +61,7 @@ def attributes_kept(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _elements(container: Any) -> Any:
-    """A plain copy, whatever the methods of a subclass do."""
+    """Return a plain copy, without calling methods that a subclass may override."""
     return dict(dict.items(container)) if isinstance(container, dict) else list(container)
 
 

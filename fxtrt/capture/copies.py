@@ -1,4 +1,4 @@
-"""Copies arguments: as they are, or so that no two tensors are one or share memory."""
+"""Copies arguments, either with their sharing of tensors and memory or without any."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def copied(values: T) -> T:
-    """The same in new memory; tensors that are one, or that share memory, still are or do."""
+    """Return a copy in new memory, in which the same tensors are identical or share memory."""
     tensors: dict[int, torch.Tensor] = {}
     storages: dict[int, torch.UntypedStorage] = {}
 
@@ -27,14 +27,13 @@ def copied(values: T) -> T:
 
 
 def distinct(values: T, others: Iterable[torch.Tensor] = ()) -> T:
-    """The same with a new tensor for each leaf, none of which shares memory with another.
+    """Return a copy with a new tensor for each leaf, none of which shares memory with another.
 
-    torch.export takes one tensor that is passed twice for one input, and would have all calls pass
-    it twice; and it marks those that it is given, and a second try would obey the marks of the
-    first.
+    If one tensor is passed twice, torch.export assumes that every call passes it twice. It also
+    marks the tensors that it is given, and a second export would obey the marks of the first.
 
     Args:
-        others: tensors, as weights, with which none may share memory either.
+        others: tensors, such as weights, with which no leaf may share memory either.
     """
     taken = {memory_of(tensor) for tensor in others}
 
@@ -49,17 +48,17 @@ def distinct(values: T, others: Iterable[torch.Tensor] = ()) -> T:
 
 
 def memory_of(tensor: torch.Tensor) -> tuple[int, int] | None:
-    """The first address of a tensor's storage, and the one after its last; None without any."""
+    """Return the address of a tensor's storage and that of its end, or None if it has no memory."""
     try:
         storage = tensor.untyped_storage()
         start, size = storage.data_ptr(), storage.nbytes()
-    except (NotImplementedError, RuntimeError):  # Sparse, fake and functional ones have none.
-        return None
+    except (NotImplementedError, RuntimeError):
+        return None  # Sparse, fake and functional tensors have no storage.
     return (start, start + size) if start and size else None
 
 
 def clone_storage(storage: torch.UntypedStorage) -> torch.UntypedStorage:
-    """The same bytes in other memory of the same device."""
+    """Return a copy of the bytes in new memory of the same device."""
     clone: torch.UntypedStorage = storage.clone()  # type: ignore[no-untyped-call]  # torch's
     return clone
 
@@ -70,10 +69,10 @@ def _map(function: Any, values: T) -> T:
 
 
 def _copy(tensor: torch.Tensor, storages: dict[int, torch.UntypedStorage]) -> torch.Tensor:
-    """A copy with the same strides, in what `storages` has for its memory.
+    """Return a copy with the same strides, in the copy of its storage.
 
     Args:
-        storages: copies by the address of the original; a new one is added.
+        storages: copied storages by the address of the original; a missing one is added.
     """
     memory = memory_of(tensor)
     is_plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)

@@ -1,4 +1,4 @@
-"""Runs a model once on its example inputs, and notes what was called in it."""
+"""Runs a model once on its example inputs, and records which calls it makes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["record_calls", "watched_run"]
 
 
 def record_calls(model: torch.nn.Module, call: Call) -> tuple[dict[str, Call], OutsideCalls]:
-    """The first call of each submodule, by its path, and every operator that ran.
+    """Return the first call of each submodule by its path, and the operators that ran.
 
-    The run leaves nothing behind.
+    The run leaves the model and the inputs unchanged.
     """
     calls: dict[str, Call] = {}
 
@@ -38,9 +38,9 @@ def record_calls(model: torch.nn.Module, call: Call) -> tuple[dict[str, Call], O
 
 
 def watched_run(model: torch.nn.Module, call: Call) -> OutsideCalls:
-    """The operators that run outside of any graph in one run, which leaves nothing behind."""
+    """Run the model once without lasting effects, and return the operators outside of graphs."""
     watch = OutsideCalls(model)
-    # The recorded calls hold the inputs, whose values must not change under them.
+    # The recorded calls keep the inputs, so the model gets copies, which it may write to.
     args, kwargs = copied((call.args, call.kwargs))
     doing = f"running {type(model).__name__} once, to see what it calls"
     with untouched(model, args, kwargs), announced(doing), watch:

@@ -1,14 +1,14 @@
 """Turns a Dynamo graph, a module or a function into a functional ATen GraphModule.
 
 Operators that have a converter stay whole, composite ones included (linear, layer_norm,
-scaled_dot_product_attention ...); other composites arrive as their parts. Weights are `get_attr`,
-every node has `meta["val"]`, and the output is a flat tuple or the module's own pytree.
+scaled_dot_product_attention ...); all other composites are decomposed. Weights are `get_attr`
+nodes, every node has `meta["val"]`, and the output is a flat tuple or the module's own pytree.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,18 +18,22 @@ from torch._guards import TracingContext, detect_fake_mode
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.graph import _PyTreeCodeGen
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from ..announce import announced
 from ..errors import CaptureError
 from ..graph.composites import composites_whole
+from ..graph.layouts import Layouts
 from ..graph.provenance import set_module_prefix
 from ..graph.specs import Call
 from ..registry import registered
+from ..serialization.tree_data import SHADOWED
 from .frozen_weights import FrozenGraph
 from .quiet_export import silent_if_it_fails
 from .size_ranges import restore_ranges
 from .torch_message import message_of
+from .write_conflicts import Writes
 
 __all__ = ["capture_dynamo", "capture_module", "require_inference", "trace"]
 
@@ -41,12 +45,12 @@ def capture_module(
     dynamic_shapes: Any = None,
     path: str = "",
 ) -> GraphModule:
-    """The graph of a whole module, through `torch.export`; it is called like the module.
+    """Return the graph that `torch.export` makes of a module; it is called like the module.
 
     Args:
         args, kwargs: example arguments, any pytrees of tensors.
         dynamic_shapes: as `torch.export.export` takes it; None makes every size static.
-        path: where the module sits in its model, for the report.
+        path: the path of the module in its model, for the report.
 
     Raises:
         CaptureError: the module is in training mode, an input requires grad, or export failed.
@@ -63,10 +67,11 @@ def capture_module(
 def _export(
     model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic_shapes: Any
 ) -> tuple[GraphModule, Mapping[Any, ValueRanges[Any]]]:
-    """The graph, and the ranges of its symbols."""
+    """Return the graph, and the ranges of its symbols."""
     try:
         with torch.no_grad(), silent_if_it_fails(), warnings.catch_warnings():
-            # An attribute that only its own call reads does no harm: fxtrt asks for the others.
+            # Assigned attributes are harmless unless the next call reads them, which `repeatable`
+            # refuses.
             warnings.filterwarnings("ignore", ".*assigned during export", UserWarning)
             program = torch.export.export(
                 model, tuple(args), dict(kwargs), dynamic_shapes=dynamic_shapes, strict=False
@@ -78,7 +83,37 @@ def _export(
             f"torch.export could not capture {type(model).__name__}: {message_of(error)}"
         ) from error
     assert isinstance(gm, GraphModule)
+    _rename_arguments(gm, kwargs)
     return gm, program.range_constraints
+
+
+def _rename_arguments(gm: GraphModule, kwargs: Mapping[str, Any]) -> None:
+    """Let no argument hide what the source code of the graph, which torch writes, takes by name.
+
+    Raises:
+        CaptureError: one that is given by its name would.
+    """
+    codegen = gm.graph._codegen
+    assert isinstance(codegen, _PyTreeCodeGen)
+    names = codegen.pytree_info.orig_args
+    if shadowed := SHADOWED & kwargs.keys():
+        raise CaptureError(
+            f"the argument {min(shadowed)!r} has a name that the source code of torch's graphs "
+            f"uses: give it another one in forward"
+        )
+    for node in gm.graph.find_nodes(op="placeholder"):
+        node.target = node.name if node.target in SHADOWED else node.target
+    if SHADOWED.intersection(names):
+        renamed = [_unused(name, names) if name in SHADOWED else name for name in names]
+        info = codegen.pytree_info._replace(orig_args=renamed)
+        gm.graph.set_codegen(_PyTreeCodeGen(info))
+        gm.recompile()
+
+
+def _unused(name: str, names: Sequence[str]) -> str:
+    while name in (*SHADOWED, *names):
+        name += "_"
+    return name
 
 
 def capture_dynamo(
@@ -89,13 +124,13 @@ def capture_dynamo(
 ) -> Callable[..., Any]:
     """Lower the graph that Dynamo hands to a backend, and compile it with `compile_aten`.
 
-    AOTAutograd stands around the compiled graph: it replays input mutations and output aliases,
-    which is why compilation is a callback here and not the next stage.
+    Compilation is a callback here, and not the next stage, because AOTAutograd wraps the compiled
+    graph: it replays input mutations and output aliases.
 
     Args:
         gm, example_inputs: as Dynamo passes them; parameters and buffers are among the inputs.
-        compile_aten: gets the functional ATen graph, weights as `get_attr`, and gives a callable
-            of the remaining inputs that returns a tuple.
+        compile_aten: takes the functional ATen graph, with weights as `get_attr`, and returns a
+            callable that maps the remaining inputs to a tuple.
         check_weights: as in `Settings`.
 
     Raises:
@@ -104,11 +139,12 @@ def capture_dynamo(
     inner = [*gm.parameters(), *gm.buffers()]
     values = [*inner, *example_inputs]
     static = {*range(len(inner)), *(len(inner) + i for i in _static_inputs(gm, example_inputs))}
-    # Asked now: gradients are off while lowering.
+    # This is read here because gradients are off during lowering.
     wants_gradients = torch.is_grad_enabled() and any(
         isinstance(value, torch.Tensor) and value.requires_grad for value in values
     )
     frozen: list[FrozenGraph] = []
+    guards: list[_Guard] = []
 
     def keep(aten_gm: GraphModule, lowered_inputs: Sequence[Any]) -> FrozenGraph:
         if len(lowered_inputs) != len(values):
@@ -116,6 +152,7 @@ def capture_dynamo(
                 f"AOTAutograd changed the inputs from {len(values)} to {len(lowered_inputs)}"
             )
         written, returned = _written_and_returned()
+        guards.append(_Guard(aten_gm, len(inner), static, written))
         if wants_gradients:
             _require_no_training(aten_gm, bool(static & written))
         weights = {i: values[i] for i in sorted(static - written - returned)}
@@ -125,14 +162,55 @@ def capture_dynamo(
     compiled = _lower(gm, example_inputs, keep)
     for graph in frozen:
         graph.compile()
-    return compiled
+    if not any(guard.is_needed for guard in guards):
+        return compiled
+
+    def guarded(*inputs: Any) -> Any:
+        conflicts = (guard.conflict(inputs) for guard in guards)
+        return (gm.forward if any(conflicts) else compiled)(*inputs)
+
+    return guarded
+
+
+class _Guard:
+    """Finds calls that Dynamo's guards let pass, but that a graph would answer otherwise.
+
+    Dynamo compares whether inputs share memory only where they do in its example, and no storage
+    offsets.
+    """
+
+    def __init__(
+        self, aten_gm: GraphModule, inner: int, static: Collection[int], written: Collection[int]
+    ) -> None:
+        """Note what the graph writes to and whether it reads by strides.
+
+        Args:
+            inner: how many of its first inputs Dynamo does not pass.
+            static, written: positions of its inputs. Static ones, which are weights, count only
+                if they are written: to ask hundreds of them takes longer than a small graph.
+        """
+        self._inner = inner
+        self._unasked = frozenset(static) - frozenset(written)
+        self._writes = Writes(sorted(written), (), ()) if written else None
+        self._layouts = Layouts.of(aten_gm)
+
+    @property
+    def is_needed(self) -> bool:
+        return self._writes is not None or self._layouts is not None
+
+    def conflict(self, inputs: Sequence[Any]) -> str | None:
+        values = [*[None] * self._inner, *inputs]
+        asked = [None if i in self._unasked else value for i, value in enumerate(values)]
+        if self._writes is not None and (reason := self._writes.conflict(asked)):
+            return reason
+        return None if self._layouts is None else self._layouts.mismatch(asked)
 
 
 def _lower(
     gm: GraphModule, example_inputs: Sequence[Any], compiler: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Run AOTAutograd for inference, with `compiler` for the graph that it makes."""
-    # Takes most of a second to import, which a start from an artifact does without.
+    """Run AOTAutograd for inference, and compile the graph that it makes with `compiler`."""
+    # The import takes most of a second, which a start from an artifact does not need.
     from torch._dynamo.backends.common import aot_autograd
 
     lower = aot_autograd(fw_compiler=compiler, inference_compiler=compiler, decompositions={})
@@ -141,7 +219,7 @@ def _lower(
         with torch.no_grad(), composites_whole(), announced(doing):
             compiled: Callable[..., Any] = lower(gm, list(example_inputs))
     except (CaptureError, RestartAnalysis):
-        # Dynamo raises RestartAnalysis to trace the function again, knowing more.
+        # With RestartAnalysis, Dynamo asks itself to trace the function again.
         raise
     except Exception as error:
         raise CaptureError(f"AOTAutograd could not lower the graph: {message_of(error)}") from error
@@ -151,7 +229,7 @@ def _lower(
 def trace(
     function: Callable[..., Any], inputs: Sequence[torch.Tensor], *, dynamic: bool = False
 ) -> GraphModule:
-    """The graph of `function(*inputs)`; tensors that it closes over become weights.
+    """Return the graph of `function(*inputs)`; tensors in its closure become weights.
 
     Args:
         dynamic: make every input dimension larger than 1 symbolic.
@@ -175,7 +253,7 @@ def require_inference(model: torch.nn.Module, inputs: Any) -> None:
     """Refuse a model in training mode, nested inputs, and inputs that require grad.
 
     Raises:
-        CaptureError: with the way out.
+        CaptureError: one of these; the message says what to do instead.
     """
     training = next((name for name, m in model.named_modules() if m.training), None)
     if training is not None:
@@ -196,7 +274,7 @@ def require_inference(model: torch.nn.Module, inputs: Any) -> None:
 
 
 def _static_inputs(gm: GraphModule, example_inputs: Sequence[Any]) -> list[int]:
-    """The positions of parameters and buffers among a Dynamo graph's inputs."""
+    """Return the positions of parameters and buffers among a Dynamo graph's inputs."""
     placeholders = gm.graph.find_nodes(op="placeholder")
     return [
         i
@@ -207,10 +285,10 @@ def _static_inputs(gm: GraphModule, example_inputs: Sequence[Any]) -> list[int]:
 
 
 def _require_no_training(aten_gm: GraphModule, writes_buffers: bool) -> None:
-    """Refuse a graph that is being trained; say that others answer without gradients.
+    """Refuse a graph that is being trained; warn that any other returns no gradients.
 
-    Whether a graph trains is not written in it. Statistics that it updates, or random numbers that
-    it draws, while gradients are wanted, are the signs.
+    A graph does not say whether it is being trained. It is taken for trained if gradients are
+    wanted and it updates statistics or draws random numbers.
     """
     draws = any(
         isinstance(node.target, OpOverload)
@@ -227,7 +305,7 @@ def _require_no_training(aten_gm: GraphModule, writes_buffers: bool) -> None:
 
 
 def _written_and_returned() -> tuple[set[int], set[int]]:
-    """Inputs that the graph writes to, and those whose storage it returns."""
+    """Return the positions of inputs that the graph writes to, and of those that it returns."""
     metadata = TracingContext.get().fw_metadata
     assert metadata is not None
     written = {i for i, info in enumerate(metadata.input_info) if info.mutates_data}
@@ -236,7 +314,7 @@ def _written_and_returned() -> tuple[set[int], set[int]]:
 
 
 def _composite_decompositions() -> dict[Any, Callable[..., Any]]:
-    """Decompositions of the composite operators that have no converter."""
+    """Return decompositions of the composite operators that have no converter."""
     table = torch.export.default_decompositions()
     return {
         target: table[target]

@@ -1,4 +1,4 @@
-"""Freezes the weights of a Dynamo graph into constants, and notices when they change."""
+"""Turns a Dynamo graph into one whose weights are constants, and detects when they change."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ log = logging.getLogger(__name__)
 
 
 class FrozenGraph:
-    """A callable with a graph's own signature that runs it compiled with its weights frozen.
+    """Runs a graph compiled with frozen weights, under the signature of the graph.
 
-    Dynamo passes weights at every call. Modules of one class share their graph, so it is compiled
-    once for each set of weights; and when one has been written to since (an optimizer step,
-    `load_state_dict`), it is compiled again: engines never answer with old weights.
+    Dynamo passes the weights at every call. Modules of one class share their graph, so it is
+    compiled once for each set of weights. It is compiled again after a write to one of them (an
+    optimizer step, `load_state_dict`), so engines never answer with old weights.
     """
 
     def __init__(
@@ -38,11 +38,11 @@ class FrozenGraph:
         compile_frozen: Callable[[GraphModule], Callable[..., Any]],
         check_weights: str = "versions",
     ) -> None:
-        """Keep all that `compile` needs.
+        """Keep what `compile` needs.
 
         Args:
-            weights: input position -> the tensor that is passed there.
-            compile_frozen: compiles the graph that is left; its inputs are the other ones.
+            weights: the tensors by the position of the input where they are passed.
+            compile_frozen: compiles the frozen graph, whose inputs are the remaining ones.
             check_weights: as in `Settings`.
         """
         self._gm = gm
@@ -57,7 +57,7 @@ class FrozenGraph:
         self._known: dict[tuple[int, ...], _Frozen] = {}
 
     def compile(self) -> None:
-        """Compile for the weights that the graph was made with; before the first call."""
+        """Compile for the weights that the graph was captured with, before the first call."""
         self._latest = self._freeze(list(self._weights.values()))
         self._weights.clear()
 
@@ -78,7 +78,7 @@ class FrozenGraph:
             return self._freeze(weights)
 
     def _freeze(self, weights: Sequence[torch.Tensor]) -> _Frozen:
-        # The states are read first: a write during the compilation makes its result stale.
+        # The states are read first, so that a write during compilation is noticed afterwards.
         seen = tuple(weakref.ref(t, self._forget) for t in weights)
         snapshot = Snapshot(weights, self._check)
         named = dict(zip(self._positions, weights, strict=True))
@@ -87,8 +87,8 @@ class FrozenGraph:
         return frozen
 
     def _forget(self, _: weakref.ref[torch.Tensor]) -> None:
-        """Let go of the engines of a model that is gone; Dynamo itself keeps them for long."""
-        # No lock: the garbage collector may call this while it is held.
+        """Release the engines of a deleted model, which Dynamo would keep for long."""
+        # This takes no lock, because the garbage collector may call it while the lock is held.
         self._known = {key: frozen for key, frozen in self._known.items() if frozen.is_alive()}
         if self._latest is not None and not self._latest.is_alive():
             self._latest = None
@@ -96,7 +96,7 @@ class FrozenGraph:
 
 @dataclass(frozen=True, slots=True)
 class _Frozen:
-    """A compiled graph, and the weights that are in it, which it does not keep alive."""
+    """A compiled graph with weak references to the weights that it was compiled for."""
 
     seen: tuple[weakref.ref[torch.Tensor], ...]
     snapshot: Snapshot
@@ -111,7 +111,7 @@ class _Frozen:
 
 
 def freeze(gm: GraphModule, weights: Mapping[int, torch.Tensor]) -> GraphModule:
-    """A copy of `gm` in which the inputs at these positions are `get_attr` weights."""
+    """Return a copy of `gm` in which the inputs at these positions are `get_attr` nodes."""
     frozen = GraphModule(gm, copy.deepcopy(gm.graph))
     placeholders = frozen.graph.find_nodes(op="placeholder")
     for position, tensor in weights.items():

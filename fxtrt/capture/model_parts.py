@@ -1,4 +1,4 @@
-"""Captures a model: the whole where it exports, else each largest part that does."""
+"""Turns a model into graphs: one of the whole if it exports, else one of each largest part."""
 
 from __future__ import annotations
 
@@ -13,15 +13,10 @@ import torch
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from ..detection import (
-    Recipe,
-    recipe_of,
-    with_equivalents,
-)
+from ..detection import Recipe, recipe_of
+from ..detection.substitution import substituted
 from ..errors import ArtifactError, CaptureError
-from ..graph.patterns import require_matches
 from ..graph.specs import Call, TensorSpec, tensor_specs
-from ..pass_manager import run_passes
 from ..serialization.graph_data import StoredGraph, store
 from ..serialization.model_identity import Identity, identity_of
 from ..settings import Settings
@@ -39,16 +34,17 @@ from .twin import require_module, twin_of
 from .uncaptured import OutsideCall
 from .untouched import untouched
 
-__all__ = ["Captured", "Missed", "ModelPart", "capture_model", "prepare"]
+__all__ = ["Captured", "Missed", "ModelPart", "capture_model"]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPart:
-    """A module that was captured whole, ready to lower.
+    """A module that was captured whole, ready to be lowered.
 
-    stored: the graph before the passes, to be saved; or why that cannot be.
+    recipe: of the module's class, if there is one.
+    stored: the graph before the passes as data to save, or why it cannot be saved.
     """
 
     path: str
@@ -56,19 +52,20 @@ class ModelPart:
     graph: GraphModule
     call: Call
     specs: Sequence[TensorSpec]
+    recipe: Recipe | None
     stored: StoredGraph | ArtifactError
 
     def values(self) -> list[Any]:
-        """What the call passes, one value for each placeholder of the graph."""
+        """Return the values of the example call, one for each placeholder of the graph."""
         return pytree.tree_leaves((self.call.args, self.call.kwargs))
 
     @property
     def has_values(self) -> bool:
-        """Whether the tensors of the call do; those of a restored graph have shapes only."""
+        """Whether the tensors of the call have values; those of a restored graph have not."""
         return not any(isinstance(v, torch.Tensor) and v.is_meta for v in self.values())
 
     def without_values(self) -> ModelPart:
-        """The same, without the memory of the call's tensors."""
+        """Return the same part with a call whose tensors take no memory."""
 
         def blank(tensor: torch.Tensor) -> torch.Tensor:
             return torch.empty_like(tensor, device="meta")
@@ -83,9 +80,9 @@ class ModelPart:
 class Missed:
     """A module that could not be captured.
 
-    module: its path in the model, "" for the model itself.
-    kind:   the name of its class.
-    reason: one line.
+    module: the path in the model, "" for the model itself.
+    kind:   the name of the class.
+    reason: why it could not be captured, in one line.
     """
 
     module: str
@@ -95,16 +92,18 @@ class Missed:
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """A copy of a model, its parts, and what belongs to none of them.
+    """A copy of a model with its captured parts, and the calls that no part has.
 
-    identity: of the model before it was captured, as `identity_of` gives it.
+    recipe:   of the model's architecture, if there is one.
+    identity: what `identity_of` gives for the model before it was captured.
     missed:   the modules that could not be captured.
-    outside:  the calls that they make themselves.
-    others:   the parts of a detector that was captured whole, for images of other sizes or in
-              another number; and the whole again, for calls of other structures.
+    outside:  the calls that these modules make themselves.
+    others:   parts of a detector that was captured whole, for other sizes or numbers of images;
+              and more graphs of the whole, for calls of other structures.
     """
 
     model: torch.nn.Module
+    recipe: Recipe | None
     identity: Identity
     parts: Sequence[ModelPart]
     missed: Sequence[Missed]
@@ -113,13 +112,12 @@ class Captured:
 
     @property
     def how(self) -> tuple[str, ...]:
-        """For the report, a line each: the whole or which parts, by which plan."""
-        plan = recipe_of(self.model)
+        """Lines for the report: whether the whole or which parts were captured, by which recipe."""
         if [part.path for part in self.parts] != [""]:
             paths = ", ".join(part.path for part in self.parts) or "none"
             lines = [f"captured in parts, since the whole does not export: {paths}"]
-        elif plan is not None:
-            lines = [f"captured whole, by the plan of {plan.architecture}"]
+        elif self.recipe is not None:
+            lines = [f"captured whole, by the recipe of {self.recipe.architecture}"]
         else:
             lines = ["captured whole"]
         if paths := ", ".join(part.path for part in self.others if part.path):
@@ -129,7 +127,7 @@ class Captured:
         return tuple(lines)
 
     def without_values(self) -> Captured:
-        """The same, without the memory of the example's tensors."""
+        """Return the same with calls whose tensors take no memory."""
         parts = [part.without_values() for part in self.parts]
         others = [part.without_values() for part in self.others]
         return replace(self, parts=parts, others=others)
@@ -142,10 +140,11 @@ def capture_model(
     settings: Settings,
     more_calls: Sequence[Call] = (),
 ) -> Captured:
-    """The graphs of a copy of `model`, after the passes; `dynamic_shapes` as in `compile`.
+    """Capture the graphs of a copy of `model`; `dynamic_shapes` is as in `compile`.
 
     Raises:
-        SettingsError, CaptureError: with the way out.
+        SettingsError: a pattern names no node of the model.
+        CaptureError: the model cannot be captured; the message says what to do.
     """
     require_module(model)
     for example in (call, *more_calls):
@@ -153,9 +152,7 @@ def capture_model(
     twin = twin_of(model)
     examples = [(example.args, example.kwargs) for example in (call, *more_calls)]
     with untouched(twin, examples):
-        captured = _capture_twin(twin, call, dynamic_shapes, settings, more_calls)
-    prepare(captured, settings)
-    return captured
+        return _capture_twin(twin, call, dynamic_shapes, settings, more_calls)
 
 
 def _capture_twin(
@@ -165,13 +162,13 @@ def _capture_twin(
     settings: Settings,
     more_calls: Sequence[Call],
 ) -> Captured:
-    identity = identity_of(twin)
+    identity, recipe = identity_of(twin), recipe_of(twin)
     missed: list[Missed] = []
     outside: list[OutsideCall] = []
     others: list[ModelPart] = []
     try:
-        parts = [_whole(twin, call, dynamic_shapes, missed)]
-        if dynamic_shapes is None:
+        parts = [_whole(twin, recipe, call, dynamic_shapes, missed)]
+        if dynamic_shapes is None and recipe is not None:
             others = _parts_for_other_calls(twin, call, settings, parts[0].specs)
     except CaptureError as error:
         if dynamic_shapes is not None:
@@ -180,32 +177,20 @@ def _capture_twin(
         calls, watch = record_calls(twin, call)
         parts = _parts_below(twin, "", calls, missed, region_counts)
         outside = watch.below([part.path for part in parts])
-    others += [_whole(twin, example, None, missed) for example in more_calls]
-    return Captured(twin, identity, parts, missed, outside, others)
-
-
-def prepare(captured: Captured, settings: Settings) -> None:
-    """Run the passes over all graphs.
-
-    Raises:
-        SettingsError: a pattern names no node of the model.
-    """
-    for part in (*captured.parts, *captured.others):
-        run_passes(part.graph)
-    nodes = [node for part in captured.parts for node in part.graph.graph.nodes]
-    require_matches(settings.patterns, nodes)
+    others += [_whole(twin, recipe, example, None, missed) for example in more_calls]
+    return Captured(twin, recipe, identity, parts, missed, outside, others)
 
 
 def _parts_for_other_calls(
     model: torch.nn.Module, call: Call, settings: Settings, whole: Sequence[TensorSpec]
 ) -> list[ModelPart]:
-    """The parts of a detector that has a plan, with dynamic heights, widths and numbers of images.
+    """Capture the parts of a detector that has a recipe, for other sizes and numbers of images.
 
     Args:
-        whole: what the graph of the whole takes. Where it takes any size, and `most_images` is one,
-            there are no other calls.
+        whole: the inputs of the graph of the whole. If it takes any size and `most_images` is 1,
+            it serves all calls, and there are no parts.
     """
-    if recipe_of(model) is None or settings.other_sizes != "parts" or settings.fuel is not None:
+    if settings.other_sizes != "parts" or settings.fuel is not None:
         return []
     longest = max((high or 0 for spec in whole for high in _varying(spec)), default=0)
     if longest and settings.most_images == 1:
@@ -220,47 +205,50 @@ def _parts_for_other_calls(
 
 
 def _varying(spec: TensorSpec) -> Iterator[int | None]:
-    """The upper bounds of the sizes that vary."""
+    """Return the upper bounds of the dynamic sizes."""
     return (high for low, high in zip(spec.low, spec.high, strict=True) if low != high)
 
 
 def _calls_of_parts(model: torch.nn.Module, call: Call, most_images: int) -> dict[str, Call]:
-    """How the parts are called, for two images or more where there may be as many."""
+    """Return how the parts are called, with two images or more if calls may have as many."""
     first = call.args[0] if call.args else None
     if most_images > 1 and isinstance(first, (list, tuple)) and len(first) == 1:
         twice = Call(([*first, *first], *call.args[1:]), call.kwargs)
         try:
             return record_calls(model, twice)[0]
-        except Exception as error:  # What a registered plan's model takes may be no list of images.
+        except Exception as error:  # The model of a registered recipe may take no list of images.
             log.info("%s takes no two images: %r", type(model).__name__, error)
     return record_calls(model, call)[0]
 
 
 def _whole(
-    model: torch.nn.Module, call: Call, dynamic_shapes: Any, missed: list[Missed]
+    model: torch.nn.Module,
+    recipe: Recipe | None,
+    call: Call,
+    dynamic_shapes: Any,
+    missed: list[Missed],
 ) -> ModelPart:
-    """The whole model; where it is not told, the sizes vary that its architecture's plan says.
+    """Capture the whole model, by default with the dynamic sizes of its architecture's recipe.
 
-    Where they cannot, that is added to `missed`, and the example's sizes are the only ones.
+    If that fails, the reason is added to `missed`, and the graph has the example's sizes only.
     """
-    plan = recipe_of(model)
-    if plan is not None and plan.arguments is not None:
-        call = Call(_arguments(plan, call), call.kwargs)
-    if dynamic_shapes is None and plan is not None and plan.dynamic_shapes is not None:
+    if recipe is not None and recipe.arguments is not None:
+        call = Call(_arguments(recipe, call), call.kwargs)
+    if dynamic_shapes is None and recipe is not None and recipe.dynamic_shapes is not None:
         try:
-            return _part(model, call, plan.dynamic_shapes(*call.args), "")
+            return _part(model, recipe, call, recipe.dynamic_shapes(*call.args), "")
         except CaptureError as error:
             row = _missed(model, "", error)
             missed.append(replace(row, reason=f"other sizes than the example's: {row.reason}"))
-    return _part(model, call, dynamic_shapes, "")
+    return _part(model, recipe, call, dynamic_shapes, "")
 
 
-def _arguments(plan: Recipe, call: Call) -> tuple[Any, ...]:
-    assert plan.arguments is not None
+def _arguments(recipe: Recipe, call: Call) -> tuple[Any, ...]:
+    assert recipe.arguments is not None
     try:
-        return plan.arguments(*call.args)
-    except Exception as error:  # A plan's function meets whatever the caller passed.
-        raise CaptureError(f"the inputs are none of {plan.architecture}: {error!r}") from error
+        return recipe.arguments(*call.args)
+    except Exception as error:  # A recipe's function meets whatever the caller passed.
+        raise CaptureError(f"the inputs are none of {recipe.architecture}: {error!r}") from error
 
 
 def _parts_below(
@@ -270,7 +258,7 @@ def _parts_below(
     missed: list[Missed],
     shapes_of: PartShapes,
 ) -> list[ModelPart]:
-    """The largest submodules that can be captured; what cannot is added to `missed`."""
+    """Capture the largest submodules that can be; the others are added to `missed`."""
     parts: list[ModelPart] = []
     for name, child in module.named_children():
         child_path = f"{path}.{name}" if path else name
@@ -283,31 +271,34 @@ def _parts_below(
             parts += _parts_below(child, child_path, calls, missed, shapes_of)
             continue
         try:
-            parts.append(_part(child, call, shapes, child_path))
+            parts.append(_part(child, recipe_of(child), call, shapes, child_path))
         except CaptureError as error:
             missed.append(_missed(child, child_path, error))
             parts += _parts_below(child, child_path, calls, missed, shapes_of)
     return parts
 
 
-def _part(module: torch.nn.Module, call: Call, dynamic_shapes: Any, path: str) -> ModelPart:
+def _part(
+    module: torch.nn.Module, recipe: Recipe | None, call: Call, dynamic_shapes: Any, path: str
+) -> ModelPart:
     weights = [*module.parameters(), *module.buffers()]
     args, kwargs = distinct((call.args, call.kwargs), weights)
-    # Attributes only: values are not written to while tracing.
+    # Attributes are restored here; tracing writes to no values.
     with (
         _without_hooks(module),
         attributes_kept(module),
         repeatable(module, call),
-        with_equivalents(module),
+        substituted({} if recipe is None else recipe.equivalents),
     ):
         graph = capture_module(module, args, kwargs, dynamic_shapes, path)
-    # GuardedForward asks first, and what does not fit runs in PyTorch.
+    # GuardedForward checks the inputs instead: calls that do not fit run in PyTorch.
     graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
-    return ModelPart(path, module, graph, call, tensor_specs(graph), _stored(graph, module, call))
+    stored = _stored(graph, module, call)
+    return ModelPart(path, module, graph, call, tensor_specs(graph), recipe, stored)
 
 
 def _stored(graph: GraphModule, module: torch.nn.Module, call: Call) -> StoredGraph | ArtifactError:
-    # Now, because the passes and the engines take the graph apart. It takes some 0.1 s.
+    # The graph is stored now, because passes and lowering change it. This takes some 0.1 s.
     try:
         return store(graph, module, call)
     except ArtifactError as error:
@@ -316,7 +307,7 @@ def _stored(graph: GraphModule, module: torch.nn.Module, call: Call) -> StoredGr
 
 @contextmanager
 def _without_hooks(module: torch.nn.Module) -> Iterator[None]:
-    """Only `forward` is replaced: the module's own hooks go on being called around it."""
+    """Leave a module's hooks out of its graph: only `forward` is replaced, so they still run."""
     names = ("_forward_hooks", "_forward_pre_hooks")
     hooks = {name: module.__dict__[name] for name in names}
     module.__dict__.update({name: OrderedDict() for name in names})

@@ -1,4 +1,4 @@
-"""Which sizes of the inputs of a model's parts vary from call to call."""
+"""Turns the example calls of a model's parts into the dynamic shapes to capture them with."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ from ..graph.specs import Call
 __all__ = ["PartShapes", "image_shapes", "region_counts"]
 
 PartShapes = Callable[[torch.nn.Module, Call], Any]
-"""The dynamic shapes of the call of a part; False: the part is not to be captured."""
+"""Returns the dynamic shapes for a part and its call, or False if it must not be captured."""
 
 _MOST_IMAGES = 16
 _MOST_ROWS = 1024
-"""In a part of a model, a leading size above _MOST_IMAGES counts regions of interest: it depends
-on the picture, so the part is compiled for up to _MOST_ROWS of them, or more where the example has
-many in each image."""
+"""A leading size above _MOST_IMAGES is taken for a number of regions of interest. It depends on the
+picture, so the part is compiled for up to _MOST_ROWS of them, or for as many as the example has."""
 
 _STRIDE = 32
-"""Detectors pad their images to multiples of it."""
+"""Detectors pad the sides of their images to multiples of this."""
 
 _SHORTEST = 2 * _STRIDE
-"""torch traces a size of 1 apart, so the coarsest feature map has at least two rows."""
+"""The smallest side: torch specializes a size of 1, so the coarsest feature map has two rows."""
 
 
 def region_counts(_: torch.nn.Module, call: Call) -> Any:
-    """Leading sizes that count regions vary."""
+    """Make those leading sizes dynamic that are numbers of regions."""
 
     def spec(value: Any) -> Any:
         if isinstance(value, torch.Tensor) and value.dim() and value.shape[0] > _MOST_IMAGES:
@@ -47,19 +46,18 @@ def region_counts(_: torch.nn.Module, call: Call) -> Any:
 def image_shapes(
     calls: Mapping[str, Call], growth: int, most_images: int, longest: int = 0
 ) -> PartShapes | None:
-    """Heights, widths and the number of images vary too, in the parts of a detector whose
-    `backbone` takes its images.
+    """Make heights, widths and the number of images dynamic too, for the parts of a detector.
 
-    Only parts with weights are captured, not what computes anchors or pools regions. Both sides
-    may be up to the longer side of the example's padded images, times `growth`.
+    Only parts with weights are captured, not those that compute anchors or pool regions. Each side
+    may grow to the longer side of the example's padded images times `growth`.
 
     Args:
-        calls: of the parts, by path.
-        most_images: with one image in `calls`, that is the only number.
-        longest: both sides may be up to that, in any case.
+        calls: the calls of the parts by path; that of `backbone` takes the images.
+        most_images: the upper bound of images; if `calls` have one image, their number is static.
+        longest: a side that is allowed whatever `growth` is.
 
     Returns:
-        None where there is no such backbone, or the images are smaller than 64 pixels.
+        None if there is no such backbone, or if the images are smaller than 64 pixels.
     """
     backbone = calls.get("backbone")
     tensors = [] if backbone is None else pytree.tree_leaves((backbone.args, backbone.kwargs))
@@ -84,7 +82,11 @@ def image_shapes(
 
 @dataclass(frozen=True, slots=True)
 class _Limits:
-    """How many images there are in the example, and at most; and their longest side, likewise."""
+    """The sizes of the example, and their upper bounds.
+
+    batch, most_images: the number of images.
+    longest, most:      the longer side of the images.
+    """
 
     batch: int
     most_images: int
@@ -94,9 +96,9 @@ class _Limits:
 
 @dataclass(slots=True)
 class _ImageShapes:
-    """The sizes of one call that vary.
+    """Decides which sizes of one call are dynamic.
 
-    features, regions: whether the call takes any of them.
+    features, regions: whether the call takes feature maps, or features of regions.
     """
 
     limits: _Limits
@@ -121,7 +123,7 @@ class _ImageShapes:
         limits = self.limits
         if max(height, width) == limits.longest and not (height % _STRIDE or width % _STRIDE):
             high = limits.most // _STRIDE
-            # Equal sizes must not become one dimension: each has a name of its own.
+            # Each dimension has its own name, lest torch takes equal sizes for the same one.
             sides = [
                 Dim(f"side_{next(self.numbers)}", min=_SHORTEST // _STRIDE, max=high)
                 for _ in range(2)
@@ -131,8 +133,8 @@ class _ImageShapes:
         return {dim: Dim.AUTO(max=max(2, most)) for dim in (2, 3)} | self._count()
 
     def _count(self) -> dict[int, Any]:
-        """The number of images: the same for all that the call takes."""
-        if self.limits.batch == 1:  # torch traces a size of 1 apart.
+        """Return the number of images as a dimension that all inputs of the call share."""
+        if self.limits.batch == 1:  # torch specializes a size of 1.
             return {}
         return {0: Dim("images", min=1, max=self.limits.most_images)}
 

@@ -1,4 +1,4 @@
-"""Keeps off standard error the partial graph that torch.export prints before it raises."""
+"""Hides the partial graph that torch.export prints to standard error before it raises."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _one_at_a_time = threading.RLock()  # sys.stderr belongs to the process
 
 @contextmanager
 def silent_if_it_fails() -> Iterator[None]:
-    """Hold back what is written to standard error; let it through unless the block raises."""
+    """Hold back output to standard error, and print it at the end unless the block raises."""
     printed = io.StringIO()
     with _one_at_a_time:
         try:

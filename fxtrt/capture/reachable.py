@@ -1,4 +1,4 @@
-"""Walks through everything that a value holds: modules, containers, objects, arrays and tensors."""
+"""Turns values into everything that they hold: modules, containers, objects and tensors."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import torch
 __all__ = ["is_opaque", "named_slots", "reachable"]
 
 _CLOSED = ("fxtrt", "torch", "logging")
-"""Objects of these packages are not looked into, modules apart: compiled graphs, their engines and
-slots, and logs, change while a model runs, and have to."""
+"""Packages whose objects are not looked into, except modules: compiled graphs, engines, slots and
+loggers are meant to change while a model runs."""
 
 
 def reachable(*roots: Any) -> Iterator[Any]:
-    """Each object that `roots` hold, at any depth and once; what cannot change is left out.
+    """Yield each object that `roots` hold at any depth, once, except those that cannot change.
 
-    An object with attributes comes twice: as itself, and as the dictionary that it keeps them in.
+    An object with attributes is yielded twice: as itself, and as its `__dict__`.
     """
     seen: dict[int, Any] = {}
     waiting = list(roots)
@@ -40,7 +40,7 @@ _UNCHANGING = (
 
 
 def _held(value: Any) -> list[Any]:
-    """What `value` itself refers to."""
+    """Return the objects that `value` refers to directly."""
     if isinstance(value, (torch.Tensor, np.ndarray)):
         return []
     if isinstance(value, MethodType):
@@ -57,14 +57,14 @@ def _held(value: Any) -> list[Any]:
 
 
 def is_opaque(value: Any) -> bool:
-    """Whether an object belongs to a package that is not looked into, and is no module."""
+    """Return whether an object is not looked into, because it is of a package of `_CLOSED`."""
     if isinstance(value, torch.nn.Module):
         return False
     return type(value).__module__.partition(".")[0] in _CLOSED
 
 
 def named_slots(value: Any) -> list[str]:
-    """The attributes of an object that lie in slots and have a value."""
+    """Return the names of an object's `__slots__` that have a value."""
     names: list[str] = []
     for cls in type(value).__mro__:
         slots = cls.__dict__.get("__slots__", ())

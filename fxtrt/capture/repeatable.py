@@ -1,4 +1,4 @@
-"""Refuses to capture a model that counts its calls, or the like, in Python attributes."""
+"""Refuses to capture a model whose calls change Python attributes that later calls read."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ __all__ = ["repeatable"]
 
 @contextmanager
 def repeatable(model: torch.nn.Module, call: Call) -> Iterator[None]:
-    """Refuse, at the end, a model that assigned in the block what its next call would read.
+    """Refuse, at the end of the block, a model whose call depends on assignments of earlier ones.
 
-    A graph has the attributes of the call that it was captured in, and assigns none. Buffers are
-    not meant: a graph writes them. An assignment alone is no harm, as of a value that is kept for
-    reading: the model is then called twice, as it is, and must answer the same.
+    A graph keeps the attributes of the call that it was captured in, and assigns none. An
+    assignment alone is harmless, such as one of a value that is kept for reading. So if the block
+    assigned any, the model is called twice, and must answer the same. Buffers do not matter here:
+    a graph writes to them.
 
     Args:
-        model: called in the block by `torch.export`, which takes assignments back by itself.
+        model: `torch.export` calls it in the block, and undoes its assignments.
 
     Raises:
-        CaptureError: with the way out.
+        CaptureError: the second answer differs; the message says what to do.
     """
     assigns = False
     noted: list[Attributes] = []
@@ -67,7 +68,7 @@ def _require_same_answer_twice(model: torch.nn.Module, call: Call) -> None:
 
 
 def _answers(model: torch.nn.Module, call: Call) -> list[list[Any]]:
-    """Of two calls in a row, with the same buffers and random numbers."""
+    """Return the outputs of two successive calls with the same buffers and random numbers."""
     tables = [(module._buffers, dict(module._buffers)) for module in model.modules()]
     buffers = list(model.buffers())
     answers: list[list[Any]] = []

@@ -1,16 +1,17 @@
-"""Gives the dynamic sizes of a captured graph the ranges that were asked for, where they hold."""
+"""Gives the dynamic sizes of a captured graph the ranges that the user asked for, if they hold."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import sympy
 import torch
-from torch._guards import detect_fake_mode
+from torch._guards import ShapeGuard, SLoc, detect_fake_mode
 from torch.export.dynamic_shapes import _combine_args, _tree_map_with_path
 from torch.fx import GraphModule
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils import _pytree as pytree
 from torch.utils._sympy.value_ranges import ValueRanges
 
@@ -37,17 +38,17 @@ def restore_ranges(
     ranges: Mapping[Any, ValueRanges[Any]],
     dynamic_shapes: Any = None,
 ) -> None:
-    """Let `gm`'s symbols range as the user asked.
+    """Give the symbols of `gm` the ranges that the user asked for.
 
-    While tracing, torch takes every dynamic size for at least 2, and export promises the rest
-    unseen. A graph that answers otherwise than `model` at size 1 (it squeezes, it broadcasts) is
-    kept to 2 and more.
+    While tracing, torch assumes that every dynamic size is at least 2, and export claims size 1
+    without a check. Where the graph differs from `model` at size 1, because it squeezes or
+    broadcasts there, the range begins at 2.
 
     Args:
         call: the example that `gm` was captured with.
-        ranges: by symbol, as the exported program has them.
-        dynamic_shapes: as `capture_module` takes it. Of `Dim.AUTO(min=1)` and `Dim.DYNAMIC(min=1)`
-            the exported program does not have the minimum: it has 2.
+        ranges: the exported program's ranges, by symbol.
+        dynamic_shapes: as `capture_module` takes it. It is needed because the exported program has
+            a minimum of 2 for `Dim.AUTO(min=1)` and `Dim.DYNAMIC(min=1)`.
     """
     fakes = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
     mode = detect_fake_mode(fakes)
@@ -55,20 +56,28 @@ def restore_ranges(
         return
     of_inputs = _symbols(fakes)
     from_one = _hinted_from_one(fakes, model, call, dynamic_shapes)
-    for symbol, asked in _by_symbol(ranges).items():
-        if symbol in from_one and asked.lower == 2:
-            asked = ValueRanges(1, asked.upper)
-        includes_one = symbol in of_inputs and asked.lower < 2
-        if includes_one and not _holds_at_one(gm, model, call, symbol):
+    wanted = {
+        symbol: ValueRanges(1, asked.upper) if symbol in from_one and asked.lower == 2 else asked
+        for symbol, asked in _by_symbol(ranges).items()
+    }
+    at_one = {symbol for symbol in of_inputs & wanted.keys() if wanted[symbol].lower < 2}
+    examples = mode.shape_env.backed_var_to_val
+    for symbol, asked in wanted.items():
+        alike = {other for other in at_one if examples.get(other) == examples.get(symbol)}
+        if symbol in at_one and not _agree_at_one(gm, model, call, {symbol}):
+            if len(alike) > 1 and _agree_at_one(gm, model, call, alike):
+                _require_one_together(mode.shape_env, symbol, alike - {symbol})
+                mode.shape_env.var_to_range[symbol] = asked
+                continue
             log.warning("at a size of 1 (%s) the model differs: it runs in PyTorch", symbol)
             asked = ValueRanges(2, asked.upper)
         mode.shape_env.var_to_range[symbol] = asked
 
 
 def bound_ranges(gm: GraphModule, growth: int) -> None:
-    """Give each dynamic size without an upper bound `growth` times its example as the bound.
+    """Bound each dynamic size that has no upper bound by `growth` times its example.
 
-    In a graph of Dynamo's the bound becomes one of its guards: larger inputs are compiled again.
+    In a graph of Dynamo's the bound becomes a guard, so larger inputs are compiled again.
     """
     fakes = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
     mode = detect_fake_mode(fakes)
@@ -82,7 +91,7 @@ def bound_ranges(gm: GraphModule, growth: int) -> None:
 
 
 def _by_symbol(ranges: Mapping[Any, ValueRanges[Any]]) -> dict[sympy.Symbol, ValueRanges[Any]]:
-    """The ranges of the symbols themselves; export gives that of 32*s0 in full, of s0 in part."""
+    """Return ranges by symbol: export narrows that of 32*s0 fully, but that of s0 only in part."""
     result = {symbol: asked for symbol, asked in ranges.items() if symbol.is_Symbol}
     for expr, asked in ranges.items():
         parts = None if expr.is_Symbol else linear(expr)
@@ -96,7 +105,7 @@ def _by_symbol(ranges: Mapping[Any, ValueRanges[Any]]) -> dict[sympy.Symbol, Val
 def _hinted_from_one(
     fakes: Sequence[Any], model: torch.nn.Module, call: Call, dynamic_shapes: Any
 ) -> set[sympy.Symbol]:
-    """The symbols of sizes for which `dynamic_shapes` has a hint with a minimum of 1 or less."""
+    """Return the symbols of sizes whose hint in `dynamic_shapes` has a minimum of at most 1."""
     if not dynamic_shapes:
         return set()
     leaves = pytree.tree_leaves((tuple(call.args), dict(call.kwargs)))
@@ -129,15 +138,28 @@ def _symbols(fakes: Sequence[Any]) -> set[sympy.Symbol]:
     return {symbol for expr in dynamic for symbol in expr.free_symbols}
 
 
-def _holds_at_one(
-    gm: GraphModule, model: torch.nn.Module, call: Call, symbol: sympy.Symbol
+def _require_one_together(
+    environment: ShapeEnv, symbol: sympy.Symbol, others: Set[sympy.Symbol]
+) -> None:
+    """Add as guards that `symbol` is 1 where `others` are, and only there.
+
+    Sizes may belong together and torch not know it, as the batch of an image and that of its mask:
+    the model broadcasts, or fails, where only one of them is 1, and the graph does not.
+    """
+    for other in sorted(others, key=str):
+        both = sympy.Eq(sympy.Min(symbol, 2), sympy.Min(other, 2), evaluate=False)
+        environment.guards.append(ShapeGuard(both, SLoc(None, None), size_oblivious=False))
+
+
+def _agree_at_one(
+    gm: GraphModule, model: torch.nn.Module, call: Call, symbols: Set[sympy.Symbol]
 ) -> bool:
-    """Whether graph and model agree where `symbol` is 1 and all else is as in the example."""
-    small = _example_at_one(gm, call, symbol)
+    """Return whether graph and model agree where `symbols` are 1 and the rest is the example's."""
+    small = _example_at_one(gm, call, symbols)
     if small is None:
         return False
     leaves = pytree.tree_leaves((small.args, small.kwargs))
-    shaped = _ShapesAtOne(gm, symbol)
+    shaped = _ShapesAtOne(gm, symbols)
     try:
         with torch.no_grad():
             with untouched(model, gm, leaves):
@@ -145,30 +167,30 @@ def _holds_at_one(
             with untouched(model, gm, leaves):
                 actual = _values(shaped.run(*leaves, enable_io_processing=False))
         torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3, equal_nan=True)
-    except Exception as error:  # Whatever fails at size 1 does not hold there.
-        log.debug("at %s = 1: %s", symbol, error)
+    except Exception as error:  # Any failure means that the graph does not hold at size 1.
+        log.debug("at %s = 1: %s", symbols, error)
         return False
     return True
 
 
 def _values(result: Any) -> list[Any]:
-    """Copies, because an output may be a buffer, which gets its old values."""
+    """Return copies of the outputs, one of which may be a buffer that is restored later."""
     return pytree.tree_leaves(copied(result))
 
 
 class _ShapesAtOne(torch.fx.Interpreter):
-    """Runs a graph where a symbol is 1, and insists on the shapes that were traced."""
+    """Runs a graph where some symbols are 1, and raises if a shape is not the traced one."""
 
-    def __init__(self, gm: GraphModule, symbol: sympy.Symbol) -> None:
+    def __init__(self, gm: GraphModule, symbols: Set[sympy.Symbol]) -> None:
         super().__init__(gm)
-        self._symbol = symbol
+        self._symbols = symbols
 
     def run_node(self, n: torch.fx.Node) -> Any:
         result, fake = super().run_node(n), n.meta.get("val")
-        # The update of a buffer has no value of its own.
+        # A node that updates a buffer has no value.
         if isinstance(result, torch.Tensor) and fake is not None:
             traced = tuple(
-                actual if is_unbacked(size) else _size_at_one(size, self._symbol)
+                actual if is_unbacked(size) else _size_at_one(size, self._symbols)
                 for size, actual in zip(fake.shape, result.shape, strict=True)
             )
             if tuple(result.shape) != traced:
@@ -176,8 +198,8 @@ class _ShapesAtOne(torch.fx.Interpreter):
         return result
 
 
-def _example_at_one(gm: GraphModule, call: Call, symbol: sympy.Symbol) -> Call | None:
-    """The example cut down to where `symbol` is 1; None where that needs larger tensors."""
+def _example_at_one(gm: GraphModule, call: Call, symbols: Set[sympy.Symbol]) -> Call | None:
+    """Return the example cut down to where `symbols` are 1, or None if a tensor is too small."""
     fakes = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
     leaves, tree = pytree.tree_flatten((tuple(call.args), dict(call.kwargs)))
     small: list[Any] = []
@@ -187,7 +209,7 @@ def _example_at_one(gm: GraphModule, call: Call, symbol: sympy.Symbol) -> Call |
             continue
         cut = leaf.clone()
         for dim, size in enumerate(fake.shape):
-            wanted = _size_at_one(size, symbol)
+            wanted = _size_at_one(size, symbols)
             if wanted > cut.shape[dim]:
                 return None
             cut = cut.narrow(dim, 0, wanted)
@@ -196,10 +218,10 @@ def _example_at_one(gm: GraphModule, call: Call, symbol: sympy.Symbol) -> Call |
     return Call(args, kwargs)
 
 
-def _size_at_one(size: Any, symbol: sympy.Symbol) -> int:
-    if not isinstance(size, torch.SymInt) or symbol not in size.node.expr.free_symbols:
+def _size_at_one(size: Any, symbols: Set[sympy.Symbol]) -> int:
+    if not isinstance(size, torch.SymInt) or symbols.isdisjoint(size.node.expr.free_symbols):
         return hint(size)
     environment = size.node.shape_env
     assert environment is not None
     others = {other: environment.backed_var_to_val[other] for other in size.node.expr.free_symbols}
-    return int(size.node.expr.xreplace(others | {symbol: sympy.Integer(1)}))
+    return int(size.node.expr.xreplace(others | dict.fromkeys(symbols, sympy.Integer(1))))

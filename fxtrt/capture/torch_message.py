@@ -1,4 +1,4 @@
-"""Picks from torch's error messages what helps the author of a model."""
+"""Turns an error message of torch's into the lines that help the author of a model."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ __all__ = ["message_of"]
 
 _CALL = "The following call raised this error:"
 _HEADINGS = ("Suggested fixes:", "To fix the error", _CALL)
-"""Of these, the indented lines that follow are of use too."""
+"""Headings that are kept together with the indented lines below them."""
 
 _MANUAL = re.compile(r"\s*For more information, run with TORCH_LOGS\S*")
 
 
 def message_of(error: BaseException) -> str:
-    """The first line, what torch lists, where in the user's code it was, and the suggested fixes.
+    """Return the first line, list items, the place in the user's code, and the suggested fixes.
 
-    It leaves out how to debug torch.
+    Advice on how to debug torch itself is left out.
     """
     lines = [line for line in str(error).splitlines() if line.strip()]
     if not lines:
@@ -28,7 +28,7 @@ def message_of(error: BaseException) -> str:
         if not is_indented:
             in_section = line.startswith(_HEADINGS)
         is_listed = is_indented and line.lstrip().startswith("- ")
-        # Where torch also shows the user's call, this is a line of its own.
+        # If torch also shows the user's call, that says more than this line.
         is_cause = line.startswith("Caused by: ") and _CALL not in lines
         if in_section or is_listed or is_cause:
             kept.append(line.rstrip())

@@ -1,4 +1,4 @@
-"""Copies a model: the modules are new, the tensors are shared."""
+"""Turns a model into a copy with new modules that share its tensors."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 
 def require_module(model: Any) -> None:
-    """Refuse what is no module, or was compiled already, as a whole or in part.
+    """Refuse an object that is no module, or a module that is compiled, wholly or in part.
 
     Raises:
-        CaptureError: with the way out.
+        CaptureError: one of these; the message says what to pass instead.
     """
     if not isinstance(model, torch.nn.Module):
         kind = "a class" if isinstance(model, type) else f"of type {type(model).__name__}"
@@ -44,27 +44,27 @@ def require_module(model: Any) -> None:
 
 
 def twin_of(model: torch.nn.Module) -> torch.nn.Module:
-    """A deep copy of the modules that shares every parameter and buffer with `model`.
+    """Return a deep copy of the modules that shares every parameter and buffer with `model`.
 
-    What cannot be copied, such as a lock or an open file, is shared too.
+    Objects that cannot be copied, such as locks and open files, are shared too.
 
     Raises:
-        CaptureError: something else cannot be copied.
+        CaptureError: another object cannot be copied.
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     for value in reachable(model):
         if isinstance(value, torch.Tensor):
             if not value.is_leaf:
-                # A kept activation. Its history is not part of the model, and keeps it from being
-                # copied.
+                # This is a kept activation. deepcopy refuses tensors with a history, which is no
+                # part of the model.
                 shared.setdefault(id(value), value.detach().clone())
         elif _is_unique(value):
             shared[id(value)] = value
     try:
         twin = copy.deepcopy(model, shared)
-    except FxtrtError:  # It is a compiled model, and says so.
+    except FxtrtError:  # A compiled model says by itself that it cannot be copied.
         raise
-    except Exception as error:  # Any object may refuse, in a way of its own.
+    except Exception as error:  # Each object may refuse with an exception of its own.
         raise CaptureError(
             f"{type(model).__name__} cannot be copied by copy.deepcopy, which compiling needs: "
             f"{error}. Take the attribute that it is about off the model, or give its class a "
@@ -77,7 +77,7 @@ def twin_of(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def _is_unique(value: Any) -> bool:
-    """Whether an object says that it cannot be pickled, as locks, files and generators do."""
+    """Return whether an object refuses to be pickled, as locks, files and generators do."""
     if isinstance(value, torch.nn.Module) or hasattr(value, "__deepcopy__"):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Watches a run of a model, and gives the calls that ran outside of any graph of fxtrt's."""
+"""Turns a run of a model into the list of operators that ran outside of fxtrt's graphs."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ __all__ = ["OutsideCall", "OutsideCalls", "seconds_now"]
 _LIBRARIES = tuple(
     f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1])
 )
-"""Folders whose frames are not the user's."""
+"""The folders of torch and fxtrt, whose stack frames are not the user's code."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutsideCall:
-    """The calls of one operator by one line of one module.
+    """All calls of one operator from one line of one module.
 
-    module:   its path in the model, "" for the model itself.
+    module:   the path in the model, "" for the model itself.
     source:   the user's line, as "model.py:12 in forward".
-    calls:    how many.
-    flops:    of all of them, as torch counts them.
-    ms:       of all of them.
-    computes: as `fxtrt.graph.nodes.computes` says.
+    calls:    the number of calls.
+    flops:    the FLOPs of all calls, as torch counts them.
+    ms:       the milliseconds of all calls.
+    computes: the answer of `fxtrt.graph.nodes.target_computes`.
     """
 
     target: str
@@ -49,10 +49,10 @@ class OutsideCall:
 
 
 class OutsideCalls(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
-    """Notes, while it is entered, each operator that runs outside of what `as_graph` made."""
+    """Records, while it is active, each operator outside of functions made by `as_graph`."""
 
     only_watches = True
-    """A compiled model runs as compiled under this mode, which changes nothing."""
+    """Tells `Ambient` that this mode changes no results, so compiled models run as compiled."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's
@@ -64,11 +64,11 @@ class OutsideCalls(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
 
     @classmethod
     def is_infra_mode(cls) -> bool:
-        """Under another mode, Dynamo would run the model as if it were not compiled."""
+        """Return True, since Dynamo runs nothing as compiled under other modes."""
         return True
 
     def below(self, parts: Sequence[str]) -> list[OutsideCall]:
-        """What was found, without the calls of the modules at or under these paths."""
+        """Return the calls of modules that are not at or below these paths."""
         return [
             call
             for call in self._found.values()
@@ -83,7 +83,7 @@ class OutsideCalls(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         if place is None:
             return func(*args, **kwargs)
         if isinstance(func, OpOverload) and func not in flop_registry:
-            # Under inference_mode composites come whole; torch's counter takes them apart too.
+            # Under inference_mode composites arrive whole. They are decomposed for their FLOPs.
             with self:
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
@@ -101,7 +101,7 @@ class OutsideCalls(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         )
 
     def _place(self, frame: FrameType | None) -> tuple[str, str] | None:
-        """The module's path and the user's line that are running; None inside a graph."""
+        """Return the running module's path and the user's line, or None inside a graph."""
         module, source = None, ""
         while frame is not None:
             code = frame.f_code
@@ -121,7 +121,7 @@ def _flops(func: Any, args: Any, kwargs: Any, result: Any) -> int:
 
 
 def seconds_now() -> float:
-    """Seconds, when all that was asked of the GPU is done."""
+    """Wait for the GPU, and return the time in seconds."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()

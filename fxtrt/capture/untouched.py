@@ -1,4 +1,4 @@
-"""Runs a model, and leaves everything behind as it was before."""
+"""Undoes what running a model changes: tensors, attributes, random state and torch's modes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ __all__ = ["untouched", "untouched_modes"]
 
 @contextmanager
 def untouched(*roots: Any) -> Iterator[None]:
-    """Undo, at the end of the block, whatever it changes of `roots` and of torch's modes.
+    """Undo, at the end of the block, all that it changes in `roots` and in torch's modes.
 
-    Of a model, or of the values that it is given, that is: the values of all tensors and arrays,
-    parameters and buffers among them, with the counts of writes to them; attributes of modules and
-    of other objects; and what is in lists, dictionaries and sets. Outside of them it is the random
-    state of Python, NumPy and torch, and the grad mode.
+    In a model, or in its inputs, these are the values and version counters of all tensors,
+    the values of arrays, attributes of modules and other objects, and the elements of containers.
+    Besides, these are the random states of Python, NumPy and torch, and the grad mode.
 
-    Nobody else may use the model meanwhile: their changes would be undone as well.
+    No other thread may use the model meanwhile, since its changes would be undone as well.
     """
     held = list(reachable(*roots))
     attributes, values = Attributes(held), _Values(held)
@@ -40,7 +39,7 @@ def untouched(*roots: Any) -> Iterator[None]:
 
 @contextmanager
 def untouched_modes() -> Iterator[None]:
-    """Undo what the block changes of random states and of the grad mode."""
+    """Undo the changes of the block to random states and to the grad mode."""
     gradients, python, numpy = torch.is_grad_enabled(), random.getstate(), np.random.get_state()
     has_gpus = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's
     gpus = range(torch.cuda.device_count()) if has_gpus else ()
@@ -54,7 +53,7 @@ def untouched_modes() -> Iterator[None]:
 
 
 class _Values:
-    """Tensors, arrays and generators, and how they were."""
+    """Holds the original values of tensors, arrays and generators."""
 
     def __init__(self, held: Sequence[Any]) -> None:
         tensors = [value for value in held if isinstance(value, torch.Tensor)]
@@ -73,7 +72,7 @@ class _Values:
             if array.tobytes() != before.tobytes():
                 array[...] = before
         if any(storage.device.type == "cuda" for storage, _ in self._memory):
-            torch.cuda.synchronize()  # The model may have run on streams of its own.
+            torch.cuda.synchronize()  # The model may have used its own streams.
         for storage, memory in self._memory:
             if storage.nbytes() != memory.nbytes():
                 storage.resize_(memory.nbytes())
@@ -84,7 +83,7 @@ class _Values:
 
 
 class _Tensor:
-    """A tensor's own state, apart from the values in its memory."""
+    """Holds the state of a tensor apart from its storage: shape, strides and version."""
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self._tensor = tensor
@@ -98,12 +97,12 @@ class _Tensor:
         if now != (alias.data_ptr(), alias.shape, alias.stride()):
             tensor.data = alias
         if self._version is not None and tensor._version != self._version:
-            # A guard compares the count: what has its old values was not written to.
+            # Guards compare the version. With its old values the tensor counts as unwritten.
             torch._C._autograd._unsafe_set_version_counter((tensor,), (self._version,))
 
 
 def _on_host(storage: torch.UntypedStorage) -> torch.UntypedStorage:
-    """A copy that takes no memory of the GPU's."""
+    """Return a copy in the memory of the host."""
     if storage.device.type == "cpu":
         return clone_storage(storage)
     copy: torch.UntypedStorage = storage.cpu()  # type: ignore[no-untyped-call]  # torch's

@@ -1,1 +1,1 @@
-"""The `fxtrt` command."""
+"""Implements the `fxtrt` command."""

@@ -1,4 +1,4 @@
-"""The command line: `fxtrt cache ls`, `rm` and `verify`."""
+"""Implements `fxtrt cache ls`, `rm` and `verify`, which look after the plan cache."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 from tabulate import tabulate
@@ -24,12 +25,24 @@ from ..settings import Settings
 __all__ = ["cache"]
 
 _KEY_SHOWN = 12
-"""Characters of a key: enough to name it."""
+"""The number of characters of a key that are printed, which suffice to name it."""
 _TEXT_SHOWN = 100
-"""Characters of other cells."""
+"""The most characters of other cells."""
 
 
-@click.group()
+class _Group(click.Group):
+    """Says in one line what the file system refuses."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # nobody reads the output any more
+            raise
+        except OSError as error:
+            raise CacheError(f"the cache cannot be looked at: {error}") from error
+
+
+@click.group(cls=_Group)
 @click.option(
     "--cache-dir",
     metavar="DIRECTORY",
@@ -88,8 +101,8 @@ def rm(directory: Path, keys: Sequence[str], everything: bool) -> None:
 def verify(directory: Path) -> None:
     """Read every plan and check it against its digest, and who may write to it.
 
-    Ends with status 1 where one is damaged or refused; the next compilation would build that one
-    again.
+    The exit status is 1 if a plan is damaged or refused; the next compilation would build that
+    one again.
     """
     found = entries(directory)
     damaged = [error for entry in found if (error := _damage(entry)) is not None]
@@ -112,13 +125,13 @@ def _damage(entry: CacheEntry) -> str | None:
 
 
 def _doubt(entry: CacheEntry) -> str | None:
-    """Why the plan is not run, whatever it holds."""
+    """Return why the owner or mode of a file keeps its plan from being run, or None."""
     if Settings.from_env().cache_trust == "anyone":
         return None
     try:
         with opened(entry.path) as file:
             return untrusted(entry.path, file)
-    except (CacheError, OSError):  # which `_damage` says
+    except (CacheError, OSError):  # `_damage` reports this
         return None
 
 
@@ -135,7 +148,7 @@ def _cells(entry: CacheEntry, now: float) -> list[str]:
 
 
 def _printable(text: str) -> str:
-    """Text of a file on one line of a terminal: what would steer the terminal is spelt out."""
+    """Return text from a file on one line, with the escape codes of a terminal spelt out."""
     shown = text if len(text) <= _TEXT_SHOWN else text[: _TEXT_SHOWN - 1] + "…"
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
@@ -145,7 +158,7 @@ def _printable(text: str) -> str:
 
 def _total(found: Sequence[CacheEntry]) -> str:
     size = _megabytes(sum(entry.size for entry in found))
-    return f"{len(found)} file{'s' * (len(found) != 1)}, {size}"
+    return f"{len(found)} {'file' if len(found) == 1 else 'files'}, {size}"
 
 
 def _megabytes(size: int) -> str:

@@ -1,4 +1,4 @@
-"""Draws what a detector found on the photograph that it was shown."""
+"""Draws the detections of a model on the photograph that it was given."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .options import writing
 __all__ = ["draw", "require_drawable"]
 
 _MOST = 20
-"""More boxes than these, by falling score, hide the photograph."""
+"""The most boxes to draw, by falling score: more would hide the photograph."""
 
 
 def require_drawable(path: Path) -> None:
-    """Refuse a file whose suffix is that of no kind of image that Pillow writes.
+    """Refuse a file whose suffix is not that of an image format that Pillow writes.
 
     Raises:
-        SettingsError: with the suffixes that are usual.
+        SettingsError: there is no such format; the message has usual suffixes.
     """
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind not in Image.SAVE:
@@ -37,8 +37,8 @@ def draw(example: Example, outputs: Any, path: Path) -> None:
     """Save the photograph with the boxes, names and scores of the best detections.
 
     Args:
-        outputs: what the model gave, for one image.
-        path: an image file that `require_drawable` let pass.
+        outputs: the outputs of the model for one image.
+        path: an image file that `require_drawable` accepts.
 
     Raises:
         SettingsError: the outputs are no detections, or the file cannot be written.

@@ -1,4 +1,4 @@
-"""The command line: `fxtrt run`, `report`, `build`, `bisect` and `cache`."""
+"""Declares the commands `fxtrt run`, `report`, `build` and `bisect`, and prints their errors."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import FxtrtError, ReportError
+from ..settings import Settings
 from .cache import cache
 from .options import (
+    ARTIFACT,
     INPUT,
     OUTPUT,
     SHAPE,
+    SHARE,
     SIZE,
     writing,
 )
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _INTERRUPTED = 130
-"""The status of a process that Ctrl-C ended, as shells have it: 128 and the signal's number."""
+"""The exit status of a process that Ctrl-C ended: 128 plus the number of the signal."""
 
 _OPTIONS = (
     click.option(
@@ -39,7 +42,7 @@ _OPTIONS = (
     click.option(
         "--detectron2",
         metavar="CONFIG",
-        help="Instead, a config of Detectron2's model zoo, or a YAML file.",
+        help="A config of Detectron2's model zoo, or a YAML file, instead of --model.",
     ),
     click.option(
         "--weights",
@@ -53,8 +56,8 @@ _OPTIONS = (
         "inputs",
         type=SHAPE,
         multiple=True,
-        help="Instead of the photograph, an input of this shape for a model of your own; once for "
-        "each input, in order.",
+        help="The shape of an input for a model of your own, instead of a photograph; repeat it "
+        "for each input, in order.",
     ),
     click.option(
         "--image",
@@ -67,7 +70,7 @@ _OPTIONS = (
 
 
 def main() -> None:
-    """Run the command line; an error that fxtrt raises on purpose becomes one line."""
+    """Run the command line, and print an error that fxtrt raises on purpose as one line."""
     try:
         status = _cli(prog_name="fxtrt", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
@@ -92,18 +95,20 @@ _cli.add_command(cache)
 
 
 def _with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command` the options that all have in common, as a Subject and options of Settings."""
+    """Give `command` the common options, as a `Subject` and a dict of fields of `Settings`."""
 
     @functools.wraps(command)
     def wrapped(engine: str | None, precision: str | None, **given: Any) -> None:
         names = ("model", "detectron2", "weights", "image", "size", "inputs")
-        subject = _demo().Subject(**{name: given.pop(name) for name in names})
+        subject = _commands().Subject(**{name: given.pop(name) for name in names})
         if subject.inputs and not subject.is_own:
             raise click.UsageError("--input goes with --model package.module:function")
         if subject.inputs and (subject.image is not None or subject.size is not None):
             raise click.UsageError("--input stands in place of --image and --size")
         options = {"engine": engine, "precision": precision}
-        command(subject, {k: v for k, v in options.items() if v is not None}, **given)
+        options = {name: value for name, value in options.items() if value is not None}
+        Settings.of(None, options)  # before a model is loaded, which takes a while
+        command(subject, options, **given)
 
     result: Callable[..., None] = wrapped
     for option in reversed(_OPTIONS):
@@ -113,31 +118,33 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @_cli.command()
 @_with_options
-@click.option("--draw", type=OUTPUT, help="Save the photograph with the boxes that are found.")
+@click.option("--draw", type=OUTPUT, help="Save the photograph with the detected boxes.")
 def run(subject: Any, options: dict[str, Any], draw: Path | None) -> None:
     """Compile a model, run it on a photograph, and compare it with eager.
 
-    Ends with status 1 where an output differs by more than its tolerance.
+    The exit status is 1 if an output differs by more than its tolerance.
     """
-    if not _demo().run(subject, options, draw):
+    if draw is not None and subject.inputs:
+        raise click.UsageError("--draw needs a photograph, which --input stands in place of")
+    if not _commands().run(subject, options, draw):
         sys.exit(1)
 
 
 @_cli.command()
 @_with_options
-@click.option("--measure", is_flag=True, help="Also run the model, for the times.")
+@click.option("--measure", is_flag=True, help="Also run the model to measure times.")
 @click.option("--json", "json_file", type=OUTPUT, help="Write the report as JSON.")
 @click.option("--html", "html_file", type=OUTPUT, help="Write it as a page with a picture.")
 @click.option("--markdown", "markdown_file", type=OUTPUT, help="Write it as Markdown.")
 @click.option(
     "--min-flops",
-    type=click.FloatRange(0, 1),
-    help="End with status 1 where engines do a smaller share of the FLOPs (0 to 1).",
+    type=SHARE,
+    help="Exit with status 1 if engines do a smaller share of the FLOPs (0 to 1).",
 )
 @click.option(
     "--max-clusters",
     type=click.IntRange(0),
-    help="End with status 1 where there are more clusters.",
+    help="Exit with status 1 if there are more clusters.",
 )
 @click.option(
     "--diff",
@@ -157,14 +164,17 @@ def report(
     max_clusters: int | None,
     compared: tuple[Path, Path] | None,
 ) -> None:
-    """Print what of a model would run in engines, and why the rest would not. Builds nothing."""
+    """Print which nodes of a model would run in engines, and why the others would not.
+
+    Nothing is built.
+    """
     if compared is not None:
         from ..reporting.diff import diff
 
         before, after = map(_read_report, compared)
         click.echo(diff(before, after))
         return
-    coverage: Coverage = _demo().report(subject, options, measure=measure)
+    coverage: Coverage = _commands().report(subject, options, measure=measure)
     click.echo(str(coverage))
     if json_file is not None:
         with writing(json_file):
@@ -204,7 +214,7 @@ def _below_the_bar(
 
 @_cli.command()
 @_with_options
-@click.option("--save", "file", type=OUTPUT, help="Also write a file for fxtrt.load.")
+@click.option("--save", "file", type=ARTIFACT, help="Also write a file for fxtrt.load.")
 def build(subject: Any, options: dict[str, Any], file: Path | None) -> None:
     """Build a model's engines ahead of time, and print the report.
 
@@ -216,7 +226,7 @@ def build(subject: Any, options: dict[str, Any], file: Path | None) -> None:
             "--save needs --weights, or --model package.module:function: fxtrt.load takes the file "
             "for the weights that it was made with, and these would be random"
         )
-    click.echo(str(_demo().build(subject, options, file)))
+    click.echo(str(_commands().build(subject, options, file)))
 
 
 @_cli.command()
@@ -224,19 +234,20 @@ def build(subject: Any, options: dict[str, Any], file: Path | None) -> None:
 def bisect(subject: Any, options: dict[str, Any]) -> None:
     """Name the first cluster, and the node in it, whose engine answers differently from PyTorch.
 
-    Ends with status 1 where there is one.
+    The exit status is 1 if there is one.
     """
-    culprit = _demo().find_difference(subject, options)
+    culprit = _commands().find_difference(subject, options)
     click.echo(culprit or "Every cluster answers like PyTorch.")
     if culprit:
         sys.exit(1)
 
 
-def _demo() -> Any:
+def _commands() -> Any:
+    """Return the module that runs the commands, which imports what fxtrt itself does not need."""
     try:
-        from . import run as demo
+        from . import run as commands
     except ModuleNotFoundError as error:
         raise click.ClickException(
             f"this command needs {error.name}: pip install 'fxtrt[vision]'"
         ) from error
-    return demo
+    return commands

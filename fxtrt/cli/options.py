@@ -1,7 +1,8 @@
-"""What the command line's options take: sizes, shapes, and files that can be written."""
+"""Turns options of the command line into sizes, shapes, and files that can be written."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,31 +14,75 @@ import click
 
 from ..errors import SettingsError
 
-__all__ = ["INPUT", "OUTPUT", "SHAPE", "SIZE", "InputShape", "writing"]
+__all__ = ["ARTIFACT", "INPUT", "OUTPUT", "SHAPE", "SHARE", "SIZE", "InputShape", "writing"]
+
+_MOST_DIGITS = 9
+"""The largest size: no memory holds more."""
 
 INPUT = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 class _Output(click.Path):
-    """A file to write, in a folder that is there: what goes into it takes a while to make."""
+    """A file to write. Its folder is checked at once, because the content takes a while to make."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
-        if path.is_dir():
-            self.fail(f"{str(value)!r} is no file", param, ctx)
-        if not path.parent.is_dir():
-            self.fail(f"there is no folder {str(path.parent)!r}", param, ctx)
-        if not path.exists() and not os.access(path.parent, os.W_OK | os.X_OK):
-            self.fail(f"the folder {str(path.parent)!r} is not writable", param, ctx)
+        try:
+            reason = self._why_not(Path(os.path.realpath(path)))
+        except OSError as error:  # as of a name that is too long
+            reason = f"{str(value)!r} cannot be written: {error.strerror}"
+        if reason is not None:
+            self.fail(reason, param, ctx)
         return path
+
+    def _why_not(self, path: Path) -> str | None:
+        """Why a file cannot be written, links being followed."""
+        folder = path.parent
+        if path.is_dir() or path.is_symlink():  # a link to itself
+            return f"{str(path)!r} is no file"
+        if not folder.is_dir():
+            return f"there is no folder {str(folder)!r}"
+        if self._needs_folder(path) and not os.access(folder, os.W_OK | os.X_OK):
+            return f"the folder {str(folder)!r} is not writable"
+        return None
+
+    def _needs_folder(self, path: Path) -> bool:
+        """Whether something is made in the folder."""
+        return not path.exists()
+
+
+class _Artifact(_Output):
+    """A file that is written beside and moved there."""
+
+    def _why_not(self, path: Path) -> str | None:
+        if path.exists() and not path.is_file():
+            return f"{str(path)!r} is no regular file"
+        return super()._why_not(path)
+
+    def _needs_folder(self, path: Path) -> bool:
+        return True
 
 
 OUTPUT = _Output(dir_okay=False, writable=True, path_type=Path)
+ARTIFACT = _Artifact(dir_okay=False, writable=True, path_type=Path)
+
+
+class _Share(click.FloatRange):
+    """A share, which "nan" is not: it is neither below nor above any other."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        share = float(super().convert(value, param, ctx))
+        if math.isnan(share):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return share
+
+
+SHARE = _Share(0, 1)
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """A full disk is said in one line.
+    """Turn an error of the disk in the block into one that is printed in one line.
 
     Raises:
         SettingsError: the block could not write `path`.
@@ -48,14 +93,18 @@ def writing(path: Path) -> Iterator[None]:
         raise SettingsError(f"cannot write {path}: {error}") from error
 
 
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _MOST_DIGITS
+
+
 class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only
-    """Height and width, as "800x1333"."""
+    """A height and width, as "800x1333"."""
 
     name = "HxW"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
         height, _, width = str(value).partition("x")
-        if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        if not (_is_number(height) and _is_number(width) and int(height) and int(width)):
             self.fail(f"{value!r} is no height and width, as 800x1333", param, ctx)
         return int(height), int(width)
 
@@ -65,21 +114,25 @@ SIZE = _Size()
 
 @dataclass(frozen=True, slots=True)
 class InputShape:
-    """The sizes of an input, and the name of its dtype."""
+    """The shape of an input, and the name of its dtype."""
 
     sizes: tuple[int, ...]
     dtype: str = "float32"
 
+    def __str__(self) -> str:
+        """As it is written on the command line."""
+        return f"{'x'.join(map(str, self.sizes))}:{self.dtype}"
+
 
 class _Shape(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only
-    """An input, as "1x3x224x224" or "1x16:int64"."""
+    """The shape of an input, as "1x3x224x224" or "1x16:int64"."""
 
     name = "AxBxC[:DTYPE]"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> InputShape:
         sizes, _, dtype = str(value).partition(":")
         numbers = sizes.split("x")
-        if not all(number.isdecimal() for number in numbers):
+        if not all(map(_is_number, numbers)):
             self.fail(f"{value!r} is no shape, as 1x3x224x224 or 1x16:int64", param, ctx)
         return InputShape(tuple(map(int, numbers)), dtype or "float32")
 

@@ -1,4 +1,4 @@
-"""Turns the name of a user's function, and the sizes of its inputs, into a model to call."""
+"""Turns the name of a user's function into a model, and shapes into inputs for it."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ __all__ = ["load_own_model", "made_up"]
 
 
 def load_own_model(name: str) -> nn.Module:
-    """The module, in eval mode, that a function without arguments returns.
+    """Return the module, in eval mode, that a function without arguments returns.
 
     Args:
-        name: "package.module:function"; the current folder is searched first, as by `python -m`.
+        name: "package.module:function"; the current folder is searched first, as with `python -m`.
 
     Raises:
-        SettingsError: there is no such module or function, or it gives no module.
+        SettingsError: there is no such module or function, or it returns no torch.nn.Module.
     """
     module_name, _, path = name.partition(":")
+    if "" in module_name.split("."):
+        raise SettingsError(f"--model {name}: {module_name!r} is no module's whole name")
     if (folder := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, folder)
     try:
         found: Any = import_module(module_name)
     except ModuleNotFoundError as error:
-        # What the user's module imports itself, and lacks, is no matter of the name.
+        # The name is right if the user's module exists and lacks one of its own imports.
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise SettingsError(f"--model {name}: there is no module {error.name!r}") from error
-    except ValueError as error:
-        raise SettingsError(f"--model {name}: {error}") from error
     for part in path.split("."):
         if not hasattr(found, part):
             raise SettingsError(f"--model {name}: {module_name} has no {path!r}")
@@ -50,10 +50,10 @@ def load_own_model(name: str) -> nn.Module:
 
 
 def made_up(shapes: Sequence[InputShape]) -> tuple[Tensor, ...]:
-    """Tensors of these shapes, the same each time: floats from 0 to 1, whole numbers 0 or 1.
+    """Return tensors of these shapes, the same each time: floats in 0..1, or integers 0 and 1.
 
     Raises:
-        SettingsError: torch has no such dtype.
+        SettingsError: torch has no such dtype, no numbers of it, or no memory for so many.
     """
     generator = torch.Generator().manual_seed(0)
     return tuple(_tensor(shape, generator) for shape in shapes)
@@ -63,6 +63,9 @@ def _tensor(shape: InputShape, generator: torch.Generator) -> Tensor:
     dtype = getattr(torch, shape.dtype, None)
     if not isinstance(dtype, torch.dtype):
         raise SettingsError(f"--input: torch has no dtype {shape.dtype!r}")
-    if dtype.is_floating_point or dtype.is_complex:
-        return torch.rand(shape.sizes, dtype=dtype, generator=generator)
-    return torch.randint(2, shape.sizes, generator=generator).to(dtype)
+    try:
+        if dtype.is_floating_point or dtype.is_complex:
+            return torch.rand(shape.sizes, dtype=dtype, generator=generator)
+        return torch.randint(2, shape.sizes, generator=generator).to(dtype)
+    except RuntimeError as error:
+        raise SettingsError(f"--input: cannot make {shape}: {error}") from error

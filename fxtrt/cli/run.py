@@ -1,4 +1,4 @@
-"""What the command line does with a model: runs it both ways, reports, builds, bisects."""
+"""Runs the commands that take a model: `fxtrt run`, `report`, `build` and `bisect`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.text import Text
 
 import fxtrt
 
@@ -31,20 +32,20 @@ from .own_model import load_own_model, made_up
 
 __all__ = ["Subject", "build", "find_difference", "report", "run"]
 
-_console = Console(highlight=False)
+_console = Console(highlight=False, emoji=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What the command line was asked to compile.
+    """The model that the command line was asked to compile, and its inputs.
 
-    model:      a torchvision model, by name; or "package.module:function" of one's own.
-    detectron2: instead of `model`, a config of Detectron2's model zoo, or a YAML file.
-    weights:    a file of them; None makes calibrated random weights, or leaves a model of one's
-                own those that it has.
-    image:      a photograph; None takes one that matplotlib has.
-    size:       its height and width before the model sees it; None leaves that to the model.
-    inputs:     instead of a photograph, what a model of one's own is called with.
+    model:      the name of a torchvision model, or "package.module:function" of the user's.
+    detectron2: a config of Detectron2's model zoo, or a YAML file, instead of `model`.
+    weights:    a file of weights; None makes calibrated random ones, or leaves a user's model as it
+                is.
+    image:      a photograph; None takes one of matplotlib's.
+    size:       the height and width that it is resized to; None leaves that to the model.
+    inputs:     the shapes of the inputs of a user's model, instead of a photograph.
     """
 
     model: str = "fasterrcnn_resnet50_fpn"
@@ -68,17 +69,17 @@ class Subject:
 
     @property
     def described(self) -> str:
-        """The model and where its weights come from."""
+        """The model and the source of its weights, in words."""
         if self.weights is not None:
             return f"{self.name} with {self.weights}"
         return f"{self.name} with random weights" if self.has_random_weights else self.name
 
     def load(self) -> Example:
-        """The model and its inputs, on the GPU where there is one.
+        """Return the model and its inputs, on the GPU where there is one.
 
         Raises:
-            SettingsError: no such model or config, no Detectron2, or a file that is no image, or
-                none of weights of this model.
+            SettingsError: there is no such model or config, Detectron2 is not installed, or a file
+                is no image, or has no weights of this model.
         """
         if self.detectron2 is not None:
             from ..diagnostics.detectron2_models import load_config
@@ -105,17 +106,18 @@ def run(subject: Subject, options: Mapping[str, Any], drawing: Path | None = Non
 
     Args:
         options: fields of `fxtrt.Settings` by name.
-        drawing: where to save the photograph with the boxes that the compiled model found.
+        drawing: the file for the photograph with the boxes that the compiled model finds.
 
     Returns:
-        Whether something ran in an engine and, on `reference` with the model's own precision,
-        every output equals eager; other engines round differently, which is printed only.
+        Whether something ran in an engine and no output is wrong. Outputs must equal eager only on
+        `reference` with the model's own precision. Other engines round differently, so their
+        differences are only printed.
     """
-    # First, because through torch.compile a wrong option comes wrapped in Dynamo's own errors.
-    select(fxtrt.Settings.of(None, options).engine)
+    # Options are checked first, because torch.compile wraps their errors in errors of Dynamo.
+    _require_engine(options)
     if drawing is not None:
         require_drawable(drawing)
-    # torchvision calls functions of torch by names that torch has since changed.
+    # torchvision calls functions of torch by their old names.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torchvision")
     with _step(subject.described):
         example = subject.load()
@@ -130,7 +132,7 @@ def run(subject: Subject, options: Mapping[str, Any], drawing: Path | None = Non
             actual = jit(*inputs)
         same = _judge(fxtrt.report(jit), actual, expected, options)
         with _step("fxtrt.compile(model, inputs)"):
-            # One picture: engines for other sizes would only take time.
+            # The model runs on one picture, so engines for other sizes would only take time.
             compiled = fxtrt.compile(model, inputs, **{"other_sizes": "pytorch", **options})
         with _step("its first call"):
             actual = compiled(*inputs)
@@ -141,7 +143,8 @@ def run(subject: Subject, options: Mapping[str, Any], drawing: Path | None = Non
 
 
 def report(subject: Subject, options: Mapping[str, Any], *, measure: bool = False) -> Coverage:
-    """What fxtrt would do with a model; nothing is built."""
+    """Return the report of what fxtrt would do with a model, without building anything."""
+    _require_engine(options)
     with _progress(subject.name):
         example = subject.load()
     with _progress(f"capturing {subject.name}"):
@@ -149,11 +152,12 @@ def report(subject: Subject, options: Mapping[str, Any], *, measure: bool = Fals
 
 
 def build(subject: Subject, options: Mapping[str, Any], file: Path | None = None) -> Coverage:
-    """Build a model's engines; their plans go to the cache, where the next process finds them.
+    """Build a model's engines, and keep their plans in the cache for the next process.
 
     Args:
-        file: also save what was captured and built there, for `fxtrt.load`.
+        file: the file for `fxtrt.save`, if any.
     """
+    _require_engine(options)
     with _progress(subject.name):
         example = subject.load()
     with torch.no_grad(), _progress(f"compiling {subject.name}"):
@@ -165,12 +169,22 @@ def build(subject: Subject, options: Mapping[str, Any], file: Path | None = None
 
 
 def find_difference(subject: Subject, options: Mapping[str, Any]) -> str:
-    """Where the engines of a model first differ from PyTorch; "" if they do not."""
+    """Return where the engines of a model first differ from PyTorch, or "" if they do not."""
+    _require_engine(options)
     with _progress(subject.name):
         example = subject.load()
     with _progress(f"comparing the clusters of {subject.name} with PyTorch"):
         culprit = bisect(example.model, example.inputs, fxtrt.Settings.of(None, options))
     return "" if culprit is None else f"{culprit}\n{table(culprit.differences)}"
+
+
+def _require_engine(options: Mapping[str, Any]) -> None:
+    """Ask for the engine before a model is loaded, which takes a while.
+
+    Raises:
+        EngineUnavailable: it is not here.
+    """
+    select(fxtrt.Settings.of(None, options).engine)
 
 
 def _device() -> str:
@@ -190,21 +204,21 @@ def _judge(coverage: Coverage, actual: Any, expected: Any, options: Mapping[str,
 
 
 def _print(text: str) -> None:
-    # Tables are as wide as they are: rich would fold them.
+    # soft_wrap keeps rich from folding wide tables.
     _console.print(text, markup=False, soft_wrap=True)
 
 
 def _progress(what: str) -> AbstractContextManager[Any]:
-    """A spinner on a terminal, beside the report on standard output."""
-    return Console(stderr=True).status(what)
+    """Return a spinner on standard error, since the report goes to standard output."""
+    return Console(stderr=True).status(Text(what))
 
 
 @contextmanager
 def _step(what: str) -> Iterator[None]:
-    """Say what is going on, with a spinner on a terminal, and how long it took."""
+    """Print what the block does and how long it took, with a spinner on a terminal."""
     start = time.perf_counter()
     if not _console.is_terminal:
         _print(f"{what} ...")
-    with _console.status(what):
+    with _console.status(Text(what)):
         yield
     _print(f"{what}: {time.perf_counter() - start:.1f} s")

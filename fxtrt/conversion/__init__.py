@@ -1,1 +1,1 @@
-"""A cluster becomes an INetworkDefinition."""
+"""Convert a cluster to an INetworkDefinition."""

@@ -1,4 +1,4 @@
-"""What a converter works with: the network, the node, and the moves that all families share."""
+"""Give converters the network, the node, and the operations that all families share."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch._ops import OpOverload
 from torch.fx import Node
 
 from ..engines.features import Features
@@ -42,39 +43,47 @@ class Context:
 
     @property
     def net(self) -> Any:
-        """The INetworkDefinition under construction."""
+        """Return the INetworkDefinition under construction."""
         return self.network.definition
 
     @property
     def trt(self) -> ModuleType:
-        """The TensorRT module that `net` came from."""
+        """Return the TensorRT module that `net` came from."""
         return self.network.trt
 
     @property
     def features(self) -> Features:
         return self.network.features
 
-    def enter(self, node: Node) -> None:
-        """Make `node` the one that is being converted."""
+    def enter(self, node: Node, parameters: Mapping[str, str]) -> None:
+        """Make `node` the one that is being converted.
+
+        Args:
+            parameters: the names that the node's converter has for the schema's arguments.
+        """
         self.node = node
         self._output = node.meta["val"]
-        bound = arguments_of(node)
-        self._fakes = {("x" if k == "self" else k): _fake(v) for k, v in bound.items()}
+        arguments = arguments_of(node)
+        self._fakes = {parameters[name]: _fake(value) for name, value in arguments.items()}
 
-    # What is known of the node
+    @property
+    def target(self) -> OpOverload:
+        """Return the overload that the node calls."""
+        assert isinstance(self.node.target, OpOverload)
+        return self.node.target
 
     def fake(self, name: str) -> Any:
-        """The value of argument `name` with a FakeTensor for each tensor."""
+        """Return the converter's argument `name`, with a FakeTensor for each tensor."""
         return self._fakes[name]
 
     @property
     def output(self) -> Any:
-        """The FakeTensor that the node gives (a tuple of them where it gives several)."""
+        """Return the node's FakeTensor, or a tuple of them if the node has several outputs."""
         return self._output
 
     @contextmanager
     def giving(self, output: Any) -> Iterator[None]:
-        """Let `output` be what the node gives, for a converter that computes in another dtype."""
+        """Replace `output` for a while, for a converter that computes in another dtype."""
         before, self._output = self._output, output
         try:
             yield
@@ -82,28 +91,27 @@ class Context:
             self._output = before
 
     def result_type(self, *names: str) -> torch.dtype:
-        """The dtype that torch computes in for the arguments `names` (tensors and scalars)."""
+        """Return the dtype that torch computes in for the arguments `names` (tensors and
+        scalars)."""
         first, *rest = (_for_promotion(self._fakes[name]) for name in names)
         dtype = torch.result_type(first, rest[0]) if rest else first.dtype
         for other in rest[1:]:
             dtype = torch.promote_types(dtype, torch.result_type(first, other))
         return dtype
 
-    # Values
-
     def dtype(self, x: Any) -> torch.dtype:
-        """The torch dtype of an ITensor."""
+        """Return the torch dtype of an ITensor."""
         self.settle()
         return self.features.to_torch(type_of(self.network, x))
 
     def settle(self) -> None:
-        """Make the types of all layers so far true, where TensorRT leaves them open (8.6)."""
+        """Settle the types of all layers so far, which TensorRT 8.6 leaves open."""
         if self.features.weakly_typed:
             settle_types(self.network, self._settled)
             self._settled = self.net.num_layers
 
     def tensor(self, value: TensorLike) -> Any:
-        """The ITensor of `value`: a weight becomes a constant layer, once."""
+        """Return the ITensor of `value`. A weight becomes a constant layer, once."""
         if not isinstance(value, torch.Tensor):
             return value
         key = (id(value),)
@@ -113,30 +121,30 @@ class Context:
         return self._constants[key]
 
     def constant(self, value: Any, dtype: torch.dtype) -> Any:
-        """A constant of `dtype` from a number or nested numbers; its shape is theirs."""
+        """Add a constant of `dtype` from a number or nested numbers, in their shape."""
         return self._add_constant(torch.tensor(value, dtype=dtype))
 
     def scalar(self, value: bool | int | float, dtype: torch.dtype, rank: int = 0) -> Any:
-        """A one-element constant of shape (1,) * rank, shared between its users."""
+        """Return a one-element constant of shape (1,) * rank, shared between its users."""
         key = (repr(value), dtype, rank)
         if key not in self._constants:
             self._constants[key] = self._add_constant(torch.full((1,) * rank, value, dtype=dtype))
         return self._constants[key]
 
     def weights(self, value: torch.Tensor) -> Any:
-        """`value` as the weights argument of an `add_*` method (any dtype but bfloat16)."""
+        """Return `value` as the weights argument of an `add_*` method (any dtype but bfloat16)."""
         array = value.detach().cpu().contiguous().numpy()
         self.network.kept.append(array)
         return array
 
     def cast(self, x: Any, dtype: torch.dtype) -> Any:
-        """`x` as `dtype`; `x` itself where it already is."""
+        """Cast `x` to `dtype`; return `x` itself if it has that dtype."""
         if self.dtype(x) == dtype:
             return x
         return self.net.add_cast(x, self.features.to_trt(dtype)).get_output(0)
 
     def operands(self, *values: Any, dtype: torch.dtype, rank: int | None = None) -> list[Any]:
-        """ITensors of one dtype and one rank (the largest among `values`, or `rank`).
+        """Return ITensors of one dtype and one rank (the largest among `values`, or `rank`).
 
         Each value is an ITensor, a weight, a Python number or a SymInt. TensorRT broadcasts
         dimensions of size 1 but never the rank, so missing leading dimensions are added here.
@@ -165,7 +173,7 @@ class Context:
             raise ConversionError(f"{self.features.version} makes an infinite operand finite")
 
     def _weight(self, value: torch.Tensor, dtype: torch.dtype, rank: int) -> Any:
-        """A weight cast and reshaped on the host, so that no layer has to do it."""
+        """Cast and reshape a weight on the host, so that no layer has to do it."""
         key = (id(value), dtype, rank)
         if key not in self._constants:
             shape = (1,) * (rank - value.dim()) + tuple(value.shape)
@@ -174,14 +182,14 @@ class Context:
         return self._constants[key]
 
     def raise_rank(self, x: Any, rank: int) -> Any:
-        """`x` with leading dimensions of size 1 up to `rank`."""
+        """Add leading dimensions of size 1 to `x`, up to `rank`."""
         missing = rank - len(x.shape)
         if missing <= 0:
             return x
         layer = self.net.add_shuffle(x)
         if missing == rank:
             layer.reshape_dims = (1,) * rank
-        elif sum(size < 0 for size in x.shape) <= 1:
+        elif list(x.shape).count(-1) <= 1:
             layer.reshape_dims = (1,) * missing + tuple(x.shape)
         else:
             layer.set_input(1, self._concat_shape(missing, x))
@@ -193,12 +201,10 @@ class Context:
         layer.axis = 0
         return layer.get_output(0)
 
-    # Shapes
-
     def reshape(self, x: Any, sizes: Sequence[Size], transpose: Sequence[int] | None = None) -> Any:
-        """`x`, transposed first if `transpose` is given, then reshaped to `sizes`.
+        """Transpose `x` if `transpose` is given, then reshape it to `sizes`.
 
-        There is no -1 among the sizes, or one; they are computed in Python where known.
+        At most one of the sizes is -1. They are computed in Python where they are known.
         """
         layer = self.net.add_shuffle(x)
         if transpose is not None:
@@ -212,7 +218,7 @@ class Context:
         return layer.get_output(0)
 
     def permute(self, x: Any, dims: Sequence[int]) -> Any:
-        """`x` with its dimensions in the order `dims`."""
+        """Put the dimensions of `x` into the order `dims`."""
         layer = self.net.add_shuffle(x)
         layer.first_transpose = tuple(dims)
         return layer.get_output(0)
@@ -226,7 +232,7 @@ class Context:
         mode: str | None = None,
         fill: Any = None,
     ) -> Any:
-        """The SLICE layer's window of `x`: from `start`, `sizes` elements, `stride` apart.
+        """Add a SLICE of `x`: `sizes` elements from `start` on, `stride` apart.
 
         A window that leaves `x` needs a `mode`, a member of `trt.SampleMode`; FILL takes `fill`,
         a zero-dimensional ITensor of the dtype of `x`.
@@ -245,21 +251,19 @@ class Context:
             layer.set_input(4, fill)
         return layer.get_output(0)
 
-    # Layers that every family uses
-
     def elementwise(self, operation: str, a: Any, b: Any) -> Any:
-        """ELEMENTWISE with `trt.ElementWiseOperation.<operation>`; see `operands`."""
+        """Add an ELEMENTWISE with `trt.ElementWiseOperation.<operation>`; see `operands`."""
         op = getattr(self.trt.ElementWiseOperation, operation)
         return self.net.add_elementwise(a, b, op).get_output(0)
 
     def unary(self, operation: str, x: Any) -> Any:
-        """UNARY with `trt.UnaryOperation.<operation>`."""
+        """Add a UNARY with `trt.UnaryOperation.<operation>`."""
         return self.net.add_unary(x, getattr(self.trt.UnaryOperation, operation)).get_output(0)
 
     def activation(
         self, kind: str, x: Any, alpha: float | None = None, beta: float | None = None
     ) -> Any:
-        """ACTIVATION with `trt.ActivationType.<kind>`."""
+        """Add an ACTIVATION with `trt.ActivationType.<kind>`."""
         layer = self.net.add_activation(x, getattr(self.trt.ActivationType, kind))
         if alpha is not None:
             layer.alpha = alpha
@@ -280,7 +284,8 @@ class Context:
         return self.net.add_constant(tuple(value.shape), array).get_output(0)
 
     def _add_bfloat16(self, value: torch.Tensor) -> Any:
-        """numpy has no bfloat16: pass the pointer, and keep the tensor for who reads it back."""
+        """Add a bfloat16 constant by pointer, since numpy has no bfloat16; keep the tensor for
+        readers."""
         dtype = self.features.to_trt(value.dtype)
         weights = self.trt.Weights(dtype, value.data_ptr(), value.numel())
         layer = self.net.add_constant(tuple(value.shape), weights)
@@ -298,5 +303,5 @@ def _fake(value: Any) -> Any:
 
 
 def _for_promotion(value: Any) -> Any:
-    """A SymInt promotes like the Python int that it stands for."""
+    """Return the Python int that a SymInt promotes like."""
     return 1 if isinstance(value, torch.SymInt) else value

@@ -1,4 +1,4 @@
-"""Turns a cluster, a GraphModule of converted targets, into a TensorRT network."""
+"""Convert a cluster, a GraphModule of converted targets, to a TensorRT network."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 def convert(cluster: GraphModule, features: Features) -> Network:
-    """The network of `cluster`, with its inputs and outputs named x0, x1, ... and y0, y1, ...
+    """Build the network of `cluster`; its inputs are x0, x1, ... and its outputs y0, y1, ...
 
     Args:
         cluster: placeholders for tensors and for ints (sizes that the network reads off its inputs,
@@ -80,7 +80,7 @@ def convert(cluster: GraphModule, features: Features) -> Network:
 
 
 def input_specs(cluster: GraphModule) -> list[TensorSpec]:
-    """What the engine of `cluster` accepts, for each of its `engine_inputs`."""
+    """Return what the engine of `cluster` accepts, for each of its `engine_inputs`."""
     specs = []
     for i, node in enumerate(engine_inputs(cluster)):
         spec = spec_of(f"x{i}", _entering(node, cluster))
@@ -90,14 +90,14 @@ def input_specs(cluster: GraphModule) -> list[TensorSpec]:
 
 
 def output_specs(cluster: GraphModule) -> list[TensorSpec]:
-    """What `cluster` gives."""
+    """Return what `cluster` gives."""
     (results,) = cluster.graph.output_node().args
     assert isinstance(results, (tuple, list))
     return [spec_of(f"y{i}", node.meta["val"]) for i, node in enumerate(results)]
 
 
 def _entering(node: Node, cluster: GraphModule) -> torch.Tensor:
-    """The fake of what enters the engine for a placeholder."""
+    """Return the fake tensor that enters the engine for a placeholder."""
     value = node.meta["val"]
     if isinstance(value, torch.Tensor):
         return value
@@ -106,7 +106,7 @@ def _entering(node: Node, cluster: GraphModule) -> torch.Tensor:
 
 
 def _not_empty(spec: TensorSpec) -> TensorSpec:
-    """A carrier's size is 1 or more: calls with another number run in PyTorch."""
+    """Restrict a carrier to sizes of 1 or more: calls with another number run in PyTorch."""
     high = tuple(None if size is None else max(1, size) for size in spec.high)
     low, optimum = (tuple(max(1, size) for size in sizes) for sizes in (spec.low, spec.optimum))
     return replace(spec, low=low, optimum=optimum, high=high)
@@ -127,7 +127,7 @@ def _convert_node(ctx: Context, node: Node, values: dict[Node, Any]) -> Any:
     first_layer = ctx.net.num_layers
     with collect_errors() as messages:
         try:
-            ctx.enter(node)
+            ctx.enter(node, converter.parameters)
             result = converter.build(ctx, **_arguments(ctx, converter, node, values))
             _check_layers(ctx, node, first_layer)
             _check_result(ctx, node, result)
@@ -139,7 +139,7 @@ def _convert_node(ctx: Context, node: Node, values: dict[Node, Any]) -> Any:
 def _arguments(
     ctx: Context, converter: Converter, node: Node, values: dict[Node, Any]
 ) -> dict[str, Any]:
-    """The converter's keyword arguments: ITensors for nodes, weights as it asked for them."""
+    """Return the converter's arguments: ITensors for nodes, weights as it asked for them."""
     names = parameter_names(converter.build)
     arguments: dict[str, Any] = {}
     for schema_name, value in arguments_of(node).items():
@@ -159,7 +159,7 @@ def _arguments(
 
 
 def _check_layers(ctx: Context, node: Node, first: int) -> None:
-    """Most of TensorRT's errors only surface when a shape is read: read them all, now."""
+    """Read all shapes now: most of TensorRT's errors only surface when a shape is read."""
     for index in range(first, ctx.net.num_layers):
         layer = ctx.net.get_layer(index)
         if not layer.name.startswith("bfloat16 constant"):
@@ -169,7 +169,7 @@ def _check_layers(ctx: Context, node: Node, first: int) -> None:
 
 
 def _check_result(ctx: Context, node: Node, result: Any) -> None:
-    """The layers must give what torch gives: the shape as far as it is known, and the dtype."""
+    """Require torch's dtype, and torch's shape as far as it is known."""
     fakes = node.meta["val"]
     single = isinstance(fakes, torch.Tensor)
     pairs = [(fakes, result)] if single else list(zip(fakes, result, strict=False))
@@ -203,7 +203,7 @@ def _explain(node: Node, error: Exception, messages: Sequence[str]) -> str:
 
 
 def _mark_outputs(ctx: Context, results: Sequence[Any]) -> None:
-    """Name and mark the outputs; one that is an input, a constant or a repeat is copied first."""
+    """Name and mark the outputs. One that is an input, a constant or a repeat is copied first."""
     net = ctx.net
     seen = {net.get_input(i).name for i in range(net.num_inputs)}
     for index, result in enumerate(results):

@@ -1,4 +1,4 @@
-"""Computing in float32 where PyTorch does: its kernels round to a half once, at their end."""
+"""Compute in float32 where PyTorch does: its kernels round to a half once, at their end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that PyTorch computes and accumulates `dtype` in."""
+    """Return the dtype that PyTorch computes and accumulates `dtype` in."""
     return torch.float32 if dtype in _HALVES else dtype
 
 

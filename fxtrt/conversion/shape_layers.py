@@ -1,10 +1,9 @@
-"""Symbolic sizes inside a network: a SymInt becomes the layers that compute it from the inputs."""
+"""Convert symbolic sizes to the layers that compute them from the network's inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from fractions import Fraction
-from functools import reduce
 from typing import Any
 
 import sympy
@@ -45,7 +44,7 @@ _FOLDS: dict[type, str] = {
     sympy.Min: "MIN",
 }
 _LARGEST_TERM = 1024
-"""Of a float factor as a fraction: its product with a size is exact, in floats as in integers."""
+"""A float factor whose fraction has no larger terms has exact products with sizes."""
 
 
 class ShapeLayers:
@@ -64,7 +63,7 @@ class ShapeLayers:
                 self._sources.append((size.node.expr, tensor, axis))
 
     def size(self, size: Size) -> Any:
-        """A shape tensor of shape (1,) that holds `size`.
+        """Return a shape tensor of shape (1,) that holds `size`.
 
         Raises:
             ConversionError: no input of the network has a dimension that determines it.
@@ -72,7 +71,8 @@ class ShapeLayers:
         return self._evaluate(expression(size))
 
     def sizes(self, sizes: Sequence[Size]) -> Any:
-        """A one-dimensional shape tensor of all `sizes`; runs of known ones are one constant."""
+        """Return a one-dimensional shape tensor of all `sizes`; a run of known ones is one
+        constant."""
         parts: list[Any] = []
         known: list[int] = []
         for size in sizes:
@@ -111,8 +111,8 @@ class ShapeLayers:
         if isinstance(expr, (FloorToInt, CeilToInt, TruncToInt)):
             return self._evaluate(_whole(expr))
         operands = [self._evaluate(arg) for arg in expr.args]
-        if fold := _FOLDS.get(expr.func):
-            return reduce(lambda a, b: self._elementwise(fold, a, b), operands)
+        if operation := _FOLDS.get(expr.func):
+            return self._combine(operation, operands)
         if isinstance(expr, (FloorDiv, CleanDiv)):
             return self._elementwise("FLOOR_DIV", *operands)
         if isinstance(expr, (Mod, PythonMod)):
@@ -120,10 +120,15 @@ class ShapeLayers:
             whole = self._elementwise("PROD", quotient, operands[1])
             return self._elementwise("SUB", operands[0], whole)
         if isinstance(expr, sympy.Pow) and expr.exp.is_Integer and int(expr.exp) > 0:
-            return reduce(
-                lambda a, b: self._elementwise("PROD", a, b), operands[:1] * int(expr.exp)
-            )
+            return self._combine("PROD", [operands[0]] * int(expr.exp))
         raise ConversionError(f"no layers for the size {expr} ({expr.func.__name__})")
+
+    def _combine(self, operation: str, operands: Sequence[Any]) -> Any:
+        """Combine two or more operands from left to right."""
+        result, *rest = operands
+        for operand in rest:
+            result = self._elementwise(operation, result, operand)
+        return result
 
     def _solve(self, expr: sympy.Expr) -> Any:
         """Find `expr` in an input whose size is a multiple of it plus a constant (32*s0 + 1)."""
@@ -151,7 +156,7 @@ class ShapeLayers:
 
 
 def has_layers(expr: sympy.Expr, known: Set[sympy.Expr]) -> bool:
-    """Whether layers can compute `expr` from what is `known`."""
+    """Return whether layers can compute `expr` from what is `known`."""
     if expr in known or expr.is_Integer:
         return True
     if isinstance(expr, (FloorToInt, CeilToInt, TruncToInt)):
@@ -166,7 +171,7 @@ def has_layers(expr: sympy.Expr, known: Set[sympy.Expr]) -> bool:
 
 
 def _whole(expr: sympy.Expr) -> sympy.Expr:
-    """A rounded quotient of sizes, like ceil(s0 / 3) or floor(0.5 * s0), in integers alone.
+    """Write a rounded quotient of sizes, like ceil(s0 / 3) or floor(0.5 * s0), in integers.
 
     Raises:
         ConversionError: floats would round it otherwise than integers, or it is cut towards 0 and
@@ -182,7 +187,7 @@ def _whole(expr: sympy.Expr) -> sympy.Expr:
 
 
 def _quotient(expr: sympy.Expr) -> tuple[sympy.Expr, sympy.Integer] | None:
-    """Numerator and denominator of a float computed from sizes; None where it is another one."""
+    """Return numerator and denominator of a float computed from sizes, or None for other floats."""
     if isinstance(expr, ToFloat):
         return expr.args[0], sympy.Integer(1)
     if isinstance(expr, IntTrueDiv) and expr.args[1].is_Integer and expr.args[1] > 0:
@@ -198,6 +203,7 @@ def _quotient(expr: sympy.Expr) -> tuple[sympy.Expr, sympy.Integer] | None:
     if isinstance(expr, sympy.Mul) and len(expr.args) == 2 and expr.args[0].is_Float:
         factor = Fraction(float(expr.args[0]))
         inner = _quotient(expr.args[1])
-        if inner and 0 < factor.numerator <= _LARGEST_TERM >= factor.denominator:
+        terms = (factor.numerator, factor.denominator)
+        if inner and all(0 < term <= _LARGEST_TERM for term in terms):
             return inner[0] * factor.numerator, inner[1] * factor.denominator
     return None

@@ -1,4 +1,4 @@
-"""Views in a row become one SHUFFLE, where transpose, reshape, transpose is all that they do."""
+"""Merge views in a row into one SHUFFLE if it can do all of them: transpose, reshape, transpose."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Shuffles"]
 
 @dataclass
 class _Shuffle:
-    """One SHUFFLE, and which of its three steps are taken."""
+    """One SHUFFLE, with those of its three steps that are taken."""
 
     layer: Any
     first: Sequence[int] | None = None
@@ -30,8 +30,8 @@ class _Shuffle:
 class Shuffles:
     """The SHUFFLEs that view nodes of one network end in.
 
-    A view that alone reads the view before it adds its work to that one's layer, which then gives
-    the second view's result: the first one's is gone.
+    A view that is the only reader of another view extends that one's layer. The layer then gives
+    the second view's result and no longer the first one's.
     """
 
     def __init__(self, network: Network) -> None:
@@ -39,7 +39,7 @@ class Shuffles:
         self._last: dict[Node, _Shuffle] = {}
 
     def permute(self, node: Node, x: Any, order: Sequence[int]) -> Any:
-        """`x` with its dimensions in `order`, as the result of `node` and for nothing else."""
+        """Put the dimensions of `x` into `order`, as the result of `node` and for no other use."""
         shuffle = self._before(node, x) or self._add(x)
         if shuffle.reshaped:
             shuffle.second = _after(shuffle.second, order)
@@ -51,7 +51,7 @@ class Shuffles:
         return shuffle.output
 
     def reshape(self, node: Node, x: Any, sizes: Sequence[int]) -> Any:
-        """`x` in the shape `sizes`, as the result of `node` and for nothing else.
+        """Reshape `x` to `sizes`, as the result of `node` and for no other use.
 
         Args:
             sizes: as SHUFFLE takes them: 0 copies a size of `x`, one -1 is worked out.
@@ -68,7 +68,8 @@ class Shuffles:
         return _Shuffle(self._network.definition.add_shuffle(x))
 
     def _before(self, node: Node, x: Any) -> _Shuffle | None:
-        """The SHUFFLE that gives `x`, if it is a view's result that only `node` reads."""
+        """Return the SHUFFLE that gives `x`, if `x` is the result of a view that only `node`
+        reads."""
         while len(node.all_input_nodes) == 1:
             (node,) = node.all_input_nodes
             if len(node.users) > 1:
@@ -80,5 +81,5 @@ class Shuffles:
 
 
 def _after(first: Sequence[int] | None, then: Sequence[int]) -> list[int]:
-    """One order for two permutations in a row."""
+    """Compose two permutations into one."""
     return list(then) if first is None else [first[dim] for dim in then]

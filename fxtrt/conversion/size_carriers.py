@@ -1,4 +1,4 @@
-"""Decides what a cluster's engine takes: its tensors, and carriers of sizes that none of them has.
+"""Decide what a cluster's engine takes: its tensors, and carriers of sizes that none of them has.
 
 TensorRT reads sizes off tensors. A number that comes from elsewhere (the height of an image, where
 only the boxes in it enter the cluster), or that takes floats to compute, travels as the size of a
@@ -33,7 +33,7 @@ Number = torch.SymInt | torch.SymFloat | torch.SymBool | int | float
 
 
 def engine_inputs(cluster: GraphModule) -> list[Node]:
-    """The placeholders that are inputs of the engine, in order: tensors and carried sizes."""
+    """Return the placeholders that are inputs of the engine: tensors and carried sizes."""
     placeholders = cluster.graph.find_nodes(op="placeholder")
     fakes = [node.meta["val"] for node in placeholders]
     known = _Known(fake for fake in fakes if isinstance(fake, torch.Tensor))
@@ -47,7 +47,7 @@ def engine_inputs(cluster: GraphModule) -> list[Node]:
 def missing_sizes(
     taken: Iterable[torch.Tensor | Number], needed: Iterable[torch.Tensor | Number]
 ) -> list[torch.SymInt]:
-    """The sizes, among those of what a cluster computes, that layers cannot compute from `taken`.
+    """Return the sizes of what a cluster computes that layers cannot compute from `taken`.
 
     Args:
         taken: the values that enter the cluster.
@@ -71,7 +71,7 @@ def missing_sizes(
 
 
 def carried_size(number: torch.SymInt) -> torch.SymInt:
-    """The size of the tensor that carries `number`."""
+    """Return the size of the tensor that carries `number`."""
     return number + _shift(number)
 
 
@@ -85,7 +85,7 @@ class _Known:
                 self._add(expression(size))
 
     def adds(self, number: object) -> bool:
-        """Whether a number is a size that was not known; it is from now on."""
+        """Add a number to what is known; return whether it was an unknown size."""
         if not isinstance(number, torch.SymInt) or is_static(number):
             return False
         expr = expression(number)
@@ -103,7 +103,7 @@ class _Known:
 
 
 def _shift(number: torch.SymInt) -> int:
-    """What makes a size of a number that may be negative, for as low as it may get."""
+    """Return what to add to a number that may be negative, so that its lowest value is a size."""
     low, _ = number_range(number)
     if low is None:
         low = -2 * max(UNBOUNDED_HINT, -hint(number))
@@ -126,7 +126,7 @@ class Taker:
         self._device = results[0].meta["val"].device
 
     def __call__(self, arguments: Sequence[torch.Tensor | int]) -> list[torch.Tensor]:
-        """The tensors, and a tensor without values for each carried size."""
+        """Return the tensors, and a tensor without values for each carried size."""
         return [self._taken(arguments[i], i) for i in self._positions]
 
     def _taken(self, argument: torch.Tensor | int, position: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Keeps out of Dynamo what would break a detector into dozens of small graphs."""
+"""Keep functions out of Dynamo that would break a detector into dozens of small graphs."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ _REASON = "fxtrt.detection.prepare keeps this function whole, out of any graph"
 
 
 def prepare(model: torch.nn.Module) -> Callable[[], None]:
-    """Before `torch.compile`: let Dynamo leave alone the glue between a detector's networks.
+    """Let Dynamo skip the glue between a detector's networks; call it before `torch.compile`.
 
-    Selecting proposals, pooling, suppressing and pasting masks depend on data, line after line;
-    Dynamo makes a graph of what is between two such lines. Here they become one call each, in
-    PyTorch, and the networks a few large graphs. `fxtrt.compile` does not need it.
+    The functions that select proposals, pool, suppress and paste masks branch on data in many
+    places, and each place is a graph break. With this, each such function is one call in PyTorch,
+    and the networks become a few large graphs. `fxtrt.compile` does not need it.
 
-    For the whole process: it replaces functions of the package that `model` comes from, by
-    functions that give the same. It may be called again.
+    The functions are replaced for the whole process, in the package that `model` comes from, by
+    functions that return the same. It may be called again.
 
     Returns:
-        What puts the originals back.
+        A function that puts the originals back.
 
     Raises:
-        CaptureError: the architecture has no plan that names its glue, or its package has no such
-            function.
+        CaptureError: the architecture has no recipe that names its glue, or its package has no
+            such function.
     """
-    plan = recipe_of(model)
-    if plan is None or not plan.glue:
+    recipe = recipe_of(model)
+    if recipe is None or not recipe.glue:
         raise CaptureError(
-            f"{type(model).__name__} has no plan that names its glue: register one, with the "
+            f"{type(model).__name__} has no recipe that names its glue: register one, with the "
             "names of the functions in `glue` (fxtrt.detection.register)"
         )
     with ExitStack() as stack:
-        for name in plan.glue:
+        for name in recipe.glue:
             owner, attribute = place_of(name)
-            whole = _out_of_dynamo(owner, attribute)
-            stack.enter_context(patch.object(owner, attribute, whole))
+            skipped = _out_of_dynamo(owner, attribute)
+            stack.enter_context(patch.object(owner, attribute, skipped))
         return stack.pop_all().close
 
 

@@ -1,4 +1,4 @@
-"""Batch norm of a number of regions that depends on data, while a graph is captured."""
+"""Replace batch norm by an equivalent for a number of regions that depends on data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .recipes import Equivalents
 __all__ = ["NORMS"]
 
 _batch_norm = F.batch_norm
-"""Bound now: during capture the name in torch is that of the equivalent."""
+"""The original; during capture its name in torch is that of the equivalent."""
 
 
 def _equivalent(
@@ -25,7 +25,7 @@ def _equivalent(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """`torch.nn.functional.batch_norm`, which asks whether there is any input."""
+    """Replace `torch.nn.functional.batch_norm`, which branches on whether the input is empty."""
     if is_static(input.shape[0]) or training or running_mean is None or running_var is None:
         return _batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     normalised: Tensor = torch._native_batch_norm_legit_no_training(
@@ -35,4 +35,4 @@ def _equivalent(
 
 
 NORMS: Equivalents = {"torch.nn.functional.batch_norm": _equivalent}
-"""The equivalents of models that normalise regions."""
+"""The equivalents for models that normalise the features of regions."""

@@ -1,4 +1,4 @@
-"""Which architectures are captured whole, and what each needs for that."""
+"""Register recipes by architecture, and find the one that fits a model."""
 
 from __future__ import annotations
 
@@ -22,28 +22,31 @@ _BUILT_IN = {
     "panoptic_deeplab": ".detectron2.panoptic_deeplab",
     "torchvision.models.detection": ".torchvision.recipes",
 }
-"""Where the architectures of a package have their plans; imported only when one is asked for."""
+"""The modules that register recipes, by the package of the models that need them.
+
+A module is imported only when the recipe of such a model is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What `torch.export` needs to see a detector as one graph.
+    """All that `torch.export` needs to capture a detector as one graph.
 
     architecture: the class of the model, as "module.Class"; subclasses that keep its `forward`
                   count as it.
-    equivalents:  by the name of a function or method, as "module.Class.method", what stands in for
-                  it during capture. It takes the same arguments and gives the same numbers,
-                  without a branch that depends on data.
-    dynamic_shapes: of the model's positional arguments, the sizes that vary from call to call, as
-                  `torch.export` takes them, where `fxtrt.compile` is not told; None keeps all.
-    arguments:    makes of the model's positional arguments those that the graph is captured with
-                  and called with: without what its `forward` does not read, which may then be
-                  anything. It raises where they are of another form. None takes them as they are.
-    components:   parts that get engines of their own, by module path, and their options, as in
-                  `Settings.components`; what a model does not have is left out, and what the user
-                  says of the same part counts.
-    glue:         names, as in `equivalents`, of what breaks Dynamo's graph many times and has
-                  nothing for an engine; `prepare` keeps it out of Dynamo.
+    equivalents:  functions by the name of the function or method, "module.Class.method", that they
+                  replace during capture. An equivalent takes the same arguments and returns the
+                  same numbers, without a branch that depends on data.
+    dynamic_shapes: a function from the model's positional arguments to the sizes that vary from
+                  call to call, as `torch.export` takes them. It is used if `fxtrt.compile` is not
+                  told these; None makes all sizes static.
+    arguments:    a function from the model's positional arguments to those that the graph is
+                  captured and called with. It drops what `forward` does not read, so that those
+                  may have any value, and raises if the form is another. None changes nothing.
+    components:   options by module path for parts that get engines of their own, as in
+                  `Settings.components`. Parts that the model lacks are skipped, and the user's
+                  options for the same part take precedence.
+    glue:         names, as in `equivalents`, of functions with many graph breaks and no work for
+                  an engine; `prepare` keeps them out of Dynamo.
     """
 
     architecture: str
@@ -54,33 +57,33 @@ class Recipe:
     components: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
 
-_PLANS: dict[str, Recipe] = {}
+_RECIPES: dict[str, Recipe] = {}
 
 
-def register(plan: Recipe) -> Recipe:
-    """Capture models of `plan.architecture` whole from now on; replaces an earlier plan."""
-    _PLANS[plan.architecture] = plan
-    return plan
+def register(recipe: Recipe) -> Recipe:
+    """Capture models of `recipe.architecture` whole from now on; an earlier recipe is replaced."""
+    _RECIPES[recipe.architecture] = recipe
+    return recipe
 
 
 def recipe_of(model: torch.nn.Module) -> Recipe | None:
-    """The plan of the class whose `forward` the model has, or None."""
+    """Return the recipe of the class whose `forward` the model has, or None."""
     owner = next(cls for cls in type(model).__mro__ if "forward" in cls.__dict__)
     for package, module in _BUILT_IN.items():
         if owner.__module__.startswith(package):
             import_module(module, __package__)
-    return _PLANS.get(f"{owner.__module__}.{owner.__qualname__}")
+    return _RECIPES.get(f"{owner.__module__}.{owner.__qualname__}")
 
 
 def with_recipe_components(settings: Settings, model: torch.nn.Module) -> Settings:
-    """`settings`, and after its components those of the architecture's plan that `model` has."""
-    plan = recipe_of(model)
-    if plan is None or not plan.components:
+    """Add the components of the recipe that `model` has to those of `settings`, after them."""
+    recipe = recipe_of(model)
+    if recipe is None or not recipe.components:
         return settings
     paths = [path for path, _ in model.named_modules()]
-    planned = {
+    added = {
         name: options
-        for name, options in plan.components.items()
+        for name, options in recipe.components.items()
         if name not in settings.components and any(fnmatchcase(path, name) for path in paths)
     }
-    return replace(settings, components={**settings.components, **planned})
+    return replace(settings, components={**settings.components, **added})

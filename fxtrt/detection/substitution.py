@@ -1,4 +1,4 @@
-"""Puts equivalents in the place of functions and methods while a model is captured."""
+"""Put equivalents in the place of functions and methods while a model is captured."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ _LOCK = threading.RLock()
 
 @contextmanager
 def with_equivalents(model: torch.nn.Module) -> Iterator[None]:
-    """While the block runs, `model` can be captured whole if its architecture has a plan."""
-    plan = recipe_of(model)
-    with substituted({} if plan is None else plan.equivalents):
+    """Substitute the equivalents of the recipe of `model`, if it has one, while the block runs."""
+    recipe = recipe_of(model)
+    with substituted({} if recipe is None else recipe.equivalents):
         yield
 
 
 @contextmanager
 def substituted(equivalents: Equivalents) -> Iterator[None]:
-    """While the block runs, each name ("module.Class.method") is its equivalent.
+    """Bind each name ("module.Class.method") to its equivalent while the block runs.
 
-    One thread at a time; others that call the originals meanwhile get the equivalents, which give
-    the same numbers. A name that its module does not have (`len`) is added, and removed again.
+    One thread at a time does this. Other threads that call the originals meanwhile get the
+    equivalents, which return the same numbers. `len` is a builtin and may be missing from the
+    module that it is named in: it is added, and removed again.
 
     Raises:
-        CaptureError: a name does not exist, in this version of its package.
+        CaptureError: a name does not exist in this version of its package.
     """
     with _LOCK, ExitStack() as stack:
         for name, equivalent in equivalents.items():
@@ -45,10 +46,10 @@ def substituted(equivalents: Equivalents) -> Iterator[None]:
 
 
 def place_of(name: str) -> tuple[Any, str]:
-    """The module or class that a function or method is looked up in, and its name there.
+    """Return the module or class that a function or method is looked up in, and its name there.
 
     Raises:
-        CaptureError: there is none of that name; `len`, a builtin, may be missing.
+        CaptureError: the name does not exist; `len`, a builtin, may be missing.
     """
     path, _, attribute = name.rpartition(".")
     try:

@@ -1,1 +1,1 @@
-"""Find what is wrong: bisect an engine to its first wrong node; models to try things on."""
+"""Finds the first wrong node of a wrong engine, and makes models and inputs to try fxtrt on."""

@@ -1,4 +1,4 @@
-"""Names the first cluster of a model, and the node in it, whose engine answers wrongly."""
+"""Finds the first cluster of a model whose engine is wrong, and the node in it that is."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ..capture.arguments import call_of
 from ..capture.model_parts import capture_model
 from ..capture.twin import require_module
 from ..detection.recipes import with_recipe_components
-from ..engines.base import EngineBackend
-from ..engines.select import select
+from ..engines.target import Target
 from ..graph.nodes import is_size
 from ..graph.provenance import module_path, source_line
-from ..lowering.cluster_inputs import border_values
+from ..lowering.cluster_inputs import recorded_values
 from ..lowering.delta_debugging import first_wrong
+from ..lowering.lower import normalize_model
 from ..lowering.settle import build_cluster, settle
 from ..numerics.compare import Difference, compare
-from ..partition.extract import cut
+from ..partition.extract import extract
 from ..partition.partition import Cluster
 from ..runtime.engine_module import EngineModule
 from ..settings import Settings
@@ -31,10 +31,11 @@ __all__ = ["Culprit", "bisect", "first_difference"]
 
 @dataclass(frozen=True, slots=True)
 class Culprit:
-    """The first cluster that answers differently from PyTorch, given the same inputs.
+    """The first cluster whose engine gives other numbers than PyTorch, given the same inputs.
 
-    node:        the first node with which it does; without it and what follows, it does not.
-    differences: all outputs of the cluster against PyTorch's.
+    node:        the first node of the cluster whose engine is wrong: an engine of the nodes before
+                 it is right.
+    differences: all outputs of the cluster, compared with PyTorch's.
     """
 
     cluster: str
@@ -49,57 +50,58 @@ class Culprit:
 
 
 def bisect(model: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings) -> Culprit | None:
-    """The first place where `fxtrt.compile(model, inputs)` would differ from `model`, if any.
+    """Find the first place where `fxtrt.compile(model, inputs)` would differ from `model`, if any.
 
     Raises:
         FxtrtError: as `fxtrt.compile` does.
     """
     require_module(model)
-    backend = select(settings.engine)
     settings = with_recipe_components(replace(settings, other_sizes="pytorch"), model)
-    for part in capture_model(model, call_of(model, inputs), None, settings).parts:
-        culprit = first_difference(part.graph, part.values(), backend, settings)
+    target = Target.of(settings)
+    captured = capture_model(model, call_of(model, inputs), None, settings)
+    normalize_model(captured, settings)
+    for part in captured.parts:
+        culprit = first_difference(part.graph, part.values(), target)
         if culprit is not None:
             return culprit
     return None
 
 
-def first_difference(
-    gm: GraphModule, inputs: Sequence[Any], backend: EngineBackend, settings: Settings
-) -> Culprit | None:
-    """The first cluster of `gm` that answers differently from PyTorch, if one does.
+def first_difference(gm: GraphModule, inputs: Sequence[Any], target: Target) -> Culprit | None:
+    """Find the first cluster of `gm` whose engine gives other numbers than PyTorch, if one does.
 
-    Every cluster gets what it would get if all before it ran in PyTorch, so no difference spreads.
-    In the first one that differs, ever shorter prefixes are built, by halving.
+    Every cluster gets the inputs that it has if all clusters before it run in PyTorch, so that no
+    difference spreads. In the first one that differs, prefixes of its nodes are built, and a binary
+    search finds the shortest that is wrong.
 
     Args:
-        gm: captured, after the passes.
+        gm: a graph that was normalized.
         inputs: one value for each placeholder.
     """
-    built = settle(gm, backend, settings, inputs).built
-    borders = {node for one in built for node in one.cutting.inputs}
-    values = border_values(gm, inputs, borders)
+    built = settle(gm, target, inputs).built
+    taken = {node for one in built for node in one.extracted.inputs}
+    values = recorded_values(gm, inputs, taken)
     for one in built:
-        arguments = [values[node] for node in one.cutting.inputs]
+        arguments = [values[node] for node in one.extracted.inputs]
         differences = _compare(one.module, arguments)
         if not all(difference.agrees for difference in differences):
-            own = one.cutting.cluster.settings
-            is_wrong = _prefix_test(one.module.fallback, arguments, backend, own)
+            own = target.with_settings(one.extracted.cluster.settings)
+            is_wrong = _prefix_test(one.module.fallback, arguments, own)
             graph = one.module.fallback.graph
             calls = [n for n in graph.nodes if n.op == "call_function" and not is_size(n)]
             node = first_wrong(calls, is_wrong)
-            return Culprit(one.cutting.cluster.name, node, differences)
+            return Culprit(one.extracted.cluster.name, node, differences)
     return None
 
 
 def _prefix_test(
-    cluster: GraphModule, arguments: Sequence[Any], backend: EngineBackend, settings: Settings
+    cluster: GraphModule, arguments: Sequence[Any], target: Target
 ) -> Callable[[Sequence[Node]], bool]:
     def is_wrong(nodes: Sequence[Node]) -> bool:
-        cutting = cut(cluster, Cluster("prefix", tuple(nodes), settings))
-        module, _ = build_cluster(cutting, backend)
-        values = border_values(cluster, arguments, cutting.inputs)
-        differences = _compare(module, [values[node] for node in cutting.inputs])
+        extracted = extract(cluster, Cluster("prefix", tuple(nodes), target.settings))
+        module, _ = build_cluster(extracted, target.backend)
+        values = recorded_values(cluster, arguments, extracted.inputs)
+        differences = _compare(module, [values[node] for node in extracted.inputs])
         return not all(difference.agrees for difference in differences)
 
     return is_wrong

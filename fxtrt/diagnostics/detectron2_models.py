@@ -26,13 +26,13 @@ def load_config(
     size: tuple[int, int] | None = None,
     weights: Path | None = None,
 ) -> Example:
-    """A Detectron2 model and what its `DefaultPredictor` would call it with.
+    """Return a Detectron2 model with the inputs that its `DefaultPredictor` would give it.
 
     Args:
         config: a path in the model zoo ("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"), or a file.
-        image: a file; matplotlib's photograph of Grace Hopper if None.
-        size: height and width of the tensor that the model gets; None follows the config.
-        weights: a checkpoint, of any naming that Detectron2 knows; None makes calibrated random
+        image: a file; None takes matplotlib's photograph of Grace Hopper.
+        size: the height and width of the model's input; None follows the config.
+        weights: a checkpoint in any format that Detectron2 reads; None makes calibrated random
             weights, the same each time.
 
     Raises:
@@ -59,7 +59,7 @@ def load_config(
     else:
         try:
             DetectionCheckpointer(model).load(str(weights))
-        except Exception as error:  # A damaged file raises whatever its reader stumbles on.
+        except Exception as error:  # A damaged file may raise any exception.
             raise SettingsError(
                 f"{weights} is not a checkpoint that Detectron2 can read: {error}"
             ) from error
@@ -75,7 +75,7 @@ def _config(config: str) -> Any:
         cfg = get_cfg()
         try:
             cfg.merge_from_file(config)
-        except Exception as error:  # Whatever YAML's reader, or a key that no config has, raises.
+        except Exception as error:  # Wrong YAML and unknown keys may raise any exception.
             raise SettingsError(f"{config} is not a config of Detectron2: {error}") from error
         return cfg
     try:

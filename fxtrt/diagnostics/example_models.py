@@ -1,8 +1,8 @@
 """Turns a model's name and a photograph into a model and its inputs, offline.
 
-Plain random weights make a poor test: from layer to layer activations grow or vanish and rounding
+Plain random weights make a poor test: activations grow or vanish from layer to layer, rounding
 errors grow, and class scores lie so close together that rounding decides which detections stay.
-`calibrate` gives them the proportions of trained ones with one forward pass.
+`calibrate` scales the weights by one forward pass, so that they behave like trained ones.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _CROP = [224, 224]
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 _RESIDUAL_SCALE = 0.15
 _16_BIT_FORMATS = ("PNG", "PPM")
-"""Their grey values of 16 bits come in the 32-bit mode "I" where Pillow has no other for them."""
+"""The formats whose 16-bit grey values some versions of Pillow read in the 32-bit mode "I"."""
 _LAST_NORMS = {
     "torchvision.models.resnet.BasicBlock": "bn2",
     "torchvision.models.resnet.Bottleneck": "bn3",
@@ -48,7 +48,7 @@ _LAST_NORMS = {
     "detectron2.modeling.backbone.regnet.ResBasicBlock": "f.b_bn",
     "detectron2.modeling.backbone.regnet.ResBottleneckBlock": "f.c_bn",
 }
-"""The last norm of a residual branch, by the type of the block."""
+"""The path of the last norm of a residual branch, by the class of the block."""
 _SPREADS = {
     "rpn.head.bbox_pred": (0.05, 0.0),
     "box_predictor.bbox_pred": (0.25, 0.0),
@@ -59,16 +59,16 @@ _SPREADS = {
     "head.ctrness": (1.0, 0.0),
     "conv2_offset": (1.0, 0.0),
 }
-"""What a detector predicts, and how far its deformable convolutions reach, by the end of the
-layer's path: standard deviation and mean."""
+"""The standard deviation and mean of a detector's predictions, and of the offsets of its deformable
+convolutions, by the end of the layer's path."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A model in eval mode, and something to call it with.
+    """A model in eval mode with inputs to call it with.
 
-    photograph: what it is shown, 3xHxW, float32 in 0..1; the boxes of a detector are its pixels.
-                None of a model that is called with something else.
+    photograph: the picture that the inputs show, 3xHxW, float32 in 0..1; a detector's boxes are in
+                its pixels. None if the inputs show no picture.
     categories: the names of a detector's labels, as far as they are known.
     """
 
@@ -78,7 +78,7 @@ class Example:
     categories: Sequence[str] = ()
 
     def to(self, device: str) -> Example:
-        """The same on another device."""
+        """Return the same example on another device."""
         inputs = tree_map_only(Tensor, lambda tensor: tensor.to(device), self.inputs)
         return replace(self, model=self.model.to(device), inputs=inputs)
 
@@ -91,19 +91,19 @@ def load_example(
     weights: Path | None = None,
     **options: Any,
 ) -> Example:
-    """A torchvision model and its inputs.
+    """Return a torchvision model and its inputs.
 
     A detector gets the photograph whole, as a list of one 3xHxW tensor in 0..1; any other model a
     normalised 1x3x224x224 tensor.
 
     Args:
-        image: a file; matplotlib's photograph of Grace Hopper if None.
-        size: height and width of what the model gets.
-        weights: a file of them; None makes calibrated random ones, the same each time.
-        options: for torchvision's builder, e.g. min_size=256 for a small detector.
+        image: a file; None takes matplotlib's photograph of Grace Hopper.
+        size: the height and width of the model's input.
+        weights: a file of weights; None makes calibrated random ones, the same each time.
+        options: arguments of torchvision's builder, e.g. min_size=256 for a small detector.
 
     Raises:
-        SettingsError: torchvision has no such model, or a file is no image, or none of weights.
+        SettingsError: torchvision has no such model, or a file cannot be read as what it should be.
     """
     detectors = models.list_models(module=models.detection)
     names = [*models.list_models(module=models), *detectors]
@@ -131,24 +131,24 @@ def load_example(
 def photograph_for_classifier(
     image: Path | None = None, size: tuple[int, int] | None = None
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """A photograph, 3xHxW in 0..1, and what a classifier is called with: 1x3xHxW, normalised.
+    """Return a photograph, 3xHxW in 0..1, and the inputs of a classifier, 1x3xHxW and normalised.
 
     Args:
-        size: height and width of both; 224x224 if None.
+        size: the height and width of both; None stands for 224x224.
     """
     photograph = resize(load_photograph(image), list(size or _CROP))
     return photograph, (normalize(photograph, _MEAN, _STD)[None],)
 
 
 def load_photograph(image: Path | None = None) -> Tensor:
-    """An image file as a 3xHxW float32 tensor in 0..1, turned the way up that its EXIF data says.
+    """Return an image file as a 3xHxW float32 tensor in 0..1, turned as its EXIF data says.
 
     Args:
-        image: a file; matplotlib's photograph of Grace Hopper if None.
+        image: a file; None takes matplotlib's photograph of Grace Hopper.
 
     Raises:
-        SettingsError: the file is no image, is damaged or too large for Pillow, or holds numbers
-            of 32 bits.
+        SettingsError: the file is no image, is damaged or too large for Pillow, or has 32-bit
+            numbers.
     """
     file = image or matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
     try:
@@ -156,12 +156,12 @@ def load_photograph(image: Path | None = None) -> Tensor:
             return _pixels(ImageOps.exif_transpose(opened), opened.format)
     except SettingsError as error:
         raise SettingsError(f"{file} {error}") from error
-    except Exception as error:  # A damaged file raises whatever Pillow's reader stumbles on.
+    except Exception as error:  # A damaged file may raise any exception.
         raise SettingsError(f"{file} is not an image that Pillow can read: {error}") from error
 
 
 def _pixels(image: Image.Image, kind: str | None) -> Tensor:
-    # Pillow clips what is wider than 8 bits: a grey of 0.5 would turn white.
+    # Pillow clips values of more than 8 bits, so a grey of 0.5 would turn white.
     if image.mode.startswith("I;16") or (image.mode == "I" and kind in _16_BIT_FORMATS):
         grey = torch.from_numpy(np.asarray(image).astype(np.float32)) / 65535
         return grey.expand(3, -1, -1).contiguous()
@@ -175,11 +175,11 @@ def _pixels(image: Image.Image, kind: str | None) -> Tensor:
 
 
 def calibrate(model: nn.Module, inputs: Sequence[Any]) -> None:
-    """Fit the weights to `inputs`, in place.
+    """Scale the weights in place so that activations on `inputs` stay moderate.
 
-    Each batch norm gets the statistics of its own input, residual branches are scaled down, and a
-    detector's predictions get the spread of `_SPREADS`: detections are many, their scores far
-    apart, and float32 good for the third decimal of a pixel.
+    Each batch norm gets the statistics of its input, residual branches are scaled down, and a
+    detector's predictions get the spread of `_SPREADS`. Then there are many detections, their
+    scores are far apart, and float32 suffices for the third decimal of a pixel.
     """
     handles: list[RemovableHandle] = []
     for path, module in model.named_modules():
@@ -187,7 +187,7 @@ def calibrate(model: nn.Module, inputs: Sequence[Any]) -> None:
             handles.append(_at_first_call(module.register_forward_pre_hook, _set_statistics))
         for end, (std, mean) in _SPREADS.items():
             if path.endswith(end):
-                if not module.weight.any():  # Offsets begin at zero, and spread from something.
+                if not module.weight.any():  # Zero offsets have no spread to scale.
                     nn.init.normal_(module.weight)
                 hook = _spread_hook(std, mean)
                 handles.append(_at_first_call(module.register_forward_hook, hook))
@@ -217,7 +217,7 @@ def _set_statistics(module: Any, args: tuple[Tensor]) -> None:
     values = args[0].transpose(0, 1).flatten(1)
     if values.shape[1] > 1:
         module.running_mean.copy_(values.mean(1))
-        # The floor keeps channels that hardly vary from becoming amplified rounding errors.
+        # Without a floor, rounding errors of nearly constant channels would be amplified.
         module.running_var.copy_(values.var(1).clamp(min=1e-3))
 
 

@@ -1,4 +1,4 @@
-"""Turns a file of weights, of torch.save or of safetensors, into the weights of a model."""
+"""Loads weights from a file of torch.save or of safetensors into a model."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ..errors import SettingsError
 __all__ = ["load_weights"]
 
 _WRAPPERS = ("state_dict", "model")
-"""Where training scripts put the weights, beside the state of their optimizer."""
+"""The keys under which training scripts save weights, beside the state of their optimizer."""
 _SHOWN = 3
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Give `model` the weights in `path`, in place; no code in the file is run.
+    """Load the weights in `path` into `model`, without running code from the file.
 
     Args:
-        path: a state_dict as torch.save writes it, by itself or as "state_dict" or "model" in a
+        path: a state_dict that torch.save wrote, by itself or under "state_dict" or "model" in a
             dictionary; or a file of safetensors, whose name ends in .safetensors.
 
     Raises:
@@ -56,7 +56,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except ModuleNotFoundError as error:
         raise SettingsError(f"{path} needs {error.name}: pip install safetensors") from error
-    except Exception as error:  # A damaged file raises whatever its reader stumbles on.
+    except Exception as error:  # A damaged file may raise any exception.
         raise SettingsError(f"{path} is not a file of weights: {_first_line(error)}") from error
     for name in _WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):

@@ -1,1 +1,1 @@
-"""The engines: ways to run the one network that the converters build."""
+"""Build and run the network that the converters make, in one of three engines."""

@@ -1,4 +1,4 @@
-"""Memory for an engine's output whose size TensorRT learns while it runs."""
+"""Allocate memory for an engine's output whose size TensorRT learns while it runs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["output_allocator"]
 
 
 def output_allocator(trt: ModuleType, device: torch.device) -> Any:
-    """An `IOutputAllocator` for one output of one run, in torch's memory on `device`.
+    """Return an `IOutputAllocator` for one output of one run, in torch's memory on `device`.
 
-    `tensor(dtype)` is the output, once TensorRT's `execute_async_v3` has returned: it waits until
-    the size is known.
+    Its `tensor(dtype)` returns the output. Call it after TensorRT's `execute_async_v3`, which waits
+    until the size is known.
     """
 
     class OutputAllocator(trt.IOutputAllocator):  # type: ignore[misc, name-defined]  # a run-time module
@@ -27,8 +27,8 @@ def output_allocator(trt: ModuleType, device: torch.device) -> Any:
             self._shape: tuple[int, ...] | None = None
 
         def reallocate_output(self, name: str, memory: int, size: int, alignment: int) -> int:
-            # TensorRT takes an address of 0 for a failure. torch aligns to 512 bytes, TensorRT
-            # asks for 256.
+            # An address of 0 would mean failure to TensorRT, so one byte is the least. torch aligns
+            # to 512 bytes; TensorRT asks for 256.
             self._memory = torch.empty(max(size, 1), dtype=torch.uint8, device=device)
             return self._memory.data_ptr()
 

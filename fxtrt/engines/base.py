@@ -1,4 +1,4 @@
-"""The seam between the pipeline and the engines: what every engine backend can do."""
+"""Declare the protocols between the pipeline and the engines."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from .network import Network
 __all__ = ["Engine", "EngineBackend", "ExecutionContext", "Progress"]
 
 Progress = Callable[[float], bool]
-"""Is told, from any thread, which part (0..1) of a build is done; answering False cancels it."""
+"""A function that is called from any thread with the part (0..1) of a build that is done.
+
+It cancels the build by returning False."""
 
 
 class ExecutionContext(Protocol):
-    """What an engine needs besides its weights to work on one request at a time."""
+    """The state that an engine needs, besides its weights, to work on one request at a time."""
 
     def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """The outputs for `tensors`, which match the engine's inputs and lie on its device.
+        """Return the outputs for `tensors`, which match the engine's inputs and lie on its device.
 
-        On a GPU it works on the current stream and returns without waiting.
+        On a GPU the work is enqueued on the current stream, and the call does not wait for it.
         """
         ...
 
@@ -32,9 +34,9 @@ class ExecutionContext(Protocol):
 class Engine(Protocol):
     """A loaded engine, whose weights are in memory once. Any thread may call it.
 
-    device:        the GPU that contexts work on; None where they follow their tensors.
-    scratch_bytes: of memory that a context needs while it runs, and that contexts may share that
-                   run one after the other.
+    device:        the GPU that contexts work on; None if they follow their tensors.
+    scratch_bytes: the memory that a context needs while it runs. Contexts that run one after the
+                   other may share it.
     """
 
     @property
@@ -50,10 +52,10 @@ class Engine(Protocol):
     def scratch_bytes(self) -> int: ...
 
     def context(self, scratch: torch.Tensor | None = None) -> ExecutionContext:
-        """A new context.
+        """Return a new context.
 
         Args:
-            scratch: at least `scratch_bytes` on `device`; None makes a block of its own.
+            scratch: at least `scratch_bytes` on `device`; None allocates a block for this context.
 
         Raises:
             EngineError: there is not enough memory.
@@ -61,23 +63,23 @@ class Engine(Protocol):
         ...
 
     def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """The outputs for `tensors`, from a context for this one call; waits for the GPU."""
+        """Return the outputs for `tensors`, from a new context, after waiting for the GPU."""
         ...
 
 
 class EngineBackend(Protocol):
     """One way to run networks.
 
-    name:        as in `Settings.engine`.
-    features:    of the TensorRT module that its networks come from.
+    name:        the value of `Settings.engine` that selects it.
+    features:    the features of the TensorRT module that its networks come from.
     fingerprint: all that a plan depends on besides network and settings (versions, GPU).
-    plans:       whether it serialises plans; if not, `build` is never called and `load` gets
-                 the network itself.
+    plans:       whether it serializes plans; if not, `build` is never called and `load` gets the
+                 network itself.
     runnable:    whether engines can run on this machine; if not, clusters run in PyTorch.
     bounded:     whether every dynamic dimension needs an upper bound.
-    times_kernels: whether `build` times kernels on the GPU: two builds at once would disturb each
-                 other's choice.
-    selects:     whether its engines have layers whose result's size depends on data.
+    times_kernels: whether `build` times kernels on the GPU, so that two builds at once would
+                 disturb each other's measurements.
+    selects:     whether its engines can run layers whose output size depends on data.
     """
 
     name: str
@@ -92,10 +94,10 @@ class EngineBackend(Protocol):
     def build(
         self, network: Network, settings: Settings, progress: Progress | None = None
     ) -> bytes:
-        """The plan of `network`.
+        """Return the plan of `network`.
 
         Raises:
-            BuildError: with TensorRT's own message; also where `progress` cancelled it.
+            BuildError: TensorRT refused, with its own message; or `progress` cancelled the build.
         """
         ...
 
@@ -105,9 +107,9 @@ class EngineBackend(Protocol):
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
     ) -> Engine:
-        """The engine of a plan (of a network, where the backend makes no plans)."""
+        """Return the engine of a plan, or of a network if the backend makes no plans."""
         ...
 
     def supports(self, device: torch.device) -> str | None:
-        """Why engines cannot take tensors on `device`, or None."""
+        """Return why engines cannot take tensors on `device`, or None."""
         ...

@@ -1,4 +1,4 @@
-"""Finds the TensorRT modules that this machine can import."""
+"""Find and import the TensorRT module of this machine."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 
 TENSORRT = ("tensorrt",)
 TENSORRT_RTX = ("tensorrt_rtx", "tensorrt_rtx_bindings")
-"""`tensorrt_rtx_bindings` is all that the wheels-only installation of TensorRT-RTX provides."""
+"""The modules of TensorRT-RTX; its wheels-only installation has `tensorrt_rtx_bindings` alone."""
 
 
 def available(names: Sequence[str]) -> ModuleType | None:
-    """The first module among `names` that imports here, or None."""
+    """Return the first module among `names` that can be imported here, or None."""
     for name in names:
         if name in TENSORRT and not torch.cuda.is_available():
             # TensorRT's Builder aborts the process where there is no CUDA driver.
@@ -35,10 +35,10 @@ def available(names: Sequence[str]) -> ModuleType | None:
 
 
 def import_tensorrt() -> ModuleType:
-    """A TensorRT module that can hold networks: `tensorrt` beside a GPU, else TensorRT-RTX.
+    """Return a module that can hold networks: `tensorrt` if there is a GPU, else TensorRT-RTX.
 
     Raises:
-        EngineUnavailable: none is installed, or none imports.
+        EngineUnavailable: no such module is installed, or none can be imported.
     """
     names = (*TENSORRT, *TENSORRT_RTX)
     module = available(names)

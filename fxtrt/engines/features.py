@@ -1,4 +1,4 @@
-"""What one TensorRT module has, asked by feature and never by version number."""
+"""Ask a TensorRT module for its features, never for its version number."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ _COMPUTE_DTYPES = (
 
 @dataclass(frozen=True)
 class Features:
-    """The differences between TensorRT 8.6, 10, 11 and TensorRT-RTX that the rest asks for.
+    """The differences between TensorRT 8.6, 10, 11 and TensorRT-RTX that matter to fxtrt.
 
-    stand_ins: plugins are layers that only the `reference` engine understands (engines/plugins.py).
+    stand_ins: whether a plugin is replaced by a layer that only the `reference` engine understands
+               (engines/plugins.py).
     """
 
     trt: ModuleType
@@ -47,17 +48,17 @@ class Features:
 
     @cached_property
     def weakly_typed(self) -> bool:
-        """Networks are typed by builder flags and layer precisions (8.6; 10 can do both)."""
+        """Whether only builder flags and layer precisions can type a network (8.6)."""
         return not hasattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
     @cached_property
     def infinite_operands(self) -> bool:
-        """One infinite float32 may be an operand; 8.6 takes the largest number in its place."""
+        """Whether an operand may be infinite; 8.6 uses the largest float32 instead."""
         return not self.weakly_typed
 
     @cached_property
     def samples_bools(self) -> bool:
-        """A SLICE of bools may sample outside of its input (not in 8.6)."""
+        """Whether a SLICE of bools may sample outside of its input (not in 8.6)."""
         return not self.weakly_typed
 
     @cached_property
@@ -68,19 +69,19 @@ class Features:
 
     @cached_property
     def shape_dtype(self) -> torch.dtype:
-        """The dtype of shape tensors: int64, or int32 where TensorRT has no INT64 (8.6)."""
+        """The dtype of shape tensors: int64, or int32 if TensorRT has no INT64 (8.6)."""
         return torch.int64 if torch.int64 in self.dtypes else torch.int32
 
     def has(self, method: str) -> bool:
-        """Whether networks have `method`, e.g. "add_normalization_v2"."""
+        """Return whether networks have `method`, such as "add_normalization_v2"."""
         return hasattr(self.trt.INetworkDefinition, method)
 
     def member(self, enum: str, name: str) -> bool:
-        """Whether enum `enum` has a member `name`, e.g. ("ActivationType", "GELU_ERF")."""
+        """Return whether an enum has a member, such as ("ActivationType", "GELU_ERF")."""
         return name in getattr(getattr(self.trt, enum, None), "__members__", ())
 
     def to_trt(self, dtype: torch.dtype) -> Any:
-        """The `trt.DataType` of a torch dtype.
+        """Return the `trt.DataType` of a torch dtype.
 
         Raises:
             ValueError: this TensorRT has no such type.
@@ -92,7 +93,7 @@ class Features:
         return member
 
     def to_torch(self, dtype: Any) -> torch.dtype:
-        """The torch dtype of a `trt.DataType`."""
+        """Return the torch dtype of a `trt.DataType`."""
         for torch_dtype, name in _DTYPE_NAMES.items():
             if self.trt.DataType.__members__.get(name) == dtype:
                 return torch_dtype

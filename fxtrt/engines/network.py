@@ -1,4 +1,4 @@
-"""One INetworkDefinition under construction, with all that must outlive it."""
+"""Create an empty INetworkDefinition, and hold all that must outlive it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Network:
     """A network, its builder, and the memory that its layers point into.
 
     weights: values of CONSTANT layers that cannot be read back (bfloat16), by layer name.
-    types:   the type of tensors that do not know it themselves: see `engines/precision.py`.
+    types:   the types of tensors whose own dtype is not reliable (`engines/weak_typing.py`).
+    kept:    objects that the network points into, which live as long as it.
     """
 
     features: Features
@@ -45,7 +46,7 @@ class Network:
 
 
 def create_network(features: Features) -> Network:
-    """An empty network: strongly typed wherever this TensorRT can, with explicit batch."""
+    """Return an empty network, strongly typed if this TensorRT can, with explicit batch."""
     trt = features.trt
     builder = trt.Builder(logger_for(trt))
     flag = trt.NetworkDefinitionCreationFlag
@@ -61,7 +62,7 @@ _collectors = threading.local()
 
 @contextmanager
 def collect_errors() -> Iterator[list[str]]:
-    """TensorRT's error messages on this thread, while the block runs."""
+    """Collect TensorRT's error messages on this thread while the block runs."""
     messages: list[str] = []
     outer = getattr(_collectors, "messages", None)
     _collectors.messages = messages
@@ -73,7 +74,7 @@ def collect_errors() -> Iterator[list[str]]:
 
 @cache
 def logger_for(trt: ModuleType) -> Any:
-    """The one logger of a TensorRT module: routes to `logging` and to `collect_errors`."""
+    """Return the one logger of a TensorRT module, for `logging` and `collect_errors`."""
     levels = {
         trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
         trt.ILogger.Severity.ERROR: logging.ERROR,
@@ -89,7 +90,7 @@ def logger_for(trt: ModuleType) -> Any:
         def log(self, severity: Any, message: str) -> None:
             level = levels[severity]
             if level == logging.ERROR:
-                # Without a driver every error is followed by this one, which says nothing.
+                # Without a driver this message follows every error, and adds nothing to it.
                 if "Cuda Runtime" in message:
                     return
                 collected = getattr(_collectors, "messages", None)

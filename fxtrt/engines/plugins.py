@@ -1,4 +1,4 @@
-"""Plugin layers of TensorRT's own plugin library."""
+"""Add plugin layers of TensorRT's own plugin library to networks."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ __all__ = ["STAND_IN", "add_roi_align", "load_plugins", "without_plugin"]
 
 ROI_ALIGN = "ROIAlign_TRT"
 STAND_IN = f"plugin {ROI_ALIGN}"
-"""`metadata` of the layer that stands for the plugin on the `reference` engine."""
+"""The `metadata` of the layer that replaces the plugin on the `reference` engine."""
 NUMBERS = ("coordinate_transformation_mode", "mode", "sampling_ratio", "spatial_scale")
-"""The attributes that the stand-in's last operand holds, [numbers, rows, columns]."""
+"""The attributes in the last operand of that layer, [numbers, rows, columns]."""
 
 
 @cache
 def load_plugins(trt: ModuleType) -> str | None:
-    """Register the creators of TensorRT's plugin library, once; why that failed, or None.
+    """Register the creators of TensorRT's plugin library, once.
 
-    A plan with plugins can be loaded only after it.
+    A plan with plugins can be loaded only after this.
+
+    Returns:
+        Why it failed, or None.
     """
     networks = getattr(trt, "INetworkDefinition", None)
     if not any(hasattr(networks, f"add_plugin_v{version}") for version in (2, 3)):
@@ -36,7 +39,7 @@ def load_plugins(trt: ModuleType) -> str | None:
 
 
 def without_plugin(features: Features) -> str | None:
-    """Why this TensorRT has no ROIAlign plugin, or None."""
+    """Return why this TensorRT has no ROIAlign plugin, or None."""
     if features.stand_ins:
         return None
     if reason := load_plugins(features.trt):
@@ -47,12 +50,15 @@ def without_plugin(features: Features) -> str | None:
 
 
 def add_roi_align(network: Network, inputs: Sequence[Any], attributes: Mapping[str, Any]) -> Any:
-    """The ROIAlign plugin's output [regions, channels, output_height, output_width].
+    """Add the ROIAlign plugin.
 
     Args:
         inputs: X [images, channels, height, width] and rois [regions, 4] of one floating dtype,
             batch_indices [regions] of int32.
-        attributes: the plugin's fields by name: `spatial_scale` a float, the others ints.
+        attributes: the plugin's fields by name: `spatial_scale` is a float, the others are ints.
+
+    Returns:
+        Its output [regions, channels, output_height, output_width].
     """
     if network.features.stand_ins:
         return _add_stand_in(network, inputs, attributes)
@@ -70,21 +76,22 @@ def add_roi_align(network: Network, inputs: Sequence[Any], attributes: Mapping[s
             for name, value in values.items()
         ]
     )
-    arguments = (ROI_ALIGN, fields, *((trt.TensorRTPhase.BUILD,) if is_v3 else ()))
-    plugin = creator.create_plugin(*arguments)
+    if is_v3:
+        plugin = creator.create_plugin(ROI_ALIGN, fields, trt.TensorRTPhase.BUILD)
+    else:
+        plugin = creator.create_plugin(ROI_ALIGN, fields)
     # The layer points into the plugin, and the plugin's fields into the arrays.
     network.kept += [*values.values(), plugin]
     net = network.definition
-    added = (
-        net.add_plugin_v3(list(inputs), [], plugin)
-        if is_v3
-        else net.add_plugin_v2(list(inputs), plugin)
-    )
+    if is_v3:
+        added = net.add_plugin_v3(list(inputs), [], plugin)
+    else:
+        added = net.add_plugin_v2(list(inputs), plugin)
     return added.get_output(0)
 
 
 def _creator(features: Features) -> tuple[Any, bool] | None:
-    """The plugin's creator, and whether it makes plugins of version 3."""
+    """Return the plugin's creator, and whether it makes plugins of version 3."""
     registry = features.trt.get_plugin_registry()
     if features.has("add_plugin_v2") and hasattr(registry, "get_plugin_creator"):
         creator = registry.get_plugin_creator(ROI_ALIGN, "1", "")
@@ -98,9 +105,10 @@ def _creator(features: Features) -> tuple[Any, bool] | None:
 
 
 def _add_stand_in(network: Network, inputs: Sequence[Any], attributes: Mapping[str, Any]) -> Any:
-    """A layer of the plugin's operands and output shape, which TensorRT infers.
+    """Add an einsum with the plugin's operands and output shape, in place of the plugin.
 
-    Its last operand holds the attributes: they are read from the network, as those of layers are.
+    The attributes are its last operand, so that the interpreter reads them from the network as it
+    reads those of other layers.
     """
     net, (x, rois, images) = network.definition, inputs
     numbers = np.array([attributes[name] for name in NUMBERS], np.float32)

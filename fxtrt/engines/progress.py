@@ -1,4 +1,4 @@
-"""Turns the phases of a TensorRT build into one fraction, and its answer into a cancellation."""
+"""Turn the phases of a TensorRT build into one fraction, and let its receiver cancel the build."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ __all__ = ["Phases", "monitor"]
 
 @dataclass(slots=True)
 class _Phase:
+    """A phase of a build, which is a part of one step of its parent."""
+
     parent: str | None
     steps: int
     done: int = 0
 
 
 class Phases:
-    """The phases that are under way, each within a step of its parent."""
+    """The phases of a build that are under way, each within a step of its parent."""
 
     def __init__(self) -> None:
         self._phases: dict[str, _Phase] = {}
@@ -38,12 +40,12 @@ class Phases:
 
     @property
     def fraction(self) -> float:
-        """The part (0..1) of the build that is done; never less than before."""
+        """The part (0..1) of the build that is done, which never falls."""
         self._furthest = max(self._furthest, self._fraction_of(None))
         return self._furthest
 
     def _fraction_of(self, parent: str | None) -> float:
-        """How much of one step of `parent` the phases within it have done."""
+        """Return how much of one step of `parent` the phases within it have done."""
         inner = [
             (phase.done + self._fraction_of(name)) / phase.steps
             for name, phase in self._phases.items()
@@ -53,14 +55,14 @@ class Phases:
 
 
 def monitor(trt: ModuleType, progress: Progress) -> Any:
-    """An IProgressMonitor that tells `progress`; None where TensorRT has none (8.6)."""
+    """Return an IProgressMonitor that calls `progress`; None if TensorRT has no monitors (8.6)."""
     return _monitor_class(trt)(progress) if hasattr(trt, "IProgressMonitor") else None
 
 
 @cache
 def _monitor_class(trt: ModuleType) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]  # a run-time module
-        """TensorRT may call it from several threads."""
+        """Calls `progress`; TensorRT may call it from several threads."""
 
         def __init__(self, progress: Progress) -> None:
             trt.IProgressMonitor.__init__(self)

@@ -1,4 +1,4 @@
-"""The engine that executes a network layer by layer with PyTorch, to check it without a GPU."""
+"""Execute a network layer by layer with PyTorch, to check it without a GPU."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ __all__ = ["ReferenceBackend", "ReferenceEngine"]
 
 
 class ReferenceEngine:
-    """A network as PyTorch calls; each layer's result must have the shape and dtype that
-    TensorRT infers for it.
+    """A network as a list of PyTorch calls.
+
+    Each layer's result must have the shape and dtype that TensorRT infers for it.
 
     Raises:
         EngineError: a layer has no PyTorch equivalent, or the names of `inputs` and `outputs`
@@ -42,11 +43,11 @@ class ReferenceEngine:
         self._program = read_program(network, [spec.name for spec in outputs])
 
     def context(self, scratch: torch.Tensor | None = None) -> ReferenceEngine:
-        """Itself: a run leaves nothing behind."""
+        """Return the engine itself, because a run keeps no state."""
         return self
 
     def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """The outputs, computed on the device of `tensors`.
+        """Return the outputs, computed on the device of `tensors`.
 
         Raises:
             EngineError: a tensor does not fit its input, or a layer disagrees with TensorRT.
@@ -64,7 +65,7 @@ class ReferenceEngine:
 
 
 class ReferenceBackend:
-    """Networks run as they are; any TensorRT module that imports can hold them.
+    """The backend that runs networks without building them; any TensorRT module can hold them.
 
     Args:
         trt: the TensorRT module; None finds one.
@@ -89,7 +90,7 @@ class ReferenceBackend:
     def build(
         self, network: Network, settings: Settings, progress: Progress | None = None
     ) -> bytes:
-        """Never succeeds: the network itself is what `load` takes."""
+        """Raise always, because `load` takes the network itself."""
         raise BuildError("the reference engine makes no plans: pass the network to `load`")
 
     def load(
@@ -98,13 +99,13 @@ class ReferenceBackend:
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
     ) -> ReferenceEngine:
-        """The engine of a network."""
+        """Return the engine of a network."""
         if not isinstance(plan, Network):
             raise EngineError("the reference engine runs networks and cannot load a plan")
         return ReferenceEngine(plan, inputs, outputs)
 
     def supports(self, device: torch.device) -> str | None:
-        """PyTorch runs everywhere, so None."""
+        """Return None, because PyTorch runs on every device."""
         return None
 
 

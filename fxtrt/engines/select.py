@@ -1,4 +1,4 @@
-"""Chooses the engine backend that `Settings.engine` names, or the best that this machine has."""
+"""Choose the engine backend that `Settings.engine` names, or the best one of this machine."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 
 
 def select(engine: str) -> EngineBackend:
-    """The backend for `Settings.engine`.
+    """Return the backend for `Settings.engine`.
 
     Raises:
-        EngineUnavailable: the one that was asked for (for "auto": every one) is not installed, or
-            refuses this machine's GPU; says what to install.
+        EngineUnavailable: the requested engine (for "auto": every engine) is not installed, or does
+            not support this machine's GPU. The message tells what to install.
     """
     return _automatic() if engine == "auto" else _backend(engine)
 

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX: build plans from networks, and load them on NVIDIA GPUs."""
+"""Build plans from networks with TensorRT or TensorRT-RTX, and load them on NVIDIA GPUs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,11 @@ from typing import Any
 
 import torch
 
-from ..errors import (
-    BuildError,
-    EngineUnavailable,
-    SettingsError,
-)
+from ..errors import BuildError, EngineUnavailable, SettingsError
 from ..graph.specs import TensorSpec
 from ..settings import Settings
 from .base import Progress
-from .discover import (
-    TENSORRT,
-    TENSORRT_RTX,
-    available,
-)
+from .discover import TENSORRT, TENSORRT_RTX, available
 from .features import Features
 from .network import Network, collect_errors
 from .progress import monitor
@@ -31,7 +23,7 @@ __all__ = ["TensorRTBackend", "TensorRTEngine"]
 
 
 class TensorRTBackend:
-    """The `tensorrt` and `tensorrt_rtx` engines; see `EngineBackend`.
+    """The backend of the `tensorrt` and `tensorrt_rtx` engines; see `EngineBackend`.
 
     Without a GPU, `tensorrt_rtx` still builds plans; the clusters then run in PyTorch.
     """
@@ -49,9 +41,9 @@ class TensorRTBackend:
         self.features = Features(_import(name))
         _require_supported_gpu(self.features.trt)
         self.runnable = torch.cuda.is_available()
-        # TensorRT-RTX leaves that to the machine that runs the plan.
+        # TensorRT-RTX leaves the timing of kernels to the machine that runs the plan.
         self.times_kernels = name == "tensorrt"
-        # TensorRT-RTX has the layers, and no kernels for them.
+        # TensorRT-RTX accepts such layers, but has no kernels for them.
         self.selects = name == "tensorrt"
         self.fingerprint = f"{self.features.version} for {_gpu()}"
 
@@ -68,7 +60,7 @@ class TensorRTBackend:
         with collect_errors() as messages:
             config = self.config(network, settings)
             if progress and (watching := monitor(self.features.trt, progress)):
-                # It must outlive the config, which holds no reference.
+                # The monitor must outlive the config, which holds no reference to it.
                 network.kept.append(watching)
                 config.progress_monitor = watching
             plan = network.builder.build_serialized_network(network.definition, config)
@@ -84,7 +76,7 @@ class TensorRTBackend:
         return TensorRTEngine(self.features.trt, plan, inputs, outputs)
 
     def config(self, network: Network, settings: Settings) -> Any:
-        """The IBuilderConfig that `build` uses."""
+        """Return the IBuilderConfig that `build` uses."""
         trt, features = self.features.trt, self.features
         config = network.builder.create_builder_config()
         config.builder_optimization_level = settings.optimization_level
@@ -117,7 +109,7 @@ def _import(name: str) -> ModuleType:
 
 
 def _require_supported_gpu(trt: ModuleType) -> None:
-    """TensorRT-RTX lists the GPUs that it supports; full TensorRT decides when it builds."""
+    """Refuse a GPU that is not in the list of TensorRT-RTX; TensorRT decides when it builds."""
     if not torch.cuda.is_available() or not hasattr(trt, "ComputeCapability"):
         return
     major, minor = torch.cuda.get_device_capability()
@@ -143,7 +135,10 @@ def _tactic_sources(trt: ModuleType, names: Sequence[str]) -> int:
             raise SettingsError(
                 f"tactic_sources: there is no {name!r}, there are {', '.join(members)}"
             )
-    return sum(1 << int(members[name]) for name in names)
+    sources = 0
+    for name in names:
+        sources |= 1 << int(members[name])
+    return sources
 
 
 def _target_capabilities(trt: ModuleType, config: Any, settings: Settings) -> None:

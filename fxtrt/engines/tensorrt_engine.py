@@ -1,4 +1,4 @@
-"""A plan as an engine on the GPU, and the execution contexts that run it."""
+"""Load a plan as an engine on the GPU, and run it in execution contexts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .plugins import load_plugins
 __all__ = ["TensorRTContext", "TensorRTEngine"]
 
 _SMALLEST_SCRATCH = 512
-"""Bytes; an engine that needs none is given a block all the same, so that its address is valid."""
+"""In bytes; an engine without scratch memory gets a block too, so that its address is valid."""
 
 
 class TensorRTEngine:
@@ -71,15 +71,15 @@ class TensorRTEngine:
     def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         context = self.context()
         results = context.run(tensors)
-        # The context goes now, so nothing of it may be running any more.
+        # The context is destroyed on return, so its work must have ended.
         torch.cuda.current_stream(self.device).synchronize()
         return results
 
     def _choose_profile(self, context: Any) -> None:
-        """Give the context the one profile that there is.
+        """Give the context the engine's only optimization profile.
 
-        TensorRT 8.6 gives it to an engine's first context only; that others may share it was asked
-        for when building (PROFILE_SHARING_0806).
+        TensorRT 8.6 gives it to the first context by itself. Others may share it because the plan
+        was built with PROFILE_SHARING_0806.
         """
         if context.active_optimization_profile == 0:
             return
@@ -90,14 +90,14 @@ class TensorRTEngine:
             raise EngineError(f"a second context cannot have the profile: {error}") from error
         if not chosen:
             raise EngineError("a second context cannot have the profile; TensorRT's log says why")
-        # The context will work on other streams too.
+        # The context will run on other streams too, so the profile must be in place.
         stream.synchronize()
 
 
 class TensorRTContext:
-    """One execution context; for one thread at a time, and one stream after the other.
+    """An execution context, for one thread at a time and one stream after the other.
 
-    The scratch block must not be in use by other work when this runs.
+    No other work may use the scratch block while this runs.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class TensorRTContext:
         )
 
     def _result(self, spec: TensorSpec, shape: tuple[int, ...]) -> Any:
-        """Memory for one output; an allocator where its size depends on data."""
+        """Return memory for one output, or an allocator if its size depends on data."""
         if min(shape, default=0) < 0:
             allocator = output_allocator(self._trt, self._scratch.device)
             if not self._context.set_output_allocator(spec.name, allocator):
@@ -160,7 +160,7 @@ def _scratch_bytes(engine: Any) -> int:
 
 
 def _create(trt: ModuleType, engine: Any) -> Any:
-    """A context without memory for activations: the caller lends it some."""
+    """Return a context without memory for activations, which the caller provides."""
     strategies = getattr(trt, "ExecutionContextAllocationStrategy", None)
     if strategies is not None:
         return engine.create_execution_context(strategies.USER_MANAGED)

@@ -1,4 +1,4 @@
-"""Types a weakly typed network (TensorRT 8.6) as a strongly typed one is typed by itself."""
+"""Give the tensors of a weakly typed network (TensorRT 8.6) the types of a strongly typed one."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ __all__ = ["constrain_precision", "settle_types", "type_of"]
 
 
 def type_of(network: Network, tensor: Any) -> Any:
-    """The `trt.DataType` of a tensor; in a weakly typed network, of what `settle_types` saw.
+    """Return the `trt.DataType` of a tensor.
 
-    There float16 is a matter of the builder: whatever makes it, casts and constants too, gives
-    tensors that read as float32.
+    In a weakly typed network every float tensor reads as float32 until the builder chooses types,
+    also the results of casts and constants in float16. There it is the type that `settle_types`
+    recorded.
     """
     return network.types.get(tensor, tensor.dtype)
 
 
 def settle_types(network: Network, first: int) -> None:
-    """Note which layers from number `first` on give float16, and tell TensorRT: those that read it.
+    """Record the types that layers from number `first` on return, and tell TensorRT about float16.
 
-    A cast and a constant give what they were made with.
+    A layer that reads float16 returns it. A cast and a constant return the type that they were made
+    with.
     """
     trt, half = network.trt, network.features.to_trt(torch.float16)
     for index in range(first, network.definition.num_layers):
@@ -39,7 +41,7 @@ def settle_types(network: Network, first: int) -> None:
 
 
 def constrain_precision(network: Network, config: Any) -> None:
-    """Let the builder choose no other precision than the graph's; after `settle_types`."""
+    """Make the builder obey the precisions of the graph; call it after `settle_types`."""
     trt, features = network.trt, network.features
     half, single = features.to_trt(torch.float16), features.to_trt(torch.float32)
     layers = [network.definition.get_layer(i) for i in range(network.definition.num_layers)]
@@ -54,21 +56,21 @@ def constrain_precision(network: Network, config: Any) -> None:
 
 
 def _weights_type(network: Network, layer: Any) -> Any:
-    """The type of a constant; its output tells integers apart, and no floats."""
+    """Return the type of a constant, whose output reads as float32 for float16 too."""
     weights = layer.weights
     is_half = getattr(weights, "dtype", None) == "float16"
     return network.features.to_trt(torch.float16) if is_half else layer.get_output(0).dtype
 
 
 def _float_type(network: Network, layer: Any) -> Any:
-    """The type of the first float that the layer reads; None where it reads none."""
+    """Return the type of the first float that the layer reads, or None if it reads none."""
     floats = _floats(network)
     types = [type_of(network, tensor) for tensor in _inputs(layer)]
     return next((dtype for dtype in types if dtype in floats), None)
 
 
 def _constrain(network: Network, layer: Any, dtype: Any) -> None:
-    """Compute in `dtype`; the outputs that are floats (no indices, no masks) are of it too."""
+    """Make the layer compute in `dtype` and return it in each output that is a float."""
     layer.precision = dtype
     floats = _floats(network)
     for index in range(layer.num_outputs):
@@ -79,7 +81,7 @@ def _constrain(network: Network, layer: Any, dtype: Any) -> None:
 
 
 def _types(network: Network, layer: Any) -> list[Any]:
-    """The types of all that the layer reads and gives."""
+    """Return the types of all tensors that the layer reads and returns."""
     outputs = [layer.get_output(i) for i in range(layer.num_outputs)]
     return [type_of(network, tensor) for tensor in [*_inputs(layer), *outputs]]
 

@@ -1,1 +1,1 @@
-"""Files that are complete or absent, and temporary ones whose process is known."""
+"""Write files that are complete or absent, and name temporary files after their process."""

@@ -1,4 +1,4 @@
-"""Writes a file that is complete or absent, whatever happens meanwhile."""
+"""Write a file that is complete or absent, even if the process dies meanwhile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .temporary_file import temporary_name
 __all__ = ["written_at_once"]
 
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM}
-"""What file systems answer that cannot sync a folder, and systems that cannot open one."""
+"""Errors of file systems that cannot sync a folder, and of systems that cannot open one."""
 
 
 @contextlib.contextmanager

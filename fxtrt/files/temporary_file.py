@@ -1,4 +1,4 @@
-"""Names temporary files after the process that writes them, and tells when that one is gone."""
+"""Name temporary files after the process that writes them, and detect when it has ended."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ __all__ = ["is_abandoned", "is_temporary", "temporary_name"]
 _NAME = re.compile(r"\.fxtrt-([0-9a-f]{16})-([0-9]{1,10})-([0-9]{1,20})-[0-9a-f]{16}\.tmp")
 """The machine, the process, when the process began, and a random number."""
 _UNKNOWN = "0" * 16
+"""Stands for a machine that cannot be identified."""
 _ABANDONED_SECONDS = 24 * 3600
-"""A file of another machine that was not written to for so long is taken for abandoned."""
+"""The age at which a file of another machine counts as abandoned."""
 
 
 def temporary_name() -> str:

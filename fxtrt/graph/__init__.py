@@ -1,1 +1,1 @@
-"""What is known of fx graphs: nodes, sizes, specs, weights, aliases, order and provenance."""
+"""Answer what several stages ask about fx graphs: nodes, sizes, weights, aliases and order."""

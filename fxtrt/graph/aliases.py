@@ -1,4 +1,4 @@
-"""What the nodes of a graph write to and share: purity, storage aliases, dead nodes."""
+"""Find which nodes of a graph write to or share storages, and erase nodes that nobody needs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ __all__ = ["Aliases", "erase_dead", "is_pure", "written_inputs"]
 
 
 def is_pure(node: Node) -> bool:
-    """Whether an unused node may be erased: it writes nothing and draws no random numbers."""
+    """Return whether an unused node may be erased: it has no side effect, such as a random draw."""
     return node.op == "get_attr" or (node.op == "call_function" and not node.is_impure())
 
 
 def erase_dead(nodes: Iterable[Node]) -> bool:
-    """Erase those of `nodes` that are pure and unused, then what only they used; True if any."""
+    """Erase those of `nodes` that are pure and unused, then what only they used.
+
+    Returns:
+        Whether any node was erased.
+    """
     pending = list(dict.fromkeys(nodes))
     erased: set[Node] = set()
     while pending:
@@ -37,9 +41,9 @@ def erase_dead(nodes: Iterable[Node]) -> bool:
 
 
 class Aliases:
-    """Which values share a storage, which storages are written to, and which leave the graph.
+    """The storages of a graph: which values share one, which are written, which leave the graph.
 
-    Every storage is known by its root: the input, weight or call that made it.
+    A storage is represented by its root: the input, weight or call that made it.
     """
 
     def __init__(self, gm: GraphModule) -> None:
@@ -54,26 +58,26 @@ class Aliases:
         self._written = {self.root(n) for node in gm.graph.nodes for n in written_inputs(node)}
 
     def root(self, node: Node) -> Node:
-        """The node that made the storage that `node` is in."""
+        """Return the node that made the storage of `node`."""
         while (parent := self._parent.get(node, node)) is not node:
             self._parent[node] = self._parent.get(parent, parent)
             node = parent
         return node
 
     def is_written(self, node: Node) -> bool:
-        """Whether anything in the graph writes to the storage of `node`."""
+        """Return whether anything in the graph writes to the storage of `node`."""
         return self.root(node) in self._written
 
     def escapes(self, node: Node) -> bool:
-        """Whether the storage of `node` is that of an output."""
+        """Return whether the storage of `node` is that of an output."""
         return self.root(node) in self._escaping
 
     def is_external(self, node: Node) -> bool:
-        """Whether the storage of `node` is that of an input or a weight."""
+        """Return whether the storage of `node` is that of an input or a weight."""
         return self.root(node).op in ("placeholder", "get_attr")
 
     def is_returned(self, node: Node) -> bool:
-        """Whether `node` itself is an output."""
+        """Return whether `node` itself is an output."""
         return node in self._returned
 
     def replace(self, node: Node, source: Node) -> None:
@@ -94,7 +98,7 @@ class Aliases:
         self._parent[a] = b
 
     def _share_weights(self, gm: GraphModule) -> None:
-        """Tied weights, and two reads of one weight, have one root."""
+        """Give tied weights, and several reads of one weight, one root."""
         first: dict[object, Node] = {}
         for node in gm.graph.find_nodes(op="get_attr"):
             tensor = weight(gm, node)
@@ -103,7 +107,7 @@ class Aliases:
 
 
 def _alias_sources(node: Node) -> list[Node]:
-    """The arguments whose storage the result may be in."""
+    """Return the arguments that the result may share its storage with."""
     if node.op != "call_function":
         return []
     if node.target is operator.getitem:
@@ -112,13 +116,13 @@ def _alias_sources(node: Node) -> list[Node]:
         return []
     schema = node.target._schema
     if all(result.alias_info is None for result in schema.returns):
-        # These give their input itself in evaluation, though their schemas do not say so.
+        # In evaluation, dropouts return their input itself, which their schemas do not declare.
         return node.all_input_nodes if "dropout" in schema.name else []
     return _arguments(node, node.target, lambda argument: argument.alias_info is not None)
 
 
 def written_inputs(node: Node) -> list[Node]:
-    """The arguments of a node that it writes to."""
+    """Return the arguments that a node writes to."""
     if node.op != "call_function":
         return []
     if not isinstance(node.target, OpOverload):
@@ -126,7 +130,7 @@ def written_inputs(node: Node) -> list[Node]:
     if not node.target._schema.is_mutable:
         return []
     if arguments_of(node).get("training") is False:
-        # Batch norms declare their statistics written, and write them in training only.
+        # The schemas of batch norms declare their statistics mutable; only training writes them.
         return []
     return _arguments(
         node,
@@ -136,7 +140,7 @@ def written_inputs(node: Node) -> list[Node]:
 
 
 def _arguments(node: Node, target: OpOverload, wanted: Callable[[Any], bool]) -> list[Node]:
-    """The nodes in the arguments whose schema entry is `wanted`."""
+    """Return the nodes in those arguments whose schema entries are `wanted`."""
     values = arguments_of(node)
     chosen = [values[argument.name] for argument in target._schema.arguments if wanted(argument)]
     return [n for n in torch.utils._pytree.tree_leaves(chosen) if isinstance(n, Node)]

@@ -1,4 +1,7 @@
-"""Notes the modes of torch that a graph was captured in, which change what operators do."""
+"""Record the torch modes that a graph was captured in, and compare them with those of a call.
+
+Modes such as autocast change what operators compute without a trace in the graph's calls.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,9 @@ _jit_trace = torch._C._get_tracing_state
 
 
 class Ambient:
-    """The modes that are on when it is made; a graph that is captured now stands for no others.
+    """The torch modes at its creation. A graph that is captured then is valid in these modes only.
 
-    autocast: by device, the type that autocast computes in.
+    autocast: the devices with autocast, each with the type that it computes in.
     device:   torch's default device.
     """
 
@@ -39,7 +42,7 @@ class Ambient:
         self.device = _default_device()
 
     def words(self) -> dict[str, str]:
-        """What another process can compare."""
+        """Return the modes as text, which another process can compare."""
         return {
             "default dtype": str(self.dtype),
             "default device": str(self.device),
@@ -48,7 +51,7 @@ class Ambient:
         }
 
     def mismatch(self) -> str | None:
-        """Why a graph that was captured in these modes is not for a call now, or None."""
+        """Return why a graph that was captured in these modes does not fit a call now, or None."""
         if _default_dtype() != self.dtype:
             return f"the default dtype is {_default_dtype()}, it was {self.dtype} when compiling"
         if _deterministic() != self.deterministic:
@@ -70,16 +73,17 @@ class Ambient:
 
 
 def is_transformed() -> bool:
-    """Whether tensors may stand for more than their values: for batches, gradients or tangents."""
+    """Return whether a transform is active, in which tensors carry batches or gradients too."""
     return _transform() is not None or forward_ad._current_level >= 0
 
 
 def explicitly(run: Callable[..., Any]) -> Callable[..., Any]:
-    """`run`, but in the modes of `explicit`."""
+    """Wrap `run` so that it runs under `explicit`."""
 
     def explicit_run(*args: Any, **kwargs: Any) -> Any:
         if not _is_autocast() and not _function_modes():
-            return run(*args, **kwargs)  # The modes are entered only where they change anything.
+            # Entering a context takes time, and here it would change nothing.
+            return run(*args, **kwargs)
         with explicit():
             return run(*args, **kwargs)
 
@@ -88,9 +92,9 @@ def explicitly(run: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def explicit() -> Iterator[None]:
-    """Run operators as they are written: without autocast, default device and function modes.
+    """Run operators as they are written, without autocast, default device and function modes.
 
-    A captured graph says itself what autocast and the default device made of the model.
+    The casts and devices that these modes caused are calls of the captured graph already.
     """
     with torch._C._DisableAutocast(), torch._C.DisableTorchFunction():
         yield

@@ -1,4 +1,4 @@
-"""Keep composite operators that have a converter whole while tracing."""
+"""Keep composite operators that have a converter from being decomposed while tracing."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ __all__ = ["can_stay_whole", "composites_whole", "registered_composites"]
 
 
 can_stay_whole = cache(_is_preservable_cia_op)
-"""Whether tracing can keep a composite operator; to ask takes 40 microseconds."""
+"""Return whether tracing can keep a composite operator; answers are cached as one takes 40 us."""
 
 
 def registered_composites() -> list[OpOverload]:
+    """Return the composite operators that have a converter and can be kept."""
     return [target for target in registered() if can_stay_whole(target)]
 
 
 @contextmanager
 def composites_whole() -> Iterator[None]:
-    """Keep composite operators that have a converter whole while tracing."""
+    """Keep composite operators that have a converter from being decomposed in the block."""
     kept = dict.fromkeys(registered_composites(), _special_op_to_preserve_cia)
-    # The overrides are Python kernels, which static tracing does not look at by itself.
+    # The overrides are Python kernels, which static tracing ignores without this dispatcher.
     with _override_composite_implicit_decomp(kept), enable_python_dispatcher():
         yield

@@ -1,4 +1,4 @@
-"""Counts the floating-point operations of nodes, as torch's own counter does."""
+"""Count the floating-point operations of nodes, as torch's own counter does."""
 
 from __future__ import annotations
 
@@ -9,22 +9,16 @@ from torch._ops import OpOverload
 from torch.fx import Node
 from torch.utils.flop_counter import flop_registry
 
-from .sizes import (
-    hint,
-    is_unbacked,
-    size_range,
-)
+from .sizes import hint, is_unbacked, size_range
 
 __all__ = ["flops"]
 
 
 def flops(node: Node) -> int:
-    """The operations of one call at the sizes of the example inputs; 0 for what torch counts as 0.
+    """Return the operations of one call at the sizes of the example inputs.
 
-    Where a size depends on data it counts as the largest that it can be, and the call as 0 if there
-    is none.
-
-    Products count two operations (multiply and add) for each element, as in torch's counter.
+    A multiplication with addition counts as two operations, and what torch counts as 0 is 0. If a
+    size depends on data, its largest value is used; a call with an unbounded size counts as 0.
     """
     if not isinstance(node.target, OpOverload) or _is_unlimited(node):
         return 0
@@ -36,7 +30,7 @@ def flops(node: Node) -> int:
 
 
 def _composite_flops(node: Node) -> int:
-    """Composites that are kept whole (linear, matmul) are counted by running them on meta."""
+    """Count a composite that was not decomposed (linear, matmul) by running it on meta tensors."""
     assert isinstance(node.target, OpOverload)
     if not _is_composite(node.target):
         return 0
@@ -56,7 +50,7 @@ def _is_composite(target: OpOverload) -> bool:
 
 
 def _is_unlimited(node: Node) -> bool:
-    """Whether a size depends on data, without a bound."""
+    """Return whether a size depends on data and has no upper bound."""
     values = [n.meta.get("val") for n in (node, *node.all_input_nodes)]
     leaves = torch.utils._pytree.tree_leaves(values)
     sizes = [s for v in leaves for s in (v.shape if isinstance(v, torch.Tensor) else (v,))]
@@ -65,7 +59,7 @@ def _is_unlimited(node: Node) -> bool:
 
 
 def _concrete(node: Node) -> Any:
-    """The node's value with sizes as numbers and tensors on the meta device."""
+    """Return the node's value with sizes as numbers and tensors on the meta device."""
     return torch.utils._pytree.tree_map(_on_meta, node.meta["val"])
 
 

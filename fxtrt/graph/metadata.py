@@ -1,4 +1,4 @@
-"""Gives new nodes what every node of a graph has: a fake value, a source, a registered weight."""
+"""Give new nodes the metadata that every node of a graph has: a fake value and a source."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 PARTS_OF = "fxtrt_parts_of"
-"""The key of `Node.meta` with the nodes and operators that were taken apart into this node."""
+"""The key in `Node.meta` of the nodes and operators that were decomposed into this node."""
 PROVENANCE = (
     "stack_trace",
     "nn_module_stack",
@@ -34,7 +34,7 @@ PROVENANCE = (
 
 
 def fake_mode_of(gm: GraphModule) -> FakeTensorMode:
-    """The mode that the graph's FakeTensors belong to; a new one where it has none."""
+    """Return the mode that the graph's FakeTensors belong to, or a new one if it has none."""
     for node in gm.graph.nodes:
         for value in torch.utils._pytree.tree_leaves(node.meta.get("val")):
             if isinstance(value, FakeTensor):
@@ -43,18 +43,18 @@ def fake_mode_of(gm: GraphModule) -> FakeTensorMode:
 
 
 def infer(node: Node, like: Node) -> Node:
-    """Fill in `node.meta`: "val" by running the call on its arguments' values, and `like`'s source.
+    """Fill in `node.meta`: "val" by running the call on fake values, and the source of `like`.
 
     Args:
         node: a `call_function` whose arguments all have `meta["val"]`.
-        like: the node that it stands in for.
+        like: the node that it replaces.
     """
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
     fakes = (
         v for v in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(v, FakeTensor)
     )
     mode = next((fake.fake_mode for fake in fakes), None) or fake_mode_of(_owner(node))
-    # Some operators take apart sizes that are symbols in Python only, as while they were traced.
+    # As in tracing, some operators decompose in Python only if a size is symbolic.
     with mode, enable_python_dispatcher(), torch.no_grad():
         value = node.target(*args, **kwargs)  # type: ignore[operator]  # a call_function
     node.meta = {key: like.meta[key] for key in PROVENANCE if key in like.meta}
@@ -63,12 +63,12 @@ def infer(node: Node, like: Node) -> Node:
 
 
 def known_equal(a: Size, b: Size) -> bool:
-    """Whether two sizes are equal whatever the inputs' sizes are; adds no guard."""
+    """Return whether two sizes are equal for all sizes of the inputs; this adds no guard."""
     return expression(a) == expression(b) or statically_known_true(a == b)
 
 
 def same_metadata(a: Any, b: Any, *, offset: bool = False) -> bool:
-    """Whether two values are dense tensors of one dtype, device, shape and strides.
+    """Return whether two values are dense tensors of one dtype, device, shape and strides.
 
     Args:
         offset: whether they must also start at the same element of their storages.

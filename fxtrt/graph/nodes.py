@@ -1,4 +1,4 @@
-"""What kind of call an fx node is: whether it computes, and whether it gives a size."""
+"""Classify fx nodes: those that compute, those that give a size, and `getitem`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["computes", "is_size", "producer", "target_computes"]
 
 
 def computes(node: Node) -> bool:
-    """Whether a node does work, and counts towards a minimum size; views and casts do not."""
+    """Return whether a node counts towards a cluster's minimum size; views and casts do not."""
     return target_computes(node.target)
 
 
 def target_computes(target: object) -> bool:
-    """`computes` for a call that is no node."""
+    """Return what `computes` returns, for the target of a call."""
     if not isinstance(target, OpOverload):
         return False
     converter = registered().get(target)
@@ -27,16 +27,16 @@ def target_computes(target: object) -> bool:
 
 
 def is_size(node: Node) -> bool:
-    """Whether the node computes a size, or a number on the way to one, and not a tensor."""
+    """Return whether the node computes a size or a number on the way to one, and no tensor."""
     value = node.meta.get("val")
     if isinstance(value, (torch.SymFloat, torch.SymBool)):
-        # An operator gives one only by reading the elements of a tensor.
+        # An ATen operator returns such a number only if it reads the elements of a tensor.
         return node.op == "call_function" and not isinstance(node.target, OpOverload)
     return node.op != "output" and isinstance(value, (torch.SymInt, int, float))
 
 
 def producer(node: Node) -> Node:
-    """The node whose result this is: `getitem` belongs to what it takes from."""
+    """Return the node that computes the value of `node`: for a `getitem`, the call before it."""
     source = node.args[0] if node.target is operator.getitem else node
     assert isinstance(source, Node)
     return source

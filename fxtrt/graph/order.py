@@ -1,4 +1,4 @@
-"""What several stages need to know of a graph: its weights, dependencies and a valid order."""
+"""Find the dependencies between the nodes of a graph, and sort the nodes by them."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ __all__ = ["dependencies", "sort_topologically"]
 
 
 def dependencies(graph: Graph) -> dict[Node, list[Node]]:
-    """What each node must come after: its inputs and, around a node with side effects, the rest.
+    """Return the nodes that each node must come after.
 
-    A node that writes (an update of a buffer, say) stays behind everything that came before it and
-    ahead of everything that came after it.
+    These are its inputs. A node with side effects (an update of a buffer, say) must also come after
+    everything that came before it, and before everything that came after it.
     """
     result: dict[Node, list[Node]] = {}
     barrier: Node | None = None
-    since: list[Node] = []
+    since_barrier: list[Node] = []
     for node in graph.nodes:
         needed = list(node.all_input_nodes)
         if barrier is not None:
             needed.append(barrier)
         if node.op == "output" or (node.op not in ("placeholder", "get_attr") and node.is_impure()):
-            needed += since
-            barrier, since = node, []
+            needed += since_barrier
+            barrier, since_barrier = node, []
         else:
-            since.append(node)
+            since_barrier.append(node)
         result[node] = list(dict.fromkeys(needed))
     return result
 
 
 def sort_topologically(graph: Graph, needed: Mapping[Node, list[Node]]) -> None:
-    """Move the nodes of `graph` into an order that fits `needed`, as close to theirs as it can.
+    """Move the nodes of `graph` into the order closest to theirs that satisfies `needed`.
 
     Raises:
         ValueError: there is a cycle.

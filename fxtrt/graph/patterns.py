@@ -1,6 +1,6 @@
-"""Whitelist and blacklist: patterns that name nodes by operator, overload, node name or module.
+"""Match nodes against the whitelist's and blacklist's patterns, by operator, node name or module.
 
-The parts of an operator that was taken apart go by its names too.
+The parts of a decomposed operator also match the names of the operator itself.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = ["Patterns", "require_matches", "unmatched"]
 
 
 class Patterns:
-    """The entries of one list."""
+    """The entries of a whitelist or blacklist."""
 
     def __init__(self, entries: tuple[str, ...]) -> None:
         self._entries = entries
 
     def match(self, node: Node) -> str | None:
-        """The first entry that names `node`, or None."""
+        """Return the first entry that matches `node`, or None."""
         if not self._entries:
             return None
         names = _names(node)
@@ -37,17 +37,17 @@ class Patterns:
 
 
 def require_matches(entries: tuple[str, ...], nodes: Iterable[Node]) -> None:
-    """Refuse an entry that names none of `nodes`: it is a slip of the pen.
+    """Refuse an entry that matches none of `nodes`, because it is probably misspelt.
 
     Raises:
-        SettingsError: with the nearest name that exists.
+        SettingsError: an entry matches nothing; the message has the nearest name that exists.
     """
     for complaint in unmatched(entries, nodes):
         raise SettingsError(complaint)
 
 
 def unmatched(entries: tuple[str, ...], nodes: Iterable[Node]) -> list[str]:
-    """A sentence for each entry that names none of `nodes`, with the nearest name that exists."""
+    """Return a sentence for each entry that matches no node, with the nearest name that exists."""
     known = {name for node in nodes for name in _names(node)} if entries else set()
     complaints = []
     for entry in entries:

@@ -1,4 +1,4 @@
-"""Tells tensors that are plain memory, as engines read it, from those that only look like it."""
+"""Tell tensors whose memory holds their elements, as engines read it, from other tensors."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["as_plain", "behaves_plainly", "plain", "why_unreadable"]
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 _LABELS = "torchvision.tv_tensors"
-"""The module of tensor classes that only say what a tensor is: an image, boxes, a mask."""
+"""The module of tensor classes that only label a tensor as an image, boxes or a mask."""
 
 
 def as_plain(values: Any) -> Any:
-    """The same pytree with the tensors of `torchvision.tv_tensors` as plain ones."""
+    """Return the same pytree with the tensors of `torchvision.tv_tensors` as plain ones."""
     return pytree.tree_map_only(torch.Tensor, plain, values)
 
 
 def plain(value: Any) -> Any:
-    """A tensor of `torchvision.tv_tensors` as a plain one; anything else as it is."""
+    """Return a tensor of `torchvision.tv_tensors` as a plain one, and anything else unchanged."""
     kind: Any = type(value)
     if kind in _PLAIN or not isinstance(value, torch.Tensor) or not behaves_plainly(kind):
         return value
@@ -31,12 +31,12 @@ def plain(value: Any) -> Any:
 
 @cache
 def behaves_plainly(kind: Any) -> bool:
-    """Whether operators do with tensors of a class as with plain ones, and give plain ones."""
+    """Return whether operators treat tensors of a class as plain ones and return plain ones."""
     return kind in _PLAIN or str(kind.__module__).startswith(_LABELS)
 
 
 def why_unreadable(tensor: torch.Tensor) -> str | None:
-    """Why an engine cannot read the memory of `tensor` as its elements, or None."""
+    """Return why an engine cannot read the memory of `tensor` as its elements, or None."""
     if type(tensor) not in _PLAIN and _has_no_memory(type(tensor)):
         return f"a {type(tensor).__name__}"
     if tensor.is_nested:
@@ -50,5 +50,5 @@ def why_unreadable(tensor: torch.Tensor) -> str | None:
 
 @cache
 def _has_no_memory(kind: Any) -> bool:
-    """Whether a class of tensors takes operators over, as fake, functional and wrapping ones do."""
+    """Return whether a tensor class overrides dispatch, as fake and wrapper tensors do."""
     return bool(kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__)

@@ -1,4 +1,4 @@
-"""Where a node comes from: the user's source line and the module path."""
+"""Find where in the user's model a node comes from: its source line and its module path."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<functio
 
 
 def source_line(node: Node) -> str | None:
-    """The innermost frame of the user's code that made `node`: "model.py:12 in forward"."""
+    """Return the innermost frame of the user's code that made `node`: "model.py:12 in forward"."""
     frames = list(_FRAME.finditer(node.meta.get("stack_trace") or ""))
     if not frames:
         return None
@@ -34,7 +34,7 @@ def source_line(node: Node) -> str | None:
 
 
 def last_frame(node: Node) -> str:
-    """The part of a stack trace that `source_line` reads, without the file's folder; or ""."""
+    """Return the frame that `source_line` reads, as in a stack trace without folders; or ""."""
     frames = list(_FRAME.finditer(node.meta.get("stack_trace") or ""))
     if not frames:
         return ""
@@ -44,14 +44,17 @@ def last_frame(node: Node) -> str:
 
 
 def line_text(file: str, line: int, function: str) -> str:
-    """A line of the user's code: "model.py:12 in forward", also in what Dynamo resumes there."""
+    """Return a line of the user's code as "model.py:12 in forward".
+
+    A function that Dynamo made to resume after a graph break has the name of the user's function.
+    """
     while resumed := _RESUMED.match(function):
         function = resumed["function"]
     return f"{file.rsplit('/', 1)[-1]}:{line} in {function}"
 
 
 def module_path(node: Node) -> str:
-    """The path of the innermost module that made `node` ("backbone.body.conv1"), or ""."""
+    """Return the path of the innermost module that made `node` ("backbone.body.conv1"), or ""."""
     stack = node.meta.get("nn_module_stack")
     if not stack:
         return ""
@@ -60,7 +63,7 @@ def module_path(node: Node) -> str:
 
 
 def shared_path(paths: Iterable[str]) -> str:
-    """The path that all `paths` lie under, or else the top modules that they come from."""
+    """Return the longest path that all `paths` lie under; without one, their top modules."""
     split = [path.split(".") for path in paths if path]
     common: list[str] = []
     for names in zip(*split, strict=False):
@@ -71,7 +74,7 @@ def shared_path(paths: Iterable[str]) -> str:
 
 
 def set_module_prefix(gm: GraphModule, prefix: str) -> None:
-    """Make the module paths of a graph, captured from a part of a model, the whole model's."""
+    """Put `prefix` before the module paths of a graph that was captured from a part of a model."""
     if not prefix:
         return
     for node in gm.graph.nodes:
@@ -83,14 +86,14 @@ def set_module_prefix(gm: GraphModule, prefix: str) -> None:
 
 
 def _plain(path: str) -> str:
-    """Dynamo writes L['self'].a._modules['b'], export L['self'].a.b: both become a.b."""
+    """Return a.b for what Dynamo writes L['self'].a._modules['b'], and export L['self'].a.b."""
     path = re.sub(r"^L\['\w+'\]\.?", "", path)
     path = re.sub(r"(_modules)?\['?(\w+)'?\]", r".\2", path)
     return ".".join(part for part in path.replace("..", ".").split(".") if part)
 
 
 def as_graph(run: Callable[..., Any]) -> Callable[..., Any]:
-    """`run`, so that `OutsideCalls` knows what it calls for a graph's."""
+    """Wrap `run` in a function whose frame tells `OutsideCalls` that a graph makes the calls."""
 
     def in_graph(*args: Any, **kwargs: Any) -> Any:
         return run(*args, **kwargs)
@@ -99,3 +102,4 @@ def as_graph(run: Callable[..., Any]) -> Callable[..., Any]:
 
 
 IN_GRAPH: CodeType = as_graph(len).__code__
+"""The code of the function that `as_graph` returns, by which its frames are recognised."""

@@ -1,4 +1,4 @@
-"""What a captured graph takes for granted of its inputs' sizes, as a test that is quick to run."""
+"""Compile a captured graph's shape guards into a fast predicate over input sizes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["SizeRelations", "linear"]
 
 @dataclass(frozen=True, slots=True)
 class SizeRelations:
-    """Relations between the symbols of a graph, and where their values are read off.
+    """The relations between sizes that a graph was traced with, as a compiled expression.
 
-    Tracing asks such questions where a model branches on a size ("is it even?"), and where two
-    inputs share one. A range alone does not say it.
+    Tracing adds a relation where a model branches on a size ("is it even?") and where two inputs
+    share a size; ranges alone cannot express these.
 
-    An input is a tensor, or an integer that may vary, which is like a size of its own.
+    An input is a tensor, or an integer that may vary, which counts as a size.
 
     sources: symbol, input, dimension, factor and offset: the size is factor * symbol + offset.
-    test:    an expression of the symbols and of `sizes[input][dimension]`.
+    test:    an expression over the symbols and `sizes[input][dimension]`.
     """
 
     sources: tuple[tuple[str, int, int, int, int], ...]
@@ -37,7 +37,7 @@ class SizeRelations:
 
     @classmethod
     def of(cls, graph: GraphModule) -> SizeRelations | None:
-        """The relations of a captured graph; None where every size is static."""
+        """Return the relations of a captured graph, or None if every size is static."""
         fakes = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
         mode = detect_fake_mode([fake for fake in fakes if isinstance(fake, torch.Tensor)])
         sizes = [
@@ -57,12 +57,13 @@ class SizeRelations:
             if {str(symbol) for symbol in expr.free_symbols} <= known:
                 tests.append(printer.doprint(expr))
         if any(str(symbol) not in known for _, _, expr in sizes for symbol in expr.free_symbols):
-            tests.append("False")  # A size that nothing determines: no call is sure to fit.
+            # The value of a symbol cannot be read off any input, so no call is sure to fit.
+            tests.append("False")
         text = " and ".join(f"({test})" for test in dict.fromkeys(tests))
         return cls(sources, compile(text, "<size relations>", "eval"))
 
     def hold(self, inputs: Sequence[torch.Tensor | int]) -> bool:
-        """Whether tensors of these sizes, and these integers, may go through the graph."""
+        """Return whether the graph is valid for inputs of these sizes, and for these integers."""
         sizes = [(value,) if isinstance(value, int) else value.shape for value in inputs]
         values: dict[str, Any] = {
             name: (sizes[i][dim] - offset) // factor
@@ -80,8 +81,11 @@ def _shapes(fakes: Sequence[Any]) -> Iterator[Sequence[int | torch.SymInt]]:
 
 
 def linear(expr: sympy.Expr) -> tuple[sympy.Expr, int, int] | None:
-    """Term, factor and offset of an expression like 32*s0 + 1 or 64*(s0 // 8) + 64: what the
-    expression tells of the term. None where it is a number, or falls as the term grows."""
+    """Split an expression like 32*s0 + 1 or 64*(s0 // 8) + 64 into term, factor and offset.
+
+    Returns:
+        None if the expression is a number, or falls as the term grows.
+    """
     offset, rest = expr.as_coeff_Add()
     factor, term = rest.as_coeff_Mul()
     if not (factor.is_Integer and offset.is_Integer and factor > 0) or term.is_number:

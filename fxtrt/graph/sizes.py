@@ -1,4 +1,4 @@
-"""Symbolic sizes: the ranges that they may take, and the layers that compute them."""
+"""Read symbolic sizes: their expressions, the ranges that they may take, and their hints."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ __all__ = [
 Size = int | torch.SymInt
 
 UNBOUNDED_HINT = 1000
+"""The hint of a size that depends on data and has no upper bound."""
 
 
 def is_static(size: Size) -> bool:
-    """Whether a size is one number, known now."""
+    """Return whether a size is a number that is known now."""
     return isinstance(size, int) or bool(size.node.expr.is_number)
 
 
 def expression(size: Size) -> sympy.Expr:
-    """A size as an expression of the graph's symbols."""
+    """Return a size as an expression of the graph's symbols."""
     if is_static(size):
         return sympy.Integer(int(size))
     assert isinstance(size, torch.SymInt)
@@ -49,14 +50,14 @@ def expression(size: Size) -> sympy.Expr:
 
 
 def is_unbacked(size: Size) -> bool:
-    """Whether a size depends on data (the count of a nonzero, say)."""
+    """Return whether a size depends on data (the count of a nonzero, say)."""
     return not is_static(size) and bool(free_unbacked_symbols(size))
 
 
 def hint(size: Size) -> int:
-    """The size that the example inputs had; where it depends on data, the largest that it can be.
+    """Return the size at the example inputs.
 
-    One without a bound counts as `UNBOUNDED_HINT`.
+    A size that depends on data counts as its largest value, or `UNBOUNDED_HINT` without a bound.
     """
     if is_static(size):
         return int(size)
@@ -74,13 +75,13 @@ def hint(size: Size) -> int:
 
 
 def size_range(size: Size) -> tuple[int, int | None]:
-    """The smallest and largest value; None where nothing bounds it from above."""
+    """Return the smallest and largest value of a size; None stands for no upper bound."""
     low, high = number_range(size)
     return max(0, low or 0), high
 
 
 def number_range(size: Size) -> tuple[int | None, int | None]:
-    """The smallest and largest value of what may be negative; None where nothing bounds it."""
+    """Return the smallest and largest value of a number, negative ones too; None for no bound."""
     if is_static(size):
         return int(size), int(size)
     assert isinstance(size, torch.SymInt)
@@ -97,7 +98,7 @@ def number_range(size: Size) -> tuple[int | None, int | None]:
 def _bounds(
     expr: sympy.Expr, ranges: tuple[tuple[sympy.Symbol, ValueRanges[Any]], ...]
 ) -> ValueRanges[Any]:
-    # The same few sizes are asked for at every node.
+    # It is cached because every node asks for the same few sizes.
     return bound_sympy(expr, dict(ranges))
 
 
@@ -107,9 +108,10 @@ def _largest(symbol: sympy.Symbol, environment: ShapeEnv) -> sympy.Integer:
 
 
 def memory_order(tensor: torch.Tensor) -> tuple[int, ...] | None:
-    """The dimensions from outermost to innermost in memory; None where they lie in order.
+    """Return the dimensions from outermost to innermost in memory, or None if they are in order.
 
-    None also for what is not dense (an expanded tensor): no memory of its own can be like it.
+    A tensor that is not dense (an expanded one) also gives None, as no dense copy can have its
+    strides.
     """
     sizes, strides = [hint(s) for s in tensor.shape], [hint(s) for s in tensor.stride()]
     order = sorted(range(len(sizes)), key=lambda dim: (-strides[dim], dim))
@@ -123,13 +125,13 @@ def memory_order(tensor: torch.Tensor) -> tuple[int, ...] | None:
 
 
 def is_infinite(bound: Any) -> bool:
-    """Whether an upper bound of a range is none."""
-    # torch takes sys.maxsize - 1 and its neighbours for "no bound" in several places.
+    """Return whether an upper bound of a range stands for "no bound"."""
+    # In several places torch writes sys.maxsize - 1 or a number near it for "no bound".
     return bool(bound in (int_oo, sympy.oo)) or int(bound) >= 2**62
 
 
 def input_sizes(graph: Graph) -> frozenset[sympy.Symbol]:
-    """The symbols that the sizes of a graph's input tensors are made of."""
+    """Return the symbols in the sizes of a graph's input tensors."""
     symbols: set[sympy.Symbol] = set()
     for placeholder in graph.find_nodes(op="placeholder"):
         fake = placeholder.meta.get("val")

@@ -1,4 +1,4 @@
-"""The names, dtypes and size ranges of the tensors that a graph takes and gives."""
+"""Describe the tensors that a graph takes and returns by name, dtype, size range and device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Call", "TensorSpec", "spec_of", "tensor_specs"]
 class TensorSpec:
     """One input or output of an engine; a dimension is static where low equals high.
 
-    A high of None means that the dimension has no upper bound, a device of None any device.
+    A high of None means that the dimension has no upper bound; a device of None means any device.
     """
 
     name: str
@@ -38,7 +38,7 @@ class TensorSpec:
         return self.low == self.high
 
     def mismatch(self, tensor: torch.Tensor) -> str | None:
-        """Why `tensor` cannot be bound here, or None."""
+        """Return why `tensor` cannot be bound here, or None."""
         if tensor.dtype != self.dtype:
             return f"{self.name} is {tensor.dtype}, expected {self.dtype}"
         if self.device is not None and tensor.device != self.device:
@@ -55,7 +55,7 @@ class TensorSpec:
         return f"{self.name} has shape {tuple(tensor.shape)}, expected {self.describe()}"
 
     def describe(self) -> str:
-        """The shape for people: "1x3x(256..1024)x640"."""
+        """Return the shape for people: "1x3x(256..1024)x640"."""
         dims = (
             str(low) if low == high else f"({low}..{'' if high is None else high})"
             for low, high in zip(self.low, self.high, strict=True)
@@ -64,15 +64,17 @@ class TensorSpec:
 
 
 def tensor_specs(graph: GraphModule) -> list[TensorSpec]:
-    """What `graph` was captured for, for each of its inputs that is a tensor."""
+    """Return the specs of those inputs of a captured graph that are tensors."""
     values = [node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")]
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
     return [spec_of(f"x{i}", value) for i, value in enumerate(tensors)]
 
 
 def spec_of(name: str, fake: torch.Tensor) -> TensorSpec:
+    """Return the spec of a fake tensor."""
     ranges = [size_range(size) for size in fake.shape]
-    # Empty tensors run in PyTorch; and torchvision says of `nms` that it keeps two or more.
+    # A size that depends on data is at least 1 here, because empty tensors run in PyTorch. Its own
+    # range can be wrong: torchvision's fake `nms` keeps two boxes or more.
     lows = [
         1 if is_unbacked(size) else low for size, (low, _) in zip(fake.shape, ranges, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Tells whether weights are still what they were when they were frozen into engines."""
+"""Detect whether weights have changed since they were frozen into engines."""
 
 from __future__ import annotations
 
@@ -23,50 +23,51 @@ _VERSION: Callable[[torch.Tensor], int] = operator.attrgetter("_version")
 _WORD = 8
 """The bytes of an int64, in which checksums are computed."""
 _COLUMNS = 1024
+"""The columns of the matrix whose sums make a checksum."""
 
 
 class Snapshot:
     """The states of some tensors at one time.
 
-    A write through PyTorch moves the version of its tensor; one of an optimizer with `fused=True`
-    (and of optimizers with kernels of their own) does not, so the steps of all optimizers are
-    watched too. With `check="contents"`, checksums are compared at each call: they also see writes
-    through NumPy, shared memory, `tensor.data` and other libraries.
+    A write through PyTorch raises the version of its tensor. Optimizers with `fused=True`, or with
+    kernels of their own, do not raise it, so the steps of all optimizers are watched too. With
+    `check="contents"`, each call also compares checksums, which change with writes through NumPy,
+    shared memory, `tensor.data` and other libraries.
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor], check: str = "versions") -> None:
         self._states = states(tensors)
         self._storages = set(_storages(tensors))
         self._stepped: set[int] = set()
-        _STEPS.watch(self)
+        _OPTIMIZER_STEPS.watch(self)
         self._checksums = [checksum(t) for t in tensors] if check == "contents" else None
 
     def holds(self, tensors: Sequence[torch.Tensor]) -> bool:
-        """Whether `tensors`, the same ones in the same order, are as they were."""
+        """Return whether `tensors`, the same ones in the same order, are unchanged."""
         if self._stepped or states(tensors) != self._states:
             return False
         return self._checksums is None or _is_capturing() or not self._differing(tensors)
 
     def changed(self, tensors: Sequence[torch.Tensor]) -> int | None:
-        """The position of the first tensor that is not as it was; None where all are."""
+        """Return the position of the first tensor that has changed, or None."""
         for i, (tensor, before) in enumerate(zip(tensors, self._states, strict=True)):
             if states([tensor]) != [before] or self._stepped.intersection(_storages([tensor])):
                 return i
         return None if self._checksums is None else self._differing(tensors)[0]
 
     def step(self, storages: Iterable[int]) -> None:
-        """Note that an optimizer has written to these storages."""
+        """Record that an optimizer has written to these storages."""
         self._stepped |= self._storages.intersection(storages)
 
     def _differing(self, tensors: Sequence[torch.Tensor]) -> list[int]:
-        """The positions of the tensors whose checksums are others."""
+        """Return the positions of the tensors whose checksums have changed."""
         assert self._checksums is not None
         if not tensors:
             return []
         devices = {tensor.device for tensor in tensors}
         found: list[int] = []
         for device in devices:
-            # One comparison for each device: to read a number off a GPU waits for it.
+            # There is one comparison for each device, because reading a number waits for the GPU.
             at = [i for i, tensor in enumerate(tensors) if tensor.device == device]
             now = torch.stack([checksum(tensors[i]) for i in at])
             before = torch.stack([self._checksums[i].to(device) for i in at])
@@ -74,7 +75,7 @@ class Snapshot:
         return sorted(found)
 
 
-class _Steps:
+class _OptimizerSteps:
     """Tells the snapshots of a tensor that an optimizer has taken a step with it."""
 
     def __init__(self) -> None:
@@ -98,24 +99,25 @@ class _Steps:
                 snapshot.step(storages)
 
 
-_STEPS = _Steps()
+_OPTIMIZER_STEPS = _OptimizerSteps()
 
 
 def states(tensors: Sequence[torch.Tensor]) -> list[State]:
-    """What changes when a tensor is written to, or is given other memory (`tensor.data = ...`).
+    """Return the address and version of each tensor.
 
-    Writes through `tensor.data`, and to tensors made under `inference_mode`, leave no trace.
+    They change when a tensor is written to, or is given other memory (`tensor.data = ...`). Writes
+    through `tensor.data`, and to tensors made under `inference_mode`, change neither.
     """
-    # Asked at every call for every weight: `map` is several times as fast as a loop.
+    # This runs at every call for every weight, and `map` is several times as fast as a loop.
     try:
         versions = list(map(_VERSION, tensors))
-    except RuntimeError:  # Inference tensors have none.
+    except RuntimeError:  # Inference tensors have no version.
         versions = [-1 if t.is_inference() else t._version for t in tensors]
     return list(zip(map(torch.Tensor.data_ptr, tensors), versions, strict=True))
 
 
 def live_weights(graph: GraphModule, weights: Sequence[torch.Tensor]) -> dict[int, torch.Tensor]:
-    """By their ids, those of a module's weights that its graph writes to, and so never freezes."""
+    """Return the weights that a graph writes to, and so never freezes, by their ids."""
     aliases = Aliases(graph)
     written = {
         attribute(graph, node).untyped_storage()._cdata
@@ -127,15 +129,15 @@ def live_weights(graph: GraphModule, weights: Sequence[torch.Tensor]) -> dict[in
 
 
 def checksum(tensor: torch.Tensor) -> torch.Tensor:
-    """Two int64 numbers on the tensor's device, of all its bytes in the order of its elements.
+    """Return two int64 numbers, on the tensor's device, that depend on all bytes of its elements.
 
-    The bytes are the words of a matrix, whose sums by rows and by columns count with weights that
-    depend on their places: elements that change places are noticed too. What has no plain memory
-    (sparse and quantized tensors) gives zeros: only its version is compared.
+    The bytes are read as a matrix of words. Its sums by rows and by columns are weighted by their
+    positions, so that swapped elements change the checksum too. Sparse and quantized tensors, which
+    have no plain memory, give zeros: only their versions are compared.
     """
     if tensor.layout != torch.strided or tensor.is_quantized:
         return torch.zeros(2, dtype=torch.int64, device=tensor.device)
-    # Without autograd and its bookkeeping; lazy conjugates and negatives have no bytes yet.
+    # Lazy conjugates and negatives have no bytes of their own before they are resolved.
     plain = tensor.detach().resolve_conj().resolve_neg()
     data = plain.contiguous().flatten().view(torch.uint8)
     whole = data.numel() // (_WORD * _COLUMNS) * (_WORD * _COLUMNS)
@@ -151,22 +153,22 @@ def checksum(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _mixed(numbers: torch.Tensor) -> torch.Tensor:
-    """The sum of numbers times odd weights, which differ from place to place."""
-    places = torch.arange(len(numbers), device=numbers.device)
-    return (numbers * (places * 0x9E3779B97F4A7C1 | 1)).sum()
+    """Return the sum of numbers times odd weights that differ from position to position."""
+    positions = torch.arange(len(numbers), device=numbers.device)
+    return (numbers * (positions * 0x9E3779B97F4A7C1 | 1)).sum()
 
 
 def _storages(tensors: Iterable[torch.Tensor]) -> list[int]:
-    """What tensors that share memory have in common; sparse ones have none."""
+    """Return the storages of dense tensors, each as a number that tensors in one memory share."""
     dense = (tensor for tensor in tensors if tensor.layout == torch.strided)
     return [tensor.untyped_storage()._cdata for tensor in dense]
 
 
 def _may_step(parameter: torch.Tensor) -> bool:
-    """Whether an optimizer that holds a parameter writes to it; it passes over frozen ones."""
+    """Return whether an optimizer would write to a parameter; it skips those without a gradient."""
     return parameter.requires_grad or parameter.grad is not None
 
 
 def _is_capturing() -> bool:
-    """Whether the caller records a CUDA graph, in which no number can be read off the GPU."""
+    """Return whether the caller captures a CUDA graph, during which no number can be read."""
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()

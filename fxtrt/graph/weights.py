@@ -1,4 +1,4 @@
-"""The weights of graphs and modules: read, add and compare them."""
+"""Read the weights of graphs and modules, and add new ones to a graph."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["add_weight", "attribute", "named_tensors", "weight"]
 
 
 def named_tensors(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """All parameters, then all buffers; a shared one under each of its names."""
+    """Return all parameters, then all buffers; a shared one stands under each of its names."""
     parameters = module.named_parameters(remove_duplicate=False)
     return [*parameters, *module.named_buffers(remove_duplicate=False)]
 
 
 def weight(gm: GraphModule, node: Node) -> torch.Tensor | None:
-    """The tensor that a `get_attr` holds; None for other nodes and for attributes of other types.
+    """Return the tensor that a `get_attr` reads; None for other nodes and other attributes.
 
-    A tensor without ordinary storage of its own (meta, sparse, a wrapper subclass) gives None:
-    nothing can be computed from it.
+    A tensor without ordinary storage (meta, sparse, quantized, a subclass) also gives None, because
+    passes cannot compute with its elements.
     """
     if node.op != "get_attr":
         return None
@@ -42,8 +42,8 @@ def add_weight(
     """Register `value` as a buffer and read it with a `get_attr` at the insertion point.
 
     Args:
-        name: of the buffer; a number is added where the module already has that attribute.
-        mode: as `fake_mode_of` gives it; found when left out.
+        name: the name of the buffer; a number is added if the module already has that attribute.
+        mode: what `fake_mode_of` returns; None asks it.
     """
     unique, count = name, 0
     while hasattr(gm, unique):
@@ -57,7 +57,7 @@ def add_weight(
 
 
 def attribute(gm: GraphModule, node: Node) -> torch.Tensor:
-    """The tensor that a `get_attr` reads; its target may be a path through submodules."""
+    """Return the tensor that a `get_attr` reads; its target may be a path through submodules."""
     value = operator.attrgetter(str(node.target))(gm)
     assert isinstance(value, torch.Tensor)
     return value

@@ -1,1 +1,1 @@
-"""A captured graph becomes a stitched one."""
+"""The pipeline: turns a captured graph into a stitched one."""

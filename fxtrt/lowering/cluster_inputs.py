@@ -1,4 +1,4 @@
-"""Turns a graph and its inputs into the values that some of its nodes had in one run."""
+"""Finds or makes up values for the inputs of clusters, to time and to compare them with."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ..capture.untouched import untouched_modes
 from ..errors import CaptureError
 from ..graph.sizes import hint
 
-__all__ = ["border_values", "made_up_values"]
+__all__ = ["made_up_values", "recorded_values"]
 
 
-def border_values(
+def recorded_values(
     gm: GraphModule, inputs: Sequence[Any], nodes: Collection[Node]
 ) -> dict[Node, Any]:
-    """The values of `nodes` when `gm` runs on `inputs`, one for each placeholder.
+    """Run `gm` on `inputs`, one for each placeholder, and return the values of `nodes`.
 
     Raises:
-        CaptureError: `inputs` are not what the graph takes.
+        CaptureError: the graph takes another number of inputs.
     """
     expected = len(gm.graph.find_nodes(op="placeholder"))
     if len(inputs) != expected:
@@ -35,15 +35,17 @@ def border_values(
 
 
 def made_up_values(nodes: Iterable[Node]) -> list[Any]:
-    """A value for each node of the shape and dtype that it was traced with.
+    """Make up a value for each node, with the shape and dtype that it was traced with.
 
-    Floats are random, in 0..1; integers are 0, which is an index of every tensor.
+    Floats are random, in 0..1; integers are 0, which is a valid index of every tensor.
     """
     with untouched_modes():
         return [_made_up(node.meta["val"]) for node in nodes]
 
 
 class _Recorder(Interpreter):
+    """Keeps the values of the wanted nodes while it runs a graph."""
+
     def __init__(self, gm: GraphModule, wanted: frozenset[Node]) -> None:
         super().__init__(gm)
         self._wanted = wanted
@@ -57,7 +59,7 @@ class _Recorder(Interpreter):
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if isinstance(target, OpOverload) and target._schema.is_mutable:
-            # The run leaves nothing behind: buffers and inputs stay as they are.
+            # The operator writes to copies, so that buffers and inputs stay as they are.
             args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
         return super().call_function(target, args, kwargs)
 

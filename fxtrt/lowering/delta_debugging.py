@@ -1,4 +1,4 @@
-"""Searches the nodes of a cluster, by halves, for the few that a failure comes from."""
+"""Searches the nodes of a cluster for the few that make it fail, by leaving out ever more."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ __all__ = ["first_wrong", "smallest_failing"]
 _MOST_TRIALS = 32
 
 Unit = list[Node]
-"""A call with the `getitem`s that read it: one cannot be without the other."""
+"""A call with the `getitem`s that read it, which cannot be parted."""
 E = TypeVar("E", bound=FxtrtError)
 
 
 def smallest_failing(
     nodes: Sequence[Node], error: E, fails: Callable[[Sequence[Node]], FxtrtError | None]
 ) -> tuple[list[Node], E]:
-    """A small part of `nodes` that fails as they do, and its error.
+    """Return a small part of `nodes` that fails as they do, and its error.
 
-    Delta debugging: the search goes on with any half, quarter and so on, or all but one of these,
-    that fails with an error of the same type. After 32 trials it ends with the smallest so far.
+    This is delta debugging: the search goes on with any half, quarter and so on, or all but one of
+    these, that fails with an error of the same type. It ends after 32 trials at the latest, with
+    the smallest part that was found.
 
     Args:
-        error: what `nodes` together fail with.
-        fails: what a part of them fails with, or None.
+        error: the error that `nodes` together fail with.
+        fails: builds a part of them, and returns the error that it fails with, or None.
     """
     units, pieces, trials = _units(nodes), 2, 0
     while len(units) > 1 and trials < _MOST_TRIALS:
@@ -47,7 +48,7 @@ def smallest_failing(
 
 
 def first_wrong(nodes: Sequence[Node], is_wrong: Callable[[Sequence[Node]], bool]) -> Node:
-    """A node that makes a wrong prefix of `nodes` from a right one; all of them are wrong."""
+    """Return the node with which a prefix of `nodes` becomes wrong, as all of them are."""
     units = _units(nodes)
     right, wrong = 0, len(units)
     while wrong - right > 1:
@@ -60,7 +61,7 @@ def first_wrong(nodes: Sequence[Node], is_wrong: Callable[[Sequence[Node]], bool
 
 
 def _candidates(units: list[Unit], pieces: int) -> list[list[Unit]]:
-    """Each of `pieces` parts alone, then all but one of them."""
+    """Return each of `pieces` parts alone, then all units without each of them."""
     step = -(-len(units) // pieces)
     starts = range(0, len(units), step)
     parts = [units[i : i + step] for i in starts]

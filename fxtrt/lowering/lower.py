@@ -1,34 +1,58 @@
-"""The pipeline: a captured graph becomes a stitched one."""
+"""The pipeline: turns a captured graph into a stitched one."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch.fx import GraphModule
 
 from ..cache.plan_store import PlanStores
 from ..cache.store import PlanCache
-from ..capture.size_ranges import bound_ranges
-from ..engines.base import EngineBackend
+from ..capture.model_parts import Captured
+from ..engines.target import Target
 from ..graph.ambient import explicit
-from ..partition.extract import cut, stitch
-from ..passes.bound_selections import bound_selections
+from ..graph.patterns import require_matches, unmatched
+from ..partition.extract import Extracted, extract
+from ..partition.partition import Partition
+from ..pass_manager import run_passes
 from ..reporting import Coverage, cluster_row, graph_coverage
 from ..settings import Settings
-from .settle import plan, settle
+from .bounds import bound_sizes
+from .divide import divide
+from .settle import Settled, settle
+from .stitch import stitch
 
-__all__ = ["bound", "lower", "report_graph"]
+__all__ = [
+    "Lowered",
+    "lower",
+    "lower_model",
+    "normalize",
+    "normalize_model",
+    "preview",
+    "preview_coverage",
+]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A stitched graph, and the report on what runs where in it."""
+
+    graph: GraphModule
+    coverage: Coverage
 
 
 def lower(
     gm: GraphModule,
-    backend: EngineBackend,
-    settings: Settings,
+    target: Target,
     inputs: Sequence[Any] | None = None,
     stores: PlanStores = PlanCache.of,
-) -> tuple[GraphModule, Coverage]:
-    """Compile a captured graph that the passes went over, in place.
+) -> Lowered:
+    """Replace the convertible subgraphs of a captured graph with engines, in place.
 
     A cluster that does not build stays in PyTorch, alone.
 
@@ -37,30 +61,89 @@ def lower(
         stores: where plans and timings are kept.
 
     Raises:
+        PassError: a pass failed.
         EngineError, ConversionError: with `on_build_failure="raise"` only.
     """
+    normalize(gm, target.settings)
+    for complaint in unmatched(target.settings.patterns, gm.graph.nodes):
+        # This is no error, as it is for a whole model: another graph may have the node.
+        log.info("in this graph %s", complaint)
+    return _lower_normalized(gm, target, inputs, stores)
+
+
+def lower_model(
+    captured: Captured, target: Target, stores: PlanStores = PlanCache.of
+) -> list[Lowered]:
+    """Lower all graphs of a captured model, in the order of its parts and then of its others.
+
+    Raises:
+        SettingsError: a pattern names no node of the model.
+        PassError, EngineError, ConversionError: as `lower` does.
+    """
+    normalize_model(captured, target.settings)
+    lowered: list[Lowered] = []
+    for part in (*captured.parts, *captured.others):
+        inputs = part.values() if part.has_values else None
+        lowered.append(_lower_normalized(part.graph, target, inputs, stores))
+        target = target.with_less_fuel(len(lowered[-1].coverage.clusters))
+    return lowered
+
+
+def normalize(gm: GraphModule, settings: Settings) -> None:
+    """Run the passes over a captured graph and bound its sizes: it can then be divided.
+
+    Raises:
+        PassError: a pass failed.
+    """
+    run_passes(gm)
     with explicit():
-        bound(gm, settings)
-        settled = settle(gm, backend, settings, inputs, stores)
-    cuttings = [one.cutting for one in settled.built]
-    rows = [cluster_row(one.cutting, backend, one.info) for one in settled.built]
-    coverage = graph_coverage(gm, settled.plan, cuttings, rows)
-    stitch(gm, cuttings, [one.module for one in settled.built])
-    return gm, coverage
+        bound_sizes(gm, settings)
 
 
-def report_graph(gm: GraphModule, backend: EngineBackend, settings: Settings) -> Coverage:
-    """What `lower` would do with `gm`, without building."""
+def normalize_model(captured: Captured, settings: Settings) -> None:
+    """Normalize all graphs of a captured model.
+
+    Raises:
+        SettingsError: a pattern names no node of the model.
+        PassError: a pass failed.
+    """
+    for part in (*captured.parts, *captured.others):
+        normalize(part.graph, settings)
+    nodes = [node for part in captured.parts for node in part.graph.graph.nodes]
+    require_matches(settings.patterns, nodes)
+
+
+def preview(gm: GraphModule, target: Target) -> tuple[Partition, list[Extracted]]:
+    """Return the partition that `lower` begins with and its clusters, without building any.
+
+    Args:
+        gm: a graph that was normalized.
+    """
     with explicit():
-        bound(gm, settings)
-        settled = plan(gm, backend, settings)
-    cuttings = [cut(gm, cluster) for cluster in settled.clusters]
-    rows = [cluster_row(cutting, backend, None) for cutting in cuttings]
-    return graph_coverage(gm, settled, cuttings, rows)
+        partition = divide(gm, target)
+    return partition, [extract(gm, cluster) for cluster in partition.clusters]
 
 
-def bound(gm: GraphModule, settings: Settings) -> None:
-    """Give the sizes that have no upper bound one, as far as the settings say which."""
-    if settings.max_growth is not None:
-        bound_ranges(gm, settings.max_growth)
-    bound_selections(gm)
+def preview_coverage(gm: GraphModule, target: Target) -> Coverage:
+    """Report what `lower` would do with a graph that was normalized, without building."""
+    partition, clusters = preview(gm, target)
+    rows = [cluster_row(one, target.backend) for one in clusters]
+    return graph_coverage(gm, partition, clusters, rows)
+
+
+def _lower_normalized(
+    gm: GraphModule, target: Target, inputs: Sequence[Any] | None, stores: PlanStores
+) -> Lowered:
+    settled = settle(gm, target, inputs, stores)
+    coverage = _coverage(gm, target, settled)
+    stitch(gm, [one.extracted for one in settled.built], [one.module for one in settled.built])
+    return Lowered(gm, coverage)
+
+
+def _coverage(gm: GraphModule, target: Target, settled: Settled) -> Coverage:
+    """Report on a settled graph, while the nodes of its clusters still stand in it."""
+    clusters = [one.extracted for one in settled.built]
+    rows = [
+        cluster_row(one.extracted, target.backend, one.info, one.timing) for one in settled.built
+    ]
+    return graph_coverage(gm, settled.partition, clusters, rows)

@@ -1,9 +1,9 @@
-"""Builds the clusters of a graph, and plans again around those that fail or lose to PyTorch."""
+"""Builds the clusters of a graph, and leaves out those that fail or are slower than PyTorch."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,97 +20,77 @@ from ..cache.plan_file import PlanHeader
 from ..cache.plan_store import PlanStores
 from ..cache.store import PlanCache
 from ..engines.base import EngineBackend
+from ..engines.target import Target
+from ..graph.ambient import explicit
 from ..graph.patterns import Patterns
-from ..graph.sizes import input_sizes
-from ..partition.extract import Cutting, cut
+from ..partition.extract import Extracted, extract
 from ..partition.partition import (
     Cluster,
     Partition,
-    partition,
     without,
 )
-from ..partition.support import support
 from ..registry import Rejection
 from ..runtime.engine_module import EngineModule
 from ..runtime.timing import Timing, measure
 from ..settings import Settings
-from .cluster_inputs import border_values, made_up_values
+from .cluster_inputs import made_up_values, recorded_values
 from .delta_debugging import smallest_failing
+from .divide import divide
 
-__all__ = ["Built", "Settled", "build_cluster", "plan", "settle"]
+__all__ = ["Built", "Settled", "build_cluster", "settle"]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A cluster with its engine."""
+    """A cluster with its engine.
 
-    cutting: Cutting
+    info:   how the engine came about.
+    timing: of its calls, where the partition is measured and the engine can run here.
+    """
+
+    extracted: Extracted
     module: EngineModule
     info: BuildInfo
+    timing: Timing | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A plan all of whose clusters are built, in order."""
+    """A partition all of whose clusters are built, in order."""
 
-    plan: Partition
+    partition: Partition
     built: Sequence[Built]
-
-
-def plan(
-    gm: GraphModule,
-    backend: EngineBackend,
-    settings: Settings,
-    put_out: Mapping[Node, Rejection] | None = None,
-) -> Partition:
-    """Where each call of `gm` will run. Nothing is built.
-
-    Args:
-        put_out: nodes that turned out not to build, and why.
-    """
-
-    sizes = input_sizes(gm.graph)
-
-    def why_not(node: Node, whitelisted: bool) -> Rejection | None:
-        known = (put_out or {}).get(node)
-        return known or support(node, backend, whitelisted=whitelisted, sizes=sizes)
-
-    settled = partition(gm, why_not, settings)
-    if settings.fuel is None:
-        return settled
-    detail = f"fuel={settings.fuel}: only so many clusters are converted"
-    spent = [node for cluster in settled.clusters[settings.fuel :] for node in cluster.nodes]
-    return without(gm, settled, dict.fromkeys(spent, Rejection("fuel", detail)))
 
 
 def settle(
     gm: GraphModule,
-    backend: EngineBackend,
-    settings: Settings,
+    target: Target,
     inputs: Sequence[Any] | None = None,
     stores: PlanStores = PlanCache.of,
 ) -> Settled:
-    """Plan `gm` and build its clusters; leave out those that fail or, if measured, lose.
+    """Divide `gm` and build its clusters; leave out those that fail or, if measured, lose.
 
     Args:
+        gm: a graph that was normalized.
         inputs: one value for each placeholder, to measure with; None makes values up.
         stores: where plans and timings are kept.
 
     Raises:
         EngineError, ConversionError: with `on_build_failure="raise"` only.
     """
-    return _Settlement(gm, backend, settings, inputs, stores).run()
+    with explicit():
+        return _Settlement(gm, target, inputs, stores).run()
 
 
-def build_cluster(cutting: Cutting, backend: EngineBackend) -> tuple[EngineModule, BuildInfo]:
-    """The module that runs a cluster, and how its engine came about.
+def build_cluster(extracted: Extracted, backend: EngineBackend) -> tuple[EngineModule, BuildInfo]:
+    """Build one cluster; return the module that runs it, and how its engine came about.
 
     Raises:
-        EngineError, ConversionError: it did not build.
+        EngineError, ConversionError: the cluster does not build.
     """
-    (result,) = _build_clusters([cutting], backend, PlanCache.of)
+    (result,) = _build_clusters([extracted], backend, PlanCache.of)
     if not isinstance(result, tuple):
         raise result
     return result
@@ -120,14 +100,14 @@ _Result = tuple[EngineModule, BuildInfo] | BuildFailure
 
 
 def _build_clusters(
-    cuttings: Sequence[Cutting], backend: EngineBackend, stores: PlanStores
+    clusters: Sequence[Extracted], backend: EngineBackend, stores: PlanStores
 ) -> list[_Result]:
-    built = build([(one.module, one.cluster.settings) for one in cuttings], backend, stores)
+    built = build([(one.module, one.cluster.settings) for one in clusters], backend, stores)
     results: list[_Result] = []
-    for cutting, result in zip(cuttings, built, strict=True):
+    for extracted, result in zip(clusters, built, strict=True):
         if isinstance(result, tuple):
             engine, info = result
-            module = EngineModule(cutting.cluster.name, engine, cutting.module)
+            module = EngineModule(extracted.cluster.name, engine, extracted.module)
             results.append((module, info))
         else:
             results.append(result)
@@ -138,93 +118,97 @@ class _Settlement:
     def __init__(
         self,
         gm: GraphModule,
-        backend: EngineBackend,
-        settings: Settings,
+        target: Target,
         inputs: Sequence[Any] | None,
         stores: PlanStores,
     ) -> None:
-        self._gm, self._backend, self._settings = gm, backend, settings
+        self._gm, self._target, self._settings = gm, target, target.settings
         self._stores = stores
         self._inputs = inputs
         self._results: dict[Any, _Result] = {}
 
     def run(self) -> Settled:
-        put_out: dict[Node, Rejection] = {}
+        failed_nodes: dict[Node, Rejection] = {}
         while True:
-            planned = plan(self._gm, self._backend, self._settings, put_out)
-            built, failed = self._build_all(planned)
+            divided = divide(self._gm, self._target, failed_nodes)
+            built, failed = self._build_all(divided)
             if not failed or self._settings.on_build_failure != "bisect":
                 break
-            for cutting, error in failed:
-                why_not = partial(self._why_not_built, cutting.cluster.settings)
-                nodes, cause = smallest_failing(cutting.cluster.nodes, error, why_not)
-                put_out |= dict.fromkeys(nodes, Rejection("build_failed", str(cause)))
+            for extracted, error in failed:
+                why_not = partial(self._why_not_built, extracted.cluster.settings)
+                nodes, cause = smallest_failing(extracted.cluster.nodes, error, why_not)
+                failed_nodes |= dict.fromkeys(nodes, Rejection("build_failed", str(cause)))
         rejected = {
             node: Rejection("build_failed", str(error))
-            for cutting, error in failed
-            for node in cutting.cluster.nodes
+            for extracted, error in failed
+            for node in extracted.cluster.nodes
         }
         if self._settings.partition == "measured":
             built, slower = self._keep_faster(built)
             rejected |= slower
-        return Settled(without(self._gm, planned, rejected), built)
+        return Settled(without(self._gm, divided, rejected), built)
 
     def _build_all(
-        self, planned: Partition
-    ) -> tuple[list[Built], list[tuple[Cutting, BuildFailure]]]:
+        self, divided: Partition
+    ) -> tuple[list[Built], list[tuple[Extracted, BuildFailure]]]:
         built: list[Built] = []
-        failed: list[tuple[Cutting, BuildFailure]] = []
-        cuttings = [cut(self._gm, cluster) for cluster in planned.clusters]
-        for cutting, result in zip(cuttings, self._build(cuttings), strict=True):
-            cluster = cutting.cluster
+        failed: list[tuple[Extracted, BuildFailure]] = []
+        clusters = [extract(self._gm, cluster) for cluster in divided.clusters]
+        for extracted, result in zip(clusters, self._build(clusters), strict=True):
+            cluster = extracted.cluster
             if not isinstance(result, tuple):
                 if self._settings.on_build_failure == "raise":
                     raise result
                 log.warning("%s does not build: %s", cluster.name, result)
-                failed.append((cutting, result))
+                failed.append((extracted, result))
                 continue
             module, info = result
             module.name = cluster.name
-            built.append(Built(cutting, module, info))
+            built.append(Built(extracted, module, info))
         return built, failed
 
-    def _build(self, cuttings: Sequence[Cutting]) -> list[_Result]:
-        """The module of each cluster, or why it does not build. Planning again may ask again."""
-        keys = [(one.cluster.nodes, one.inputs, one.outputs) for one in cuttings]
-        new = {k: one for k, one in zip(keys, cuttings, strict=True) if k not in self._results}
-        results = _build_clusters(list(new.values()), self._backend, self._stores)
+    def _build(self, clusters: Sequence[Extracted]) -> list[_Result]:
+        """Return the module of each cluster, or why it does not build.
+
+        A cluster that comes back after another division is not built again.
+        """
+        keys = [(one.cluster.nodes, one.inputs, one.outputs) for one in clusters]
+        new = {k: one for k, one in zip(keys, clusters, strict=True) if k not in self._results}
+        results = _build_clusters(list(new.values()), self._target.backend, self._stores)
         self._results.update(zip(new, results, strict=True))
         return [self._results[key] for key in keys]
 
     def _why_not_built(self, settings: Settings, nodes: Sequence[Node]) -> BuildFailure | None:
-        part = cut(self._gm, Cluster("part", tuple(nodes), settings))
-        (result,) = _build_clusters([part], self._backend, self._stores)
+        part = extract(self._gm, Cluster("part", tuple(nodes), settings))
+        (result,) = _build_clusters([part], self._target.backend, self._stores)
         return None if isinstance(result, tuple) else result
 
     def _keep_faster(self, built: Sequence[Built]) -> tuple[list[Built], dict[Node, Rejection]]:
-        """Those that win or that the whitelist names, with their timings; why not the others."""
+        """Keep what is faster than PyTorch or in the whitelist; reject the rest."""
         whitelist = Patterns(self._settings.whitelist)
         kept: list[Built] = []
         slower: dict[Node, Rejection] = {}
         for one, timing in zip(built, self._timings(built), strict=True):
-            nodes = one.cutting.cluster.nodes
+            nodes = one.extracted.cluster.nodes
             if timing is None or timing.wins or any(map(whitelist.match, nodes)):
-                kept.append(replace(one, info=replace(one.info, timing=timing)))
+                kept.append(replace(one, timing=timing))
                 continue
             detail = f"engine {timing.engine_ms:.3f} ms, PyTorch {timing.pytorch_ms:.3f} ms"
             slower |= dict.fromkeys(nodes, Rejection("slower", detail))
         return kept, slower
 
     def _timings(self, built: Sequence[Built]) -> list[Timing | None]:
-        """From the cache or a clock; None where an engine cannot run here."""
+        """Take timings from the cache or a clock; None where an engine cannot run here."""
         cache = self._stores(self._settings, "timing")
         keys = [
-            EngineKey.of(one.cutting.module, self._backend, one.cutting.cluster.settings)
+            EngineKey.of(
+                one.extracted.module, self._target.with_settings(one.extracted.cluster.settings)
+            )
             for one in built
         ]
         known = [None if cache is None else cache.get(key) for key in keys]
         missing = [one for one, data in zip(built, known, strict=True) if data is None]
-        borders = self._borders(missing)
+        values = self._values(missing)
         timings: list[Timing | None] = []
         for one, key, data in zip(built, keys, known, strict=True):
             if data is not None:
@@ -232,16 +216,16 @@ class _Settlement:
             elif one.module.engine is None:
                 timings.append(None)
             else:
-                timing = measure(one.module, [borders[node] for node in one.cutting.inputs])
+                timing = measure(one.module, [values[node] for node in one.extracted.inputs])
                 timings.append(timing)
                 if cache is not None:
-                    header = PlanHeader.of(one.cutting.module, self._backend)
+                    header = PlanHeader.of(one.extracted.module, self._target.backend)
                     cache.put(key, timing.to_bytes(), header)
         return timings
 
-    def _borders(self, built: Sequence[Built]) -> dict[Node, Any]:
-        """What the clusters take."""
-        nodes = list(dict.fromkeys(node for one in built for node in one.cutting.inputs))
+    def _values(self, built: Sequence[Built]) -> dict[Node, Any]:
+        """Return a value for each node that one of the clusters takes."""
+        nodes = list(dict.fromkeys(node for one in built for node in one.extracted.inputs))
         if self._inputs is None:
             return dict(zip(nodes, made_up_values(nodes), strict=True))
-        return border_values(self._gm, self._inputs, nodes) if nodes else {}
+        return recorded_values(self._gm, self._inputs, nodes) if nodes else {}

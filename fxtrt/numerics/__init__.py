@@ -1,1 +1,1 @@
-"""How two sets of numbers are compared."""
+"""Compare two sets of numbers."""

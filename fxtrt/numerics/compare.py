@@ -1,4 +1,4 @@
-"""Compares two answers of a model: the largest difference of every output, detections matched."""
+"""Turn two answers of a model into the largest difference of every output, detections paired."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["Difference", "compare", "fields_of", "largest_gap", "table"]
 
 _DETECTION = ("boxes", "labels", "scores")
 _FIELDS = {"pred_boxes": "boxes", "pred_classes": "labels"}
-"""How Detectron2's `Instances` call these."""
+"""Names of fields in Detectron2's `Instances`, and torchvision's names for them."""
 _ABSOLUTE = {"boxes": 1e-3, "scores": 1e-4, "labels": 0.0}
-"""Tolerances in pixels, as probabilities, and none."""
+"""Absolute tolerances: pixels for boxes, probabilities for scores, and none for labels."""
 _RELATIVE = 1e-4
-"""Tolerance of any other output, as a share of its largest magnitude."""
+"""The tolerance of any other output, as a share of its largest magnitude."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One output against what was expected.
+    """The difference between an output and the expected one.
 
-    count:     "100 of 100": rows that were compared, of those expected.
-    largest:   the largest absolute difference; infinite where shapes or NaNs do not agree.
+    count:     the rows that were compared, of those expected: "100 of 100".
+    largest:   the largest absolute difference; infinite if shapes, dtypes or NaNs disagree.
     tolerance: the largest difference that still counts as the same.
     """
 
@@ -42,16 +42,20 @@ class Difference:
 
 
 def compare(actual: Any, expected: Any) -> tuple[Difference, ...]:
-    """The difference of every output; the two are tensors, or mappings and sequences of them.
+    """Return the difference of every output.
 
-    Detections (a mapping with boxes, labels and scores, or Detectron2's `Instances`) are paired
-    first, nearest with nearest: two of almost equal score may come in either order.
+    Detections of almost equal score may come in either order, so detections are paired first,
+    nearest with nearest.
+
+    Args:
+        actual, expected: tensors, or mappings and sequences of them. Detections are mappings with
+            boxes, labels and scores, or Detectron2's `Instances`.
     """
     return tuple(_compare(actual, expected, ""))
 
 
 def table(differences: Sequence[Difference]) -> str:
-    """The differences as text."""
+    """Return the differences as a table for people."""
     rows = [
         [d.output, d.count, f"{d.largest:.2e}", f"{d.tolerance:.0e}", "yes" if d.agrees else "NO"]
         for d in differences
@@ -81,7 +85,7 @@ def _compare(actual: Any, expected: Any, name: str) -> list[Difference]:
 
 
 def fields_of(instances: Any) -> dict[str, Tensor]:
-    """The tensors in Detectron2's `Instances`, by torchvision's names where it has one."""
+    """Return the tensors in Detectron2's `Instances`, by torchvision's names if it has one."""
     return {
         _FIELDS.get(name, name): getattr(value, "tensor", value)
         for name, value in instances.get_fields().items()
@@ -107,7 +111,7 @@ def _compare_detections(
 def pair(
     actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> tuple[list[int], list[int]]:
-    """Indices into both such that each detection stands beside the nearest one left."""
+    """Return indices into both that pair each detection with the nearest one that is left."""
     boxes = torch.cdist(actual["boxes"].double(), expected["boxes"].double(), p=torch.inf)
     scores = (actual["scores"].double()[:, None] - expected["scores"].double()).abs()
     other = actual["labels"][:, None] != expected["labels"]
@@ -133,7 +137,7 @@ def _difference(
 
 
 def largest_gap(actual: Tensor, expected: Tensor) -> float:
-    """The largest absolute difference; infinite where only one of the two is NaN."""
+    """Return the largest absolute difference; infinite if only one of two elements is NaN."""
     gap = (actual.double() - expected.double()).abs()
     gap[(actual == expected) | (actual.isnan() & expected.isnan())] = 0
     return _largest(gap.nan_to_num(torch.inf))

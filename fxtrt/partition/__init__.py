@@ -1,1 +1,1 @@
-"""The nodes of a graph are grouped into clusters, and each cluster is extracted."""
+"""Groups the nodes of a graph into clusters, and extracts each cluster."""

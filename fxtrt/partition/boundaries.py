@@ -1,4 +1,4 @@
-"""Finds the values that pass between clusters and PyTorch: a partition's cuts."""
+"""Finds the cuts of a partition: the values that pass between clusters and PyTorch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..graph.nodes import is_size
 __all__ = ["PYTORCH", "crossings"]
 
 PYTORCH = -1
-"""The side on which everything runs that is in no cluster."""
+"""The side of everything that is in no cluster."""
 
 
 def crossings(gm: GraphModule, sides: Mapping[Node, int]) -> dict[Node, set[int]]:
-    """The tensors that one side makes and others read, each with those other sides.
+    """Return the tensors that one side makes and other sides read, each with those sides.
 
-    The graph's inputs, weights and results are no crossings, and sizes travel as numbers. But a
-    cluster gives PyTorch a tensor of which only a size is needed outside.
+    The graph's inputs, weights and results do not count, and sizes travel as numbers. But if only
+    the size of a cluster's tensor is needed outside, the cluster gives PyTorch that tensor.
 
     Args:
         sides: the index of the cluster of each node that is in one; all else is on `PYTORCH`.

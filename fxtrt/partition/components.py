@@ -1,4 +1,4 @@
-"""Parts of a model whose engines have settings of their own."""
+"""Numbers the parts of a model whose engines have settings of their own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = [
 
 
 class Components:
-    """The component of each node, as a number: 0 for what belongs to none of `components`."""
+    """The components of a model by number; 0 stands for what belongs to none of them."""
 
     def __init__(self, settings: Settings) -> None:
         self._patterns = [Patterns((name,)) for name in settings.components]
@@ -22,15 +22,15 @@ class Components:
 
     @property
     def count(self) -> int:
-        """How many there are, 0 among them."""
+        """Count the numbers, 0 included."""
         return len(self._settings)
 
     def number(self, node: Node) -> int:
-        """The first component whose pattern names `node`."""
+        """Return the number of the first component whose pattern names `node`."""
         call = producer(node)
         named = (number for number, one in enumerate(self._patterns, 1) if one.match(call))
         return next(named, 0)
 
     def settings(self, number: int) -> Settings:
-        """How to build the engines of a component."""
+        """Return the settings for the engines of a component."""
         return self._settings[number]

@@ -1,4 +1,4 @@
-"""Why an engine cannot run a node whose sizes depend on data, and may be 0."""
+"""Rejects nodes whose sizes depend on data in ways that an engine cannot follow."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = ["data_dependent"]
 def data_dependent(
     taken: Sequence[torch.Tensor], given: Sequence[torch.Tensor], numbers: Sequence[torch.SymInt]
 ) -> str | None:
-    """Why a node stays in PyTorch on account of sizes that depend on data, or None.
+    """Return why a node stays in PyTorch because of sizes that depend on data, or None.
 
-    Such a size must be the size of a tensor that the node takes: an engine reads it there. And
-    where it is 0 the node's result must be empty too, since then the whole cluster runs in PyTorch.
+    Such a size must be the size of a tensor that the node takes, because an engine reads it there.
+    And if it is 0, the node's result must be empty too: the whole cluster then runs in PyTorch.
 
     Args:
         taken, given: the node's inputs and its outputs, with symbolic shapes.
-        numbers: its arguments that are numbers.
+        numbers: the arguments that are numbers.
     """
     known = {expression(size) for tensor in taken for size in tensor.shape if not is_static(size)}
     sizes: list[Size] = [*numbers, *(size for tensor in given for size in tensor.shape)]
@@ -47,7 +47,7 @@ def data_dependent(
 
 
 def _is_determined(expr: sympy.Expr, known: Set[sympy.Expr]) -> bool:
-    """Whether layers can compute a size from those that are known and from the graph's own."""
+    """Return whether layers can compute a size from those that are known or of the graph."""
     solved = {parts[0] for other in known if (parts := linear(other))}
     backed = {symbol for symbol in expr.free_symbols if not free_unbacked_symbols(symbol)}
     return has_layers(expr, known | solved | backed)

@@ -17,7 +17,7 @@ __all__ = ["ConnectedPart", "Grouper", "Grouping"]
 
 @dataclass(frozen=True, slots=True)
 class ConnectedPart:
-    """Nodes of one cluster that are connected; nothing else in the cluster reads or feeds them."""
+    """Connected nodes of one cluster; no other node of the cluster reads or feeds them."""
 
     cluster: int
     nodes: tuple[Node, ...]
@@ -25,13 +25,13 @@ class ConnectedPart:
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """Clusters, numbered along the data flow, as connected parts; and who reads what."""
+    """The connected parts of all clusters, numbered along the data flow, and the traffic."""
 
     parts: Sequence[ConnectedPart]
     traffic: Traffic
 
     def clusters(self) -> list[list[ConnectedPart]]:
-        """The parts of each cluster that has calls."""
+        """Return the parts of each cluster that has calls."""
         found: defaultdict[int, list[ConnectedPart]] = defaultdict(list)
         for part in self.parts:
             if any(not is_size(node) for node in part.nodes):
@@ -40,11 +40,11 @@ class Grouping:
 
 
 class Grouper:
-    """Groups the nodes of a graph, as often as it is asked to.
+    """Groups the nodes of a graph, for any choice of rejected nodes.
 
     Args:
-        component: of each call, a number below `components`. Calls of different components never
-            share a cluster.
+        component: gives each call a number below `components`. Calls of different components
+            never share a cluster.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Grouper:
         self._kinds = 1 + components
 
     def group(self, rejected: Collection[Node]) -> Grouping:
-        """The fewest clusters that hold every call but those in `rejected`.
+        """Return the fewest clusters that hold every call but those in `rejected`.
 
         Think of stages that run in turn: PyTorch, engine, PyTorch, engine ... A node runs in the
         first stage of its kind in which its inputs are there, so there are as many stages as the
@@ -85,14 +85,14 @@ class Grouper:
 
 
 class Traffic:
-    """How often each side reads each tensor that a call makes.
+    """Counts how often each side reads each tensor that a call makes.
 
-    Sides are engine stages, or `PYTORCH`. The graph's inputs and results are no traffic.
+    Sides are engine stages, or `PYTORCH`. The graph's inputs and results do not count.
 
     Args:
-        stages: where each node runs; the caller changes it when a part moves.
+        stages: the stage of each node; the caller changes it when a part moves.
         tensors: what each call reads that other calls make.
-        kinds: of stages; PyTorch's are the multiples of it.
+        kinds: the number of kinds of stages; PyTorch has the multiples of it.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Traffic:
                 self._reads[source, side] += 1
 
     def saved_by_moving(self, part: ConnectedPart, target: int) -> int:
-        """How many cuts fewer there are with `part` on the side `target`."""
+        """Return how many cuts are saved with `part` on the side `target`."""
         saved = 0
         for source, count in self._inputs(part).items():
             saved += self._reads[source, part.cluster] == count
@@ -118,7 +118,7 @@ class Traffic:
         return saved
 
     def move(self, part: ConnectedPart, target: int) -> None:
-        """Note that `part` is now read and run by `target`."""
+        """Count `part` as run by `target` from now on."""
         for source, count in self._inputs(part).items():
             self._reads[source, part.cluster] -= count
             self._reads[source, target] += count
@@ -126,7 +126,7 @@ class Traffic:
             self._reads[node, target] += self._reads.pop((node, part.cluster), 0)
 
     def _inputs(self, part: ConnectedPart) -> Counter[Node]:
-        """The tensors that `part` takes from calls outside of it, and how often."""
+        """Count the tensors that `part` takes from calls outside of it."""
         members = set(part.nodes)
         return Counter(
             source
@@ -143,8 +143,9 @@ class Traffic:
 def _earliest(
     needed: Mapping[Node, list[Node]], kind: Mapping[Node, int], kinds: int
 ) -> dict[Node, int]:
-    """The first stage in which each node can run: in a multiple of `kinds` PyTorch does, after it
-    the engines of each kind in turn.
+    """Return the first stage in which each node can run.
+
+    PyTorch has the multiples of `kinds`; the stages after each are those of the engines in turn.
     """
     stages: dict[Node, int] = {}
     for node, inputs in needed.items():
@@ -158,7 +159,7 @@ def _earliest(
 def _connected(
     needed: Mapping[Node, list[Node]], stages: Mapping[Node, int], kinds: int
 ) -> list[ConnectedPart]:
-    """The connected parts of every engine stage."""
+    """Return the connected parts of every engine stage."""
     parents: dict[Node, Node] = {}
 
     def root(node: Node) -> Node:
@@ -186,7 +187,7 @@ def _joining_stage(
     stages: Mapping[Node, int],
     kinds: int,
 ) -> int | None:
-    """The later stage of its kind that reads `part` first, if no other kind reads it before."""
+    """Return the later stage of its kind that reads `part`, if no other kind reads it first."""
     later = {
         stages[user]
         for node in part.nodes

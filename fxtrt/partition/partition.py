@@ -1,4 +1,4 @@
-"""Groups the nodes that engines can run into few convex clusters; says why the rest stay out."""
+"""Groups the nodes that engines can run into few convex clusters, and rejects the others."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ..settings import Settings
 from .boundaries import PYTORCH, crossings
 from .components import Components
 from .grouping import Grouper, Grouping
-from .recompute import recompute
+from .recompute import Recomputation, recomputations, recompute
 
-__all__ = ["Cluster", "Partition", "computes", "partition", "without"]
+__all__ = ["Cluster", "Partition", "computes", "partition", "repair", "without"]
 
 _ROUNDS = 8
-"""Putting small parts out can join what they kept apart, so the rest is grouped again."""
+"""How often nodes are grouped: without small parts, what they kept apart may be joined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,33 +39,36 @@ class Partition:
 
     A cut is one tensor that passes between a cluster and PyTorch or another cluster, counted once
     for each side that reads it (PyTorch as a whole is one side). The graph's own inputs, weights
-    and results are no cuts, and neither are sizes; but a tensor of which only a size is read
-    outside of its cluster is one.
+    and results are not cuts, and neither are sizes; but a tensor counts as a cut if only its size
+    is read outside of its cluster.
 
-    cuts:               in this plan.
-    cuts_before_repair: in the plan as it was before its boundaries were repaired.
+    cuts:               of this partition, without its repairs.
+    cuts_before_repair: of the partition before any boundary was repaired.
+    repairs:            what `repair` will copy to the sides that read it; the numbers of sides are
+                        those of `clusters`.
     """
 
     clusters: tuple[Cluster, ...]
     rejections: Mapping[Node, Rejection]
     cuts: int
     cuts_before_repair: int
+    repairs: tuple[Recomputation, ...] = ()
 
 
 def partition(
     gm: GraphModule, support: Callable[[Node, bool], Rejection | None], settings: Settings
 ) -> Partition:
-    """The plan for `gm`: rules in the order blacklist, support, cluster size.
+    """Divide `gm` by the blacklist, then by support, then by cluster size. It is not changed.
 
     Weights and sizes belong to no cluster: they are drawn in where they are used. A cluster is
-    convex (no path leaves it and comes back), so every cluster can run as one call. Boundaries are
-    repaired: small parts without heavy work that only pass values between PyTorch and itself run
-    there, and what is cheap to compute is copied in `gm` to the side that reads it. The nodes of
-    each of `settings.components` have clusters of their own.
+    convex (no path leaves it and comes back), so every cluster can run as one call. Small parts
+    without heavy work that only pass values between PyTorch and itself run in PyTorch. Cheap nodes
+    that another side reads are in `repairs`: `repair` copies them. The nodes of each of
+    `settings.components` have clusters of their own.
 
     Args:
-        support: why an engine cannot run a node, or None; asked once for each call, with whether
-            the whitelist names it.
+        support: says why an engine cannot run a node, or None. It is asked once for each call, and
+            told whether the whitelist names the node.
     """
     whitelist = Patterns(settings.whitelist)
     rejections = _not_convertible(gm, support, whitelist, Patterns(settings.blacklist))
@@ -89,18 +92,39 @@ def partition(
     rejections |= small
     sides = _sides(grouping, small)
     how = {side: components.settings(components.number(node)) for node, side in sides.items()}
-    sides |= _recompute(gm, sides, rejections, components)
-    kept = {node: rejections[node] for node in gm.graph.nodes if node in rejections}
-    return Partition(_clusters(gm, sides, how), kept, _count_cuts(gm, sides), cuts_before)
+    ordered = {node: rejections[node] for node in gm.graph.nodes if node in rejections}
+    return Partition(
+        _clusters(gm, sides, how),
+        ordered,
+        _count_cuts(gm, sides),
+        cuts_before,
+        _repairs(gm, sides, rejections, components),
+    )
 
 
-def without(gm: GraphModule, plan: Partition, rejections: Mapping[Node, Rejection]) -> Partition:
-    """`plan` with those clusters in PyTorch whose nodes `rejections` names."""
-    clusters = tuple(c for c in plan.clusters if c.nodes[0] not in rejections)
-    sides = {node: i for i, cluster in enumerate(clusters) for node in cluster.nodes}
-    merged = {**plan.rejections, **rejections}
+def repair(gm: GraphModule, divided: Partition) -> Partition:
+    """Make the repairs of a partition in `gm`; return the partition of what it then is."""
+    sides = _sides_of(divided.clusters)
+    how = {side: cluster.settings for side, cluster in enumerate(divided.clusters)}
+    rejections = dict(divided.rejections)
+    for copy, side in recompute(gm, divided.repairs).items():
+        if side == PYTORCH:
+            detail = "computed again in PyTorch, from what is there: that saves a cut"
+            rejections[copy] = Rejection("recomputed", detail)
+        else:
+            sides[copy] = side
+    ordered = {node: rejections[node] for node in gm.graph.nodes if node in rejections}
+    clusters, cuts = _clusters(gm, sides, how), _count_cuts(gm, sides)
+    return Partition(clusters, ordered, cuts, divided.cuts_before_repair)
+
+
+def without(gm: GraphModule, divided: Partition, rejections: Mapping[Node, Rejection]) -> Partition:
+    """Return a repaired partition with those clusters in PyTorch whose nodes are rejected now."""
+    clusters = tuple(c for c in divided.clusters if c.nodes[0] not in rejections)
+    merged = {**divided.rejections, **rejections}
     ordered = {node: merged[node] for node in gm.graph.nodes if node in merged}
-    return Partition(clusters, ordered, _count_cuts(gm, sides), plan.cuts_before_repair)
+    cuts = _count_cuts(gm, _sides_of(clusters))
+    return Partition(clusters, ordered, cuts, divided.cuts_before_repair)
 
 
 def _not_convertible(
@@ -122,7 +146,7 @@ def _not_convertible(
 def _small_clusters(
     grouping: Grouping, components: Components, exempt: Set[Node]
 ) -> dict[Node, Rejection]:
-    """The calls of clusters with too few compute nodes, unless one of them is exempt."""
+    """Reject the calls of clusters with too few compute nodes, unless one of them is exempt."""
     found: dict[Node, Rejection] = {}
     for parts in grouping.clusters():
         nodes = [node for part in parts for node in part.nodes if not is_size(node)]
@@ -136,9 +160,9 @@ def _small_clusters(
 def _islands(
     grouping: Grouping, components: Components, exempt: Set[Node]
 ) -> dict[Node, Rejection]:
-    """The calls of small parts that only cost their cluster cuts: nothing else in it needs them.
+    """Reject the calls of small parts that nothing else in their cluster needs and that cost cuts.
 
-    A part with FLOPs that torch counts, a convolution or a matrix product, stays.
+    A part stays if torch counts FLOPs for it, as for a convolution or a matrix product.
     """
     found: dict[Node, Rejection] = {}
     for part in grouping.parts:
@@ -161,13 +185,13 @@ def _minimum(components: Components, nodes: Sequence[Node]) -> int:
     return components.settings(components.number(nodes[0])).min_cluster_size
 
 
-def _recompute(
+def _repairs(
     gm: GraphModule,
     sides: Mapping[Node, int],
-    rejections: dict[Node, Rejection],
+    rejections: Mapping[Node, Rejection],
     components: Components,
-) -> dict[Node, int]:
-    """Copy cheap nodes to where they save cuts; the sides of those in clusters."""
+) -> tuple[Recomputation, ...]:
+    """Find the cheap nodes to copy to where they save cuts."""
     too_small = {node for node, rejection in rejections.items() if rejection.code == "too_small"}
     known = sides.keys() | too_small
     component = {side: components.number(node) for node, side in sides.items()}
@@ -175,16 +199,15 @@ def _recompute(
     def fits(node: Node, side: int) -> bool:
         return node in known and components.number(node) == component[side]
 
-    copies = recompute(gm, sides, fits)
-    for node, side in copies.items():
-        if side == PYTORCH:
-            detail = "computed again in PyTorch, from what is there: that saves a cut"
-            rejections[node] = Rejection("recomputed", detail)
-    return {node: side for node, side in copies.items() if side != PYTORCH}
+    return recomputations(gm, sides, fits)
+
+
+def _sides_of(clusters: Sequence[Cluster]) -> dict[Node, int]:
+    return {node: side for side, cluster in enumerate(clusters) for node in cluster.nodes}
 
 
 def _sides(grouping: Grouping, left_out: Collection[Node]) -> dict[Node, int]:
-    """The index of its cluster for every call that is in one."""
+    """Number the clusters that are not left out; return the number for each call in one."""
     clusters = (
         [node for part in parts for node in part.nodes if not is_size(node)]
         for parts in grouping.clusters()

@@ -1,9 +1,10 @@
-"""Repairs the boundaries of clusters: what is cheap is computed again where that saves a cut."""
+"""Repairs the boundaries of clusters: computes cheap nodes again where that saves a cut."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch._ops import OpOverload
@@ -13,34 +14,71 @@ from ..graph.aliases import erase_dead, is_pure
 from ..graph.nodes import computes, is_size
 from .boundaries import PYTORCH, crossings
 
-__all__ = ["recompute"]
+__all__ = ["Recomputation", "recomputations", "recompute"]
 
 _REACH = 4
-"""How long a chain is computed again for one value: views and casts count 1, other nodes 2."""
+"""The longest chain that is computed again for one value: views and casts count 1, others 2."""
 
 Use = tuple[Node, int]
-"""A value on a side."""
+"""A value, and a side that reads it."""
 
 
-def recompute(
+@dataclass(frozen=True, slots=True)
+class Recomputation:
+    """A node that is to be computed again on another side than its own.
+
+    The copy reads those inputs that are computed again on the same side, and else the originals.
+
+    side:    the number of a cluster, or `PYTORCH`.
+    readers: the nodes on that side that will read the copy instead of the node. What is computed
+             again only for the sake of another copy has none.
+    """
+
+    node: Node
+    side: int
+    readers: tuple[Node, ...] = ()
+
+
+def recomputations(
     gm: GraphModule, sides: Mapping[Node, int], convertible: Callable[[Node, int], bool]
-) -> dict[Node, int]:
-    """Copy nodes of `gm` to other sides, so that fewer values cross; the copies and their sides.
+) -> tuple[Recomputation, ...]:
+    """Find what is to be computed again on other sides, so that fewer values cross.
 
     A value that another side reads is computed again there if all that it needs is there already,
     or if two or more values can be computed from one that crosses in their stead. Views, casts and
     constants are computed again on any side, elementwise operators in clusters only, where they
-    cost no launch. What draws random numbers or writes never is, and nothing moves past a write.
+    cost no launch. An operator that draws random numbers or writes never is, and nothing moves past
+    a write. The graph stays as it is; `recompute` changes it.
 
     Args:
         sides: the cluster of each node that is in one; all else is on `PYTORCH`.
         convertible: whether the engine of a cluster could run a node.
+
+    Returns:
+        What to copy, each after the inputs that it shares a side with.
     """
-    copies = _Copies(gm, sides, convertible)
-    return copies.make(copies.wanted())
+    search = _Search(gm, sides, convertible)
+    return search.ordered(search.wanted())
 
 
-class _Copies:
+def recompute(gm: GraphModule, found: Sequence[Recomputation]) -> dict[Node, int]:
+    """Copy nodes of `gm` to other sides, as `recomputations` found; return the copies' sides."""
+    copies: dict[Use, Node] = {}
+    for one in found:
+        inputs = {n: copies.get((n, one.side), n) for n in one.node.all_input_nodes}
+        with gm.graph.inserting_after(one.node):
+            copies[one.node, one.side] = gm.graph.node_copy(one.node, inputs.__getitem__)
+    # No reader changes before all copies are made: a copy has the inputs that its node had.
+    for one in found:
+        for reader in one.readers:
+            reader.replace_input_with(one.node, copies[one.node, one.side])
+    erase_dead(one.node for one in found if one.readers)
+    return {copy: side for (_, side), copy in copies.items()}
+
+
+class _Search:
+    """Finds what is cheaper to compute again than to pass on."""
+
     def __init__(
         self,
         gm: GraphModule,
@@ -57,7 +95,7 @@ class _Copies:
         self._newly_crossing: set[Use] = set()
 
     def wanted(self) -> list[Use]:
-        """The values to compute again, and where."""
+        """Return the values to compute again, and where."""
         found: list[Use] = []
         instead: defaultdict[Use, list[Use]] = defaultdict(list)
         for node in self._gm.graph.nodes:
@@ -75,39 +113,37 @@ class _Copies:
                 self._newly_crossing.add(source)
         return found
 
-    def make(self, wanted: list[Use]) -> dict[Node, int]:
-        """Copy the values `wanted` and what they need, and let their readers read the copies."""
+    def ordered(self, wanted: Sequence[Use]) -> tuple[Recomputation, ...]:
+        """Return the recomputation of `wanted` and of what they need, inputs first."""
         replaced = set(wanted)
-        copies: dict[Use, Node] = {}
+        found: dict[Use, Recomputation] = {}
 
-        def copied(node: Node, side: int) -> Node:
+        def visit(node: Node, side: int) -> None:
             use = (node, side)
-            if use not in replaced and (is_size(node) or self._is_there(node, side)):
-                return node
-            if use not in copies:
-                inputs = {source: copied(source, side) for source in node.all_input_nodes}
-                with self._gm.graph.inserting_after(node):
-                    copies[use] = self._gm.graph.node_copy(node, inputs.__getitem__)
-            return copies[use]
+            is_here = is_size(node) or self._is_there(node, side)
+            if use in found or (use not in replaced and is_here):
+                return
+            for source in node.all_input_nodes:
+                visit(source, side)
+            readers = self._readers_on(node, side) if use in replaced else ()
+            found[use] = Recomputation(node, side, tuple(readers))
 
-        readers = {use: self._readers_on(*use) for use in wanted}
-        # All are copied before any reader changes: a copy has the inputs that its node had.
-        replacements = {use: copied(*use) for use in wanted}
-        for use, copy in replacements.items():
-            for reader in readers[use]:
-                reader.replace_input_with(use[0], copy)
-        erase_dead(node for node, _ in wanted)
-        return {copy: side for (_, side), copy in copies.items()}
+        for use in wanted:
+            visit(*use)
+        return tuple(found.values())
 
     def _needs_of_inputs(self, node: Node, side: int, reach: int) -> frozenset[Node]:
-        """What must cross to `side` before `node` can be computed there."""
+        """Return what must cross to `side` before `node` can be computed there."""
         needs: frozenset[Node] = frozenset()
         for source in node.all_input_nodes:
             needs |= self._needs(source, node, side, reach)
         return needs
 
     def _needs(self, node: Node, reader: Node, side: int, reach: int) -> frozenset[Node]:
-        """What must cross before `reader` has `node` on `side`: `node`, or what it is made of."""
+        """Return what must cross before `reader` has `node` on `side`.
+
+        That is nothing, `node` itself, or what it can be computed from.
+        """
         if self._is_there(node, side):
             return frozenset()
         same_epoch = self._epochs[node] == self._epochs[reader]
@@ -124,7 +160,7 @@ class _Copies:
         if node.op in ("placeholder", "get_attr"):
             return True
         if is_size(node):
-            # An engine reads sizes off its tensors, so a cluster must have one with that size.
+            # An engine reads a size from a tensor, so its cluster must have one with that size.
             return all(
                 self._is_there(source, side)
                 and (side == PYTORCH or is_size(source) or self._sides.get(source) == side)
@@ -167,7 +203,7 @@ def _weight(node: Node) -> int:
 
 
 def _epochs(gm: GraphModule) -> dict[Node, int]:
-    """How many writes come before each node."""
+    """Count the writes that come before each node."""
     writes = 0
     epochs = {}
     for node in gm.graph.nodes:

@@ -1,4 +1,4 @@
-"""Decides for each node whether an engine could run it, and says why not."""
+"""Decides whether an engine could run a node, and gives the reason if not."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def support(
     whitelisted: bool = False,
     sizes: Set[sympy.Symbol] | None = None,
 ) -> Rejection | None:
-    """Why `node`, a call, stays in PyTorch whatever surrounds it, or None.
+    """Return why `node`, a call, stays in PyTorch whatever surrounds it, or None.
 
-    The node and its arguments have `meta["val"]`; nothing is built.
+    Nothing is built: the answer depends on `meta["val"]` of the node and of its arguments.
 
     Args:
-        whitelisted: whether `Settings.whitelist` names the node, as an opt-in converter asks for.
-        sizes: the `input_sizes` of the graph, for who asks about many of its nodes.
+        whitelisted: whether `Settings.whitelist` names the node, which an opt-in converter needs.
+        sizes: the `input_sizes` of the graph, which are computed if they are not given.
     """
     if node.target is operator.getitem:
         producer = node.args[0]
@@ -92,7 +92,7 @@ def _size_limits(
     numbers: Sequence[torch.SymInt],
     sizes: Set[sympy.Symbol] | None,
 ) -> Rejection | None:
-    """Why an engine cannot know the node's sizes and numbers, or None."""
+    """Return why an engine cannot know the node's sizes and numbers, or None."""
     if converter.selects and not backend.selects:
         detail = f"{node.target}: {backend.name} has no kernel whose result's size depends on data"
         return Rejection("check", detail)
@@ -104,16 +104,16 @@ def _size_limits(
         if not _is_of_sizes(number, node, sizes):
             detail = f"{node.target}: the number {number} is no size of an input tensor"
             return Rejection("check", detail)
-        # What no tensor of the cluster has as a size enters the engine as one.
+        # A number that is no size in the cluster enters the engine as the size of an input.
         if backend.bounded and (rejection := _unbounded(number)):
             return rejection
     return None
 
 
 def _is_of_sizes(value: torch.SymInt, node: Node, sizes: Set[sympy.Symbol] | None) -> bool:
-    """Whether a number can be computed from sizes; an engine takes tensors, and no other number.
+    """Return whether a number can be computed from sizes: an engine takes tensors only.
 
-    Sizes that depend on data are the matter of `data_dependent`.
+    Sizes that depend on data are left to `data_dependent`.
     """
     symbols = value.node.expr.free_symbols - free_unbacked_symbols(value)
     return not symbols or symbols <= (input_sizes(node.graph) if sizes is None else sizes)
@@ -124,7 +124,7 @@ def _tensors_in(node: Node) -> list[torch.Tensor]:
 
 
 def _tensors_out(node: Node) -> list[torch.Tensor]:
-    """What the node gives (outputs that nobody reads left out)."""
+    """Return the outputs of the node that are read."""
     output = node.meta.get("val")
     if isinstance(output, (tuple, list)):
         read = {user.args[1] for user in node.users if user.target is operator.getitem}
@@ -142,6 +142,10 @@ def _tensor_limits(tensor: torch.Tensor, backend: EngineBackend) -> Rejection | 
         return Rejection("dtype", f"{backend.features.version} has no {tensor.dtype}")
     if reason := backend.supports(tensor.device):
         return Rejection("device", reason)
+    if tensor.layout is not torch.strided:
+        return Rejection(
+            "shape", f"the tensor is sparse ({tensor.layout}), engines take dense ones"
+        )
     if tensor.dim() > _MAX_RANK:
         return Rejection("shape", f"rank {tensor.dim()} is more than TensorRT's {_MAX_RANK}")
     for size in tensor.shape:
@@ -153,7 +157,7 @@ def _tensor_limits(tensor: torch.Tensor, backend: EngineBackend) -> Rejection | 
 
 
 def _unbounded(size: Size) -> Rejection | None:
-    """Why an engine that plans memory ahead cannot take a tensor of this size, or None."""
+    """Return why an engine that allocates ahead cannot take a tensor of this size, or None."""
     if size_range(size)[1] is not None:
         return None
     if is_unbacked(size):

@@ -1,4 +1,4 @@
-"""Says what runs where, why, and what it costs: settled plans become one Coverage."""
+"""Reports what runs where, why, and what it costs, as one Coverage."""
 
 from .coverage import Coverage
 from .rows import (

@@ -1,4 +1,4 @@
-"""Turns a Coverage's rejections into the steps that would pay, and what each would bring."""
+"""Suggests steps that would bring more of a model into engines, and says what each gains."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Advice", "advise"]
 
 _MOST_ADVICE = 5
 _LEAST_FLOPS, _LEAST_TIME = 0.001, 0.01
-"""The shares of the model's FLOPs, and of its measured time, that a step must bring to pay."""
+"""The least share of the model's FLOPs, and of its measured time, that a step must bring."""
 _STEPS: dict[str, Callable[[RejectionRow], str]] = {
     "no_converter": lambda row: f"{row.target} needs a converter (@fxtrt.converts registers one)",
     "check": lambda row: f"{row.target} needs a converter that takes this call: {_reason(row)}",
@@ -35,15 +35,15 @@ _STEPS: dict[str, Callable[[RejectionRow], str]] = {
     ),
 }
 _ALONE = ("too_small", "capture", "outside")
-"""What these hold joins no clusters: a small cluster is one of its own because it fits into no
-other, and the picture has no nodes that were not captured."""
+"""Codes whose nodes never join clusters: a small cluster fits into no other, and the picture has no
+nodes that were not captured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """One step, and what it would bring.
+    """A step, and what it would bring into engines.
 
-    joins: the groups of clusters that it would make one each.
+    joins: groups of clusters, each of which would become one cluster.
     """
 
     step: str
@@ -63,10 +63,9 @@ class Advice:
 
 
 def advise(coverage: CoverageValues) -> list[Advice]:
-    """The steps that bring most, at most five: those that join clusters first, then by cost.
+    """Return the five best steps: first those that join clusters, then the costliest nodes.
 
-    What brings neither a share of the FLOPs or of the measured time worth mentioning, nor joins
-    clusters, is no step.
+    A step that joins no clusters must bring a certain share of the FLOPs or of the measured time.
     """
     grouped: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for i, row in enumerate(coverage.rejections):
@@ -89,7 +88,7 @@ def _pays(advice: Advice, flops: int, time: float) -> bool:
 
 
 def _time(coverage: CoverageValues) -> float:
-    """The milliseconds of all that was measured."""
+    """Add up the milliseconds of all that was measured."""
     engines = (row.pytorch_ms or row.engine_ms or 0.0 for row in coverage.clusters)
     return sum(engines) + (total_ms(coverage.rejections) or 0.0)
 
@@ -100,18 +99,18 @@ def _advice(coverage: CoverageValues, code: str, step: str, members: Sequence[in
     joined = (_joined(picture, set(members)) for picture in pictures)
     joins = [tuple(coverage.clusters[i].name for i in group) for group in joined if group]
     nodes = sum(row.calls for row in rows if row.computes)
-    # What few nodes take in PyTorch is mostly the cost of calls, which an engine has too.
+    # A few nodes cost mostly their calls in PyTorch, and an engine costs a call too.
     ms = None if code == "too_small" else total_ms(rows)
     return Advice(step, nodes, sum(row.flops for row in rows), ms, tuple(joins))
 
 
 def _reason(row: RejectionRow) -> str:
-    """The detail without the operator that it begins with."""
+    """Return the detail without the operator that it begins with."""
     return row.detail.removeprefix(f"{row.target}: ")
 
 
 def _joined(picture: Picture, rejections: set[int]) -> list[int]:
-    """The clusters that these rejected nodes touch, where all of them together are convex."""
+    """Return the clusters next to these rejected nodes, if all of them together are convex."""
     chosen = [node.rejection in rejections for node in picture.nodes]
     touched = {
         picture.nodes[end].cluster
@@ -129,7 +128,7 @@ def _joined(picture: Picture, rejections: set[int]) -> list[int]:
 
 
 def _is_convex(inside: Sequence[bool], edges: Iterable[tuple[int, int]]) -> bool:
-    """Whether no path leaves the nodes and comes back; edges lead from earlier to later nodes."""
+    """Return whether no path leaves the nodes and comes back; edges lead to later nodes."""
     left = [False] * len(inside)
     for source, user in sorted(edges, key=lambda edge: edge[1]):
         if inside[user] and left[source]:

@@ -1,4 +1,4 @@
-"""The report itself: its values, and the forms that it can be given."""
+"""Gives the values of a report their forms: text, Markdown, JSON and HTML."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class Coverage(CoverageValues):
         return as_text(self)
 
     def to_markdown(self) -> str:
-        """The report as tables of GitHub's Markdown."""
+        """Return the report as tables of GitHub's Markdown."""
         return markdown(self)
 
     def to_json(self) -> str:
-        """The report as JSON; `fxtrt/reporting/coverage.schema.json` is its schema."""
+        """Return the report as JSON; `fxtrt/reporting/coverage.schema.json` is its schema."""
         return to_json(self)
 
     @classmethod
     def from_json(cls, text: str) -> Coverage:
-        """What `to_json` wrote.
+        """Read what `to_json` wrote.
 
         Raises:
-            ReportError: it is no such JSON, or of a version that this fxtrt does not read.
+            ReportError: `text` is something else, or of a version that this fxtrt does not read.
         """
         values = from_json(text)
         return cls(**{field.name: getattr(values, field.name) for field in fields(values)})

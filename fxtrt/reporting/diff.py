@@ -1,4 +1,4 @@
-"""Turns two reports on one model into what changed between them."""
+"""Compares two reports on one model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_MOVED = 20
 
 
 def diff(before: Coverage, after: Coverage) -> str:
-    """What changed, as text: totals, clusters, reasons, and nodes that moved."""
+    """Return the changes as text: totals, clusters, reasons, and nodes that moved."""
     sections = [
         _totals(before, after),
         _clusters(before, after),
@@ -43,7 +43,7 @@ def _totals(before: Coverage, after: Coverage) -> str:
 
 
 def _clusters(before: Coverage, after: Coverage) -> str:
-    """Clusters are told apart by what is in them: their names only number them."""
+    """Compare clusters by their contents, because their names only number them."""
     old, new = (
         Counter((row.modules or "(model)", row.nodes, row.flops) for row in coverage.clusters)
         for coverage in (before, after)
@@ -81,7 +81,7 @@ def _moved(before: Coverage, after: Coverage) -> str:
 
 
 def _places(coverage: Coverage) -> dict[tuple[int, str, str], str]:
-    """Where each node runs, by the graph's index, the module and the node's name."""
+    """Return where each node runs, by the graph's index, the module and the node's name."""
     places = {}
     for i, picture in enumerate(coverage.pictures):
         for node in picture.nodes:

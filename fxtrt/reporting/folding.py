@@ -1,4 +1,4 @@
-"""Turns the picture of a graph into nested boxes: modules around modules around nodes."""
+"""Nests the nodes of a picture in boxes of their modules, for the HTML page."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .picture import Picture
 __all__ = ["boxes"]
 
 _MOST_CHILDREN = 40
-"""A box with more nodes of its own gets them in runs of this many, each a box."""
+"""A box with more nodes of its own than this gets a box for each run of so many."""
 
 
 def boxes(picture: Picture) -> dict[str, Any]:
-    """The picture as its page reads it.
+    """Return the picture as the script of the page reads it.
 
     Returns:
         boxes: [label, parent, node] for each, parents first; parent is the index of a box or -1,
@@ -55,7 +55,7 @@ def boxes(picture: Picture) -> dict[str, Any]:
 
 
 def _short(target: str) -> str:
-    """`aten.relu.default` reads "relu", `torchvision.nms.default` reads "nms"."""
+    """Shorten `aten.relu.default` to "relu" and `torchvision.nms.default` to "nms"."""
     parts = target.split(".")
     return parts[1] if len(parts) == 3 else target
 

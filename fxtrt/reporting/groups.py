@@ -1,4 +1,4 @@
-"""Rejections that share a code and a reason, costliest first."""
+"""Groups rejections that share a code and a reason, costliest first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ __all__ = ["ReasonGroup", "by_reason", "cost", "total_ms"]
 class ReasonGroup:
     """The calls that stay in PyTorch for one reason.
 
-    modules, source: all modules, and the first user's line, that they come from.
+    modules: the modules that they come from.
+    source:  the first line of the user's code that they come from.
     """
 
     code: str
@@ -28,7 +29,7 @@ class ReasonGroup:
 
 
 def by_reason(rows: Sequence[RejectionRow]) -> list[ReasonGroup]:
-    """One group for each pair of code and reason, sorted by time, then FLOPs, then calls."""
+    """Group rows by code and reason; sort the groups by time, then FLOPs, then calls."""
     grouped: defaultdict[tuple[str, str], list[RejectionRow]] = defaultdict(list)
     for row in rows:
         grouped[row.code, row.detail].append(row)
@@ -48,11 +49,11 @@ def by_reason(rows: Sequence[RejectionRow]) -> list[ReasonGroup]:
 
 
 def total_ms(rows: Sequence[RejectionRow]) -> float | None:
-    """The time of all rows that were measured; None if none was."""
+    """Add up the times of the rows that were measured; return None if none was."""
     measured = [row.ms for row in rows if row.ms is not None]
     return sum(measured) if measured else None
 
 
 def cost(ms: float | None, flops: int, calls: int) -> tuple[float, int, int]:
-    """A key that sorts the costliest first."""
+    """Return a key that sorts the costliest first."""
     return -(ms or 0.0), -flops, -calls

@@ -1,4 +1,4 @@
-"""A Coverage as one HTML page: its tables, and a picture of its graphs that folds modules."""
+"""Writes a report as one HTML page, with tables and a picture whose modules fold."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def write_html(coverage: CoverageValues, path: str | PathLike[str]) -> None:
 
 
 def _data(coverage: CoverageValues) -> dict[str, Any]:
-    """What the picture shows: boxes and edges of each graph, and what hovering tells."""
+    """Return what the picture shows: boxes and edges of each graph, and the texts for hovering."""
     return {
         "graphs": [boxes(picture) for picture in coverage.pictures if picture.nodes],
         "clusters": [f"{row.name}: {row.nodes} nodes, {_giga(row)}" for row in coverage.clusters],
@@ -65,7 +65,7 @@ def _data(coverage: CoverageValues) -> dict[str, Any]:
 
 
 def _json(value: Any) -> str:
-    """JSON inside a script element, where `</script>` in a reason would end it."""
+    """Return JSON for a script element, which a `</script>` in a reason must not end."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 

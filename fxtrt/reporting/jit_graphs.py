@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 from ..graph.provenance import line_text
 from ..graph.specs import Call
 from . import Coverage, GraphBreak
-from .node_times import Lowered, measured
+from .node_times import Reported, measured
 from .serving_rows import runtime_rows
 
 __all__ = ["record_graph", "recorded_coverage"]
@@ -24,16 +24,16 @@ _ATTRIBUTE = "_fxtrt_graphs"
 
 @dataclass(frozen=True, slots=True)
 class _Graph:
-    parts: Sequence[Lowered]
+    parts: Sequence[Reported]
     graph_break: GraphBreak | None
 
 
-def record_graph(gm: GraphModule, parts: Sequence[Lowered]) -> None:
-    """Note the outcome of a graph with the `torch.compile` call that is compiling it.
+def record_graph(gm: GraphModule, parts: Sequence[Reported]) -> None:
+    """Keep what became of a graph with the `torch.compile` call that is compiling it.
 
     Args:
-        gm: as Dynamo made it.
-        parts: one, in a list that is updated when the graph is compiled again.
+        gm: the graph as Dynamo made it.
+        parts: a list with one item, which is replaced when the graph is compiled again.
     """
     call = _current_compile_call()
     if call is not None:
@@ -44,10 +44,10 @@ def record_graph(gm: GraphModule, parts: Sequence[Lowered]) -> None:
 def recorded_coverage(
     compiled: torch._dynamo.OptimizedModule, call: Call | None = None
 ) -> Coverage | None:
-    """What is running in a module that `torch.compile` returned; None before its first call.
+    """Report on a module that `torch.compile` returned; return None before its first call.
 
     Args:
-        call: measure the times of this call.
+        call: the call whose times are measured; None measures none.
     """
     backend: Any = compiled.dynamo_ctx.callback
     while backend is not None and not isinstance(backend, torch._TorchCompileWrapper):
@@ -70,9 +70,9 @@ def _count(things: Sequence[object], name: str) -> str:
 
 
 def _current_compile_call() -> Any:
-    """The object that stands for the `torch.compile` call which is compiling on this thread.
+    """Return the object of the `torch.compile` call that is compiling on this thread.
 
-    torch passes a backend the graph and nothing about whose graph it is; the caller's frame has it.
+    torch passes a backend the graph but not the call, so the frames of the callers are searched.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -84,7 +84,7 @@ def _current_compile_call() -> Any:
 
 
 def _graph_break(gm: GraphModule) -> GraphBreak | None:
-    """Why Dynamo ended this graph, where it did not end with the function."""
+    """Return why Dynamo ended this graph, or None if it ended with the function."""
     reason = getattr(gm, "compile_subgraph_reason", None)
     if reason is None or not reason.graph_break:
         return None

@@ -1,4 +1,4 @@
-"""A Coverage as tables of GitHub's Markdown."""
+"""Writes a report as tables of GitHub's Markdown."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["markdown"]
 
 
 def markdown(coverage: CoverageValues) -> str:
-    """The whole report; every cluster, reason and graph break has a row."""
+    """Return the whole report; every cluster, reason and graph break has a row."""
     parts = [f"**{summary(coverage)}**"]
     if coverage.capture:
         parts.append(_list(coverage.capture))

@@ -1,16 +1,15 @@
-"""Runs lowered graphs node by node, and gives their coverages with times."""
+"""Measures the calls of stitched graphs node by node, for coverages with times."""
 
 from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
-from torch.fx import GraphModule, Interpreter, Node
-from torch.utils import _pytree as pytree
+from torch.fx import GraphModule, Node
 
 from ..capture.uncaptured import seconds_now
 from ..runtime.engine_module import EngineModule
@@ -18,87 +17,77 @@ from ..runtime.stitched_call import StitchedCall
 from ..runtime.timing import Timing, measure
 from .coverage import Coverage
 
-__all__ = ["Lowered", "measured"]
+__all__ = ["Reported", "measured"]
 
 _RUNS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Lowered:
-    """A graph and its coverage.
+class Reported:
+    """A graph that a report is about.
 
-    graph: stitched, or as it was captured in a report before compiling; None where Dynamo's graph
-           was left as it is.
-    call:  of the stitched graph.
+    call: calls the graph; None where it is left as it is, or not compiled.
     """
 
     coverage: Coverage
-    graph: GraphModule | None
     call: StitchedCall | None = None
 
 
-@dataclass(slots=True)
 class _Times:
-    """Of the nodes the milliseconds of each run, by name; of the clusters, by name too."""
+    """Observes the calls of a graph and keeps their times.
 
-    nodes: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    clusters: dict[str, Timing] = field(default_factory=dict)
+    nodes:    the milliseconds of each run, by the name of the node.
+    clusters: each timed once, by the name of the cluster.
+    """
+
+    def __init__(self, graph: GraphModule) -> None:
+        self._graph = graph
+        self.nodes: defaultdict[str, list[float]] = defaultdict(list)
+        self.clusters: dict[str, Timing] = {}
+
+    def __call__(self, node: Node, args: Sequence[Any], run: Callable[[], Any]) -> Any:
+        start = seconds_now()
+        result = run()
+        self.nodes[node.name].append((seconds_now() - start) * 1e3)
+        if node.op == "call_module":
+            self._time_cluster(self._graph.get_submodule(str(node.target)), args)
+        return result
+
+    def _time_cluster(self, module: object, args: Sequence[Any]) -> None:
+        if (
+            isinstance(module, EngineModule)
+            and module.engine is not None
+            and module.name not in self.clusters
+        ):
+            self.clusters[module.name] = measure(module, args)
 
 
-def measured(parts: Sequence[Lowered], run: Callable[[], object]) -> list[Coverage]:
-    """The parts' coverages with the median times of three runs, after one that warms up.
+def measured(parts: Sequence[Reported], run: Callable[[], object]) -> list[Coverage]:
+    """Return the parts' coverages with the median times of three runs, after one that warms up.
 
-    A graph that is not run keeps a coverage without times.
+    A part without a call, or whose call `run` does not make, keeps a coverage without times.
 
     Args:
-        run: calls the model, and so the graphs.
+        run: runs the model, and so makes the calls of the parts.
     """
-    all_times = [_Times() for _ in parts]
     run()
-    with _node_by_node(parts, all_times):
+    coverages: list[Coverage] = []
+    with ExitStack() as stack:
+        observers = [_observed(part, stack) for part in parts]
         for _ in range(_RUNS):
             run()
-    return [_with_times(p.coverage, times) for p, times in zip(parts, all_times, strict=True)]
+    for part, times in zip(parts, observers, strict=True):
+        coverages.append(part.coverage if times is None else _with_times(part.coverage, times))
+    return coverages
 
 
-@contextmanager
-def _node_by_node(parts: Sequence[Lowered], all_times: Sequence[_Times]) -> Iterator[None]:
-    graphs = [(p.graph, times) for p, times in zip(parts, all_times, strict=True) if p.graph]
-    try:
-        for graph, times in graphs:
-            graph.__dict__["forward"] = _forward(graph, times)
-        yield
-    finally:
-        for graph, _ in graphs:
-            graph.__dict__.pop("forward", None)
-
-
-def _forward(graph: GraphModule, times: _Times) -> Callable[..., Any]:
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        leaves = pytree.tree_leaves((args, kwargs))
-        result = _TimedRun(graph, times).run(*leaves, enable_io_processing=False)
-        return graph.graph.process_outputs(result)
-
-    return forward
-
-
-class _TimedRun(Interpreter):
-    def __init__(self, graph: GraphModule, times: _Times) -> None:
-        super().__init__(graph)
-        self._times = times
-
-    def run_node(self, n: Node) -> Any:
-        if not n.op.startswith("call_"):
-            return super().run_node(n)
-        start = seconds_now()
-        result = super().run_node(n)
-        self._times.nodes[n.name].append((seconds_now() - start) * 1e3)
-        module = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
-        if isinstance(module, EngineModule) and module.name not in self._times.clusters:
-            args, _ = self.fetch_args_kwargs_from_env(n)
-            if module.engine is not None:
-                self._times.clusters[module.name] = measure(module, args)
-        return result
+def _observed(part: Reported, stack: ExitStack) -> _Times | None:
+    """Observe the part's call until `stack` closes."""
+    if part.call is None:
+        return None
+    times = _Times(part.call.graph)
+    stack.enter_context(part.call.observe(times))
+    return times
 
 
 def _with_times(coverage: Coverage, times: _Times) -> Coverage:

@@ -1,4 +1,4 @@
-"""The picture of a graph: its calls with their modules, and what flows between them."""
+"""Draws a graph for a report: its calls with their modules, and what flows between them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_NODES = 20_000
 
 @dataclass(frozen=True, slots=True)
 class PictureNode:
-    """A tensor's call, or an input.
+    """A call that gives tensors, or an input.
 
     cluster:   the index of its `ClusterRow`, or None.
     rejection: the index of its `RejectionRow`, or None.
@@ -35,11 +35,11 @@ class PictureNode:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One graph.
+    """The nodes and edges of one graph.
 
     nodes:   in an order in which the graph can run.
-    edges:   pairs of indices into `nodes`: the second reads the first.
-    dropped: the nodes that are not shown, because there are more than a picture holds.
+    edges:   pairs of indices into `nodes`; the second node reads the first.
+    dropped: how many nodes are left out, because a picture has a largest size.
     """
 
     nodes: tuple[PictureNode, ...]
@@ -47,7 +47,7 @@ class Picture:
     dropped: int = 0
 
     def shifted(self, clusters: int, rejections: int) -> Picture:
-        """The picture in a coverage with this many clusters and rejections before its own."""
+        """Renumber the picture for a coverage with so many clusters and rejections before it."""
         return replace(
             self,
             nodes=tuple(
@@ -62,7 +62,7 @@ class Picture:
 
 
 def picture(gm: GraphModule, clusters: Sequence[Cluster], rejected: Mapping[Node, int]) -> Picture:
-    """The picture of a graph before it is stitched.
+    """Draw a graph before it is stitched.
 
     Args:
         rejected: the index of each rejected node's row.
@@ -90,7 +90,7 @@ def picture(gm: GraphModule, clusters: Sequence[Cluster], rejected: Mapping[Node
 
 
 def target_name(node: Node) -> str:
-    """What a node calls: "aten.relu.default"; of a Python function or a method its name."""
+    """Name what a node calls: an overload as "aten.relu.default", a function by its name."""
     if isinstance(node.target, OpOverload):
         return str(node.target)
     return getattr(node.target, "__name__", str(node.target))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch.fx import GraphModule, Node
@@ -20,9 +19,10 @@ from ..graph.flops import flops
 from ..graph.metadata import PARTS_OF
 from ..graph.provenance import module_path, source_line
 from ..graph.sizes import hint
-from ..partition.extract import Cutting
+from ..partition.extract import Extracted
 from ..partition.partition import Partition, computes
 from ..registry import Rejection
+from ..runtime.timing import Timing
 from .coverage import Coverage
 from .picture import picture, target_name
 from .values import ClusterRow, GraphBreak, RejectionRow
@@ -32,26 +32,37 @@ __all__ = ["cluster_row", "graph_coverage", "graph_rejection", "missed_rows", "o
 _OUTSIDE = "outside of any graph"
 
 
-def cluster_row(cutting: Cutting, backend: EngineBackend, build: BuildInfo | None) -> ClusterRow:
-    """The row of a cluster that an engine runs."""
-    nodes, timing = cutting.cluster.nodes, build.timing if build else None
+def cluster_row(
+    extracted: Extracted,
+    backend: EngineBackend,
+    build: BuildInfo | None = None,
+    timing: Timing | None = None,
+) -> ClusterRow:
+    """Make the row of a cluster that an engine runs.
+
+    Args:
+        build: how the engine came about; None in a report before compiling.
+        timing: of its calls, where the partition is measured.
+    """
+    cluster = extracted.cluster
+    nodes = cluster.nodes
     targets = Counter(map(_operator, filter(computes, nodes)))
     tensors = pytree.tree_leaves([node.meta["val"] for node in nodes])
     dtypes = sorted({_name_of(value.dtype) for value in tensors if isinstance(value, torch.Tensor)})
-    if computed_in := COMPUTE_DTYPES.get(cutting.cluster.settings.precision):
+    if computed_in := COMPUTE_DTYPES.get(cluster.settings.precision):
         dtypes = list(dict.fromkeys([_name_of(computed_in), *dtypes]))
     return ClusterRow(
-        name=cutting.cluster.name,
+        name=cluster.name,
         module_paths=tuple(dict.fromkeys(filter(None, map(module_path, nodes)))),
         nodes=sum(map(computes, nodes)),
         flops=sum(map(flops, nodes)),
         ops=tuple(sorted(targets.items(), key=lambda item: (-item[1], item[0]))),
         dtypes=tuple(dtypes),
-        bytes_in=_bytes(cutting.inputs),
-        bytes_out=_bytes(cutting.outputs),
+        bytes_in=_bytes(extracted.inputs),
+        bytes_out=_bytes(extracted.outputs),
         engine=backend.name,
         runs_on=backend.fingerprint,
-        build=None if build is None else replace(build, timing=None),
+        build=build,
         engine_ms=timing.engine_ms if timing else None,
         pytorch_ms=timing.pytorch_ms if timing else None,
     )
@@ -59,27 +70,25 @@ def cluster_row(cutting: Cutting, backend: EngineBackend, build: BuildInfo | Non
 
 def graph_coverage(
     gm: GraphModule,
-    plan: Partition,
-    cuttings: Sequence[Cutting],
+    partition: Partition,
+    extracted: Sequence[Extracted],
     clusters: Sequence[ClusterRow],
 ) -> Coverage:
-    """The coverage of a graph, before its clusters are stitched.
+    """Make the coverage of a graph, before its clusters are stitched.
 
     Args:
-        cuttings, clusters: of the plan's clusters, in one order.
+        extracted, clusters: the clusters of the partition and their rows, in one order.
     """
-    rejected = [node for node in gm.graph.nodes if node in plan.rejections]
-    rows = tuple(_rejection_row(node, plan.rejections[node]) for node in rejected)
-    drawn = picture(
-        gm, [cutting.cluster for cutting in cuttings], {n: i for i, n in enumerate(rejected)}
-    )
+    rejected = [node for node in gm.graph.nodes if node in partition.rejections]
+    rows = tuple(_rejection_row(node, partition.rejections[node]) for node in rejected)
+    drawn = picture(gm, [one.cluster for one in extracted], {n: i for i, n in enumerate(rejected)})
     return Coverage(
-        tuple(clusters), rows, (), plan.cuts, plan.cuts_before_repair, pictures=(drawn,)
+        tuple(clusters), rows, (), partition.cuts, partition.cuts_before_repair, pictures=(drawn,)
     )
 
 
 def graph_rejection(gm: GraphModule, rejection: Rejection) -> Coverage:
-    """The coverage of a Dynamo graph that stays as it is; its calls count as one row each."""
+    """Make the coverage of a Dynamo graph that stays as it is, with one row for each call."""
     calls = [node for node in gm.graph.nodes if node.op.startswith("call_")]
     rows = tuple(_row(node, rejection, 0, computed=True) for node in calls)
     drawn = picture(gm, (), {node: i for i, node in enumerate(calls)})
@@ -89,10 +98,10 @@ def graph_rejection(gm: GraphModule, rejection: Rejection) -> Coverage:
 def outside_rows(
     calls: Sequence[OutsideCall], breaks: Sequence[GraphBreak] = (), *, timed: bool = False
 ) -> tuple[RejectionRow, ...]:
-    """The rows of what no graph holds.
+    """Make the rows of the calls that no graph holds.
 
     Args:
-        breaks: a call on the line of one of these says so.
+        breaks: the detail of a call on the line of one of these gives its reason.
         timed: whether to give the times.
     """
     at = {found.source: found.reason for found in breaks if found.source}
@@ -114,7 +123,7 @@ def outside_rows(
 
 
 def missed_rows(missed: Sequence[Missed]) -> tuple[RejectionRow, ...]:
-    """The rows of the modules that could not be captured."""
+    """Make the rows of the modules that could not be captured."""
     return tuple(
         RejectionRow(
             node=one.module or one.kind,
@@ -131,7 +140,7 @@ def missed_rows(missed: Sequence[Missed]) -> tuple[RejectionRow, ...]:
 
 
 def _operator(node: Node) -> str:
-    """The node's operator, and which one it was taken from, if it is a part of one."""
+    """Name the node's operator, and the operator that it is a part of, if it is one."""
     wholes = node.meta.get(PARTS_OF, ())
     return f"{node.target} of {wholes[0][1]}" if wholes else str(node.target)
 
@@ -154,7 +163,10 @@ def _row(node: Node, rejection: Rejection, count: int, *, computed: bool) -> Rej
 
 
 def _bytes(nodes: Sequence[Node]) -> int:
-    """Of the tensors at the example's sizes; a size that depends on data counts as its largest."""
+    """Add up the bytes of tensors at the example's sizes.
+
+    A size that depends on data counts as its largest.
+    """
     values = [node.meta.get("val") for node in nodes]
     return sum(
         value.element_size() * math.prod(map(hint, value.shape))

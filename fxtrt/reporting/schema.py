@@ -1,4 +1,4 @@
-"""A Coverage as versioned JSON, and back."""
+"""Writes a report as versioned JSON, and reads it back."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from .values import (
 __all__ = ["VERSION", "from_json", "to_json"]
 
 VERSION = 1
-"""Goes up when a field changes its meaning or goes; a new field alone does not raise it."""
+"""Rises when a field changes its meaning or is removed, but not when one is added."""
 
 
 def to_json(coverage: CoverageValues) -> str:
-    """JSON that `coverage.schema.json` describes; the summary repeats what the rows add up to."""
+    """Return JSON that fits `coverage.schema.json`; its summary has the sums of the rows."""
     value: dict[str, Any] = {
         "version": VERSION,
         "summary": {
@@ -38,17 +38,14 @@ def to_json(coverage: CoverageValues) -> str:
         },
         **asdict(coverage),
     }
-    for row in value["clusters"]:
-        if row["build"] is not None:
-            del row["build"]["timing"]  # The row has it.
     return json.dumps(value, ensure_ascii=False, indent=1)
 
 
 def from_json(text: str) -> CoverageValues:
-    """What `to_json` wrote.
+    """Read what `to_json` wrote.
 
     Raises:
-        ReportError: it is no such JSON, or of a version that this fxtrt does not read.
+        ReportError: `text` is something else, or of a version that this fxtrt does not read.
     """
     try:
         value = json.loads(text)
@@ -120,7 +117,7 @@ def _declared(kind: type) -> dict[str, Any]:
 
 
 def _require_types(value: Any, where: str) -> None:
-    """Refuse a value whose fields, or theirs, are of other types than they are declared to be."""
+    """Refuse a value with a field, at any depth, of another type than declared."""
     declared = _declared(value.__class__)
     for field in fields(value):
         found, name = getattr(value, field.name), f"{field.name} of {where}"
@@ -144,7 +141,7 @@ def _is_a(value: Any, declared: Any, name: str) -> bool:
 
 
 def _require_indices(coverage: CoverageValues) -> None:
-    """Refuse a picture that shows what is not there."""
+    """Refuse a picture with the number of a node, cluster or rejection that does not exist."""
     clusters, rejections = len(coverage.clusters), len(coverage.rejections)
     for picture in coverage.pictures:
         count = len(picture.nodes)

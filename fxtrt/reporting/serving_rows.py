@@ -1,4 +1,4 @@
-"""What a compiled model's calls hold and did so far: slots, CUDA graphs, calls in PyTorch."""
+"""Makes the rows about serving: slots, CUDA graphs, and calls that ran in PyTorch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from ..runtime.guarded_forward import GuardedForward
 from ..runtime.stitched_call import StitchedCall
 from .coverage import Coverage
-from .node_times import Lowered
+from .node_times import Reported
 from .values import Fallback, GuardRow, RuntimeRow
 
 __all__ = ["guard_rows", "runtime_rows"]
@@ -18,13 +18,13 @@ _MOST_NAMED = 20
 
 
 def guard_rows(model: torch.nn.Module) -> tuple[GuardRow, ...]:
-    """One row for each module of a compiled model that has compiled calls."""
+    """Make a row for each module of a compiled model that has compiled calls."""
     forwards = [(path, child.__dict__.get("forward")) for path, child in model.named_modules()]
     return tuple(_guard(path, f) for path, f in forwards if isinstance(f, GuardedForward))
 
 
-def runtime_rows(parts: Sequence[Lowered]) -> tuple[RuntimeRow, ...]:
-    """One row for each set of slots; clusters are numbered through, as in `Coverage.total`."""
+def runtime_rows(parts: Sequence[Reported]) -> tuple[RuntimeRow, ...]:
+    """Make a row for each set of slots, with clusters numbered as in `Coverage.total`."""
     of_slots: dict[int, list[tuple[StitchedCall, Coverage, int]]] = {}
     offset = 0
     for part in parts:

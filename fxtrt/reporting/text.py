@@ -1,4 +1,4 @@
-"""A Coverage as plain text for a terminal 100 columns wide."""
+"""Writes a report as plain text for a terminal 100 columns wide."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .values import ClusterRow, CoverageValues
 __all__ = ["build_cells", "bytes_text", "runtime_lines", "summary", "text"]
 
 _LINES = 3
-"""Of a reason: longer ones are cut."""
+"""The most lines of a reason that are shown."""
 _MOST_ROWS = 20
 
 
 def text(coverage: CoverageValues) -> str:
-    """The whole report."""
+    """Return the whole report."""
     lines = [*textwrap.wrap(summary(coverage), 100), *_items(coverage.capture)]
     if coverage.clusters:
         engines = dict.fromkeys(f"{row.engine}: {row.runs_on}" for row in coverage.clusters)
@@ -45,7 +45,7 @@ def _items(items: Iterable[object]) -> Iterator[str]:
 
 
 def summary(coverage: CoverageValues) -> str:
-    """Engines, FLOPs, nodes and cuts; and how many calls ran as compiled, where not all did."""
+    """Summarize engines, FLOPs, nodes and cuts, and calls if some did not run as compiled."""
     return "; ".join([_compiled(coverage), *_calls(coverage)])
 
 
@@ -72,8 +72,11 @@ def _share(compiled: int, calls: int, name: str) -> str:
 
 
 def runtime_lines(coverage: CoverageValues) -> Iterator[str]:
-    """A line for each module that was called and for its calls in PyTorch, then for each set of
-    slots, its CUDA graphs, and the clusters that fell back."""
+    """Yield the lines about serving.
+
+    There is one for each module that was called and for each reason of its calls in PyTorch, then
+    for each set of slots, its CUDA graphs, and the clusters that fell back.
+    """
     for row in coverage.guards:
         if row.calls:
             share = _share(row.compiled, row.calls, "calls")
@@ -99,7 +102,7 @@ def _runtime_lines(coverage: CoverageValues) -> Iterator[str]:
 
 
 def bytes_text(count: int) -> str:
-    """A number of bytes, in KiB or MiB."""
+    """Write a number of bytes in KiB or MiB."""
     return f"{count / 2**20:.1f} MiB" if count >= 2**18 else f"{count / 2**10:.1f} KiB"
 
 
@@ -128,7 +131,7 @@ def _times(row: ClusterRow) -> list[str]:
 
 
 def build_cells(build: BuildInfo | None) -> list[str]:
-    """The layers, the plan's size and the time of a build."""
+    """Return the layers, the plan's size and the time of a build."""
     if build is None:
         return ["", "", "not built"]
     return [

@@ -1,4 +1,4 @@
-"""The values of a report, which its forms read: clusters, rejections, graph breaks, pictures."""
+"""Holds the values of a report: clusters, rejections, graph breaks and pictures."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ __all__ = [
 class ClusterRow:
     """One cluster.
 
-    module_paths: of the modules that its nodes come from, in order of first use.
-    nodes:        its compute nodes; views, casts and sizes do not count.
-    flops:        of one call, as torch counts them.
+    module_paths: the modules that its nodes come from, in order of first use.
+    nodes:        the number of compute nodes; views, casts and sizes do not count.
+    flops:        the FLOPs of one call, as torch counts them.
     ops:          its targets with how often each occurs, most frequent first.
-    dtypes:       of the tensors in it, and first the precision that the engine was built for where
+    dtypes:       the dtypes of its tensors, after the precision that the engine was built for if
                   that is not the model's own.
-    bytes_in, bytes_out: the tensors that it takes and gives, weights not counted.
-    engine:       the name of its backend; `runs_on` says what that is on this machine.
-    build:        None where nothing was built (a report before compiling).
-    engine_ms, pytorch_ms: one call in the engine and in PyTorch; None where not measured.
+    bytes_in, bytes_out: the sizes of the tensors that it takes and gives, without weights.
+    engine:       the name of its backend.
+    runs_on:      the versions and the GPU that the backend has on this machine.
+    build:        how its engine came about; None in a report before compiling.
+    engine_ms, pytorch_ms: the times of one call in the engine and in PyTorch, if measured.
 
     FLOPs and bytes are those of the example's sizes.
     """
@@ -58,7 +59,7 @@ class ClusterRow:
 
     @property
     def modules(self) -> str:
-        """The path that all its nodes lie under, or else the top modules that they come from."""
+        """Return the path that all its nodes lie under, or else the top modules they come from."""
         return shared_path(self.module_paths)
 
 
@@ -66,12 +67,12 @@ class ClusterRow:
 class RejectionRow:
     """What PyTorch runs: a node of a graph, or calls that are in no graph.
 
-    node:     the node's name; of calls outside of any graph the module's path.
-    code:     of the `Rejection`; "outside" for what no graph holds.
-    source:   the user's line, as "model.py:12 in forward".
+    node:     the node's name, or the module's path if the calls are in no graph.
+    code:     the code of the `Rejection`, or "outside" if the calls are in no graph.
+    source:   the line of the user's code, as "model.py:12 in forward".
     computes: whether it counts as compute nodes; a view does not.
     calls:    how many calls the row stands for.
-    ms:       of all these calls; None where not measured.
+    ms:       the time of all these calls, if measured.
     """
 
     node: str
@@ -88,7 +89,7 @@ class RejectionRow:
 
 @dataclass(frozen=True, slots=True)
 class GraphBreak:
-    """Why Dynamo ended a graph, and the user's line where it did ("" if it does not say)."""
+    """Why Dynamo ended a graph, and the line of the user's code, or "" if Dynamo names none."""
 
     reason: str
     source: str
@@ -105,11 +106,11 @@ class Fallback:
 
 @dataclass(frozen=True, slots=True)
 class GuardRow:
-    """The calls of a compiled module so far: as compiled, or in PyTorch as a whole.
+    """The calls of a compiled module so far, each as compiled or in PyTorch as a whole.
 
     module:   its path in the model, "" for the model itself.
     compiled: how many of its `calls` ran as compiled.
-    reasons:  why the others did not, and how many, most frequent first.
+    reasons:  why the others did not, with their numbers, most frequent first.
     """
 
     module: str
@@ -120,13 +121,16 @@ class GuardRow:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeRow:
-    """What the calls of a compiled model hold, and what became of them so far.
+    """What the calls of a compiled model use, and what became of them so far.
 
-    slots:         how many calls may be in engines at once; `made`: the slots that there are.
-    scratch_bytes: of device memory, in each slot.
-    plan_bytes:    of all plans; their weights are in memory once.
-    cuda_graphs:   whether they were asked for; `recorded`: how many there are, in all slots.
+    slots:         how many calls may be in engines at once.
+    made:          how many slots exist by now.
+    scratch_bytes: the device memory of each slot.
+    plan_bytes:    the size of all plans; their weights are in memory once.
+    cuda_graphs:   whether the user asked for CUDA graphs.
+    recorded:      how many CUDA graphs there are in all slots.
     unrecorded:    "node: why" for what a CUDA graph of the whole cannot hold, and for what failed.
+    fallbacks:     the calls of clusters that ran in PyTorch.
     """
 
     slots: int
@@ -141,18 +145,18 @@ class RuntimeRow:
 
 @dataclass(frozen=True, slots=True)
 class CoverageValues:
-    """What runs where: of one graph, or of all graphs of a model.
+    """What runs where, in one graph or in all graphs of a model.
 
     clusters:     what runs in engines.
     rejections:   what runs in PyTorch, and why.
     graph_breaks: Dynamo's reasons for leaving the graph, in order.
     cuts:         the tensors that pass between a cluster and PyTorch or another cluster.
-    cuts_before_repair: what they were before the boundaries were repaired.
+    cuts_before_repair: how many there were before the boundaries were repaired.
     pictures:     one for each graph.
-    runtime:      of a compiled model, at the time of the report; one row for each set of slots.
-    guards:       of a model that `fxtrt.compile` returned, at the time of the report; one row for
-                  each module that is compiled as a whole.
-    capture:      a line each: how the graphs came about, and what would make fewer of them.
+    runtime:      one row for each set of slots of a compiled model, at the time of the report.
+    guards:       one row for each module that `fxtrt.compile` compiled as a whole, at the time of
+                  the report.
+    capture:      lines on how the graphs came about, and on what would make fewer of them.
     """
 
     clusters: tuple[ClusterRow, ...] = ()
@@ -167,35 +171,35 @@ class CoverageValues:
 
     @property
     def nodes(self) -> int:
-        """The compute nodes that were seen; views, casts and sizes do not count."""
+        """Count the compute nodes that were seen; views, casts and sizes do not count."""
         return self.converted + sum(row.calls for row in self.rejections if row.computes)
 
     @property
     def converted(self) -> int:
-        """The compute nodes that run in engines."""
+        """Count the compute nodes that run in engines."""
         return sum(row.nodes for row in self.clusters)
 
     @property
     def flops(self) -> int:
-        """The floating-point operations that were seen, as torch counts them."""
+        """Count the floating-point operations that were seen, as torch does."""
         outside = sum(row.flops for row in self.rejections)
         return outside + sum(row.flops for row in self.clusters)
 
     @property
     def flops_share(self) -> float:
-        """The share (0..1) of `flops` that engines do."""
+        """Return the share (0..1) of `flops` that engines do."""
         inside = sum(row.flops for row in self.clusters)
         return inside / self.flops if self.flops else 0.0
 
     @property
     def kept_fp32(self) -> tuple[str, ...]:
-        """What stays float32 because of its numbers: "cluster_0: node: reason"."""
+        """Return "cluster_0: node: reason" for each node that stays float32."""
         built = [(row.name, row.build) for row in self.clusters if row.build is not None]
         return tuple(f"{name}: {kept}" for name, build in built for kept in build.kept_fp32)
 
     @classmethod
     def total(cls, parts: Sequence[CoverageValues]) -> Self:
-        """The coverage of several graphs together; clusters are numbered through."""
+        """Add up the coverages of several graphs; clusters are numbered through."""
         clusters: list[ClusterRow] = []
         rejections: list[RejectionRow] = []
         pictures: list[Picture] = []

@@ -1,1 +1,1 @@
-"""Engines, slots, streams and CUDA graphs: what a call of a compiled model runs."""
+"""Runs the calls of a compiled model, with engines, slots, streams and CUDA graphs."""

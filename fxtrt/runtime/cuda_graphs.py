@@ -1,4 +1,4 @@
-"""Records the runs of a function as CUDA graphs, one for each slot and shape, and replays them."""
+"""Records a function as CUDA graphs, one for each slot and shape, and replays them."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from .slots import (
 __all__ = ["CALLS_TO_RECORD", "GraphRunner", "NotRecorded", "Replay"]
 
 CALLS_TO_RECORD = 2
-"""The call of a shape at which it is recorded: the first may stay the only one."""
+"""The number of the call at which a shape is recorded: the first call may stay the only one."""
 _MOST = 8
-"""Graphs of one function in one slot; the least recently used leave."""
+"""The most graphs of one function in one slot; the least recently used are dropped."""
 _PATIENCE = 32
-"""Calls of a shape whose graph had to leave, before it is recorded again."""
+"""How many calls of a shape pass after its graph was dropped before it is recorded again."""
 _MOST_COUNTED = 4096
 _WARM_UP = 2
 
 
 class NotRecorded(Exception):
-    """A graph that is not recorded for these shapes, though it may be for others."""
+    """The function is not recorded for these shapes, but may be for others."""
 
 
 class GraphRunner:
-    """Runs a function of tensors through CUDA graphs, wherever it can.
+    """Runs a function of tensors through CUDA graphs if it can.
 
-    failed: why shapes were not recorded, by shape; they are not tried again.
-    broken: why no shape can be; None where one can.
+    failed: the reasons why shapes were not recorded, by shape; they are not tried again.
+    broken: the reason why no shape can be recorded, or None.
     """
 
     def __init__(self, function: Callable[..., Sequence[Any]], engines: Sequence[Engine]) -> None:
         """
         Args:
-            engines: that the function runs.
-            function: of tensors on the GPU and constants; it gives a flat sequence. It runs inside
-                a slot, and takes the contexts that the slot has at that time.
+            engines: the engines that the function runs.
+            function: takes tensors on the GPU and constants, and returns a flat sequence. It runs
+                inside a slot, and uses the contexts that the slot has at that time.
         """
         self._function, self._engines = function, tuple(engines)
         self._lock = ForkLock()
@@ -59,13 +59,13 @@ class GraphRunner:
 
     @property
     def recorded(self) -> int:
-        """How many graphs there are, in all slots."""
+        """Count the graphs in all slots."""
         return sum(map(len, list(self._of_slot.values())))
 
     def run(self, slot: Slot, values: Sequence[Any]) -> list[Any] | None:
-        """What the function gives for `values`, in memory of its own; None where no graph has it.
+        """Return what the function gives for `values`, in new memory, or None if there is no graph.
 
-        The caller then runs the function itself. At the second call of a shape it is recorded.
+        The caller then runs the function itself. The second call of a shape records it.
         """
         if slot.reserved or self.broken is not None:
             return None
@@ -84,11 +84,11 @@ class GraphRunner:
 
     def _drop_oldest(self, slot: Slot, replays: OrderedDict[Hashable, Replay]) -> None:
         with one_at_a_time():
-            # What is replayed must end before its memory goes.
+            # A replay must end before its memory is freed.
             torch.cuda.current_stream(slot.device).synchronize()
             key, _ = replays.popitem(last=False)
         with self._lock():
-            # Or more shapes than there may be graphs would drive each other out at every call.
+            # Without this, more shapes than there may be graphs would be recorded at every call.
             self._calls[key] = -_PATIENCE
 
     def _is_due(self, key: Hashable) -> bool:
@@ -103,7 +103,7 @@ class GraphRunner:
             return Replay(slot, self._function, self._engines, values)
         except (NotRecorded, torch.cuda.OutOfMemoryError) as error:
             reason = _first_line(error)
-        except Exception as error:  # It runs as it is; the report says why.
+        except Exception as error:  # The function runs as it is; the report has the reason.
             reason = self.broken = f"{type(error).__name__}: {_first_line(error)}"
         with self._lock():
             if len(self.failed) >= _MOST_COUNTED:
@@ -116,7 +116,7 @@ class GraphRunner:
 class Replay:
     """One run of a function, recorded as a CUDA graph on a slot's stream.
 
-    It has contexts of its own: a graph goes by the state that its contexts had.
+    It has contexts of its own, because a graph depends on the state of the contexts in it.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class Replay:
             caller.wait_stream(stream)
 
     def __call__(self, values: Sequence[Any]) -> list[Any]:
-        """Replay on the current stream; the results are copies."""
+        """Replay on the current stream, and return copies of the results."""
         stream = torch.cuda.current_stream(self._last.device)
         if stream != self._last:
             keep_for(stream, self._inputs)
@@ -172,9 +172,9 @@ def _capture(
     function: Callable[..., Sequence[Any]], inputs: Sequence[Any]
 ) -> tuple[torch.cuda.CUDAGraph, list[Any]]:
     graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
-    # Other threads may go on asking for memory meanwhile.
+    # Other threads may allocate memory meanwhile, which "thread_local" allows.
     try:
-        # In here: an exception that arrives right after it would leave the stream recording.
+        # An exception right after this line must end the recording, so it is in the block.
         graph.capture_begin(pool=pool, capture_error_mode="thread_local")
         outputs = list(function(*inputs))
         graph.capture_end()
@@ -185,14 +185,14 @@ def _capture(
 
 
 def _abandon(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
-    """End a recording that failed, whichever of its steps are still to do."""
+    """End a recording that failed, at whatever step that was."""
     with suppress(RuntimeError):
         graph.capture_end()
-    # Where CUDA refuses to end it, torch's allocator goes on recording, and no memory that another
-    # stream has used would be free again.
+    # If CUDA refuses to end it, torch's allocator still records, and would never again free memory
+    # that another stream has used.
     with suppress(RuntimeError):
         torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
-    # So does its generator, which gives no numbers outside of a graph until one has ended well.
+    # The generator still records too: it gives no numbers until a recording has ended well.
     with suppress(RuntimeError):
         well = torch.cuda.CUDAGraph()
         well.capture_begin(capture_error_mode="thread_local")
@@ -202,7 +202,7 @@ def _abandon(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """An engine or a graph that goes away calls CUDA, which would end the recording."""
+    """Collect no garbage: freeing an engine or a graph calls CUDA, which ends a recording."""
     enabled = gc.isenabled()
     try:
         gc.disable()
@@ -218,13 +218,13 @@ def _first_line(error: Exception) -> str:
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.is_inference():
-        # A copy made of it must be a normal tensor: it is written to outside of inference mode.
+        # The copy must be a normal tensor, because it is written to outside of inference mode.
         return torch.empty_like(tensor, memory_format=torch.preserve_format).copy_(tensor)
     return tensor.detach().clone()
 
 
 def _key(values: Sequence[Any]) -> Hashable:
-    """What a graph depends on."""
+    """Return a key of all that a graph depends on."""
     return (
         torch.is_autocast_enabled("cuda"),
         *(

@@ -1,4 +1,4 @@
-"""Runs a cluster: through its engine, or in PyTorch where the engine cannot take the inputs."""
+"""Runs a cluster through its engine, or in PyTorch if the engine cannot take the inputs."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ __all__ = ["EngineModule"]
 class EngineModule(torch.nn.Module):
     """One cluster of a stitched graph; any number of threads may call it.
 
-    It takes the cluster's inputs (tensors, and ints for sizes, which the engine reads off tensors)
-    and gives the tuple of its outputs. Inputs that the engine was not built for (an empty
-    tensor, a size outside its range, another device) run in PyTorch: the same numbers, slower.
-    `fallbacks` counts and logs them. Outputs have the strides that eager's
-    have: what comes after was traced with them.
+    It takes the cluster's inputs (tensors, and ints for sizes, which the engine reads from tensors)
+    and gives the tuple of its outputs. Inputs that the engine was not built for (an empty tensor, a
+    size outside its range, another device) run in PyTorch, which is slower; `fallbacks` counts and
+    logs them. Outputs have the strides of eager's, because the rest of the graph was traced with
+    those.
 
-    engine:   None where the plan cannot run on this machine.
+    engine:   the engine, or None if its plan cannot run on this machine.
     fallback: the cluster in PyTorch.
-    taken:    makes the engine's inputs of a call's.
-    slots:    what a call takes a context from: its own, until the model's take their place.
-    graphs:   the engine's own CUDA graphs; None where it has none.
+    taken:    turns the inputs of a call into those of the engine.
+    slots:    the slots that calls take contexts from; `serve` replaces them by the model's.
+    graphs:   the engine's own CUDA graphs, or None if it has none.
     """
 
     def __init__(self, name: str, engine: Engine | None, fallback: GraphModule) -> None:
@@ -57,12 +57,12 @@ class EngineModule(torch.nn.Module):
         return self.fallback(*inputs)  # type: ignore[no-any-return]  # a GraphModule's call
 
     def record_graphs(self) -> None:
-        """From now on, let CUDA graphs run the engine."""
+        """Let CUDA graphs run the engine from now on."""
         assert self.engine is not None
         self.graphs = GraphRunner(self._call_in_slot, [self.engine])
 
     def unfit(self, tensors: Sequence[torch.Tensor]) -> str | None:
-        """Why the engine cannot take `tensors`, or None."""
+        """Return why the engine cannot take `tensors`, or None."""
         if self.engine is None:
             return "the plan was built for another machine"
         if is_transformed():

@@ -1,4 +1,4 @@
-"""Counts and logs why calls run in PyTorch, within bounds."""
+"""Counts and logs why calls run in PyTorch, in bounded memory and with few lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["OTHERS", "Fallbacks"]
 log = logging.getLogger(__name__)
 
 OTHERS = "other reasons"
-"""What calls count under whose reasons had to leave."""
+"""The reason of calls whose own reason was dropped for lack of room."""
 _MOST_REASONS = 32
 _MOST_LETTERS = 300
 _MOST_LINES = 5
@@ -22,18 +22,18 @@ _SECONDS = 60.0
 
 
 class Fallbacks(Mapping[str, int]):
-    """How many calls ran in PyTorch, by reason; any number of threads may count.
+    """The number of calls that ran in PyTorch, by reason; any number of threads may count.
 
-    Only the most frequent reasons are kept: where there are too many, the rarest one leaves, and
-    its calls count under `OTHERS`. A reason is logged when it first comes, but neither more often
-    than `_MOST_REASONS` times in all nor than `_MOST_LINES` times a minute. Reasons are made of
-    shapes, dtypes and types, never of what a caller passed: they end up in logs and reports.
+    Only the most frequent reasons are kept: if there are too many, the rarest is dropped, and its
+    calls count under `OTHERS`. A reason is logged when it first occurs, but at most `_MOST_REASONS`
+    are logged in all, and `_MOST_LINES` a minute. A reason names shapes, dtypes and types, but no
+    value that a caller passed, because reasons end up in logs and reports.
     """
 
     def __init__(self, message: str) -> None:
         """
         Args:
-            message: what the lines in the log begin with.
+            message: the beginning of the lines in the log.
         """
         self._message = message
         self._lock = ForkLock()
@@ -56,7 +56,7 @@ class Fallbacks(Mapping[str, int]):
 
     @property
     def compiled(self) -> int:
-        """How many calls ran as compiled."""
+        """Return how many calls ran as compiled."""
         return self._compiled
 
     def count_compiled(self) -> None:
@@ -77,13 +77,13 @@ class Fallbacks(Mapping[str, int]):
             log.warning("%s: %s", self._message, line)
 
     def most_frequent(self) -> list[tuple[str, int]]:
-        """The reasons and their calls, most frequent first, `OTHERS` last."""
+        """Return the reasons and their calls, most frequent first, `OTHERS` last."""
         with self._lock():
             counts = dict(self._counts)
         return sorted(counts.items(), key=lambda item: (item[0] == OTHERS, -item[1]))
 
     def clear(self) -> None:
-        """Start anew."""
+        """Forget all counts and what was logged."""
         with self._lock():
             self._counts, self._compiled = {}, 0
             self._logged, self._known = [], 0
@@ -91,13 +91,13 @@ class Fallbacks(Mapping[str, int]):
     def _make_room(self) -> None:
         kept = [reason for reason in self._counts if reason != OTHERS]
         if len(kept) >= _MOST_REASONS:
-            # Of the rarest the oldest: a new one may come again soon.
+            # The oldest of the rarest is dropped, because a new one may come again soon.
             rarest = min(kept, key=self._counts.__getitem__)
             calls = self._counts.pop(rarest)
             self._counts[OTHERS] = self._counts.get(OTHERS, 0) + calls
 
     def _line(self, reason: str) -> str | None:
-        """What to log of a new reason; None where that would be too much."""
+        """Return the line to log for a new reason, or None if there were too many."""
         now = time.monotonic()
         self._logged = [moment for moment in self._logged if moment > now - _SECONDS]
         if self._known > _MOST_REASONS or len(self._logged) >= _MOST_LINES:

@@ -1,10 +1,11 @@
-"""A compiled call that stands in for a module's `forward` wherever it is sure to give the same."""
+"""Replaces a module's `forward`, and runs the compiled graph if that gives the same numbers."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from types import CodeType
 from typing import Any, NoReturn
 
@@ -18,8 +19,10 @@ from ..capture.arguments import (
     positional,
     signature_of,
 )
+from ..capture.write_conflicts import Writes
 from ..errors import FxtrtError
 from ..graph.ambient import Ambient, explicitly
+from ..graph.layouts import Layouts
 from ..graph.plain import as_plain, behaves_plainly
 from ..graph.provenance import as_graph
 from ..graph.size_relations import SizeRelations
@@ -28,7 +31,6 @@ from ..graph.specs import Call, TensorSpec
 from ..graph.weight_states import Snapshot, live_weights
 from .fallbacks import Fallbacks
 from .nesting import Nesting
-from .write_conflicts import Writes
 
 __all__ = ["GuardedForward"]
 
@@ -38,12 +40,13 @@ _TRAINING = operator.itemgetter("training")
 class GuardedForward:
     """Replaces `module.forward`: runs the compiled graph for inputs like the example's.
 
-    Anything else runs the original `forward`: training mode, also of one submodule; other shapes
-    than the graph was captured for; other constants; weights that were changed since; other modes
-    of torch, such as autocast; tensors that engines cannot read. `fallbacks` counts and logs them,
-    and counts the calls that run as compiled. An argument may be given by position or by keyword,
-    and a default may be given or left out. A module may have several, one for each structure of
-    arguments: what does not fit the last goes to the one before it, and they count together.
+    Other calls run the original `forward`: in training mode, even of one submodule; with other
+    shapes than the graph was captured for; with other constants; after a weight was changed; in
+    other modes of torch, such as autocast; with tensors that engines cannot read. `fallbacks`
+    counts and logs them, and counts the calls that run as compiled. An argument may be given by
+    position or by keyword, and a default may be given or left out. A module may have several
+    guarded forwards, one for each structure of arguments: a call that does not fit the last goes to
+    the one before it, and they count together.
     """
 
     def __init__(
@@ -59,11 +62,11 @@ class GuardedForward:
         """Guard `graph`, which was captured from `module` with `example`.
 
         Args:
-            specs: of the tensors among the flattened example, in order.
+            specs: the specs of the tensors in the flattened example, in order.
             run: calls the graph.
-            arguments: makes the graph's positional arguments of the call's, as in
+            arguments: turns the positional arguments of a call into those of the graph, as in
                 `Recipe`; None takes them as they are.
-            check_weights: as in `Settings`.
+            check_weights: the setting of that name.
         """
         self.graph = graph
         self.run = as_graph(explicitly(run))
@@ -83,21 +86,20 @@ class GuardedForward:
         self._nesting = Nesting(nested)
         self._expected = tuple(_expected(pytree.tree_leaves(nested), specs))
         self._varying = _varying_integers(graph)
-        self._weights = tuple(_weights(module))
-        self._tensors = [tensor for _, _, tensor in self._weights]
-        self.live = live_weights(graph, self._tensors)
-        self._frozen = [i for i, t in enumerate(self._tensors) if id(t) not in self.live]
-        self._live_at = [
-            (i, t.data_ptr()) for i, t in enumerate(self._tensors) if id(t) in self.live
-        ]
-        self._snapshot = Snapshot([self._tensors[i] for i in self._frozen], check_weights)
+        self._members = _Members(module)
+        weights = self._members.weights
+        self.live = live_weights(graph, list(weights.values()))
+        self._frozen = {name: t for name, t in weights.items() if id(t) not in self.live}
+        self._live_at = [(tensor, tensor.data_ptr()) for tensor in self.live.values()]
+        self._snapshot = Snapshot(list(self._frozen.values()), check_weights)
         self._modules = tuple(child.__dict__ for child in module.modules())
         self._relations = SizeRelations.of(graph)
-        self._writes = Writes.of(graph, self._tensors)
+        self._layouts = Layouts.of(graph)
+        self._writes = Writes.of(graph, weights.values())
 
     @property
     def __code__(self) -> CodeType:
-        """That of the original: torch.export asks where the code of a module's `forward` stands."""
+        """Return the code of the original, because torch.export asks for its source file."""
         code: CodeType = self._original.__code__
         return code
 
@@ -113,7 +115,7 @@ class GuardedForward:
         return self.run(*taken.args, **taken.kwargs)
 
     def _taken(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | str:
-        """The call as the graph takes it; or why the graph is not for it."""
+        """Return the call as the graph takes it, or why the graph cannot run it."""
         if reason := self._ambient.mismatch():
             return reason
         if any(map(_TRAINING, self._modules)):
@@ -143,7 +145,7 @@ class GuardedForward:
         try:
             call = positional(self.__signature__, call) if call.kwargs else call
             return Call(read(*call.args), call.kwargs)
-        except Exception as error:  # A plan's function meets whatever the caller passed.
+        except Exception as error:  # A recipe's function meets whatever the caller passed.
             return f"the arguments are of another form than the example's: {type(error).__name__}"
 
     def _unfit(self, leaves: Sequence[Any]) -> str | None:
@@ -167,29 +169,23 @@ class GuardedForward:
                 return _difference(leaf, type(expected))
         if self._relations is not None and not self._relations.hold(sized):
             return "the graph was captured for other relations between the inputs' sizes"
+        if self._layouts is not None and (reason := self._layouts.mismatch(leaves)):
+            return reason
         if self._writes is not None and (reason := self._writes.conflict(leaves)):
             return reason
         return None
 
     def _changed_weights(self) -> str | None:
-        current = [owner[name] for owner, name, _ in self._weights]
-        if not all(map(operator.is_, current, self._tensors)):
-            return f"the weight {self._replaced()!r} was replaced after compiling: compile again"
-        if any(current[i].data_ptr() != at for i, at in self._live_at):
+        if not self._members.hold():
+            return f"{self._members.replaced()} was replaced after compiling: compile again"
+        if any(tensor.data_ptr() != at for tensor, at in self._live_at):
             return "a weight that the model writes to was replaced after compiling: compile again"
-        if not self._snapshot.holds([current[i] for i in self._frozen]):
-            return (
-                f"the weight {self._changed(current)!r} was changed after compiling: compile again"
-            )
+        frozen = list(self._frozen.values())
+        if not self._snapshot.holds(frozen):
+            position = self._snapshot.changed(frozen)
+            name = "" if position is None else list(self._frozen)[position]
+            return f"the weight {name!r} was changed after compiling: compile again"
         return None
-
-    def _replaced(self) -> str:
-        pairs = ((name, owner[name] is tensor) for owner, name, tensor in self._weights)
-        return next((name for name, is_same in pairs if not is_same), "")
-
-    def _changed(self, current: Sequence[torch.Tensor]) -> str:
-        position = self._snapshot.changed([current[i] for i in self._frozen])
-        return "" if position is None else self._weights[self._frozen[position]][1]
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise FxtrtError(
@@ -199,7 +195,7 @@ class GuardedForward:
 
 
 def _difference(leaf: Any, kind: type) -> str:
-    """How an argument differs from the example's, without the values."""
+    """Say how an argument differs from the example's, without naming the values."""
     if type(leaf) is kind:
         return f"an argument of type {kind.__name__} has another value than in the example"
     return f"an argument is {type(leaf).__name__}, in the example it was {kind.__name__}"
@@ -223,7 +219,7 @@ class _Tensor:
 
 
 def _expected(leaves: Sequence[Any], specs: Sequence[TensorSpec]) -> Iterator[Any]:
-    """For each leaf of an example, the tensor that it stands for; or itself, a constant."""
+    """Yield for each leaf of an example the tensor that is expected, or the leaf as a constant."""
     remaining = iter(specs)
     for leaf in leaves:
         is_tensor = isinstance(leaf, torch.Tensor)
@@ -231,7 +227,7 @@ def _expected(leaves: Sequence[Any], specs: Sequence[TensorSpec]) -> Iterator[An
 
 
 def _varying_integers(graph: GraphModule) -> dict[int, tuple[int, int | None]]:
-    """By their places among the inputs, the integers that may vary, and their ranges."""
+    """Return the ranges of the integers that may vary, by their positions among the inputs."""
     values = (node.meta["val"] for node in graph.graph.find_nodes(op="placeholder"))
     return {
         i: size_range(value)
@@ -240,11 +236,38 @@ def _varying_integers(graph: GraphModule) -> dict[int, tuple[int, int | None]]:
     }
 
 
-def _weights(module: torch.nn.Module) -> list[tuple[dict[str, Any], str, torch.Tensor]]:
-    return [
-        (owner, name, tensor)
-        for child in module.modules()
-        for owner in (child._parameters, child._buffers)
-        for name, tensor in owner.items()
-        if tensor is not None
-    ]
+class _Members:
+    """Which parameters, buffers and submodules a module had when this was made.
+
+    weights: by their paths; a tensor that stands at several has the first.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        modules = dict(module.named_modules())
+        self._paths = [path for path in modules for _ in range(3)]
+        self._tables: list[dict[str, Any]] = [
+            table for m in modules.values() for table in (m._parameters, m._buffers, m._modules)
+        ]
+        self._before = [dict(table) for table in self._tables]
+        self._values = list(chain.from_iterable(map(dict.values, self._before)))
+        self.weights: dict[str, torch.Tensor] = {
+            **dict(module.named_parameters()),
+            **dict(module.named_buffers()),
+        }
+
+    def hold(self) -> bool:
+        """Whether they are the same ones."""
+        # Asked at every call: `map` is several times as fast as a loop.
+        values = list(chain.from_iterable(map(dict.values, self._tables)))
+        return len(values) == len(self._values) and all(map(operator.is_, values, self._values))
+
+    def replaced(self) -> str:
+        """The first that is another, is new or is gone, in words."""
+        for path, now, before in zip(self._paths, self._tables, self._before, strict=True):
+            for name in {**before, **now}:
+                value, old = now.get(name), before.get(name)
+                if value is not old or (name in now) != (name in before):
+                    is_module = isinstance(value if old is None else old, torch.nn.Module)
+                    full = f"{path}.{name}" if path else name
+                    return f"the {'submodule' if is_module else 'weight'} {full!r}"
+        return "a weight"

@@ -1,4 +1,4 @@
-"""Flattens values that are nested like an example, several times as fast as torch's pytree."""
+"""Flattens values that are nested like an example, several times faster than torch's pytree."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from torch.utils import _pytree as pytree
 __all__ = ["Nesting"]
 
 _Form = tuple[Any, tuple[Any, ...] | None, tuple[Any, ...]]
-"""Of a container: its class, its keys where it is a dict, and the forms of its values; of a leaf
-None."""
+"""The class of a container, its keys if it is a dict, and the forms of its values.
+
+The form of a leaf is None."""
 
 
 class Nesting:
-    """How an example is nested; it keeps none of its leaves."""
+    """The nesting of an example, without its leaves."""
 
     def __init__(self, example: Any) -> None:
         leaves, self._tree = pytree.tree_flatten(example)
         self._form = _form(example)
         found: list[Any] = []
-        # Other containers than lists, tuples and dicts are left to the pytree.
+        # The pytree flattens examples with containers other than lists, tuples and dicts.
         is_plain = _collect(self._form, example, found) and len(found) == len(leaves)
         self._is_plain = is_plain and all(a is b for a, b in zip(found, leaves, strict=True))
 
     def flatten(self, value: Any) -> Sequence[Any] | None:
-        """The leaves of `value` in the order of `torch.utils._pytree`, where it is nested in the
-        same way; else None.
+        """Return the leaves of `value` in the order of the pytree; None if it is nested otherwise.
 
-        What stands at the place of a leaf may be a container still.
+        A value in the place of a leaf may still be a container.
         """
         if not self._is_plain:
             leaves, tree = pytree.tree_flatten(value)

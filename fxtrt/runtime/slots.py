@@ -1,8 +1,8 @@
 """Lends each request a slot: execution contexts, scratch memory and a CUDA stream of its own.
 
-A call works on the caller's stream, which must not wait for others, and the slot goes from stream
-to stream by events. Callers on the legacy default stream, which all threads share and on which
-TensorRT synchronises more, get the slot's own stream; theirs waits for it, not the host.
+A call works on the caller's stream, which must not wait for others, and events order the calls
+that use a slot on different streams. Callers on the legacy default stream, which all threads share
+and on which TensorRT synchronises more, get the slot's own stream; the host does not wait for it.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _LOOK_AGAIN = 0.1
-"""Seconds after which a call that waits looks for a slot though nobody has woken it."""
+"""The seconds after which a waiting call looks for a slot even if nothing has woken it."""
 
 one_at_a_time = ForkLock()
-"""Held while contexts are made, which waits for the GPU, and while a CUDA graph is recorded, which
-such waiting in another thread would end."""
+"""A lock that is held while contexts are made, which waits for the GPU, and while a CUDA graph is
+recorded, which such waiting in another thread would end."""
 
 
 class Slot:
     """What one request at a time works with.
 
-    contexts: one for each engine; on a GPU they share one block of scratch memory, since a
-              request's engines run one after the other.
-    stream:   None where the engines are on no GPU of their own.
-    reserved: whether a CUDA graph of the caller's has recorded this slot's memory.
-    holder:   the loan that has the slot, if that names it; `returned`: when the last one ended.
+    contexts: one for each engine; they share scratch memory, as the engines run one by one.
+    stream:   the slot's own stream, or None if the engines have no GPU of their own.
+    reserved: whether a CUDA graph of the caller has recorded this slot's memory.
+    holder:   the last loan; it has the slot if it names the slot.
+    returned: the moment when the last loan ended.
     """
 
     def __init__(self, engines: Sequence[Engine], device: torch.device | None) -> None:
@@ -54,7 +54,7 @@ class Slot:
         self.holder: weakref.ref[Loan] | None = None
         self.returned = 0
         self.caller = 0
-        """The stream of the last caller; 0 is the default stream, whose work `stream` does."""
+        """The stream of the last caller; 0 is the default stream, and `stream` does its work."""
         self._at_work = False
         self._scratch: torch.Tensor | None = None
         self.contexts: dict[Engine, ExecutionContext] = {}
@@ -71,13 +71,13 @@ class Slot:
 
     @property
     def is_free(self) -> bool:
-        """Whether no call has it, nor a CUDA graph of a caller's."""
+        """Return whether neither a call nor a CUDA graph of a caller has the slot."""
         loan = None if self.holder is None else self.holder()
         return not self.reserved and (loan is None or loan.slot is not self)
 
     @contextmanager
     def other_contexts(self, engines: Sequence[Engine]) -> Iterator[dict[Engine, ExecutionContext]]:
-        """While the block runs, these engines have new contexts, on the same scratch memory."""
+        """Give these engines new contexts while the block runs, on the same scratch memory."""
         mine, self.contexts = self.contexts, dict(self.contexts)
         try:
             self._make_contexts(engines)
@@ -90,22 +90,23 @@ class Slot:
             self.contexts[engine] = engine.context(self._scratch)
 
     def work(self, call: Callable[[Slot], _T]) -> _T:
-        """`call`, ordered after the work that the slot did before and before what the caller does
-        next; tensors in its result may be used on the caller's stream.
+        """Run `call` after the slot's earlier work and before what the caller does next.
+
+        Tensors in the result may be used on the caller's stream.
         """
         if self.device is None:
             return call(self)
         caller = torch.cuda.current_stream(self.device)
         if torch.cuda.is_current_stream_capturing():
-            # Whoever captures has waited for the GPU before, and must not wait for events now.
+            # A caller that captures has waited for the GPU before, and must wait for no event now.
             self.reserved = True
             return call(self)
         if self._at_work:
-            # An exception arrived before its last work was marked: nothing tells when that ends.
+            # An exception came before the last work was marked, so no event tells when it ends.
             torch.cuda.synchronize(self.device)
         number = caller.cuda_stream
         stream = caller if number else self.stream
-        # On the stream of the last caller too: another one may have got its number since.
+        # Wait even if the caller's stream is unchanged: CUDA may have reused its handle.
         stream.wait_event(self._done)
         if self.caller != number:
             keep_for(stream, self._scratch)
@@ -126,16 +127,16 @@ class Slot:
                 caller.wait_event(self._done)
 
     def _enters(self, stream: Any, number: int) -> bool:
-        """Whether `stream` is not the current one, or its GPU not the current GPU."""
+        """Return whether `stream` must be made current, because it or its GPU is not."""
         return not number or torch.cuda.current_device() != stream.device.index
 
 
 class Loan:
     """What a call may hold: a slot, the right to make one, or a place in the queue.
 
-    Only the call's own frame holds it; all others know it by weak references. So where an
-    exception arrives between two instructions, as KeyboardInterrupt does, and keeps the call from
-    giving back what it holds, that is free when the frame is gone.
+    Only the call's own frame holds the loan; everything else has weak references to it. An
+    exception such as KeyboardInterrupt may come between two instructions and keep the call from
+    giving back what it holds: that is free as soon as the frame is gone.
     """
 
     __slots__ = ("__weakref__", "makes", "slot", "turn")
@@ -144,20 +145,20 @@ class Loan:
         self.slot: Slot | None = None
         self.makes = False
         self.turn: Any = None
-        """A lock, while the call waits: it opens when the call shall look again."""
+        """A lock while the call waits; it is released when the call is to look again."""
 
 
 class Slots:
-    """Up to `most` slots for a model's engines, made when first needed; safe from any thread.
+    """Up to `most` slots for a model's engines, made when first needed; any thread may use them.
 
-    A forked child has none at first, but the one that the forking call is in.
+    A forked child begins with only the slot that the forking call is in, if it is in one.
     """
 
     def __init__(self, engines: Sequence[Engine], most: int = 1, timeout: float = 60.0) -> None:
         """
         Args:
-            engines: of all clusters.
-            timeout: seconds that a request waits for a slot.
+            engines: the engines of all clusters.
+            timeout: the seconds that a request waits for a slot.
         """
         self.engines = tuple(engines)
         self.most = most
@@ -174,16 +175,16 @@ class Slots:
 
     @property
     def made(self) -> int:
-        """How many slots there are by now."""
+        """Count the slots that exist by now."""
         return sum(not slot.reserved for slot in self._all)
 
     @property
     def scratch_bytes(self) -> int:
-        """The scratch memory of one slot: what the largest engine needs."""
+        """Return the scratch memory of one slot, which is what the largest engine needs."""
         return scratch_bytes(self.engines)
 
     def run(self, call: Callable[[Slot], _T]) -> _T:
-        """`call` with a slot. A call inside of `call`, on its thread, gets the same slot.
+        """Run `call` with a slot. A nested call on the same thread gets the same slot.
 
         Raises:
             SlotTimeout: no slot became free in time.
@@ -199,13 +200,13 @@ class Slots:
             finally:
                 self._end(loan)
         finally:
-            # Again, where an exception has arrived in the midst of it.
+            # Once more, in case an exception has interrupted the first attempt.
             self._end(loan)
 
     def each(self, call: Callable[[Slot], Any]) -> None:
-        """`call` with every slot, all of them made before; others wait meanwhile."""
+        """Make all slots, then run `call` with each of them; other calls wait meanwhile."""
         loans: list[Loan] = []
-        # Two threads that each have some of the slots would wait for one another.
+        # Two threads that each had some of the slots would wait for each other.
         with self._taking_all():
             try:
                 while len(loans) < self.most:
@@ -227,7 +228,7 @@ class Slots:
         self._makers, self._waiting = [], []
 
     def _mine(self) -> Slot | None:
-        """The slot that this thread is in."""
+        """Return the slot that this thread is in, or None."""
         known: weakref.ref[Loan] | None = getattr(self._held, "loan", None)
         loan = None if known is None else known()
         return None if loan is None else loan.slot
@@ -253,7 +254,7 @@ class Slots:
                 )
 
     def _take_new(self, loan: Loan) -> bool:
-        """Take a slot, rather a new one; False where memory allows no more."""
+        """Take a slot, if possible a new one; return False if memory allows no more."""
         with self._lock():
             self._let_make(loan)
         if not loan.makes:
@@ -263,7 +264,7 @@ class Slots:
         return loan.slot is not None
 
     def _caller(self) -> tuple[int, bool]:
-        """The caller's stream, and whether it is recording a CUDA graph."""
+        """Return the caller's stream, and whether it is recording a CUDA graph."""
         if self.device is None:
             return 0, False
         number = torch.cuda.current_stream(self.device).cuda_stream
@@ -292,7 +293,7 @@ class Slots:
             self._waiting.append(weakref.ref(loan))
 
     def _lend(self, loan: Loan, slot: Slot) -> None:
-        # In this order: the slot is lent once the loan names it.
+        # The order matters: the slot is lent from the moment that the loan names it.
         slot.holder = weakref.ref(loan)
         loan.slot = slot
 
@@ -302,9 +303,9 @@ class Slots:
             loan.makes = True
 
     def _pick(self, caller: int, capturing: bool) -> Slot | None:
-        """A free slot, rather one whose last work was the same caller's: it waits for nothing else.
+        """Return a free slot, or None if none is free or another one can still be made.
 
-        None where another one can still be made, or none is free.
+        A slot whose last caller was the same is preferred, because it waits for no other stream.
         """
         same: Slot | None = None
         oldest: Slot | None = None
@@ -320,11 +321,11 @@ class Slots:
         return None if self._have() < self.most else oldest
 
     def _have(self) -> int:
-        """The slots that there are, and those that are being made."""
+        """Count the slots that exist or are being made."""
         return self.made + sum(map(_makes, self._makers))
 
     def _make(self, loan: Loan) -> None:
-        """A new slot for a call that may make one; none where memory allows no more."""
+        """Make a slot for a call that may; if memory allows no more, make none."""
         try:
             with one_at_a_time():
                 slot = Slot(self.engines, self.device)
@@ -348,15 +349,15 @@ class Slots:
             loan.makes = False
 
     def _wait(self, loan: Loan, deadline: float) -> bool:
-        """Wait until a call shall look again; False where its time is over."""
+        """Wait until a call is to look again; return False if its time is over."""
         left = deadline - time.monotonic()
-        # Whoever was to wake it may have been interrupted: it looks by itself now and then.
+        # The call looks now and then by itself: what was to wake it may have been interrupted.
         if left > 0:
             loan.turn.acquire(timeout=min(left, _LOOK_AGAIN))
         return left > 0
 
     def _end(self, loan: Loan) -> None:
-        """Give back what a call holds; nothing where it holds nothing."""
+        """Give back what a call holds, if it holds anything."""
         if loan.slot is None and not loan.makes and loan.turn is None:
             return
         with self._lock():
@@ -388,12 +389,12 @@ def _makes(known: weakref.ref[Loan]) -> bool:
 
 
 def scratch_bytes(engines: Sequence[Engine]) -> int:
-    """The scratch memory of engines that run one after the other."""
+    """Return the scratch memory of engines that run one after the other."""
     return max((engine.scratch_bytes for engine in engines), default=0)
 
 
 def keep_for(stream: Any, tensors: Any) -> None:
-    """Let the memory of the tensors in a pytree go only when `stream` is done with them."""
+    """Keep the memory of the tensors in a pytree until `stream` is done with them."""
     for leaf in pytree.tree_leaves(tensors):
         if isinstance(leaf, torch.Tensor) and leaf.is_cuda:
             leaf.record_stream(stream)

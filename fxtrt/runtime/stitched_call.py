@@ -1,9 +1,11 @@
-"""Calls a stitched graph: each call takes a slot of its model's, and may replay a CUDA graph."""
+"""Calls a stitched graph: each call takes a slot of the model, and may replay a CUDA graph."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,9 +23,12 @@ from .cuda_graphs import GraphRunner, NotRecorded
 from .engine_module import EngineModule
 from .slots import Slot, Slots
 
-__all__ = ["StitchedCall", "engine_modules", "serve"]
+__all__ = ["Observer", "StitchedCall", "engine_modules", "serve"]
 
 log = logging.getLogger(__name__)
+
+Observer = Callable[[Node, Sequence[Any], Callable[[], Any]], Any]
+"""Gets a call of the graph, its arguments and a function that runs it; returns what that gives."""
 
 _MASKS = (torch.bool, torch.uint8)
 _READ_BY_HOST = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
@@ -32,18 +37,19 @@ _READ_BY_HOST = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape
 class StitchedCall:
     """A stitched graph to be called like its module, from any number of threads.
 
-    slots: shared by all graphs of a model.
-    unrecorded: "node: why" for what keeps the graph as a whole out of one CUDA graph.
+    slots:      the slots, which all graphs of a model share.
+    unrecorded: "node: why" for the nodes that keep the whole graph out of one CUDA graph.
     """
 
     def __init__(self, graph: GraphModule, slots: Slots, *, cuda_graphs: bool) -> None:
-        """Also give the graph's engines the slots, in place of those that they had."""
+        """Give the graph's engines the slots, in place of those that they had."""
         self.graph = graph
         self.slots = slots
         self.modules = engine_modules([graph])
         self.cuda_graphs = cuda_graphs
         self.unrecorded: tuple[str, ...] = ()
         self._whole: GraphRunner | None = None
+        self._observer: Observer | None = None
         for module in self.modules:
             module.slots, module.graphs = slots, None
         if cuda_graphs:
@@ -51,25 +57,38 @@ class StitchedCall:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self.slots.engines:
-            return self.graph(*args, **kwargs)
+            return self._run_eagerly(args, kwargs)
         return self.slots.run(lambda slot: self._run(slot, args, kwargs))
+
+    @contextmanager
+    def observe(self, observer: Observer) -> Iterator[None]:
+        """Run the graph node by node while the block runs, each call through `observer`.
+
+        Calls from other threads are observed too. No CUDA graph of the whole is replayed meanwhile,
+        because a replay has no nodes.
+        """
+        before, self._observer = self._observer, observer
+        try:
+            yield
+        finally:
+            self._observer = before
 
     @property
     def recorders(self) -> list[GraphRunner]:
-        """What records CUDA graphs: of the whole, or else of each engine."""
+        """Return the runners of CUDA graphs: one for the whole, or else one for each engine."""
         if self._whole is not None:
             return [self._whole]
         return [module.graphs for module in self.modules if module.graphs is not None]
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """`unrecorded`, and what failed since."""
+        """Return `unrecorded` and the reasons of recordings that failed since."""
         failed = [reason for runner in self.recorders for reason in list(runner.failed.values())]
         return tuple(dict.fromkeys((*self.unrecorded, *failed)))
 
     def _record(self) -> None:
         if self.slots.device is None:
-            # `reference` follows its tensors, and waits for them between its layers.
+            # The reference engine runs where its tensors are, and waits for them between layers.
             self.unrecorded = ("no engine of the graph is one for GPUs",)
             return
         self.unrecorded = tuple(_unrecordable(self.graph, self.slots.device.type))
@@ -82,14 +101,13 @@ class StitchedCall:
 
     def _record_engines(self) -> None:
         for module in self.modules:
-            # Where data decides on sizes, hardly a shape comes twice, or the engine waits for one.
+            # If sizes depend on data, shapes hardly repeat, or the engine waits for a size.
             nodes = module.fallback.graph.nodes
             if module.engine is not None and not any(map(_depends_on_data, nodes)):
                 module.record_graphs()
 
     def _run(self, slot: Slot, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        # A report that measures puts another `forward` into the graph, which no replay would call.
-        if self._whole is not None and "forward" not in self.graph.__dict__:
+        if self._whole is not None and self._observer is None:
             whole, leaves = self._whole, pytree.tree_leaves((args, kwargs))
             flat = whole.run(slot, leaves) if _can_be_copied(leaves) else None
             if flat is not None:
@@ -97,10 +115,19 @@ class StitchedCall:
             if whole.broken is not None:
                 self.unrecorded, self._whole = (whole.broken,), None
                 self._record_engines()
-        return self.graph(*args, **kwargs)
+        return self._run_eagerly(args, kwargs)
+
+    def _run_eagerly(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the graph without a CUDA graph of the whole."""
+        observer = self._observer
+        if observer is None:
+            return self.graph(*args, **kwargs)
+        leaves = pytree.tree_leaves((args, kwargs))
+        result = _ObservedRun(self.graph, observer).run(*leaves, enable_io_processing=False)
+        return self.graph.graph.process_outputs(result)
 
     def _flat(self, *values: Any) -> Sequence[Any]:
-        """The graph's outputs as a flat sequence; errors name the node."""
+        """Return the graph's outputs as a flat sequence; errors name the node."""
         outputs = _NamingRun(self.graph).run(*values, enable_io_processing=False)
         return pytree.tree_leaves(outputs)
 
@@ -119,13 +146,27 @@ class _NamingRun(Interpreter):
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         module = self.fetch_attr(target)
         if isinstance(module, EngineModule) and (reason := module.unfit(module.taken(args))):
-            # Replays would not count it.
+            # A replay would not count the fallback.
             raise NotRecorded(f"{module.name} runs in PyTorch: {reason}")
         return super().call_module(target, args, kwargs)
 
 
+class _ObservedRun(Interpreter):
+    """Runs a graph, and each of its calls through an observer."""
+
+    def __init__(self, graph: GraphModule, observer: Observer) -> None:
+        super().__init__(graph)
+        self._observer = observer
+
+    def run_node(self, n: Node) -> Any:
+        if not n.op.startswith("call_"):
+            return super().run_node(n)
+        args, _ = self.fetch_args_kwargs_from_env(n)
+        return self._observer(n, args, partial(super().run_node, n))
+
+
 def serve(graphs: Sequence[GraphModule], settings: Settings) -> list[StitchedCall]:
-    """Calls of a model's stitched graphs, which share slots and their scratch memory."""
+    """Make the calls of a model's stitched graphs, which share slots and scratch memory."""
     engines = _present(module.engine for module in engine_modules(graphs))
     slots = Slots(engines, settings.slots, settings.slot_timeout)
     if slots.device is not None:
@@ -141,12 +182,12 @@ def _tell_memory(slots: Slots) -> None:
 
 
 def engine_modules(graphs: Sequence[GraphModule]) -> list[EngineModule]:
-    """The clusters of stitched graphs."""
+    """Return the modules of the clusters of stitched graphs."""
     return [m for graph in graphs for m in graph.children() if isinstance(m, EngineModule)]
 
 
 def _can_be_copied(values: Iterable[Any]) -> bool:
-    """Whether the inputs of a CUDA graph can be copied from these."""
+    """Return whether the inputs of a CUDA graph can be copied from these values."""
     tensors = (value for value in values if isinstance(value, torch.Tensor))
     return not is_transformed() and all(why_unreadable(tensor) is None for tensor in tensors)
 
@@ -156,7 +197,7 @@ def _present(engines: Iterable[Engine | None]) -> list[Engine]:
 
 
 def _unflatten(flat: Sequence[Any], graph: GraphModule) -> Any:
-    """The values of the output node, nested as it nests them."""
+    """Nest the values of the output node as it nests them."""
     (nested,) = graph.graph.output_node().args
     return pytree.tree_unflatten(flat, pytree.tree_structure(nested))
 
@@ -168,14 +209,14 @@ def _unrecordable(graph: GraphModule, device: str) -> Iterator[str]:
 
 
 def _why_not_recorded(node: Node, graph: GraphModule, device: str) -> str | None:
-    """Why a CUDA graph cannot hold a node, or None."""
+    """Return why a CUDA graph cannot hold a node, or None."""
     if node.op == "output" or (node.op in ("get_attr", "placeholder") and not node.users):
         return None
     if _depends_on_data(node):
         return "a size that depends on data, which the host must read"
     for value in pytree.tree_leaves(node.meta.get("val")):
         if isinstance(value, torch.Tensor) and value.device.type != device:
-            # What is one number when it is recorded may lie anywhere.
+            # A constant of one number is read when it is recorded, wherever it is.
             if node.op == "get_attr" and value.dim() == 0:
                 continue
             return f"a tensor on {value.device}"
@@ -190,7 +231,7 @@ def _why_not_recorded(node: Node, graph: GraphModule, device: str) -> str | None
 
 
 def _depends_on_data(node: Node) -> bool:
-    """Whether a size depends on data, among a node's values and those of its tensors."""
+    """Return whether a value of the node, or a size of its tensors, depends on data."""
     for value in pytree.tree_leaves(node.meta.get("val")):
         sizes = value.shape if isinstance(value, torch.Tensor) else [value]
         if any(isinstance(size, torch.SymInt) and is_unbacked(size) for size in sizes):
@@ -213,7 +254,7 @@ def _why_not_called(node: Node) -> str | None:
 
 
 def _indices(node: Node, target: OpOverload) -> Iterator[torch.Tensor]:
-    """What the arguments hold that are lists of tensors or None, as only indices are."""
+    """Yield the tensors in arguments that are lists of tensors or None: only indices are."""
     for position, argument in enumerate(target._schema.arguments):
         if str(argument.type) == "List[Optional[Tensor]]" and position < len(node.args):
             for index in pytree.tree_leaves(node.args[position]):

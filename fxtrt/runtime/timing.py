@@ -21,10 +21,10 @@ _WARM_UP, _RUNS = 3, 10
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What one call of a cluster takes, in milliseconds; medians, with the copies at its borders.
+    """The medians of what one call of a cluster takes, with the copies of its inputs and outputs.
 
-    engine_ms:  in its engine.
-    pytorch_ms: in PyTorch.
+    engine_ms:  milliseconds in its engine.
+    pytorch_ms: milliseconds in PyTorch.
     """
 
     engine_ms: float
@@ -32,7 +32,7 @@ class Timing:
 
     @property
     def wins(self) -> bool:
-        """Whether the engine is faster."""
+        """Return whether the engine is faster."""
         return self.engine_ms < self.pytorch_ms
 
     def to_bytes(self) -> bytes:
@@ -48,11 +48,11 @@ def measure(
 ) -> Timing:
     """Time `module`, whose engine takes `inputs`, against its fallback.
 
-    The two are called in turn, so that a change of the machine's speed hits both alike. In a model
-    a call takes one slot for all clusters, so the time does not count that.
+    The two are called in turn, so that a change of the machine's speed affects both. Taking a slot
+    is not part of the time, because a call of a model takes one slot for all clusters.
 
     Args:
-        clock: gives seconds.
+        clock: returns seconds.
     """
     engine: list[float] = []
     pytorch: list[float] = []

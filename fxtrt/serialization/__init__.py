@@ -1,1 +1,1 @@
-"""Graphs and models as data."""
+"""Turns graphs and models into plain data, and back."""

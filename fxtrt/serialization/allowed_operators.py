@@ -1,4 +1,4 @@
-"""Which operators a stored graph may call: those that compute, and touch nothing else."""
+"""Turns operators into names and back, and refuses those that do more than compute."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _FUNCTIONS: dict[str, Any] = {
     for name in names.split()
     if hasattr(module, name)
 } | {f"builtins.{function.__name__}": function for function in (abs, max, min, pow, round)}
-"""The functions of sizes that a graph may call besides operators."""
+"""The functions of sizes by name, which a graph may call besides operators."""
 
 WRITES_OWN = "aten.copy_.default"
-"""By which captured graphs write to the model's own buffers and inputs, and to nothing else."""
+"""The operator by which captured graphs write, to the model's own buffers and inputs only."""
 _OWN = ("fxtrt",)
-"""Namespaces of fxtrt's own operators: those of the recipes of `fxtrt.detection`."""
+"""The namespaces of fxtrt's own operators, which the recipes of `fxtrt.detection` use."""
 _OF_TORCH = ("aten", "prims", "torchvision")
-"""torchvision's input and output has another namespace, `image`."""
+"""The namespaces of operators that compute. torchvision's input and output is in `image`."""
 _TYPES = frozenset({"Tensor", "int", "float", "bool", "number", "complex", "Device", "Generator"})
-"""What arguments may be, alone, optional or in lists. No file can hold a Generator to pass."""
+"""The types that arguments may have, alone, optional or in lists. No file can hold a Generator."""
 _OUTER = re.compile(r"(?:Optional|List)\[(.*)\]$")
 _STRINGS = frozenset(
     (
@@ -46,7 +46,7 @@ _STRINGS = frozenset(
         *("padding_side", "reduce", "rounding_mode", "side", "UPLO"),
     )
 )
-"""String arguments of torch's operators that choose how to compute; all others may name a
+"""The string arguments of torch's operators that choose how to compute. Any other may name a
 resource."""
 _ASSERTIONS = frozenset(
     (
@@ -54,7 +54,7 @@ _ASSERTIONS = frozenset(
         *("sym_constrain_range", "sym_constrain_range_for_size"),
     )
 )
-"""torch's operators without a result that only raise where something does not hold."""
+"""The operators of torch that have no result and only raise if a condition does not hold."""
 _PRIVATE = frozenset(
     (
         *("_aminmax", "_conj", "_conj_physical", "_convolution", "_fft_c2c"),
@@ -75,15 +75,22 @@ _PRIVATE = frozenset(
         *("_weight_norm_interface",),
     )
 )
-"""torch's private operators that captured models call, besides those of the core set and those
-that have converters. Others may trust their arguments more than a file deserves."""
+"""The private operators of torch that captured models call, besides those of the core set and those
+with converters. Other private operators may not check their arguments, which a file chooses."""
+
+_UNCHECKED = re.compile(
+    r"backward|sparse|coalesce|nested|padded|quantized|^quantize|mkldnn|fbgemm|miopen|cudnn|mps_"
+    "|ctc_loss|segment_reduce"
+)
+"""In the names of torch's operators for gradients, for tensors that are not dense, for single
+libraries, and for ragged data. Some read or write wherever their indices say."""
 
 
 def write_target(target: Any) -> str:
-    """The name of what a node calls.
+    """Return the name of the operator or function that a node calls.
 
     Raises:
-        ArtifactError: it is neither an operator nor a known function of sizes.
+        ArtifactError: the target is neither an operator nor a known function of sizes.
     """
     if isinstance(target, OpOverload):
         return str(target)
@@ -94,13 +101,13 @@ def write_target(target: Any) -> str:
 
 
 def read_target(name: str, trusted: Collection[str] | None = ()) -> Any:
-    """What `write_target` named.
+    """Return the operator or function that `write_target` gave this name.
 
     Args:
-        trusted: names of operators that a file may call whatever they do; None trusts all.
+        trusted: names of operators that a file may call in any case; None trusts all operators.
 
     Raises:
-        ArtifactError: there is no such operator in this process, or no file may call it.
+        ArtifactError: this process has no such operator, or no file may call it.
     """
     if name in _FUNCTIONS:
         return _FUNCTIONS[name]
@@ -128,14 +135,14 @@ def _operator(name: str) -> OpOverload:
 
 
 def untrusted(graph: Graph) -> list[str]:
-    """The operators of a captured graph that a file may only call if `fxtrt.load` is told so."""
+    """Return the operators of a captured graph that a file may call only if a user names them."""
     called = {node.target for node in graph.nodes if isinstance(node.target, OpOverload)}
     names = sorted(str(target) for target in called if _why_not(target))
     return [name for name in names if name != WRITES_OWN]
 
 
 def _why_not(target: OpOverload) -> str | None:
-    """Why a file may not call this operator, whatever the arguments; None if it may."""
+    """Return why a file may not call this operator, or None if it may with any arguments."""
     schema = target._schema
     if schema.is_mutable:
         return "it writes to its arguments"
@@ -154,6 +161,8 @@ def _why_not(target: OpOverload) -> str | None:
         return "its result is no tensor or number"
     if not schema.returns and name not in _ASSERTIONS:
         return "it has no result"
+    if name not in _PRIVATE and _UNCHECKED.search(name):
+        return "it is for gradients, for tensors that are not dense, or trusts its indices"
     is_core = torch.Tag.core in target.tags
     if name.startswith("_") and not (is_core or name in (*_PRIVATE, *_ASSERTIONS)):
         return "it is a private one of torch that captured models do not call"

@@ -1,4 +1,4 @@
-"""Turns the constants of a graph into bytes and their forms, and back."""
+"""Turns the constants of a graph into their forms and bytes, and back."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["Form", "read_constants", "write_constants"]
 
 _MOST_DIMS = 64
 _MOST_SPREAD = 64
-"""How many elements of memory a constant may span for each that it has: a slice has gaps."""
+"""The elements of memory that a constant may span for each of its own: a slice has gaps."""
 
 
 class Form(NamedTuple):
-    """What a constant is besides its elements."""
+    """The properties of a constant besides its elements."""
 
     dtype: str
     shape: list[int]
@@ -28,7 +28,7 @@ class Form(NamedTuple):
 
 
 def write_constants(tensors: Sequence[torch.Tensor]) -> tuple[list[Form], bytes]:
-    """The forms, and the elements of all tensors one after the other.
+    """Return the forms of all tensors, and their elements in one string of bytes.
 
     Raises:
         ArtifactError: a tensor is expanded, or a slice of a far larger one.
@@ -43,9 +43,10 @@ def write_constants(tensors: Sequence[torch.Tensor]) -> tuple[list[Form], bytes]
 
 
 def read_constants(forms: Sequence[Form], data: bytes) -> list[torch.Tensor]:
-    """
+    """Return the tensors that `write_constants` was given; the forms are checked first.
+
     Raises:
-        ArtifactError: the bytes are not those of the forms, which are looked at first.
+        ArtifactError: the forms are wrong, or have another number of bytes.
     """
     dtypes = [read_dtype(form.dtype) for form in forms]
     sizes = [_elements(form) * dtype.itemsize for form, dtype in zip(forms, dtypes, strict=True)]
@@ -59,7 +60,7 @@ def read_constants(forms: Sequence[Form], data: bytes) -> list[torch.Tensor]:
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:
-    """The elements in order; whatever their strides, `_tensor` gives them back."""
+    """Return the elements in the order of indices; `_tensor` restores the strides."""
     flat = tensor.detach().cpu().contiguous().flatten()
     return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
 
@@ -73,12 +74,12 @@ def _tensor(form: Form, dtype: torch.dtype, data: bytes) -> torch.Tensor:
             ordered = flat.view(dtype).view(form.shape)
         tensor = torch.empty_strided(form.shape, form.strides, dtype=dtype)
         return tensor.copy_(ordered).to(device)
-    except (RuntimeError, AssertionError) as error:  # as of a GPU that is not there
+    except (RuntimeError, AssertionError) as error:  # such as a GPU that is missing
         raise ArtifactError(f"a constant cannot be made: {error}") from error
 
 
 def _elements(form: Form) -> int:
-    """How many elements there are, all numbers being possible ones."""
+    """Return the number of elements, after checking that such a tensor is possible."""
     if len(form.shape) != len(form.strides) or len(form.shape) > _MOST_DIMS:
         raise ArtifactError(f"a constant has the shape {form.shape!r:.80}")
     if any(number < 0 for number in (*form.shape, *form.strides)):
@@ -88,7 +89,7 @@ def _elements(form: Form) -> int:
 
 
 def _require_dense(form: Form) -> None:
-    """Refuse one that takes far more or less memory than it has elements."""
+    """Refuse a constant that spans fewer or far more elements of memory than it has."""
     count = math.prod(form.shape)
     pairs = list(zip(form.shape, form.strides, strict=True))
     span = 1 + sum((size - 1) * stride for size, stride in pairs) if count else 0

@@ -1,4 +1,4 @@
-"""Turns sympy's expressions of sizes into plain rows, and back; nothing is evaluated as code."""
+"""Turns sympy's expressions of sizes into rows of plain data, and back without running code."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _OF_TORCH = [
 _CLASSES: dict[str, Any] = {
     f"{cls.__module__}.{cls.__name__}": cls for cls in (*_SYMPY, *_OF_TORCH)
 }
-"""What an expression may consist of: sympy's arithmetic, and torch's own functions of sizes."""
+"""The classes that an expression may consist of: sympy's arithmetic, and torch's functions."""
 _UNEVALUATED = (sympy.Add, sympy.Mul, sympy.Pow, sympy.Function, Relational, BooleanFunction)
 _MIN_MAX = (functions.Max, functions.Min)
 _POWERS = frozenset(
@@ -52,9 +52,9 @@ _POWERS = frozenset(
         *("OpaqueUnaryFn_exp", "OpaqueUnaryFn_sinh", "OpaqueUnaryFn_cosh"),
     )
 )
-"""Classes whose values have as many digits as their last argument says."""
+"""The classes whose value has as many digits as their last argument says."""
 _SYMBOL = re.compile(r"[a-z]+[0-9]+")
-"""How torch names symbols. Their names become source code."""
+"""The names that torch gives to symbols. Others are refused, since names become source code."""
 _ASSUMPTIONS = frozenset(
     (
         *("integer", "positive", "nonnegative", "negative", "real", "finite"),
@@ -66,13 +66,13 @@ _MOST_DEPTH, _MOST_BITS, _MOST_POWER = 150, 8192, 64
 
 
 def content(expr: Any, rows: Sequence[int]) -> list[Any]:
-    """The row of an expression.
+    """Return the row of an expression.
 
     Args:
-        rows: the numbers of its arguments'.
+        rows: the numbers of the rows of its arguments.
 
     Raises:
-        ArtifactError: it is of a kind that is not known.
+        ArtifactError: the expression is of an unknown kind.
     """
     for name, constant in _CONSTANTS.items():
         if expr is constant:
@@ -92,7 +92,7 @@ def content(expr: Any, rows: Sequence[int]) -> list[Any]:
 
 
 class _Extent(NamedTuple):
-    """How large an expression is when it is written out, and its value at most."""
+    """The size of an expression when it is written out, and a bound on the bits of its value."""
 
     parts: int
     depth: int
@@ -100,15 +100,16 @@ class _Extent(NamedTuple):
 
 
 class Expressions:
-    """The expressions of a table of rows, whose arguments come before them.
+    """Turns a table of rows into expressions; the rows of arguments come before those of calls.
 
-    symbols: all that are in it.
+    symbols: all symbols of the table.
     """
 
     def __init__(self, table: Sequence[Any]) -> None:
-        """
+        """Read all rows.
+
         Raises:
-            ArtifactError: there is something else in it than expressions, or too large a one.
+            ArtifactError: a row is no expression, or one that is too large.
         """
         self._made: list[Any] = []
         self._extents: list[_Extent] = []
@@ -121,7 +122,8 @@ class Expressions:
             self._made.append(self._read(kind, parts))
 
     def at(self, row: int) -> Any:
-        """
+        """Return the expression of a row.
+
         Raises:
             ArtifactError: there is no such row yet.
         """
@@ -130,8 +132,8 @@ class Expressions:
         return self._made[row]
 
     def _note(self, extent: _Extent) -> None:
-        """Keep the extent of the next row, if it is bounded."""
-        # What is small as a table may be large as a tree: each row may name one before it twice.
+        """Keep the extent of the next row, or refuse it if it is too large."""
+        # A small table may be a large tree, since a row may name an earlier one twice.
         self._parts += extent.parts
         most = _Extent(_MOST_PARTS, _MOST_DEPTH, _MOST_BITS)
         if self._parts > _MOST_PARTS_TOGETHER or any(
@@ -186,7 +188,7 @@ class Expressions:
             most = (max(bits) + _MOST_POWER) * max(1, math.ceil(abs(power)))
         parts = 1 + sum(extent.parts for extent in extents)
         self._note(_Extent(parts, 1 + max((one.depth for one in extents), default=0), most))
-        # As it was: sympy has simplified it before, which takes most of the time.
+        # The expression was simplified before it was stored, so this slow step is left out.
         if issubclass(cls, _UNEVALUATED) or cls in _MIN_MAX:
             return cls(*args, evaluate=False)
         return cls(*args)

@@ -1,5 +1,5 @@
-"""Turns a captured graph into plain data and the constants in it, and back into a graph of the
-weights of a model that lives."""
+"""Turns a captured graph into plain data and constants, and back into a graph with the weights of
+a given model."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ __all__ = ["StoredGraph", "restore", "store"]
 
 @dataclass(frozen=True, slots=True)
 class StoredGraph:
-    """A captured graph, apart from the weights.
+    """A captured graph without its weights.
 
-    text:      JSON.
-    constants: tensors of the graph that are no weights of its module, which `text` numbers.
+    text:      the graph as JSON.
+    constants: the tensors that are no weights of the module; `text` refers to them by number.
     """
 
     text: bytes
@@ -55,12 +55,12 @@ class StoredGraph:
 
 
 class _Data(TypedDict):
-    """A graph as JSON has it.
+    """A graph in JSON.
 
-    attributes: where each comes from: a weight by its name, a constant by its number.
-    names:      of the arguments of a call.
-    takes, gives: structures.
-    example:    the leaves of the example call.
+    attributes:   the source of each: a weight by its name, or a constant by its number.
+    names:        the names of the arguments of a call.
+    takes, gives: the structures of arguments and results.
+    example:      the leaves of the example call.
     """
 
     nodes: list[NodeRow]
@@ -74,13 +74,13 @@ class _Data(TypedDict):
 
 
 def store(gm: GraphModule, module: torch.nn.Module, call: Call) -> StoredGraph:
-    """What is needed to make `gm` again, as it is now.
+    """Return the data that `restore` needs to make `gm` again as it is now.
 
     Args:
-        module, call: what it was captured from.
+        module, call: the module and the example call that it was captured from.
 
     Raises:
-        ArtifactError: something in it cannot be written; names the node.
+        ArtifactError: a node cannot be written; the message names it.
     """
     writer, constants = ValueWriter(), list[torch.Tensor]()
     codegen = gm.graph._codegen
@@ -104,15 +104,15 @@ def store(gm: GraphModule, module: torch.nn.Module, call: Call) -> StoredGraph:
 def restore(
     stored: StoredGraph, module: torch.nn.Module, trusted: Collection[str] | None = ()
 ) -> tuple[GraphModule, Call]:
-    """The graph with the weights of `module`, and an example call whose tensors are on no device.
+    """Return the graph with the weights of `module`, and an example call of meta tensors.
 
-    All of the data is checked before torch makes source code of the graph.
+    All data is checked before torch generates source code from the graph.
 
     Args:
         trusted: as in `read_target`.
 
     Raises:
-        ArtifactError: the data does not fit the module, or is none of `store`.
+        ArtifactError: the data does not fit the module, or is not what `store` writes.
     """
     try:
         data = typed(parse(stored.text, "the graph"), _Data, "the graph")
@@ -123,7 +123,7 @@ def restore(
         args, kwargs = pytree.tree_unflatten(_examples(gm, data), read_tree(data["takes"]))
     except ArtifactError:
         raise
-    except Exception as error:  # Whatever is wrong with data shows in its own way.
+    except Exception as error:  # Wrong data may fail anywhere, with any exception.
         kind = type(error).__name__
         raise ArtifactError(f"the graph cannot be made again ({kind}: {error})") from error
     return gm, Call(args, kwargs)
@@ -132,7 +132,7 @@ def restore(
 def _write_attributes(
     gm: GraphModule, module: torch.nn.Module, constants: list[torch.Tensor]
 ) -> dict[str, tuple[str, Any]]:
-    """Where each attribute of the graph comes from: a weight by its name, a constant by number."""
+    """Return the source of each attribute: the name of a weight, or the number of a constant."""
     places = {_place(tensor): name for name, tensor in reversed(named_tensors(module))}
     found: dict[str, tuple[str, Any]] = {}
     for node in gm.graph.find_nodes(op="get_attr"):
@@ -150,7 +150,7 @@ def _write_attributes(
 
 
 def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """The same for tensors that are the same memory in the same form."""
+    """Return a value that is equal for tensors with the same memory and the same form."""
     storage = tensor.untyped_storage()._cdata
     return storage, tensor.storage_offset(), tensor.dtype, tensor.shape, tensor.stride()
 
@@ -202,7 +202,7 @@ def _read_graph(
 
 
 def _require_form(node: Node, tensor: torch.Tensor) -> None:
-    """Refuse a fake value of another form than the tensor that it stands for."""
+    """Refuse a node whose fake value has another form than its tensor."""
     fake = node.meta.get("val")
     if (
         not isinstance(fake, torch.Tensor)
@@ -213,19 +213,19 @@ def _require_form(node: Node, tensor: torch.Tensor) -> None:
 
 
 def _read_source(node: Node, row: NodeRow) -> None:
-    """Where the node comes from, as `write_node` asks for it."""
+    """Set the source line and module path of a node, as `write_node` read them."""
     if row.frame:
         node.meta["stack_trace"] = row.frame
     if row.path:
         node.meta["nn_module_stack"] = {"": (row.path, "")}
-    # torch can be asked to write these between such quotes, into the source that it compiles.
+    # torch may write these texts between such quotes into the source code that it compiles.
     is_quoted = '"""' in row.frame + row.path
     if is_quoted or (last_frame(node), module_path(node)) != (row.frame, row.path):
         raise ArtifactError(f"{node.name} comes from {row.frame!r:.80} in {row.path!r:.80}")
 
 
 def _examples(gm: GraphModule, data: _Data) -> list[Any]:
-    """The leaves of the example call."""
+    """Return the leaves of the example call."""
     placeholders = gm.graph.find_nodes(op="placeholder")
     reader = ArgumentReader({})
     return [
@@ -238,5 +238,5 @@ def _blank(node: Node) -> torch.Tensor:
     fake = node.meta.get("val")
     if not isinstance(fake, torch.Tensor):
         raise ArtifactError(f"{node.name} is no tensor, which its example is")
-    # Of the example's numbers: to make one of symbols would add relations between them.
+    # The sizes are the example's numbers: symbols would gain relations here.
     return torch.empty([hint(size) for size in fake.shape], dtype=fake.dtype, device="meta")

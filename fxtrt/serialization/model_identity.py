@@ -1,5 +1,4 @@
-"""Says what a model is, apart from the values of its weights, in words that another process can
-compare."""
+"""Turns a model, without the values of its weights, into texts that other processes can compare."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ import sys
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
 from typing import Any, TypedDict
 
 import numpy as np
@@ -21,7 +20,7 @@ import torch
 from ..detection import recipe_of
 from ..graph.ambient import Ambient
 from ..graph.weights import named_tensors
-from .digests import code_digest, weight_digest
+from .digests import capture_digest, code_digest, sha256, weight_digest
 
 __all__ = ["Identity", "difference", "identity_of", "weights_digest"]
 
@@ -41,21 +40,22 @@ _ONE_OF = {
     "attributes": "the attribute",
     "classes": "the class attribute",
 }
+_EMPTY_CELL = CellType()
 _UNSEEN = "?"
-"""Stands for what cannot be compared between processes."""
+"""A mark in place of values that cannot be compared between processes."""
 
 
 class Identity(TypedDict):
     """All that a capture of a model depends on besides its inputs and the values of its weights.
 
-    modules:    the class of each.
-    attributes: of each module, apart from weights.
-    classes:    the functions and plain values that the modules' classes have.
-    tensors:    each one's dtype, shape, strides and device.
+    modules:    the class of each module.
+    attributes: the attributes of all modules, without weights.
+    classes:    the functions and plain values of the modules' classes.
+    tensors:    the dtype, shape, strides and device of each weight.
     files:      digests of the sources of all these classes and functions.
-    versions:   of their packages.
+    versions:   the versions of their packages.
     process:    torch's defaults.
-    unseen:     the attributes that hold something whose content cannot be told.
+    unseen:     the attributes with a value whose content cannot be described.
     """
 
     modules: dict[str, str]
@@ -69,40 +69,40 @@ class Identity(TypedDict):
 
 
 def identity_of(model: torch.nn.Module) -> Identity:
-    """All that a capture of `model` depends on besides its inputs and the values of its weights."""
+    """Return what a capture of `model` depends on, except its inputs and the weights' values."""
     modules = dict(model.named_modules(remove_duplicate=False))
-    words = _Words({id(module): path for path, module in reversed(modules.items())})
+    describer = _Describer({id(module): path for path, module in reversed(modules.items())})
     attributes: dict[str, str] = {}
     for path, module in modules.items():
-        words.note(type(module))
-        if (plan := recipe_of(module)) is not None:
-            for function in (*plan.equivalents.values(), plan.arguments, plan.dynamic_shapes):
-                words.note(function)
+        describer.note(type(module))
+        if (recipe := recipe_of(module)) is not None:
+            for function in (*recipe.equivalents.values(), recipe.arguments, recipe.dynamic_shapes):
+                describer.note(function)
         for name, value in module.__dict__.items():
             if name in _HOOKS:
                 value = list(value.values())
             if name not in _INTERNAL and value != []:
-                attributes[f"{path}.{name}".removeprefix(".")] = words.short(value)
+                attributes[f"{path}.{name}".removeprefix(".")] = describer.short(value)
     return {
         "modules": {path: _name(type(module)) for path, module in modules.items()},
         "attributes": attributes,
-        "classes": _class_attributes(words),
+        "classes": _class_attributes(describer),
         "tensors": {name: _form(tensor) for name, tensor in _tensors(model)},
-        "files": {name: _file_digest(name) for name in sorted(words.sources)},
-        "versions": _versions(words.sources),
+        "files": {name: _file_digest(name) for name in sorted(describer.sources)},
+        "versions": _versions(describer.sources),
         "process": Ambient().words(),
         "unseen": [name for name, text in attributes.items() if _UNSEEN in text],
     }
 
 
 def difference(saved: Identity, found: Identity) -> str | None:
-    """The first thing that two identities differ in, or None."""
+    """Return the first difference between two identities, or None."""
     for kind in (*_ONE_OF, "files"):
         before, now = saved[kind], found[kind]  # type: ignore[literal-required]  # all of them are
         for name in dict.fromkeys((*before, *now)):
             was, is_now = (one.get(name) or "not there" for one in (before, now))
             if was == is_now or (kind == "versions" and "not there" in (was, is_now)):
-                continue  # Another package is a matter of other modules and attributes.
+                continue  # A missing package shows in modules and attributes.
             if kind == "files":
                 return f"the source of {name} has changed"
             return f"{_ONE_OF[kind]} {name!r} was {was}, and is now {is_now}"
@@ -110,25 +110,25 @@ def difference(saved: Identity, found: Identity) -> str | None:
 
 
 def weights_digest(model: torch.nn.Module) -> str:
-    """A digest of the values of all parameters and buffers, under their names."""
+    """Return a digest of the values of all parameters and buffers, under their names."""
     tensors = _tensors(model)
     unique = {id(tensor): tensor for _, tensor in tensors}
-    with ThreadPoolExecutor(4) as pool:  # hashlib lets other threads run
+    with ThreadPoolExecutor(4) as pool:  # hashlib releases the GIL
         digests = dict(zip(unique, pool.map(weight_digest, unique.values()), strict=True))
     named = "\n".join(f"{name} {digests[id(tensor)]}" for name, tensor in tensors)
     return hashlib.sha256(named.encode()).hexdigest()
 
 
-def _class_attributes(words: _Words) -> dict[str, str]:
-    """Flags that were set, and methods that were replaced, on classes after their definition."""
+def _class_attributes(describer: _Describer) -> dict[str, str]:
+    """Return the plain values and functions of classes, which may have been set later on."""
     found: dict[str, str] = {}
-    for cls in list(words.classes):
+    for cls in list(describer.classes):
         for name, value in vars(cls).items():
             function = value.__func__ if isinstance(value, _WRAPPERS) else value
             function = function.fget if isinstance(function, property) else function
             is_hidden = name.startswith("__") and not isinstance(function, FunctionType)
             if isinstance(function, (FunctionType, *_PLAIN, tuple)) and not is_hidden:
-                found[f"{_name(cls)}.{name}"] = words.short(function)
+                found[f"{_name(cls)}.{name}"] = describer.short(function)
     return found
 
 
@@ -143,7 +143,8 @@ def _form(tensor: torch.Tensor) -> str:
 def _versions(sources: set[str]) -> dict[str, str]:
     packages = sorted({"torch", *(name.partition(".")[0] for name in sources)} - {"__main__"})
     versions = {name: _version(name) for name in packages}
-    return versions | {"fxtrt": _version("fxtrt"), "fxtrt's code": code_digest()}
+    code = sha256(code_digest(), capture_digest())
+    return versions | {"fxtrt": _version("fxtrt"), "fxtrt's code": code}
 
 
 def _version(package: str) -> str:
@@ -166,23 +167,24 @@ def _name(value: Any) -> str:
 
 
 def _bound(function: Any) -> list[Any]:
-    """What a function holds besides its code: defaults, and variables of the function around it."""
+    """Return the values that a function holds: its defaults, and the variables of its closure."""
     cells = getattr(function, "__closure__", None) or ()
-    contents = [cell.cell_contents for cell in cells if cell != type(cell)()]
+    contents = [cell.cell_contents for cell in cells if cell != _EMPTY_CELL]
     return [*(getattr(function, "__defaults__", None) or ()), *contents]
 
 
-class _Words:
-    """Tells values in words that are the same in every process.
+class _Describer:
+    """Describes values by texts that are the same in every process.
 
-    classes: those of values, and their bases, apart from torch's.
-    sources: the modules that these and functions come from.
+    classes: the classes of the values, and their bases, without torch's.
+    sources: the modules where these classes, and functions, are defined.
     """
 
     def __init__(self, paths: Mapping[int, str]) -> None:
-        """
+        """Describe modules of the model by their paths.
+
         Args:
-            paths: of the model's modules, by id.
+            paths: the paths by `id` of the module.
         """
         self._paths = paths
         self._visited: dict[int, tuple[int, Any]] = {}
@@ -190,7 +192,7 @@ class _Words:
         self.sources: set[str] = set()
 
     def note(self, value: Any) -> None:
-        """Take the source of a class, with those of its bases, or of a function."""
+        """Add the source of a class and its bases, or of a function, to `sources`."""
         for one in value.__mro__ if isinstance(value, type) else [value]:
             module = getattr(one, "__module__", None)
             is_torch = (module or "builtins").partition(".")[0] in ("builtins", "torch")
@@ -200,16 +202,16 @@ class _Words:
                     self.classes[one] = None
 
     def short(self, value: Any) -> str:
-        """`value` in words; of many words a digest."""
+        """Return a text for `value`, with a digest in place of most of a long one."""
         self._visited.clear()
-        text = "".join(self._tell(value, 0))
+        text = "".join(self._describe(value, 0))
         if len(text) <= _LONGEST:
             return text
         digest = hashlib.sha256(text.encode()).hexdigest()
-        unseen = _UNSEEN * (_UNSEEN in text)
+        unseen = _UNSEEN if _UNSEEN in text else ""
         return f"{text[: _LONGEST // 2].replace(_UNSEEN, '')}... {digest}{unseen}"
 
-    def _tell(self, value: Any, depth: int) -> Iterator[str]:
+    def _describe(self, value: Any, depth: int) -> Iterator[str]:
         if isinstance(value, enum.Enum):
             yield f"{_name(type(value))}.{value.name}"
         elif isinstance(value, _PLAIN):
@@ -230,12 +232,12 @@ class _Words:
         elif id(value) in self._visited:
             yield f"number {self._visited[id(value)][0]} again"
         else:
-            # Whether two equal tuples are one object is not the same in every process.
+            # Tuples are left out: whether equal ones are one object differs between processes.
             if not isinstance(value, (tuple, *_FUNCTIONS)):
                 self._visited[id(value)] = len(self._visited), value
-            yield from self._tell_parts(value, depth + 1)
+            yield from self._describe_parts(value, depth + 1)
 
-    def _tell_parts(self, value: Any, depth: int) -> Iterator[str]:
+    def _describe_parts(self, value: Any, depth: int) -> Iterator[str]:
         parts: Any
         if isinstance(value, _FUNCTIONS):
             self.note(value)
@@ -248,27 +250,27 @@ class _Words:
             yield _name(type(value))
             parts = [part for item in value.items() for part in item]
         elif isinstance(value, (set, frozenset)):
-            yield f"set {sorted(''.join(self._tell(item, depth)) for item in value)}"
+            yield f"set {sorted(''.join(self._describe(item, depth)) for item in value)}"
             return
         elif isinstance(value, (list, tuple)):
             yield _name(type(value))
             parts = value
         else:
-            parts = yield from self._tell_object(value)
+            parts = yield from self._describe_object(value)
         yield "("
         for part in parts:
-            yield from self._tell(part, depth)
+            yield from self._describe(part, depth)
             yield ", "
         yield ")"
 
-    def _tell_object(self, value: Any) -> Generator[str, None, list[Any]]:
+    def _describe_object(self, value: Any) -> Generator[str, None, list[Any]]:
         self.note(type(value))
         name = _name(type(value))
         yield name
         state = getattr(value, "__dict__", None)
         is_library = name.partition(".")[0] in ("torch", *sys.stdlib_module_names)
         if state is None or (is_library and name not in _NAMESPACES):
-            # A logger, say, holds all other loggers of the process.
+            # The content of such an object says little: a logger holds all other loggers.
             yield _UNSEEN
             return []
         return [part for item in state.items() for part in item]

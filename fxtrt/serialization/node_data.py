@@ -1,4 +1,4 @@
-"""Turns one node of a graph into a row of plain data, and back into a node that may be compiled."""
+"""Turns a node of a graph into a row of plain data, and back into a node that is safe to run."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from .allowed_operators import (
     read_target,
     write_target,
 )
-from .tree_data import is_name
+from .tree_data import SHADOWED, is_name
 from .value_data import ArgumentReader, ValueWriter
 
 __all__ = ["NodeRow", "read_node", "read_output", "write_node"]
 
 _TRAINING = ("training", "train", "use_input_stats")
-"""What the flag is called by which a norm computes statistics of its input."""
+"""The names of the flag that makes a norm compute statistics of its input."""
 _WRITE_NOTHING = ("_functional", "_no_training")
-"""How the names of norms end that have no such flag, or give new statistics."""
+"""The ends of the names of norms that have no such flag, or return new statistics."""
 
 Op = Literal["placeholder", "get_attr", "call_function", "output"]
 
 
 class NodeRow(NamedTuple):
-    """What JSON has of a node.
+    """A node in JSON.
 
-    args, kwargs, value: as `ValueWriter` writes them; the value, if any, is alone in a list.
-    frame, path: where it comes from, as `last_frame` and `module_path` say.
+    args, kwargs: what `ValueWriter` writes for the arguments.
+    value:        a list of what it writes for `meta["val"]`, or an empty list without one.
+    frame, path:  the answers of `last_frame` and `module_path`.
     """
 
     name: str
@@ -48,9 +49,10 @@ class NodeRow(NamedTuple):
 
 
 def write_node(node: Node, writer: ValueWriter) -> NodeRow:
-    """
+    """Return the row of a node.
+
     Raises:
-        ArtifactError: something in it cannot be written; names the node.
+        ArtifactError: the node cannot be written; the message names it.
     """
     try:
         if node.op not in get_args(Op):
@@ -71,14 +73,14 @@ def read_node(
     attributes: Mapping[str, torch.Tensor],
     trusted: Collection[str] | None,
 ) -> Node:
-    """A node at the end of `graph`, none of whose texts is more than a name in source code.
+    """Append a node to `graph`; all its texts that become source code are plain names.
 
     Args:
-        attributes: those that it may get.
+        attributes: the attributes that a `get_attr` may read.
         trusted: as in `read_target`.
 
     Raises:
-        ArtifactError: it is none that `write_node` may have written.
+        ArtifactError: the row is not one that `write_node` writes.
     """
     args, kwargs = _arguments(row, reader)
     called: Any = row.target
@@ -92,18 +94,18 @@ def read_node(
         raise ArtifactError(f"{row.name!r:.40} is an output before the end")
     elif args or kwargs:
         raise ArtifactError(f"{row.name!r:.40} is a {row.op} with arguments")
-    elif row.op == "placeholder" and not is_name(row.target):
-        raise ArtifactError(f"the placeholder {row.target!r:.80} is no identifier")
+    elif row.op == "placeholder" and (not is_name(row.target) or row.target in SHADOWED):
+        raise ArtifactError(f"the placeholder {row.target!r:.80} has no name of its own")
     elif row.op == "get_attr" and not (row.target in attributes and _is_path(row.target)):
         raise ArtifactError(f"there is no attribute {row.target!r:.80}")
     return _create(row, graph, called, args, kwargs)
 
 
 def read_output(row: NodeRow, graph: Graph, reader: ArgumentReader, count: int) -> None:
-    """The end of `graph`, which gives `count` values.
+    """Append the output of `graph`, which returns `count` values.
 
     Raises:
-        ArtifactError: it is none, or gives another number.
+        ArtifactError: the row is no output, or returns another number of values.
     """
     args, kwargs = _arguments(row, reader)
     gives = args[0] if len(args) == 1 else None
@@ -137,7 +139,7 @@ def _arguments(row: NodeRow, reader: ArgumentReader) -> tuple[tuple[Any, ...], d
 def _require_bound(
     row: NodeRow, target: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    """Refuse a call that the operator's schema does not fit."""
+    """Refuse a call that does not fit the operator's schema."""
     arguments = target._schema.arguments
     by_position = [argument.name for argument in arguments if not argument.kwarg_only]
     given = {*by_position[: len(args)], *kwargs}
@@ -151,7 +153,7 @@ def _require_bound(
 
 
 def _writes_statistics(target: OpOverload, arguments: Mapping[str, Any]) -> bool:
-    """Whether a norm writes to its running statistics, which the schemas of some do not say."""
+    """Return whether a norm writes to its running statistics, even if its schema hides that."""
     name = target._schema.name
     if not isinstance(arguments.get("running_mean"), Node) or name.endswith(_WRITE_NOTHING):
         return False
@@ -160,7 +162,7 @@ def _writes_statistics(target: OpOverload, arguments: Mapping[str, Any]) -> bool
 
 
 def _is_path(target: str) -> bool:
-    """Whether it is a path of attributes, none of which every object has."""
+    """Return whether a text is a path of attributes without dunder names."""
     parts = target.split(".")
     return all(
         (part.isidentifier() or (part.isascii() and part.isdigit())) and not part.startswith("__")
@@ -169,7 +171,7 @@ def _is_path(target: str) -> bool:
 
 
 def _writes_own(args: tuple[Any, ...], attributes: Mapping[str, torch.Tensor]) -> bool:
-    """Whether the first argument is a buffer or an input of the model, which may write to it."""
+    """Return whether the first argument is a buffer or an input, which a model may write to."""
     first = args[0] if args else None
     if not isinstance(first, Node) or first.op not in ("placeholder", "get_attr"):
         return False

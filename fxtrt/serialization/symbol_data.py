@@ -1,4 +1,4 @@
-"""Turns the symbolic sizes of a graph into plain data, and back; nothing is evaluated as code."""
+"""Turns the symbolic sizes of a graph into plain data, and back without running code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Environment", "SymbolReader", "SymbolWriter"]
 _UNBACKED = re.compile(r"u(\d+)$")
 _FACTS = (Relational, BooleanFunction, BooleanAtom)
 _PLACE = SLoc("fxtrt.load", None)
-"""Where restored sizes come from, to torch."""
+"""The source that torch records for restored sizes."""
 _KINDS: dict[type[Any], tuple[str, type[Any]]] = {
     torch.SymInt: ("int", int),
     torch.SymFloat: ("float", float),
@@ -33,7 +33,7 @@ _KINDS: dict[type[Any], tuple[str, type[Any]]] = {
 
 
 class _Symbol(TypedDict):
-    """What is known of one symbol; its own row and those of the ends of its range."""
+    """The facts about a symbol: its row, the rows of its bounds, and its example value."""
 
     row: int
     low: int
@@ -42,7 +42,7 @@ class _Symbol(TypedDict):
 
 
 class Environment(TypedDict):
-    """What is known of the symbols: ranges, the example's values, relations between them."""
+    """The facts about all symbols: ranges, example values, and relations between them."""
 
     symbols: list[_Symbol]
     guards: list[int]
@@ -50,9 +50,9 @@ class Environment(TypedDict):
 
 
 class SymbolWriter:
-    """Collects the expressions that a graph's values have, each part of one once.
+    """Collects the expressions of a graph's values, each common part only once.
 
-    table:   a row for each expression; it names the rows of its arguments, which come before it.
+    table: a row for each expression, which refers to earlier rows for its arguments.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class SymbolWriter:
         self._environment: ShapeEnv | None = None
 
     def size(self, value: Any) -> list[Any]:
-        """Of a SymInt, SymFloat or SymBool: its kind and its row."""
+        """Return the kind and the row of a SymInt, SymFloat or SymBool."""
         environment = value.node.shape_env
         if self._environment not in (None, environment):
             raise ArtifactError("the graph has sizes of two environments")
@@ -70,12 +70,12 @@ class SymbolWriter:
         return [_KINDS[type(value)][0], self.row(value.node.expr)]
 
     def row(self, expr: Any) -> int:
-        """The number of an expression in `table`.
+        """Return the number of an expression in `table`, where it is added if need be.
 
         Raises:
-            ArtifactError: it has a part of a kind that is not known.
+            ArtifactError: a part of it is of an unknown kind.
         """
-        # sympy takes 1 and 1.0, and 1 and true, for equal.
+        # The type counts, since sympy takes 1, 1.0 and true for equal.
         key = (type(expr), expr)
         if key not in self._rows:
             if isinstance(expr, sympy.Symbol):
@@ -87,17 +87,17 @@ class SymbolWriter:
         return self._rows[key]
 
     def environment(self) -> Environment:
-        """What a reader needs to know besides `table`."""
+        """Return the facts that a reader needs besides `table`."""
         environment = self._environment
         if environment is None:
             return {"symbols": [], "guards": [], "asserts": []}
-        # Those of symbols that no value of the graph has say nothing about it.
+        # Facts about symbols that no value of the graph has are left out.
         guards = filter(self._is_known, [environment.replace(g.expr) for g in environment.guards])
         facts = [one for many in environment.deferred_runtime_asserts.values() for one in many]
         asserts = filter(self._is_known, {environment.replace(fact.expr) for fact in facts})
         return {
             "guards": list(map(self.row, guards)),
-            # Their order says nothing, and some versions of torch change it.
+            # The order has no meaning, and some versions of torch change it.
             "asserts": list(map(self.row, sorted(asserts, key=str))),
             "symbols": [self._symbol(symbol, environment) for symbol in list(self._symbols)],
         }
@@ -117,12 +117,13 @@ class SymbolWriter:
 
 
 class SymbolReader:
-    """Makes the expressions of a table again, and sizes of them in a ShapeEnv of their own."""
+    """Turns a table of expressions into symbolic sizes of a new ShapeEnv."""
 
     def __init__(self, expressions: Expressions, environment: Environment) -> None:
-        """
+        """Make the symbols, with their ranges and example values.
+
         Raises:
-            ArtifactError: what is known of a symbol is none of that.
+            ArtifactError: the facts about a symbol are wrong or missing.
         """
         self._expressions, self._known = expressions, environment
         self._sizes: dict[tuple[str, int], Any] = {}
@@ -137,7 +138,7 @@ class SymbolReader:
         self._use_up_names()
 
     def size(self, kind: str, row: int) -> Any:
-        """What `SymbolWriter.size` was given, in this environment."""
+        """Return the size that `SymbolWriter.size` was given, in the new environment."""
         if (kind, row) not in self._sizes:
             self._sizes[kind, row] = self._make(kind, row)
         return self._sizes[kind, row]
@@ -153,7 +154,7 @@ class SymbolReader:
         return make[kind](expr, hint=self._hint(expr, kinds[kind]))
 
     def finish(self) -> None:
-        """Set what is known of the sizes, in place of what making the values has added."""
+        """Set the facts about the sizes, in place of those that making the values has added."""
         environment = self._environment
         environment.replacements.clear()
         for symbol in self._known["symbols"]:
@@ -183,19 +184,19 @@ class SymbolReader:
     def _add(self, symbol: _Symbol) -> None:
         environment, variable = self._environment, self._expressions.at(symbol["row"])
         environment.var_to_range[variable] = self._range(symbol)
-        # Whoever narrows a range writes down where.
+        # torch updates this record whenever it narrows a range.
         environment.var_to_range_sloc[variable] = ValueRangesSLoc(_PLACE, _PLACE)
         if symbol["value"] is not None:
             environment.backed_var_to_val[variable] = sympy.Integer(symbol["value"])
 
     def _use_up_names(self) -> None:
-        """Let the symbols that passes make be new ones."""
+        """Let new symbols begin after the stored ones, so that passes make no name twice."""
         names = [self._expressions.at(symbol["row"]).name for symbol in self._known["symbols"]]
         numbers = [int(found[1]) for name in names if (found := _UNBACKED.match(name))]
         self._environment.unbacked_symint_counter = max(numbers, default=-1) + 1
 
     def _hint(self, expr: Any, kind: type[Any]) -> Any:
-        """The example's value; None where a symbol depends on data."""
+        """Return the example's value, or None if a symbol depends on data."""
         values = self._environment.backed_var_to_val
         if not expr.free_symbols <= values.keys():
             return None

@@ -4,39 +4,43 @@ from __future__ import annotations
 
 import json
 import keyword
+import unicodedata
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import torch
+from torch.fx.graph import _custom_builtins
 from torch.utils import _pytree as pytree
 
 from ..errors import ArtifactError
 from .typed_json import parse, typed
 
-__all__ = ["TreeData", "is_name", "read_call_tree", "read_tree", "write_tree"]
+__all__ = ["SHADOWED", "TreeData", "is_name", "read_call_tree", "read_tree", "write_tree"]
 
 
 class TreeData(TypedDict):
-    """A structure: its type by name (None for a leaf), its context in JSON, what is in it."""
+    """A structure: the name of its type (None for a leaf), its context in JSON, its children."""
 
     type: str | None
     context: str | None
     children_spec: list[Any]
 
 
+SHADOWED = frozenset({*_custom_builtins, "self"})
+"""Names that torch's source code of a graph uses itself: no argument of a call may have them."""
 _MOST_DEPTH = 64
 _RESULTS = "torch.return_types."
-"""Begins the name of a type that torch gives the results of an operator, as of `topk`."""
+"""The prefix for types that torch defines for the results of operators, such as `topk`."""
 _LISTS = (list, tuple)
 _DICTS = (dict, OrderedDict)
 
 
 def write_tree(tree: pytree.TreeSpec) -> TreeData:
-    """A pytree's structure, as `torch.utils._pytree` writes it.
+    """Return a pytree's structure in the form of `torch.utils._pytree`.
 
     Raises:
-        ArtifactError: it has a type without a name for that.
+        ArtifactError: a type in it was registered without a serialized name.
     """
     if tree.is_leaf():
         return {"type": None, "context": None, "children_spec": []}
@@ -53,11 +57,13 @@ def write_tree(tree: pytree.TreeSpec) -> TreeData:
 
 
 def read_tree(data: Any, depth: int = 0) -> pytree.TreeSpec:
-    """The structure of `write_tree`. torch's own reader imports modules that the data names.
+    """Return the structure that `write_tree` wrote, without importing what the data names.
+
+    torch's own reader imports modules by the names in its data.
 
     Raises:
-        ArtifactError: it has a type that is not registered in this process, or what its type does
-            not have.
+        ArtifactError: a type in it is not registered in this process, or its content does not fit
+            its type.
     """
     found = typed(data, TreeData, "a structure")
     if depth > _MOST_DEPTH:
@@ -75,10 +81,10 @@ def read_tree(data: Any, depth: int = 0) -> pytree.TreeSpec:
 
 
 def read_call_tree(data: Any, names: Sequence[str]) -> pytree.TreeSpec:
-    """The structure of a call's arguments, which becomes source code that passes `names`.
+    """Return the structure of a call's arguments, which becomes source code that passes `names`.
 
     Raises:
-        ArtifactError: it is no call, or has something that is no name.
+        ArtifactError: this is no structure of a call, or one of the names is no identifier.
     """
     tree = read_tree(data)
     children = _children(tree)
@@ -87,6 +93,8 @@ def read_call_tree(data: Any, names: Sequence[str]) -> pytree.TreeSpec:
     positional, keywords = children
     if not all(type(key) is str and is_name(key) for key in (*names, *keywords.context)):
         raise ArtifactError("an argument's name is no identifier")
+    if shadowed := SHADOWED.intersection(names):
+        raise ArtifactError(f"an argument has the name {min(shadowed)}, which torch's source uses")
     if len(set(names)) != len(names):
         raise ArtifactError("two arguments have one name")
     if len(names) != positional.num_children + keywords.num_children:
@@ -95,17 +103,21 @@ def read_call_tree(data: Any, names: Sequence[str]) -> pytree.TreeSpec:
 
 
 def is_name(text: str) -> bool:
-    """Whether source code may have `text` for a variable."""
-    return text.isidentifier() and not keyword.iskeyword(text)
+    """Return whether source code may have `text` as the name of a variable.
+
+    Python reads some names as others, such as a wide letter as the plain one: they are refused.
+    """
+    is_itself = unicodedata.normalize("NFKC", text) == text
+    return is_itself and text.isidentifier() and not keyword.iskeyword(text)
 
 
 def _children(tree: pytree.TreeSpec) -> list[pytree.TreeSpec]:
-    # The attribute has become a method, and warns.
+    # In newer versions of torch this is a method, and the attribute warns.
     return list(tree.children() if hasattr(tree, "children") else tree.children_specs)
 
 
 def _name(kind: Any) -> str:
-    # Before they were registered with their names, torch's own had none to be written by.
+    # Older versions of torch register these types without a serialized name.
     if kind in torch.return_types.all_return_types:
         return f"{_RESULTS}{kind.__name__}"
     known = pytree.SUPPORTED_SERIALIZED_TYPES.get(kind)
@@ -118,7 +130,7 @@ def _name(kind: Any) -> str:
 
 
 def _type(name: str) -> Any:
-    """The type of that name, if a context in JSON makes one of it."""
+    """Return the type of that name, if its context is plain JSON."""
     if name.startswith(_RESULTS):
         kind = vars(torch.return_types).get(name.removeprefix(_RESULTS))
         if kind in torch.return_types.all_return_types:
@@ -133,7 +145,7 @@ def _type(name: str) -> Any:
 
 
 def _require_fit(kind: Any, name: str, context: Any, count: int) -> None:
-    """Refuse a context that `write_tree` does not write for the type."""
+    """Refuse a context that `write_tree` never writes for this type."""
     items = context if isinstance(context, list) else [context]
     if not all(item is None or type(item) in (bool, int, float, str) for item in items):
         raise ArtifactError(f"a {name} among its arguments or results has keys of other types")

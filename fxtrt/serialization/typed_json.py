@@ -1,4 +1,4 @@
-"""Turns JSON that anyone may have written into values of a declared type, or refuses it."""
+"""Turns untrusted JSON into values of a declared type, or refuses it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["parse", "typed"]
 T = TypeVar("T")
 _UNIONS = (typing.Union, types.UnionType)
 _MOST_BITS = 64
-"""Of an integer: those of torch have no more."""
+"""The most bits of an integer: torch has no larger ones."""
 _BREAKS = {ord(character): None for character in "\n\t"}
 
 
 def parse(data: bytes, what: str) -> Any:
-    """The value of a JSON text.
+    """Return the value of a JSON text.
 
     Raises:
-        ArtifactError: it is none.
+        ArtifactError: the text is no JSON.
     """
     try:
         return json.loads(data)
@@ -34,16 +34,16 @@ def parse(data: bytes, what: str) -> Any:
 
 
 def typed(data: Any, form: type[T], what: str) -> T:
-    """`data` as a value of the type `form`: tuples and dataclasses are made of lists and dicts.
+    """Return `data` as a value of the type `form`; tuples and dataclasses are made from JSON's.
 
     Args:
-        form: of None, bool, int, float, str, Any, list, dict with strings for keys, tuple,
-            `X | Y`, Literal, TypedDict and dataclasses. Each key of the last two must be there
-            unless it has a default; others may not.
-        what: names `data` in the error.
+        form: a type made of None, bool, int, float, str, Any, list, dict with string keys, tuple,
+            `X | Y`, Literal, TypedDict and dataclasses. The last two must have all keys without a
+            default, and no unknown ones.
+        what: the name of `data` in errors.
 
     Raises:
-        ArtifactError: it is of another type; says where.
+        ArtifactError: the data is of another type; the message says where.
     """
     return typing.cast(T, _read(data, form, what))
 
@@ -94,7 +94,7 @@ def _tuple(data: list[Any], args: Sequence[Any], what: str) -> tuple[Any, ...]:
 
 
 def _first(data: Any, forms: Sequence[Any], what: str) -> Any:
-    """`data` as the first of `forms` that it is one of."""
+    """Return `data` as a value of the first of `forms` that it fits."""
     for form in forms[:-1]:
         try:
             return _read(data, form, what)
@@ -114,7 +114,7 @@ def _record(data: dict[str, Any], form: Any, what: str) -> dict[str, Any]:
 
 @cache
 def _fields(form: Any) -> tuple[dict[str, Any], set[str]]:
-    """The type of each key, and the keys that must be there."""
+    """Return the type of each key, and the keys that are required."""
     hints = typing.get_type_hints(form)
     if typing.is_typeddict(form):
         return hints, set(form.__required_keys__)

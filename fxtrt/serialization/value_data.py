@@ -1,4 +1,4 @@
-"""Turns what the nodes of a graph hold (arguments, fake values) into plain data, and back."""
+"""Turns the arguments and fake values of nodes into plain data, and back."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ __all__ = ["ArgumentReader", "MetaReader", "ValueWriter", "read_device", "read_d
 
 _SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 _OF_TORCH = (torch.dtype, torch.layout, torch.memory_format)
-"""Types whose values are attributes of the torch module."""
+"""The types whose values are attributes of the torch module."""
 _DEVICES = ("cpu", "cuda", "xpu", "mps", "meta")
 
 
 class ValueWriter:
-    """Writes values: what JSON has as it is, all else as {kind: content}."""
+    """Writes values: those that JSON has unchanged, and all others as {kind: content}."""
 
     def __init__(self) -> None:
         self.symbols = SymbolWriter()
 
     def value(self, value: Any) -> Any:
-        """
+        """Return a value as plain data.
+
         Raises:
             ArtifactError: the value is of a type that no artifact can hold.
         """
@@ -67,7 +68,7 @@ class ValueWriter:
 
 
 class _Reader:
-    """Reads what `ValueWriter` wrote, apart from what only one kind of reader may meet."""
+    """Reads the kinds of values that may occur in arguments and in fake values alike."""
 
     def __init__(self) -> None:
         self._kinds: dict[str, Callable[[Any], Any]] = {
@@ -80,7 +81,8 @@ class _Reader:
         }
 
     def value(self, data: Any) -> Any:
-        """
+        """Return the value of plain data.
+
         Raises:
             ArtifactError: the data is not what `ValueWriter` writes.
         """
@@ -112,9 +114,10 @@ class ArgumentReader(_Reader):
     """Reads the arguments of nodes, which become source code."""
 
     def __init__(self, nodes: Mapping[str, Node]) -> None:
-        """
+        """Read nodes by their names.
+
         Args:
-            nodes: by name; those that an argument names must be in it by then.
+            nodes: the nodes by name; it may grow, but must have a node before an argument names it.
         """
         super().__init__()
         self._kinds["node"] = self._node
@@ -143,7 +146,7 @@ class MetaReader(_Reader):
         if rank < 0 or len(numbers) != 2 * rank or not all(map(_is_size, (*numbers, offset))):
             raise ArtifactError(f"a tensor has the sizes and strides {data!r:.80}")
         sizes, strides = numbers[:rank], numbers[rank:]
-        # Made as torch's kernels for "meta" make it: through the mode it takes ten times as long.
+        # This is what torch's "meta" kernels do. Through the mode it takes ten times as long.
         kind, place = read_dtype(dtype), read_device(device)
         try:
             made = torch.empty_strided(sizes, strides, dtype=kind, device="meta")
@@ -159,9 +162,10 @@ def _is_size(value: Any) -> bool:
 
 
 def read_dtype(name: str) -> torch.dtype:
-    """
+    """Return the dtype of that name.
+
     Raises:
-        ArtifactError: there is none of that name.
+        ArtifactError: there is no such dtype.
     """
     value = _torch(name)
     if not isinstance(value, torch.dtype):
@@ -170,9 +174,10 @@ def read_dtype(name: str) -> torch.dtype:
 
 
 def read_device(name: Any) -> torch.device:
-    """
+    """Return the device of that name.
+
     Raises:
-        ArtifactError: it names none, or one of a kind that captured models are not on.
+        ArtifactError: there is no such device, or captured models are never on one of its kind.
     """
     try:
         device = torch.device(typed(name, str, "a device"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,15 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def saved(first: Path, tmp_path: Path) -> Path:
     """A file of the "dynamic" model."""
     return Path(shutil.copy(first, tmp_path))
+
+
+def test_only_a_regular_file_is_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ArtifactError, match="is no regular file"):
+            ArtifactFile(path)
+    with pytest.raises(IsADirectoryError):
+        ArtifactFile(tmp_path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])

@@ -31,7 +31,7 @@ def settled(function: Any, *inputs: torch.Tensor, **options: Any) -> tuple[Graph
 
 
 def dtypes(gm: GraphModule) -> dict[str, torch.dtype]:
-    """Of the calls; without casts."""
+    """Return the dtypes of all calls but casts, by name."""
     return {n.name: n.meta["val"].dtype for n in calls(gm) if "to_copy" not in n.name}
 
 

@@ -24,6 +24,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from fxtrt.cache.engine_key import EngineKey, _Symbols
 from fxtrt.capture.export import trace
 from fxtrt.engines.reference import ReferenceBackend
+from fxtrt.engines.target import Target
 from fxtrt.registry import Converter, registered
 from fxtrt.serialization.digests import code_digest
 from fxtrt.settings import Settings
@@ -35,7 +36,7 @@ BACKEND = ReferenceBackend()
 
 
 def key(function: Callable[..., Any], **options: Any) -> EngineKey:
-    return EngineKey.of(trace(function, (X, Y)), BACKEND, Settings(**options))
+    return EngineKey.of(trace(function, (X, Y)), Target(BACKEND, Settings(**options)))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ class Program:
         return GraphModule(root, graph)
 
     def key(self, prefix: str = "n") -> EngineKey:
-        return EngineKey.of(self.graph_module(prefix), BACKEND, Settings())
+        return EngineKey.of(self.graph_module(prefix), Target(BACKEND, Settings()))
 
     def expressions(self) -> Any:
         """What the outputs are, written out in full, with the type of every argument."""
@@ -176,7 +177,7 @@ def test_names_do_not_count(program: Program) -> None:
 def test_the_order_that_nodes_stand_in_does_not_count(program: Program, seed: int) -> None:
     gm = program.graph_module()
     shuffle(gm, seed)
-    assert EngineKey.of(gm, BACKEND, Settings()) == program.key()
+    assert EngineKey.of(gm, Target(BACKEND, Settings())) == program.key()
 
 
 PROGRAM = Program(((aten.add.Tensor, (Use(0), Use(1), 2.0)), (torch.sym_max, (Use(2), 1))), 1.0)
@@ -209,7 +210,7 @@ def test_names_count_where_they_keep_a_call_in_float32() -> None:
         gm = trace(lambda x, y: x * 2 + y, (X, Y))
         (product,) = gm.graph.find_nodes(op="call_function", target=aten.mul.Tensor)
         product._rename(name)
-        return EngineKey.of(gm, BACKEND, Settings(**options))
+        return EngineKey.of(gm, Target(BACKEND, Settings(**options)))
 
     assert of("mul") == of("product")
     assert of("mul", keep_fp32=("mul",)) != of("product", keep_fp32=("mul",))
@@ -218,7 +219,9 @@ def test_names_count_where_they_keep_a_call_in_float32() -> None:
 
 def test_the_key_covers_shapes_and_ranges() -> None:
     def of(x: torch.Tensor, dynamic: bool = False) -> EngineKey:
-        return EngineKey.of(trace(lambda x: x + 1, (x,), dynamic=dynamic), BACKEND, Settings())
+        return EngineKey.of(
+            trace(lambda x: x + 1, (x,), dynamic=dynamic), Target(BACKEND, Settings())
+        )
 
     assert of(X) != of(X[..., :3])
     assert of(X) != of(X.half())
@@ -233,7 +236,7 @@ def test_the_key_covers_the_value_of_a_fixed_size() -> None:
         call = graph.call_function(aten.add.Tensor, (x, n))
         call.meta["val"] = x.meta["val"]
         graph.output((call,))
-        return EngineKey.of(GraphModule({}, graph), BACKEND, Settings())
+        return EngineKey.of(GraphModule({}, graph), Target(BACKEND, Settings()))
 
     assert of(3) == of(3) != of(4)
 

@@ -15,6 +15,7 @@ from torch import nn
 
 import fxtrt
 from fxtrt.capture.arguments import call_of, is_same
+from fxtrt.capture.export import capture_module
 from fxtrt.errors import CaptureError
 from fxtrt.graph.specs import Call
 from fxtrt.runtime.guarded_forward import GuardedForward
@@ -46,6 +47,16 @@ class Open(nn.Module):
 class Any_(nn.Module):
     def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
         return torch.relu(args[0] * 2 + 1) - args[1] - kwargs["z"]
+
+
+class NamesOfTorch(nn.Module):
+    """Its arguments are called as what torch's source code of graphs uses."""
+
+    def forward(
+        self, torch: torch.Tensor, inf: torch.Tensor, fx_pytree: torch.Tensor, pytree: torch.Tensor
+    ) -> torch.Tensor:
+        filled = inf.masked_fill(fx_pytree > 0, float("inf"))
+        return torch.relu() * 2 + 1 - filled + pytree
 
 
 class Batch(nn.Module):
@@ -137,6 +148,18 @@ def test_models_with_keywords_compile(model: nn.Module) -> None:
         assert fallbacks(fast) == {}
     assert fxtrt.report(model, kwargs={"x": X, "y": Y}, engine="reference").clusters
     assert fxtrt.report(model, {"x": X, "y": Y}, engine="reference").clusters
+
+
+def test_arguments_may_be_called_as_what_torchs_source_uses(tmp_path: Path) -> None:
+    model, call = NamesOfTorch().eval(), (X, Y, Z, X)
+    # What stays in PyTorch is called, and what it is filled with written, by such names.
+    fast = compiled(model, call, blacklist=["aten.masked_fill"])
+    fxtrt.save(fast, tmp_path / "saved")
+    for one in (fast, fxtrt.load(tmp_path / "saved", model)):
+        torch.testing.assert_close(one(*call), model(*call), rtol=0, atol=0)
+        assert fallbacks(one) == {}
+    with pytest.raises(CaptureError, match="'fx_pytree' has a name"):
+        capture_module(model, (), {"torch": X, "inf": Y, "fx_pytree": Z, "pytree": X})
 
 
 def test_more_keywords_than_the_example_had_make_another_call() -> None:

@@ -130,6 +130,30 @@ def test_a_model_that_writes_to_an_input(example: Any, call: Any) -> None:
     assert sum(fast.forward.fallbacks.values()) == 1, "it runs in its graph"
 
 
+@pytest.mark.parametrize("call", [same, views, arrays])
+def test_such_a_model_through_torch_compile(call: Any) -> None:
+    torch._dynamo.reset()
+    options: dict[str, Any] = {"engine": "reference", "min_cluster_size": 1}
+    model = Increments()
+    fast = torch.compile(model, backend="fxtrt", options=options, dynamic=False)
+    for shared in (False, True):
+        torch.manual_seed(0)
+        mine = call() if shared else (rand(), rand())
+        torch.manual_seed(0)
+        its = call() if shared else (rand(), rand())
+        torch.testing.assert_close(fast(*mine), model(*its))
+        torch.testing.assert_close(mine, its)
+
+
+def test_slices_of_one_tensor_share_no_element() -> None:
+    model = Increments()
+    fast = compiled(model, rand(), rand())
+    base = torch.randn(6, 4)
+    expected = (base[:3] + 1).relu() - 2 * base[3:]
+    torch.testing.assert_close(fast(base[:3], base[3:]), expected)
+    assert fast.forward.fallbacks == {}
+
+
 class Counter(nn.Module):
     calls: torch.Tensor
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,6 +112,62 @@ def test_a_hint_does_not_hold_where_the_model_differs_at_one() -> None:
         Squeezes().eval(), (torch.randn(3, 5),), dynamic_shapes=({0: Dim.AUTO(min=1, max=4)},)
     )
     assert [spec.low for spec in input_specs(gm)] == [(2, 5)]
+
+
+class Padded(nn.Module):
+    """Indexes a mask by image: torch does not learn that there is a row for each."""
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        if not torch.compiler.is_exporting():  # As models of transformers do.
+            mask = mask.expand(x.shape[0], -1)
+        return x.relu() * mask[torch.arange(x.shape[0])]
+
+
+def test_sizes_that_belong_together_are_one_together() -> None:
+    shapes = {name: {0: Dim.DYNAMIC(min=1, max=4)} for name in ("x", "mask")}
+    example = torch.randn(3, 5), torch.rand(3, 5)
+    fast: Any = fxtrt.compile(
+        Padded().eval(), example, dynamic_shapes=shapes, engine="reference", min_cluster_size=1
+    )
+    for count in (1, 2, 4):
+        x, mask = torch.randn(count, 5), torch.rand(count, 5)
+        torch.testing.assert_close(fast(x, mask), Padded()(x, mask))
+    assert fast.forward.fallbacks == {}
+    # The model broadcasts one mask; the graph need not.
+    x, mask = torch.randn(3, 5), torch.rand(1, 5)
+    torch.testing.assert_close(fast(x, mask), Padded()(x, mask))
+    assert fast.forward.fallbacks == {
+        "the graph was captured for other relations between the inputs' sizes": 1
+    }
+
+
+def test_conversion_asks_for_no_size(tmp_path: Path) -> None:
+    """What it asks would be a guard that keeps calls out, of a loaded model too."""
+    shapes = {name: {0: Dim.DYNAMIC(min=1, max=4)} for name in ("x", "mask")}
+    example = torch.randn(3, 5), torch.rand(3, 5)
+    fast = fxtrt.compile(
+        Padded().eval(), example, dynamic_shapes=shapes, engine="reference", min_cluster_size=1
+    )
+    fxtrt.save(fast, tmp_path / "model.fxtrt")
+    loaded: Any = fxtrt.load(tmp_path / "model.fxtrt", Padded().eval())
+    x, mask = torch.randn(1, 5), torch.rand(1, 5)
+    torch.testing.assert_close(loaded(x, mask), Padded()(x, mask))
+    assert loaded.forward.fallbacks == {}
+
+
+def test_sizes_are_not_one_together_where_the_model_differs_alone() -> None:
+    class Counts(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return x.relu().sum(0) + y.squeeze(0).sum(0)
+
+    shapes = {name: {0: Dim.DYNAMIC(min=1, max=4)} for name in ("x", "y")}
+    model, example = Counts().eval(), (torch.randn(3, 5), torch.randn(3, 5))
+    fast = fxtrt.compile(
+        model, example, dynamic_shapes=shapes, engine="reference", min_cluster_size=1
+    )
+    for m, n in ((1, 1), (1, 3), (3, 1), (2, 4)):
+        x, y = torch.randn(m, 5), torch.randn(n, 5)
+        torch.testing.assert_close(fast(x, y), model(x, y))
 
 
 @pytest.mark.parametrize("size", [Dim("batch", min=1, max=4), Dim.DYNAMIC(min=1, max=4)])

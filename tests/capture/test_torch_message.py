@@ -1,4 +1,4 @@
-"""Of torch's messages, what helps the author of a model is kept."""
+"""Messages of torch keep what helps the author of a model."""
 
 from __future__ import annotations
 

@@ -131,6 +131,17 @@ def test_a_folder_of_others_is_refused(
         CliRunner().invoke(cache, ["--cache-dir", "", *arguments], catch_exceptions=False)
 
 
+@pytest.mark.parametrize("arguments", [["ls"], ["rm", "--all"], ["verify"]])
+def test_a_folder_that_cannot_be_looked_at_is_one_line(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name, reason in (("loop", "symbolic links"), ("n" * 300, "too long")):
+        command = ["--cache-dir", str(tmp_path / name), *arguments]
+        with pytest.raises(CacheError, match=f"cannot be looked at: .*{reason}"):
+            CliRunner().invoke(cache, command, catch_exceptions=False)
+
+
 def test_without_a_home_it_asks_for_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FXTRT_CACHE_DIR", raising=False)
     monkeypatch.delenv("HOME")

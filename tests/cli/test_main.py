@@ -185,6 +185,10 @@ def test_run_fails_where_nothing_runs_in_an_engine(
         (["--size", "0x5"], "'0x5' is no height and width, as 800x1333"),
         (["--input", "1x3"], "--input goes with --model package.module:function"),
         (["--model", "a:b", "--input", "1x3", "--size", "8x8"], "in place of --image and --size"),
+        (["--size", f"{'1' * 5000}x5"], "is no height and width, as 800x1333"),
+        (["--min-flops", "nan"], "'nan' is no number"),
+        (["--json", "n" * 300], "cannot be written: File name too long"),
+        (["--model", "a:b", "--input", f"1x{'1' * 5000}"], "is no shape"),
         (["--model", "a:b", "--input", "1xb"], "'1xb' is no shape, as 1x3x224x224 or 1x16:int64"),
     ],
 )
@@ -199,6 +203,24 @@ def test_bad_input_is_one_line(
     assert message in last
 
 
+@pytest.mark.parametrize("option", [("--engine", "tensort"), ("--precision", "float16")])
+@pytest.mark.parametrize("command", ["report", "build", "run", "bisect"])
+def test_a_wrong_option_is_refused_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, command: str, option: tuple[str, str]
+) -> None:
+    monkeypatch.setattr("fxtrt.cli.run.Subject.load", lambda subject: pytest.fail("it began"))
+    assert run(monkeypatch, command, *option) == 2
+
+
+@pytest.mark.parametrize("command", ["report", "build", "run", "bisect"])
+def test_an_engine_that_is_not_here_is_refused_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr("fxtrt.cli.run.Subject.load", lambda subject: pytest.fail("it began"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert run(monkeypatch, command, "--engine", "tensorrt") == 2
+
+
 @pytest.mark.parametrize(
     ("command", "option"),
     [
@@ -211,7 +233,12 @@ def test_bad_input_is_one_line(
 )
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("none/file.png", "there is no folder '{folder}/none'"), (".", "is a directory")],
+    [
+        ("none/file.png", "there is no folder '{folder}/none'"),
+        (".", "is a directory"),
+        ("astray.png", "there is no folder '{folder}/none'"),
+        ("loop.png", "is no file"),
+    ],
 )
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(
     monkeypatch: pytest.MonkeyPatch,
@@ -223,9 +250,30 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(
     message: str,
 ) -> None:
     monkeypatch.setattr("fxtrt.cli.run.Subject.load", lambda subject: pytest.fail("it began"))
+    (tmp_path / "astray.png").symlink_to(tmp_path / "none" / "file.png")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
     assert run(monkeypatch, command, option, str(tmp_path / name)) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.format(folder=tmp_path) in last
+
+
+def test_a_device_is_no_place_for_an_artifact(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fxtrt.cli.run.Subject.load", lambda subject: pytest.fail("it began"))
+    assert run(monkeypatch, "build", "--save", "/dev/null") == 2
+    assert "'/dev/null' is no regular file" in capsys.readouterr().err
+
+
+def test_names_are_printed_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Neither as markup nor as emoji."""
+    path = tmp_path / "[" / "x].pt"
+    path.parent.mkdir()
+    torch.save({}, path)
+    assert run(monkeypatch, "run", "--model", "a:two:three", "--weights", str(path)) == 2
+    assert f"a:two:three with {path} ..." in capsys.readouterr().out
 
 
 def test_a_drawing_of_no_kind_of_image_is_refused_before_the_work(
@@ -292,7 +340,8 @@ def test_missing_extras_are_named(
 ) -> None:
     for name in ("fxtrt.cli.run", "fxtrt.diagnostics.example_models"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.delattr(fxtrt, "demo", raising=False)
+    # A package has an attribute for each of its modules that was imported.
+    monkeypatch.delattr("fxtrt.cli.run", raising=False)
     monkeypatch.setitem(sys.modules, "torchvision", None)
     assert run(monkeypatch, "report") == 1
     assert "pip install 'fxtrt[vision]'" in capsys.readouterr().err

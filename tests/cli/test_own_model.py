@@ -151,7 +151,8 @@ def test_every_command_shows_a_model_of_ones_own_the_photograph(
         ("own_models.deeper:f", "there is no module 'own_models.deeper'"),
         ("own_models:wrods", "own_models has no 'wrods'"),
         ("own_models:", "own_models has no ''"),
-        (":words", "Empty module name"),
+        (":words", "'' is no module's whole name"),
+        (".own_models:words", "'.own_models' is no module's whole name"),
         ("own_models:number", "this is no torch.nn.Module, but <class 'int'>"),
         ("own_models:nothing", "this is no torch.nn.Module, but <class 'NoneType'>"),
     ],
@@ -183,6 +184,15 @@ def test_a_dtype_that_torch_does_not_have(
         arguments = ("--model", "own_models:words", "--input", f"1x3:{dtype}")
         assert run(monkeypatch, "report", *arguments) == 2
         assert f"torch has no dtype '{dtype}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shape", ["1x3:bits8", "1x3:quint8", "999999999x999999999x999999999:int8"])
+def test_an_input_that_cannot_be_made_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], own: Any, shape: str
+) -> None:
+    arguments = ("--model", "own_models:words", "--input", shape)
+    assert run(monkeypatch, "report", *arguments) == 2
+    assert f"--input: cannot make {shape}: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("subject", [("--model", "resnet18"), ("--detectron2", "a.yaml")])

@@ -11,8 +11,8 @@ from torch.fx import GraphModule
 
 from fxtrt.capture.export import trace
 from fxtrt.engines.base import EngineBackend
+from fxtrt.engines.target import Target
 from fxtrt.lowering.lower import lower
-from fxtrt.pass_manager import run_passes
 from fxtrt.runtime.engine_module import EngineModule
 from fxtrt.settings import Settings
 
@@ -52,9 +52,7 @@ def test_equals_eager(
 
 def _compile(program: Program, backend: EngineBackend, *, dynamic: bool) -> GraphModule:
     gm = trace(program, program.inputs, dynamic=dynamic)
-    run_passes(gm)
-    compiled, _ = lower(gm, backend, SETTINGS)
-    return compiled
+    return lower(gm, Target(backend, SETTINGS)).graph
 
 
 def _engines(compiled: GraphModule) -> list[EngineModule]:

@@ -18,8 +18,9 @@ from torch.nn import functional
 from fxtrt.capture.export import capture_module, trace
 from fxtrt.conversion.convert import convert
 from fxtrt.engines.base import EngineBackend
-from fxtrt.lowering.settle import plan
-from fxtrt.partition.extract import cut
+from fxtrt.engines.target import Target
+from fxtrt.lowering.divide import divide
+from fxtrt.partition.extract import extract
 from fxtrt.pass_manager import run_passes
 from fxtrt.settings import Settings
 
@@ -254,8 +255,8 @@ def test_layers_of_a_model(
     build, example, kinds = case
     gm = capture_module(build().eval(), (example,))
     run_passes(gm)
-    (cluster,) = plan(gm, reference, Settings()).clusters
-    network = convert(cut(gm, cluster).module, reference.features)
+    (cluster,) = divide(gm, Target(reference, Settings())).clusters
+    network = convert(extract(gm, cluster).module, reference.features)
     assert Counter(layer_kinds(network)) == Counter(kinds)
 
 

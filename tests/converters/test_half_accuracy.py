@@ -25,7 +25,7 @@ aten = torch.ops.aten
 HALVES = (torch.float16, torch.bfloat16)
 RATIO = 1.5
 WITH_BIAS = 1.75
-"""Of `linear`: the bias is a layer of its own, which rounds again unless TensorRT fuses it."""
+"""The ratio of `linear`, whose bias is a layer that rounds again unless TensorRT fuses it."""
 FLOOR = 2.0**-24
 """An error that is none: float16's smallest number."""
 

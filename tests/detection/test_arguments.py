@@ -17,7 +17,7 @@ from fxtrt.detection import (
     register,
 )
 from fxtrt.detection import (
-    recipes as plans,
+    recipes as recipes_module,
 )
 from fxtrt.runtime.guarded_forward import GuardedForward
 
@@ -51,8 +51,8 @@ def dynamic_shapes(batch: list[dict[str, Any]]) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def plan(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(plans, "_PLANS", dict(plans._PLANS))
+def recipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(recipes_module, "_RECIPES", dict(recipes_module._RECIPES))
     name = f"{Model.__module__}.{Model.__qualname__}"
     register(Recipe(name, {}, dynamic_shapes, arguments))
     with torch.no_grad():

@@ -20,7 +20,7 @@ from fxtrt.detection import (
     prepare,
     register,
 )
-from fxtrt.detection.recipes import _PLANS
+from fxtrt.detection.recipes import _RECIPES
 from fxtrt.diagnostics.example_models import calibrate, load_photograph
 from fxtrt.errors import CaptureError
 from fxtrt.numerics.compare import compare
@@ -72,8 +72,8 @@ class Unknown(torch.nn.Module):
         return x
 
 
-def test_an_architecture_without_a_plan_says_what_to_do() -> None:
-    with pytest.raises(CaptureError, match="Unknown has no plan that names its glue: register one"):
+def test_an_architecture_without_a_recipe_says_what_to_do() -> None:
+    with pytest.raises(CaptureError, match="Unknown has no recipe that names its glue: register"):
         prepare(Unknown())
 
 
@@ -84,4 +84,4 @@ def test_a_name_that_does_not_exist_is_named() -> None:
         with pytest.raises(CaptureError, match=r"there is no torchvision\.ops\.poolers\.no_such"):
             prepare(Unknown())
     finally:
-        del _PLANS[name]
+        del _RECIPES[name]

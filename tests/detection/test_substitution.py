@@ -21,10 +21,10 @@ from fxtrt.detection import (
     register,
 )
 from fxtrt.detection import (
-    recipes as plans,
+    recipes as recipes_module,
 )
 from fxtrt.detection.substitution import substituted, with_equivalents
-from fxtrt.detection.symbolic_len import rows
+from fxtrt.detection.symbolic_len import symbolic_len
 from fxtrt.detection.torchvision.recipes import GENERALIZED_RCNN, decode
 from fxtrt.errors import CaptureError
 
@@ -40,7 +40,7 @@ def test_names_are_restored_after_an_error() -> None:
 
     with pytest.raises(RuntimeError, match="while capturing"):
         capture()
-    assert during == [decode, rows]
+    assert during == [decode, symbolic_len]
     assert (boxes.batched_nms, _utils.BoxCoder.decode) == before
     assert not hasattr(poolers, "len")
 
@@ -48,7 +48,7 @@ def test_names_are_restored_after_an_error() -> None:
 @pytest.mark.parametrize("name", ["torchvision.ops.boxes.no_such", "torchvision.no_such.nms"])
 def test_a_name_that_does_not_exist_is_an_error(name: str) -> None:
     before = boxes.batched_nms
-    equivalents = {"torchvision.ops.boxes.batched_nms": rows, name: rows}
+    equivalents = {"torchvision.ops.boxes.batched_nms": symbolic_len, name: symbolic_len}
     with pytest.raises(CaptureError, match=f"no {name} to replace"), substituted(equivalents):
         pass
     assert boxes.batched_nms is before
@@ -73,7 +73,7 @@ def test_one_thread_at_a_time() -> None:
 
 def test_rows_is_len() -> None:
     for value in ([1, 2], "abc", torch.zeros(3, 2)):
-        assert rows(value) == builtins.len(value)
+        assert symbolic_len(value) == builtins.len(value)
 
 
 @pytest.mark.parametrize("counts", [(3,), (2, 4), (0, 2)])
@@ -118,11 +118,11 @@ def positive_always(x: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_user_registers_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "_PLANS", dict(plans._PLANS))
+    monkeypatch.setattr(recipes_module, "_RECIPES", dict(recipes_module._RECIPES))
     model, x = Branching().eval(), torch.tensor([1.0, -1.0, 3.0])
     name = f"{Branching.__module__}.Branching"
-    plan = register(Recipe(name, {f"{Branching.__module__}.positive": positive_always}))
-    assert recipe_of(model) is plan
+    recipe = register(Recipe(name, {f"{Branching.__module__}.positive": positive_always}))
+    assert recipe_of(model) is recipe
     with with_equivalents(model):
         program = torch.export.export(model, (x,))
     for other in (x, -x.abs()):
@@ -137,7 +137,7 @@ class Halved(torch.nn.Module):
 
 
 def test_a_report_says_where_sizes_cannot_vary(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "_PLANS", {})
+    monkeypatch.setattr(recipes_module, "_RECIPES", {})
     name = f"{Halved.__module__}.{Halved.__qualname__}"
     register(Recipe(name, {}, lambda x: ({0: Dim.DYNAMIC(min=2, max=64)},)))
     model, x = Halved().eval(), torch.rand(8, 3)

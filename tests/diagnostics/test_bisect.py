@@ -13,6 +13,7 @@ import fxtrt
 from fxtrt.capture.export import trace
 from fxtrt.diagnostics.bisect import bisect, first_difference
 from fxtrt.engines.base import EngineBackend
+from fxtrt.engines.target import Target
 from fxtrt.settings import Settings
 
 aten = torch.ops.aten
@@ -35,9 +36,9 @@ def test_the_first_wrong_node_of_the_first_wrong_cluster(
 
     gm = trace(function, (torch.rand(3, 4),))
     x = [torch.rand(3, 4)]
-    assert first_difference(gm, x, reference, SETTINGS) is None
+    assert first_difference(gm, x, Target(reference, SETTINGS)) is None
     replace_converter(monkeypatch, aten.tanh.default, wrong_tanh)
-    culprit = first_difference(gm, x, reference, SETTINGS)
+    culprit = first_difference(gm, x, Target(reference, SETTINGS))
     assert culprit is not None
     assert culprit.cluster == "cluster_1"
     assert culprit.node.name == "tanh"

@@ -332,6 +332,9 @@ def test_sparse_and_dense_tensors_are_not_taken_for_each_other() -> None:
     torch.testing.assert_close(fast(sparse, X), model(sparse, X))
     torch.testing.assert_close(fast(dense, X), model(dense, X))
     assert " is torch.strided, expected torch.sparse_coo" in reasons(fast)
+    # No engine could take the sparse one: its product stays in PyTorch, and the report says so.
+    (row,) = (row for row in fxtrt.report(fast).rejections if row.code == "shape")
+    assert "the tensor is sparse" in row.detail
     jit = torch.compile(model, backend="fxtrt", options={"engine": "reference"})
     for a in (dense, sparse):
         torch.testing.assert_close(jit(a, X), model(a, X))

@@ -15,14 +15,12 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from fxtrt.capture.export import trace
 from fxtrt.engines.base import EngineBackend
+from fxtrt.engines.target import Target
 from fxtrt.errors import CaptureError, ConversionError
-from fxtrt.lowering.cluster_inputs import border_values
-from fxtrt.lowering.settle import (
-    Settled,
-    plan,
-    settle,
-)
-from fxtrt.partition.extract import stitch
+from fxtrt.lowering.cluster_inputs import recorded_values
+from fxtrt.lowering.divide import divide
+from fxtrt.lowering.settle import Settled, settle
+from fxtrt.lowering.stitch import stitch
 from fxtrt.runtime.timing import Timing, measure
 from fxtrt.settings import Settings
 
@@ -41,11 +39,11 @@ def two_clusters() -> GraphModule:
 
 
 def rejected(settled: Settled) -> dict[str, str]:
-    return {node.name: rejection.code for node, rejection in settled.plan.rejections.items()}
+    return {node.name: rejection.code for node, rejection in settled.partition.rejections.items()}
 
 
 def clusters(settled: Settled) -> list[list[str]]:
-    return [[node.name for node in one.cutting.cluster.nodes] for one in settled.built]
+    return [[node.name for node in one.extracted.cluster.nodes] for one in settled.built]
 
 
 def no_sine(ctx: Any, x: Any) -> Any:
@@ -60,14 +58,14 @@ def test_a_failing_cluster_falls_back_alone(
     reference: EngineBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace_converter(monkeypatch, aten.sin.default, no_sine)
-    settled = settle(two_clusters(), reference, options())
+    settled = settle(two_clusters(), Target(reference, options()))
     assert clusters(settled) == [["relu", "mul", "tanh"]]
     assert {name for name, code in rejected(settled).items() if code == "build_failed"} == {
         "sin",
         "cos",
         "exp",
     }
-    assert settled.plan.cuts == 1
+    assert settled.partition.cuts == 1
 
 
 def test_bisection_puts_out_no_more_than_fails(
@@ -84,12 +82,12 @@ def test_bisection_puts_out_no_more_than_fails(
     replace_converter(monkeypatch, aten.sin.default, no_sine)
     gm = trace(function, (X,))
     expected = gm(X)
-    settled = settle(gm, reference, options(on_build_failure="bisect"))
+    settled = settle(gm, Target(reference, options(on_build_failure="bisect")))
     assert [len(names) for names in clusters(settled)] == [12, 12]
     assert rejected(settled) == {"sin": "build_failed"}
-    (rejection,) = settled.plan.rejections.values()
+    (rejection,) = settled.partition.rejections.values()
     assert "no sine today" in rejection.detail
-    stitch(gm, [one.cutting for one in settled.built], [one.module for one in settled.built])
+    stitch(gm, [one.extracted for one in settled.built], [one.module for one in settled.built])
     assert [one.module.name for one in settled.built] == ["cluster_0", "cluster_1"]
     torch.testing.assert_close(gm(X), expected)
 
@@ -99,14 +97,14 @@ def test_a_failure_can_be_an_error(
 ) -> None:
     replace_converter(monkeypatch, aten.sin.default, no_sine)
     with pytest.raises(ConversionError, match="no sine today"):
-        settle(two_clusters(), reference, options(on_build_failure="raise"))
+        settle(two_clusters(), Target(reference, options(on_build_failure="raise")))
 
 
 @pytest.mark.parametrize(("fuel", "left"), [(0, 0), (1, 1), (2, 2), (9, 2)])
 def test_fuel_bounds_the_clusters(reference: EngineBackend, fuel: int, left: int) -> None:
-    planned = plan(two_clusters(), reference, options(fuel=fuel))
-    assert len(planned.clusters) == left
-    codes = [rejection.code for rejection in planned.rejections.values()]
+    divided = divide(two_clusters(), Target(reference, options(fuel=fuel)))
+    assert len(divided.clusters) == left
+    codes = [rejection.code for rejection in divided.rejections.values()]
     assert codes.count("fuel") == 3 * (2 - left)
 
 
@@ -129,19 +127,19 @@ def test_a_cluster_that_loses_stays_in_pytorch(
     watch = Stopwatch(Timing(0.5, 2.0), Timing(1.2, 0.8))
     monkeypatch.setattr("fxtrt.lowering.settle.measure", watch)
     settings = options(partition="measured", cache_dir=tmp_path)
-    settled = settle(two_clusters(), reference, settings, [X])
+    settled = settle(two_clusters(), Target(reference, settings), [X])
     assert clusters(settled) == [["relu", "mul", "tanh"]]
-    assert settled.built[0].info.timing == Timing(0.5, 2.0)
-    slower = [r for r in settled.plan.rejections.values() if r.code == "slower"]
+    assert settled.built[0].timing == Timing(0.5, 2.0)
+    slower = [r for r in settled.partition.rejections.values() if r.code == "slower"]
     assert len(slower) == 3
     assert slower[0].detail == "engine 1.200 ms, PyTorch 0.800 ms"
     expected = [[X], [torch.erfinv(torch.tanh(torch.relu(X) * 0.5))]]
     torch.testing.assert_close(watch.inputs, expected)
 
     # The figures are kept: the second time nothing is left to give, and nothing is asked for.
-    again = settle(two_clusters(), reference, settings, [X])
+    again = settle(two_clusters(), Target(reference, settings), [X])
     assert rejected(again) == rejected(settled)
-    assert again.built[0].info.timing == Timing(0.5, 2.0)
+    assert again.built[0].timing == Timing(0.5, 2.0)
     assert len(watch.inputs) == 2
 
 
@@ -150,7 +148,7 @@ def test_the_whitelist_is_exempt_from_measuring(
 ) -> None:
     monkeypatch.setattr("fxtrt.lowering.settle.measure", Stopwatch(Timing(2, 1), Timing(2, 1)))
     settings = options(partition="measured", whitelist=("aten.exp",))
-    settled = settle(two_clusters(), reference, settings, [X])
+    settled = settle(two_clusters(), Target(reference, settings), [X])
     assert clusters(settled) == [["sin", "cos", "exp"]]
 
 
@@ -161,17 +159,17 @@ def test_without_inputs_values_are_made_up(
     monkeypatch.setattr("fxtrt.lowering.settle.measure", watch)
     table = torch.rand(5, 3)
     gm = trace(lambda i: torch.relu(table[i] * 2) + 1, (torch.tensor([4, 2]),))
-    assert len(settle(gm, reference, options(partition="measured")).built) == 1
+    assert len(settle(gm, Target(reference, options(partition="measured"))).built) == 1
     torch.testing.assert_close(watch.inputs, [[torch.tensor([0, 0])]])
 
 
 def test_inputs_must_be_the_graphs(reference: EngineBackend) -> None:
     with pytest.raises(CaptureError, match="takes 1 values, not 2"):
-        settle(two_clusters(), reference, options(partition="measured"), [X, X])
+        settle(two_clusters(), Target(reference, options(partition="measured")), [X, X])
 
 
 def test_a_timing_is_the_median_of_calls_in_turn(reference: EngineBackend) -> None:
-    module = settle(two_clusters(), reference, options()).built[0].module
+    module = settle(two_clusters(), Target(reference, options())).built[0].module
     spans = [span for i in range(13) for span in (0.001 * (i + 1), 0.002 * (i + 1))]
     ticks = accumulate(part for span in spans for part in (0.5, span))
     timing = measure(module, [X], lambda: next(ticks))
@@ -183,7 +181,7 @@ def test_a_timing_is_the_median_of_calls_in_turn(reference: EngineBackend) -> No
 
 
 def test_reference_engines_are_timed_for_real(reference: EngineBackend) -> None:
-    settled = settle(two_clusters(), reference, options(partition="measured"), [X])
+    settled = settle(two_clusters(), Target(reference, options(partition="measured")), [X])
     assert len(settled.built) + list(rejected(settled).values()).count("slower") / 3 == 2
 
 
@@ -196,6 +194,6 @@ def test_a_run_for_values_leaves_nothing_behind() -> None:
     gm = make_fx(function)(X)
     x = X.clone()
     (product,) = gm.graph.find_nodes(op="call_function", target=aten.mul.Tensor)
-    values = border_values(gm, [x], [product])
+    values = recorded_values(gm, [x], [product])
     assert torch.equal(x, X)
     assert list(values) == [product]

@@ -17,7 +17,7 @@ from torch import nn
 import fxtrt
 from fxtrt.detection import Recipe, register
 from fxtrt.errors import SettingsError
-from fxtrt.partition.partition import partition
+from fxtrt.partition.partition import partition, repair
 
 aten = torch.ops.aten
 SUPPORT = rejects(aten.sigmoid.default)
@@ -60,7 +60,7 @@ def rows(model: nn.Module) -> list[tuple[str, str]]:
 def test_clusters_are_convex_and_of_one_component(seed: int, size: int) -> None:
     gm = random_dag(seed, size)
     options = fxtrt.Settings(min_cluster_size=1, components=RELU_AND_ADD)
-    plan = partition(gm, SUPPORT, options)
+    plan = repair(gm, partition(gm, SUPPORT, options))
     assert nx.is_directed_acyclic_graph(quotient(gm, plan))
     for cluster in plan.clusters:
         targets = {str(n.target).split(".")[1] for n in cluster.nodes if "view" not in str(n)}
@@ -130,12 +130,12 @@ def test_they_come_back_with_a_saved_model(tmp_path: Path) -> None:
 
 @pytest.fixture
 def planned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    monkeypatch.setattr("fxtrt.detection.recipes._PLANS", {})
+    monkeypatch.setattr("fxtrt.detection.recipes._RECIPES", {})
 
-    def plan(**components: dict[str, Any]) -> None:
+    def recipe_with(**components: dict[str, Any]) -> None:
         register(Recipe(f"{__name__}.Detector", {}, components=components))
 
-    return plan
+    return recipe_with
 
 
 def test_a_plan_has_components_and_the_user_the_last_word(planned: Callable[..., None]) -> None:

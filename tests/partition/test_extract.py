@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxtrt.capture.export import trace
-from fxtrt.partition.extract import cut, stitch
-from fxtrt.partition.partition import partition
+from fxtrt.lowering.stitch import stitch
+from fxtrt.partition.extract import extract
+from fxtrt.partition.partition import partition, repair
 from fxtrt.settings import Settings
 
 aten = torch.ops.aten
@@ -19,10 +20,12 @@ aten = torch.ops.aten
 
 def stitched(gm: torch.fx.GraphModule, minimum: int = 1) -> int:
     """Stitch every cluster back as its own PyTorch module; the number of clusters."""
-    plan = partition(gm, rejects(aten.sigmoid.default), Settings(min_cluster_size=minimum))
-    cuttings = [cut(gm, cluster) for cluster in plan.clusters]
-    stitch(gm, cuttings, [cutting.module for cutting in cuttings])
-    return len(cuttings)
+    divided = repair(
+        gm, partition(gm, rejects(aten.sigmoid.default), Settings(min_cluster_size=minimum))
+    )
+    clusters = [extract(gm, cluster) for cluster in divided.clusters]
+    stitch(gm, clusters, [one.module for one in clusters])
+    return len(clusters)
 
 
 @given(seed=st.integers(0, 10_000), size=st.integers(1, 40))
@@ -38,11 +41,11 @@ def test_stitching_changes_nothing(seed: int, size: int) -> None:
 def test_weights_are_shared_and_named_in_the_cluster() -> None:
     weight = torch.randn(3)
     gm = trace(lambda x: torch.relu(x * weight) + weight, (torch.randn(2, 3),))
-    plan = partition(gm, rejects(), Settings())
-    cutting = cut(gm, plan.clusters[0])
-    (buffer,) = cutting.module.buffers()
+    divided = repair(gm, partition(gm, rejects(), Settings()))
+    extracted = extract(gm, divided.clusters[0])
+    (buffer,) = extracted.module.buffers()
     assert buffer.data_ptr() == weight.data_ptr()
-    assert len(cutting.inputs) == 1
+    assert len(extracted.inputs) == 1
 
 
 def test_sizes_of_inner_tensors_are_computed_inside() -> None:

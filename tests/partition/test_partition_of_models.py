@@ -16,7 +16,7 @@ pytest.importorskip("torchvision", reason="torchvision is not installed")
 from torchvision.models import detection
 
 from fxtrt.capture.export import capture_module
-from fxtrt.partition.partition import partition
+from fxtrt.partition.partition import partition, repair
 from fxtrt.pass_manager import run_passes
 from fxtrt.settings import Settings
 
@@ -56,7 +56,7 @@ def test_whatever_stays_out(name: str) -> None:
     for target in {node.target for node in gm.graph.nodes if node.op == "call_function"}:
         support = rejects(target)
         theirs = their_partitions(gm, support)
-        plan = partition(gm, support, Settings(min_cluster_size=1))
-        assert len(plan.clusters) <= len(theirs), target
-        assert plan.cuts <= plan.cuts_before_repair
-        assert is_directed_acyclic_graph(quotient(gm, plan)), target
+        division = repair(gm, partition(gm, support, Settings(min_cluster_size=1)))
+        assert len(division.clusters) <= len(theirs), target
+        assert division.cuts <= division.cuts_before_repair
+        assert is_directed_acyclic_graph(quotient(gm, division)), target

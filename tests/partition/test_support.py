@@ -17,8 +17,8 @@ from torch import Tensor
 
 from fxtrt.capture.export import trace
 from fxtrt.engines.base import EngineBackend
+from fxtrt.engines.target import Target
 from fxtrt.lowering.lower import lower
-from fxtrt.pass_manager import run_passes
 from fxtrt.runtime.engine_module import EngineModule
 from fxtrt.settings import Settings
 
@@ -116,8 +116,7 @@ def test_what_is_supported_converts(
             gm = trace(program, (_image(EXAMPLE),), dynamic=True)
         except TypeError:
             return  # torch cannot bound a product of a float and an infinity
-        run_passes(gm)
-        compiled, _ = lower(gm, reference, SETTINGS)
+        compiled = lower(gm, Target(reference, SETTINGS)).graph
         modules = [module for module in compiled.modules() if isinstance(module, EngineModule)]
         engines += len(modules)
         for size in (EXAMPLE, *OTHERS):

@@ -19,7 +19,7 @@ HALVES = (torch.float16, torch.bfloat16)
 
 
 def inner_dtypes(gm: GraphModule) -> set[torch.dtype]:
-    """Of what calls other than casts give."""
+    """Return the dtypes of all calls but casts."""
     calls = [node for node in gm.graph.nodes if node.op == "call_function"]
     return {node.meta["val"].dtype for node in calls if node.target != aten._to_copy.default}
 

@@ -17,14 +17,22 @@ import jsonschema
 import pytest
 import torch
 from gpu_model import FakeGpu
+from torch.fx import Node
 
 import fxtrt
+from fxtrt.capture.export import trace
 from fxtrt.engines.reference import ReferenceEngine
+from fxtrt.engines.target import Target
 from fxtrt.errors import FxtrtError
+from fxtrt.lowering.lower import lower
 from fxtrt.reporting import RuntimeRow
 from fxtrt.runtime import cuda_graphs
 from fxtrt.runtime.engine_module import EngineModule
 from fxtrt.runtime.guarded_forward import GuardedForward
+from fxtrt.runtime.stitched_call import serve
+from fxtrt.settings import Settings
+
+SETTINGS = Settings(engine="reference", min_cluster_size=1, cuda_graphs=True, cache_dir=None)
 
 
 class Recorder:
@@ -113,6 +121,33 @@ def test_a_whole_model_is_recorded_at_the_second_call_of_a_shape(
     with torch.no_grad():
         x = torch.randn(4, 3)
         torch.testing.assert_close(compiled(x), model(x))
+
+
+def test_an_observer_sees_each_node_instead_of_a_replay(recorder: Recorder) -> None:
+    x = torch.randn(2, 4)
+    graph = lower(
+        trace(lambda x: torch.erfinv(torch.tanh(x) * 0.5), (x,)), Target.of(SETTINGS)
+    ).graph
+    (call,) = serve([graph], SETTINGS)
+    with torch.no_grad():
+        expected = [call(x) for _ in range(3)][-1]
+        replays, seen = recorder.replays, list[str]()
+
+        def observe(node: Node, args: Sequence[Any], run: Callable[[], Any]) -> Any:
+            seen.append(node.name)
+            assert len(args) == len(node.args)
+            return run()
+
+        with call.observe(observe):
+            observed = call(x)
+        assert replays > 0
+        assert recorder.replays == replays
+        calls = [node.name for node in graph.graph.nodes if node.op.startswith("call_")]
+        assert seen == calls
+        torch.testing.assert_close(observed, expected)
+        call(x)
+    assert recorder.replays == replays + 1
+    assert seen == calls
 
 
 def test_threads_record_and_replay_each_in_its_slot(recorder: Recorder) -> None:

@@ -140,7 +140,7 @@ def test_the_other_weights_are_still_watched() -> None:
         for model in (eager, fast):
             model.layer.weight.add_(1)  # type: ignore[union-attr, operator]  # a Linear
         torch.testing.assert_close(fast(x), eager(x))
-    assert "the weight 'weight' was changed" in str(list(fast.forward.fallbacks))  # type: ignore[attr-defined]  # a GuardedForward
+    assert "the weight 'layer.weight' was changed" in str(list(fast.forward.fallbacks))  # type: ignore[attr-defined]  # a GuardedForward
 
 
 def test_one_that_was_called_can_be_saved(tmp_path: Path) -> None:

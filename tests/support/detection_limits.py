@@ -17,7 +17,7 @@ LIMITS = {
 """Differences of engines: pixels, none, and shares of pixels: rounding decides those at a
 threshold."""
 RELATIVE = 1e-4
-"""Of any other output: probabilities, and shares of its largest magnitude."""
+"""The difference of any other output: a probability, or a share of its largest magnitude."""
 
 
 def assert_close(actual: Any, expected: Any, wider: float = 1.0) -> None:

@@ -24,7 +24,7 @@ __all__ = ["require_detectron2"]
 _REQUIREMENT = "geoai-detectron2==0.4"
 _SHA256 = "6eb280a50dbc3536caa9dc73229dfbbe0bda4fea6692c17803584dda680fad8d"
 _PLATFORM = ("--platform=win_amd64", "--python-version=37", "--implementation=cp", "--abi=cp37m")
-"""Of the only wheel that there is; its compiled part is left out."""
+"""The platform of the only wheel that there is; its compiled part is left out."""
 _SECONDS = 120
 
 

@@ -35,7 +35,7 @@ def row(target: OpOverload, *args: Any, **options: Any) -> OpRow:
 
 
 def first(target: OpOverload, *args: Any, **options: Any) -> OpRow:
-    """Of an operator with several outputs, the first."""
+    """Return a row for the first output of an operator with several."""
     return OpRow(target, args, call=lambda *args: target(*args)[0], **options)
 
 

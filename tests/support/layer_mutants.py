@@ -230,7 +230,7 @@ _TYPES = member(FLOAT="INT32", HALF="FLOAT", BF16="FLOAT", INT64="INT32", INT32=
 
 
 def windowed(kind: str) -> list[LayerMutant]:
-    """Of layers that slide a window."""
+    """Return the mutants of layers that slide a window."""
     return [
         LayerMutant("strides turned", kind, "stride_nd", turned),
         LayerMutant("strides dropped", kind, "stride_nd", each(1)),

@@ -18,7 +18,7 @@ HEADER = "| setting | type | default | meaning |\n| --- | --- | --- | --- |\n"
 _ENTRY = re.compile(r"^([a-z]\w*(?:, [a-z]\w*)*): +(?=\S)", re.MULTILINE)
 _GIB = 1 << 30
 _DEFAULTS = {"cache_dir": "`$XDG_CACHE_HOME/fxtrt` or `~/.cache/fxtrt`"}
-"""Of fields whose default depends on the machine."""
+"""The fields whose default depends on the machine."""
 
 
 def field_texts() -> dict[tuple[str, ...], str]:

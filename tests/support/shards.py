@@ -81,7 +81,10 @@ def _families() -> dict[str, str]:
 
 
 def database_shard(name: str) -> str:
-    """Of an operator in PyTorch's database: its namespace, or the letters that it begins with."""
+    """Return the shard of an operator in PyTorch's database.
+
+    It is the operator's namespace, or the letters that the name begins with.
+    """
     namespace, dot, _ = name.partition(".")
     if dot:
         return "nn" if namespace == "nn" else "namespaces"

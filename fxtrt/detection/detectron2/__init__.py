@@ -1,1 +1,1 @@
-"""Recipes for Detectron2's detectors."""
+"""Register recipes for Detectron2's detectors, and define the equivalents that they name."""

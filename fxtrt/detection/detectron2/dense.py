@@ -1,4 +1,4 @@
-"""Equivalents of what Detectron2 does to pick detections of one-stage detectors."""
+"""Replace the functions by which Detectron2 picks the detections of one-stage detectors."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ..ops.candidates import best_of_table
-from .operators import batched_nms
+from ..ops.best_above import best_of_table
+from ..ops.detectron2_batched_nms import batched_nms
 
 __all__ = ["decode_level", "detections_of_logits"]
 
@@ -23,10 +23,12 @@ def decode_level(
     topk_candidates: int,
     image_size: tuple[int, int],
 ) -> Any:
-    """`DenseDetector._decode_per_level_predictions`, whose counts depend on scores.
+    """Replace `DenseDetector._decode_per_level_predictions`, whose branches depend on scores.
 
     Args:
-        anchors: R `Boxes`; pred_scores: (R, classes); pred_deltas: (R, 4).
+        anchors: R `Boxes`.
+        pred_scores: (R, classes).
+        pred_deltas: (R, 4).
     """
     return _decoded(
         self, anchors, pred_scores, pred_deltas, (score_thresh, topk_candidates), image_size
@@ -40,10 +42,12 @@ def detections_of_logits(
     box_delta: Sequence[Tensor],
     image_size: tuple[int, int],
 ) -> Any:
-    """`RetinaNet.inference_single_image` of Detectron2 0.4, which sorts logits.
+    """Replace `RetinaNet.inference_single_image` of Detectron2 0.4, which sorts all scores.
 
     Args:
-        anchors: of each level, `Boxes`; box_cls: (R, classes); box_delta: (R, 4).
+        anchors: R `Boxes` for each level.
+        box_cls: (R, classes), logits, for each level.
+        box_delta: (R, 4) for each level.
     """
     limits = (self.test_score_thresh, self.test_topk_candidates)
     found = [

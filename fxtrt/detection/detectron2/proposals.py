@@ -1,4 +1,4 @@
-"""Equivalents of what Detectron2 does to pick proposals and detections of two-stage detectors."""
+"""Replace the functions by which Detectron2's two-stage detectors pick proposals and detections."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from .operators import batched_nms
+from ..ops.detectron2_batched_nms import batched_nms
 from .structures import clipped, rows_where
 
 __all__ = [
@@ -24,18 +24,20 @@ __all__ = [
 ]
 
 IS_0_4 = find_spec("detectron2.modeling.meta_arch.dense_detector") is None
-"""Whether this is Detectron2 0.4: it sorts all candidates, where later versions take the top ones,
-and it knows no base class of dense detectors."""
+"""Whether this is Detectron2 0.4, which has no base class of dense detectors.
+
+It also sorts all candidates, where later versions call `topk`."""
 
 
 @dataclass(frozen=True, slots=True)
 class BoxKind:
-    """What boxes of `columns` numbers have in common with all others.
+    """How boxes of one form are made, clipped, measured and suppressed.
 
-    make:    Detectron2's class, of (N, columns).
-    clipped: the boxes within an image of some height and width.
-    sides:   (N, 2), widths and heights.
-    nms:     as `batched_nms`.
+    columns: the numbers that describe a box.
+    make:    Detectron2's class, which holds (N, columns).
+    clipped: cuts boxes off at the borders of an image of the given height and width.
+    sides:   returns (N, 2), widths and heights.
+    nms:     takes and returns what `batched_nms` does.
     """
 
     columns: int
@@ -58,9 +60,9 @@ def find_top_rpn_proposals(
     min_box_size: float,
     training: bool,
 ) -> list[Any]:
-    """Detectron2's function of this name, for inference: it always filters, not only if it must.
+    """Replace Detectron2's function of this name for inference, and filter always, not if needed.
 
-    Args and result as of `top_proposals`.
+    Arguments and result are those of `top_proposals`.
     """
     limits = (nms_thresh, pre_nms_topk, post_nms_topk, min_box_size)
     return top_proposals(_UPRIGHT, proposals, pred_objectness_logits, image_sizes, limits)
@@ -73,15 +75,15 @@ def top_proposals(
     image_sizes: Sequence[tuple[int, int]],
     limits: tuple[float, int, int, float],
 ) -> list[Any]:
-    """The best proposals of each image.
+    """Return the best proposals of each image.
 
     Args:
-        proposals: of each level, (images, boxes, kind.columns).
-        logits_of_levels: of each level, (images, boxes).
+        proposals: (images, boxes, kind.columns) for each level.
+        logits_of_levels: (images, boxes) for each level.
         limits: the threshold of NMS, the most boxes before and after it, the smallest side.
 
     Returns:
-        Of each image, its `Instances`, by falling score.
+        The `Instances` of each image, by falling score.
     """
     nms_thresh, most_before, most, min_box_size = limits
     scores, boxes, levels = [], [], []
@@ -102,7 +104,7 @@ def top_proposals(
 
 
 def _highest(logits: Tensor, count: int | torch.SymInt) -> tuple[Tensor, Tensor]:
-    """The highest of each row and their indices, equal ones in the order of Detectron2."""
+    """Return the highest logits of each row and their indices; Detectron2's order breaks ties."""
     if not IS_0_4:
         highest, best = logits.topk(count, dim=1)
         return highest, best
@@ -140,9 +142,9 @@ def fast_rcnn_inference_single_image(
     nms_thresh: float,
     topk_per_image: int,
 ) -> tuple[Any, Tensor]:
-    """Detectron2's function of this name: it always filters, not only if it must.
+    """Replace Detectron2's function of this name, and filter always, not only if needed.
 
-    Args and result as of `detections_of_image`.
+    Arguments and result are those of `detections_of_image`.
     """
     limits = (score_thresh, nms_thresh, topk_per_image)
     return detections_of_image(_UPRIGHT, boxes, scores, image_shape, limits)
@@ -155,14 +157,15 @@ def detections_of_image(
     image_shape: tuple[int, int],
     limits: tuple[float, float, int],
 ) -> tuple[Any, Tensor]:
-    """The best detections of an image.
+    """Return the best detections of an image.
 
     Args:
-        boxes: (R, kind.columns * classes) or (R, kind.columns); scores: (R, classes + 1).
+        boxes: (R, kind.columns * classes) or (R, kind.columns).
+        scores: (R, classes + 1), the background's last.
         limits: the thresholds of scores and of NMS, the most detections.
 
     Returns:
-        The image's `Instances`, and which of the R rows they come from.
+        The image's `Instances`, and the indices of the R rows that they come from.
     """
     score_thresh, nms_thresh, topk_per_image = limits
     finite = boxes.isfinite().all(dim=1) & scores.isfinite().all(dim=1)

@@ -1,4 +1,4 @@
-"""The plans of Detectron2's detectors."""
+"""Register the recipes of Detectron2's detectors."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from torch.export import Dim
 
 from ...errors import CaptureError
 from ..norms import NORMS
-from ..recipes import (
-    Equivalents,
-    Recipe,
-    register,
-)
-from ..symbolic_len import rows
+from ..ops.detectron2_batched_nms import batched_nms
+from ..ops.detectron2_heatmaps_to_keypoints import heatmaps_to_keypoints
+from ..ops.detectron2_roi_align_rotated import roi_align_rotated
+from ..recipes import Equivalents, Recipe, register
+from ..symbolic_len import symbolic_len
 from .deformable import deform_conv, modulated_deform_conv
 from .dense import decode_level, detections_of_logits
-from .operators import batched_nms, heatmaps_to_keypoints
 from .panoptic import combine
 from .proposals import (
     IS_0_4,
@@ -32,7 +30,6 @@ from .rotated import (
     fast_rcnn_inference_single_image_rotated,
     find_top_rrpn_proposals,
     new_rotated_boxes,
-    roi_align_rotated,
 )
 from .structures import (
     clip,
@@ -48,42 +45,44 @@ from .structures import (
 
 __all__ = ["GENERALIZED_RCNN", "STRUCTURES"]
 
-
-_READ = ("image", "height", "width", "proposals")
-_LARGEST = 1 << 15
-"""Pixels; of the pictures that detections are scaled to."""
+_KEYS_READ = ("image", "height", "width", "proposals")
+"""The keys of the input dicts that the models read for inference."""
+_LARGEST_PICTURE = 1 << 15
+"""The largest side, in pixels, of the pictures that detections are scaled to."""
 
 
 def images_and_sizes(batched_inputs: Sequence[dict[str, Any]]) -> tuple[Any, ...]:
-    """What the models read for inference: not, say, the name of the file, or the ground truth.
+    """Return the inputs without what the models ignore, such as file names and ground truth.
 
-    Images of bytes become float32, as the models make them, so that both kinds fit one graph.
+    Images of bytes become float32, as in the models, so that both kinds of images fit one graph.
     """
 
     def read(value: Any) -> Any:
         is_bytes = isinstance(value, Tensor) and value.dtype == torch.uint8
         return value.float() if is_bytes else value
 
-    return ([{name: read(one[name]) for name in _READ if name in one} for one in batched_inputs],)
+    return (
+        [{name: read(one[name]) for name in _KEYS_READ if name in one} for one in batched_inputs],
+    )
 
 
 def image_sizes(batched_inputs: Sequence[dict[str, Any]], coarsest: int = 64) -> Any:
-    """Height and width of each image, and of its picture, for a model with that example.
+    """Return the dynamic sizes of an example: those of each image, and of its original picture.
 
-    1344 is the longest side of the zoo's images, 1333, padded.
+    A side may have up to 1344 pixels: the longest side of the model zoo's images, 1333, padded.
 
     Args:
-        coarsest: the largest stride of a pyramid's levels. At least two rows of each are asked for:
-            tracing takes one row for another case.
+        coarsest: the largest stride of the pyramid's levels. A level must have at least two rows,
+            because tracing specializes on a size of 1.
 
     Raises:
-        CaptureError: the example is smaller.
+        CaptureError: the example is too small for that.
     """
 
     def sizes(name: str, value: Any) -> Any:
         if name == "image":
             return {i: _side(int(value.shape[i]), coarsest + 1) for i in (1, 2)}
-        return Dim.DYNAMIC(min=1, max=_LARGEST) if type(value) is int else None
+        return Dim.DYNAMIC(min=1, max=_LARGEST_PICTURE) if type(value) is int else None
 
     return ([{name: sizes(name, value) for name, value in one.items()} for one in batched_inputs],)
 
@@ -120,13 +119,13 @@ _HEADS: Equivalents = {
     "detectron2.modeling.roi_heads.fast_rcnn.fast_rcnn_inference_single_image": (
         fast_rcnn_inference_single_image
     ),
-    "detectron2.modeling.roi_heads.fast_rcnn.len": rows,
+    "detectron2.modeling.roi_heads.fast_rcnn.len": symbolic_len,
     "detectron2.modeling.roi_heads.rotated_fast_rcnn.fast_rcnn_inference_single_image_rotated": (
         fast_rcnn_inference_single_image_rotated
     ),
     "detectron2.modeling.roi_heads.keypoint_head.heatmaps_to_keypoints": heatmaps_to_keypoints,
-    "detectron2.modeling.roi_heads.keypoint_head.len": rows,
-    "detectron2.modeling.roi_heads.mask_head.len": rows,
+    "detectron2.modeling.roi_heads.keypoint_head.len": symbolic_len,
+    "detectron2.modeling.roi_heads.mask_head.len": symbolic_len,
     "detectron2.structures.ROIMasks.to_bitmasks": to_bitmasks,
 }
 _GLUE = (
@@ -142,28 +141,28 @@ _GLUE = (
 )
 
 
-def _plan(
+def _register(
     architecture: str,
     equivalents: Equivalents,
     glue: tuple[str, ...] = (),
     sizes: Callable[..., Any] = image_sizes,
 ) -> Recipe:
-    """The plan of a class of `detectron2.modeling.meta_arch`."""
+    """Register the recipe of a class of `detectron2.modeling.meta_arch`."""
     name = f"{_META_ARCH}.{architecture}"
-    every = {**STRUCTURES, **equivalents}
-    return register(Recipe(name, every, sizes, images_and_sizes, glue))
+    together = {**STRUCTURES, **equivalents}
+    return register(Recipe(name, together, sizes, images_and_sizes, glue))
 
 
 _DENSE_SIZES = partial(image_sizes, coarsest=128)
 
 
-GENERALIZED_RCNN = _plan("rcnn.GeneralizedRCNN", {**_PROPOSALS, **_HEADS}, _GLUE)
-PROPOSAL_NETWORK = _plan("rcnn.ProposalNetwork", _PROPOSALS, _GLUE)
-SEMANTIC_SEGMENTOR = _plan(
+GENERALIZED_RCNN = _register("rcnn.GeneralizedRCNN", {**_PROPOSALS, **_HEADS}, _GLUE)
+PROPOSAL_NETWORK = _register("rcnn.ProposalNetwork", _PROPOSALS, _GLUE)
+SEMANTIC_SEGMENTOR = _register(
     "semantic_seg.SemanticSegmentor",
     {f"{_META_ARCH}.semantic_seg.sem_seg_postprocess": sem_seg_postprocess},
 )
-PANOPTIC_FPN = _plan(
+PANOPTIC_FPN = _register(
     "panoptic_fpn.PanopticFPN",
     {
         **_PROPOSALS,
@@ -175,14 +174,14 @@ PANOPTIC_FPN = _plan(
 )
 if IS_0_4:
     _SINGLE_IMAGE = f"{_META_ARCH}.retinanet.RetinaNet.inference_single_image"
-    RETINANET = _plan(
+    RETINANET = _register(
         "retinanet.RetinaNet",
         {_SINGLE_IMAGE: detections_of_logits},
         (_FROM_TENSORS, _SINGLE_IMAGE, f"{_META_ARCH}.retinanet.detector_postprocess"),
         _DENSE_SIZES,
     )
 else:
-    DENSE_DETECTOR = _plan(
+    DENSE_DETECTOR = _register(
         "dense_detector.DenseDetector",
         {
             f"{_META_ARCH}.dense_detector.DenseDetector._decode_per_level_predictions": (

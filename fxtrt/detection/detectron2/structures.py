@@ -1,4 +1,4 @@
-"""Equivalents of methods of Detectron2's structures, which pytrees open from here on."""
+"""Replace methods of Detectron2's structures by equivalents, and register these as pytrees."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ...graph.sizes import is_static
-from .operators import corner, paste_masks
+from ..ops.corner import corner
+from ..ops.detectron2_paste_masks import paste_masks
 
 __all__ = [
     "clip",
@@ -32,37 +33,40 @@ __all__ = [
 
 
 def rows_where(mask: Tensor, *tensors: Tensor) -> list[Tensor]:
-    """The rows of each tensor where `mask` is true."""
+    """Return the rows of each tensor where `mask` is true."""
     index = mask.nonzero()[:, 0]
     return [tensor[index] for tensor in tensors]
 
 
 def clipped(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, 4) boxes, within an image of that height and width."""
+    """Clip (N, 4) boxes to an image of that height and width."""
     height, width = size
     limits = (width, height, width, height)
     return torch.stack([boxes[:, i].clamp(min=0, max=limits[i]) for i in range(4)], dim=-1)
 
 
 def new_boxes(self: Any, tensor: Any) -> None:
-    """`Boxes.__init__`, which asks whether there is any box, since none may have any shape."""
+    """Replace `Boxes.__init__`, whose `numel() == 0` test is a data-dependent branch.
+
+    Only a statically empty tensor is reshaped to (0, 4).
+    """
     tensor = torch.as_tensor(tensor, dtype=torch.float32)
-    none = is_static(tensor.numel()) and tensor.numel() == 0
-    self.tensor = tensor.reshape(-1, 4) if none else tensor
+    is_empty = is_static(tensor.numel()) and tensor.numel() == 0
+    self.tensor = tensor.reshape(-1, 4) if is_empty else tensor
 
 
 def clip(self: Any, box_size: tuple[int, int]) -> None:
-    """`Boxes.clip`, which first insists on finite coordinates."""
+    """Replace `Boxes.clip`, which asserts first that the coordinates are finite."""
     self.tensor = clipped(self.tensor, box_size)
 
 
 def set_field(self: Any, name: str, value: Any) -> None:
-    """`Instances.set`, which insists on fields of one length."""
+    """Replace `Instances.set`, which asserts that all fields have one length."""
     self._fields[name] = value
 
 
 def select(self: Any, item: Any) -> Any:
-    """`Instances.__getitem__`, which counts what a mask leaves anew for each field."""
+    """Replace `Instances.__getitem__`, which makes a new symbolic size for each field."""
     if isinstance(item, int):
         item = slice(item, item + 1 or None)
     if isinstance(item, Tensor) and item.dtype == torch.bool:
@@ -74,7 +78,7 @@ def select(self: Any, item: Any) -> Any:
 
 
 def conv2d(self: Any, x: Tensor) -> Tensor:
-    """`Conv2d.forward` of Detectron2, which asks whether there is any input."""
+    """Replace `Conv2d.forward` of Detectron2, which branches on whether the input is empty."""
     x = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
     if self.norm is not None:
         x = self.norm(x)
@@ -82,13 +86,13 @@ def conv2d(self: Any, x: Tensor) -> Tensor:
 
 
 def pooler_format(box_lists: Sequence[Any]) -> Tensor:
-    """`convert_boxes_to_pooler_format`, which makes a tensor of the counts.
+    """Replace `convert_boxes_to_pooler_format`, which makes a tensor of the numbers of boxes.
 
     Args:
-        box_lists: `Boxes` of each image.
+        box_lists: the `Boxes` of each image.
 
     Returns:
-        (N, 5), the number of its image before each box.
+        (N, 5): the number of the image, then the box.
     """
     tensors = [boxes.tensor for boxes in box_lists]
     numbered = [
@@ -99,7 +103,7 @@ def pooler_format(box_lists: Sequence[Any]) -> Tensor:
 
 
 def to_bitmasks(self: Any, boxes: Any, height: int, width: int, threshold: float = 0.5) -> Any:
-    """`ROIMasks.to_bitmasks`, which pastes mask after mask into the image."""
+    """Replace `ROIMasks.to_bitmasks`, which pastes mask after mask into the image."""
     tensor = getattr(boxes, "tensor", boxes)
     return BitMasks(paste_masks(self.tensor, tensor, (height, width), threshold))
 
@@ -107,8 +111,7 @@ def to_bitmasks(self: Any, boxes: Any, height: int, width: int, threshold: float
 def sem_seg_postprocess(
     result: Tensor, img_size: tuple[int, int], output_height: int, output_width: int
 ) -> Tensor:
-    """Detectron2's function of this name: what an image's padding got is cut off, and the rest
-    scaled to the picture.
+    """Replace Detectron2's function of this name: cut off the padding, and scale to the picture.
 
     Args:
         result: (classes, H, W).
@@ -124,7 +127,7 @@ def from_tensors(
     pad_value: float = 0.0,
     padding_constraints: Mapping[str, int] | None = None,
 ) -> Any:
-    """`ImageList.from_tensors`, which computes the padding with tensors.
+    """Replace `ImageList.from_tensors`, which computes the padding with tensors.
 
     Args:
         tensors: images, each (C, H, W).
@@ -144,7 +147,7 @@ def from_tensors(
 
 
 def _flatten_instances(instances: Any) -> tuple[list[Any], Any]:
-    """The image's size is among the leaves: in a graph it may vary."""
+    """Take an `Instances` apart; the image's size is a leaf too, as it may vary in a graph."""
     fields = instances.get_fields()
     return [*instances.image_size, *fields.values()], tuple(fields)
 
@@ -157,7 +160,7 @@ def _unflatten_instances(values: Any, names: Any) -> Any:
 
 
 def register_boxes(cls: type[Any]) -> None:
-    """Let pytrees open `cls`, which holds one tensor."""
+    """Register `cls`, a class that holds one tensor, as a pytree."""
 
     def unflatten(values: Any, context: None) -> Any:
         boxes = object.__new__(cls)

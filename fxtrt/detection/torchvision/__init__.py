@@ -1,1 +1,1 @@
-"""Recipes for torchvision's detectors."""
+"""Register recipes for torchvision's detectors, and define the equivalents that they name."""

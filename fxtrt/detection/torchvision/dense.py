@@ -1,4 +1,4 @@
-"""Equivalents of what torchvision does to pick detections of one-stage detectors."""
+"""Replace the functions by which torchvision picks the detections of one-stage detectors."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torchvision.ops import boxes as box_ops
 
-from ..ops.candidates import best_of_each_class, best_of_table
-from ..ops.operators import batched_nms
+from ..ops.batched_nms import batched_nms
+from ..ops.best_above import best_of_table
+from ..ops.best_of_each_class import best_of_each_class
 
 __all__ = ["detections_of_fcos", "detections_of_retinanet", "detections_of_ssd"]
 
@@ -23,11 +24,11 @@ def detections_of_retinanet(
     anchors: Sequence[Sequence[Tensor]],
     image_shapes: Sequence[tuple[int, int]],
 ) -> list[_Detections]:
-    """`RetinaNet.postprocess_detections`, whose counts depend on scores.
+    """Replace `RetinaNet.postprocess_detections`, whose numbers of boxes depend on scores.
 
     Args:
-        head_outputs: of each level, "cls_logits" (N, R, classes) and "bbox_regression" (N, R, 4).
-        anchors: of each image and level, (R, 4).
+        head_outputs: "cls_logits" (N, R, classes) and "bbox_regression" (N, R, 4) for each level.
+        anchors: (R, 4) for each image and level.
     """
     scores = [torch.sigmoid(logits) for logits in head_outputs["cls_logits"]]
     return _by_level(
@@ -41,8 +42,10 @@ def detections_of_fcos(
     anchors: Sequence[Sequence[Tensor]],
     image_shapes: Sequence[tuple[int, int]],
 ) -> list[_Detections]:
-    """`FCOS.postprocess_detections`; arguments as in `detections_of_retinanet`, and "bbox_ctrness"
-    (N, R, 1)."""
+    """Replace `FCOS.postprocess_detections`, whose numbers of boxes depend on scores.
+
+    Arguments are as in `detections_of_retinanet`; `head_outputs` also has "bbox_ctrness" (N, R, 1).
+    """
     pairs = zip(head_outputs["cls_logits"], head_outputs["bbox_ctrness"], strict=True)
     scores = [torch.sqrt(torch.sigmoid(a) * torch.sigmoid(b)) for a, b in pairs]
     return _by_level(self, self.box_coder.decode, scores, head_outputs, anchors, image_shapes)
@@ -78,11 +81,11 @@ def detections_of_ssd(
     image_anchors: Sequence[Tensor],
     image_shapes: Sequence[tuple[int, int]],
 ) -> list[_Detections]:
-    """`SSD.postprocess_detections`, whose counts depend on scores.
+    """Replace `SSD.postprocess_detections`, whose numbers of boxes depend on scores.
 
     Args:
         head_outputs: "cls_logits" (N, R, classes) and "bbox_regression" (N, R, 4).
-        image_anchors: of each image, (R, 4).
+        image_anchors: (R, 4) for each image.
     """
     scores = torch.softmax(head_outputs["cls_logits"], dim=-1)
     regressions = head_outputs["bbox_regression"]

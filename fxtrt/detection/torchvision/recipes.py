@@ -1,4 +1,4 @@
-"""The plans of torchvision's detectors, and the equivalents that they share."""
+"""Register the recipes of torchvision's detectors, and define the equivalents that they share."""
 
 from __future__ import annotations
 
@@ -12,36 +12,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..norms import NORMS
-from ..ops.operators import (
-    batched_nms,
-    heatmaps_to_keypoints,
-    paste_masks_in_image,
-)
-from ..recipes import (
-    Equivalents,
-    Recipe,
-    register,
-)
-from ..symbolic_len import rows
-from .dense import (
-    detections_of_fcos,
-    detections_of_retinanet,
-    detections_of_ssd,
-)
+from ..ops.batched_nms import batched_nms
+from ..ops.heatmaps_to_keypoints import heatmaps_to_keypoints
+from ..ops.paste_masks_in_image import paste_masks_in_image
+from ..recipes import Equivalents, Recipe, register
+from ..symbolic_len import symbolic_len
+from .dense import detections_of_fcos, detections_of_retinanet, detections_of_ssd
 
 __all__ = ["FCOS", "GENERALIZED_RCNN", "RETINANET", "SSD", "decode"]
 
 
 def decode(coder: Any, rel_codes: Tensor, boxes: Sequence[Tensor]) -> Tensor:
-    """`BoxCoder.decode`, which asks whether there is any box before it reshapes.
+    """Replace `BoxCoder.decode`, which branches on whether there is any box before it reshapes.
 
     Args:
         coder: the `BoxCoder`.
         rel_codes: (N, 4 * classes).
-        boxes: of each image, (n, 4); N in all.
+        boxes: (n, 4) for each image; N in all.
 
     Returns:
-        (N, classes, 4). The original gives (0, 4 * classes) where N is 0.
+        (N, classes, 4). The original returns (0, 4 * classes) if N is 0.
     """
     decoded: Tensor = coder.decode_single(rel_codes, torch.cat(list(boxes), dim=0))
     return decoded.reshape(decoded.shape[0], decoded.shape[1] // 4, 4)
@@ -54,7 +44,7 @@ def resize(
     target: Any = None,
     fixed_size: tuple[int, int] | None = None,
 ) -> tuple[Tensor, Any]:
-    """`_resize_image_and_masks`, which asks which side is longer; for inference.
+    """Replace `_resize_image_and_masks` for inference, which branches on which side is longer.
 
     Args:
         image: (C, H, W).
@@ -65,20 +55,20 @@ def resize(
         sides = image.shape[-2:]
         shortest, longest = torch.sym_min(*sides), torch.sym_max(*sides)
         scale = torch.sym_min(self_min_size / shortest, self_max_size / longest)
-        # As `interpolate` rounds. torch 2.15 takes bounds of `sym_int` for floats.
+        # `interpolate` rounds down too. `sym_int` would do, but torch 2.15 gives it float bounds.
         size = [math.floor(torch.sym_float(side) * scale) for side in sides]
     resized = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
     return resized, target
 
 
 def batch_images(transform: Any, images: Sequence[Tensor], size_divisible: int = 32) -> Tensor:
-    """`GeneralizedRCNNTransform.batch_images`, which asks which image is largest.
+    """Replace `GeneralizedRCNNTransform.batch_images`, which branches on which image is largest.
 
     Args:
-        images: each (C, h, w).
+        images: (C, h, w) each.
 
     Returns:
-        (N, C, H, W): the images in the corners of zeros.
+        (N, C, H, W): each image in the upper left corner, and zeros around it.
     """
     sides = zip(*(image.shape[1:] for image in images), strict=True)
     most = (functools.reduce(torch.sym_max, of_one_axis) for of_one_axis in sides)
@@ -89,7 +79,7 @@ def batch_images(transform: Any, images: Sequence[Tensor], size_divisible: int =
 
 
 def topk_min(values: Tensor, orig_kval: int, axis: int) -> int | torch.SymInt:
-    """`_topk_min`, which asks which of the two is smaller."""
+    """Replace `_topk_min`, which branches on which of the two is smaller."""
     return torch.sym_min(orig_kval, values.size(axis))
 
 
@@ -106,7 +96,7 @@ GENERALIZED_RCNN = register(
             **NORMS,
             **_TRANSFORM,
             "torchvision.ops.boxes.batched_nms": batched_nms,
-            "torchvision.ops.poolers.len": rows,
+            "torchvision.ops.poolers.len": symbolic_len,
             f"{_DETECTION}._utils._topk_min": topk_min,
             f"{_DETECTION}._utils.BoxCoder.decode": decode,
             f"{_DETECTION}.roi_heads.heatmaps_to_keypoints": heatmaps_to_keypoints,

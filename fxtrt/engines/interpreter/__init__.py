@@ -1,4 +1,4 @@
-"""Reads a TensorRT network back as a program of PyTorch functions, one per layer."""
+"""Read a TensorRT network back as a program of PyTorch functions, one per layer."""
 
 from __future__ import annotations
 

@@ -1,15 +1,11 @@
-"""Attention, which a network holds as a pair of layers."""
+"""Execute attention, a pair of layers: ATTENTION_INPUT and ATTENTION_OUTPUT."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from .layers import (
-    Compute,
-    Layer,
-    layer,
-)
+from .layers import Compute, Layer, layer
 
 
 @layer("ATTENTION_INPUT", "IAttentionInputLayer")
@@ -20,7 +16,7 @@ def attention_input(layer: Layer) -> Compute:
     _require_plain(layer, attention)
 
     def compute(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        # The scale belongs to whoever built the query: this layer applies none.
+        # This layer applies no scale: the query is scaled before it.
         scores = torch.matmul(query, key.mT)
         if causal != "NONE":
             offset = key.shape[-2] - query.shape[-2] if causal == "LOWER_RIGHT" else 0
@@ -40,7 +36,7 @@ def attention_output(layer: Layer) -> Compute:
 
 
 def _causal(attention: object) -> str:
-    """The alignment of the causal mask; before `causal_kind` existed it was the upper left."""
+    """Return the alignment of the causal mask, which is UPPER_LEFT without `causal_kind`."""
     kind = getattr(attention, "causal_kind", None)
     if kind is not None:
         return str(kind.name)

@@ -1,4 +1,4 @@
-"""The table of layer handlers: each turns one layer's attributes into a PyTorch function."""
+"""Register layer handlers, which turn the attributes of a layer into a PyTorch function."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..network import Network
 __all__ = ["HANDLERS", "Compute", "Handler", "Layer", "dims", "layer"]
 
 Compute = Callable[..., Any]
-"""Takes the layer's operands in slot order (None in gaps), gives a tensor or a tuple of them."""
+"""A function from a layer's operands, in slot order (None in gaps), to a tensor or several."""
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Layer:
     raw:      the layer, as an object of its own class.
     kind:     the name of its LayerType.
     operands: the name of the value in each input slot, None in gaps.
-    weights:  values that are no tensors of the network, by the name that `bind` gave them.
+    weights:  values that are no tensors of the network, by the names that `bind` gave them.
     """
 
     raw: Any
@@ -44,11 +44,11 @@ class Layer:
         return str(self.raw.name)
 
     def has(self, slot: int) -> bool:
-        """Whether a tensor is connected to input `slot`."""
+        """Return whether a tensor is connected to input `slot`."""
         return slot < len(self.operands) and self.operands[slot] is not None
 
     def rank(self, slot: int = 0) -> int:
-        """The rank of the tensor in input `slot`."""
+        """Return the rank of the tensor in input `slot`."""
         return len(self.raw.get_input(slot).shape)
 
     @property
@@ -72,9 +72,9 @@ class Layer:
         self.bind(slot, self.read(weights).reshape(shape))
 
     def read(self, weights: Any) -> torch.Tensor:
-        """A copy of a weights attribute, flat."""
+        """Return a flat copy of a weights attribute."""
         if isinstance(weights, np.ndarray):
-            # The view points into memory that belongs to whoever built the network.
+            # The array is a view of memory that the network does not own.
             return torch.from_numpy(weights.copy())
         kept = self.network.weights.get(self.name)
         if kept is None:
@@ -88,7 +88,7 @@ class Layer:
 Handler = Callable[[Layer], Compute]
 
 HANDLERS: dict[str, tuple[str, Handler]] = {}
-"""LayerType name -> the layer's Python class and its handler."""
+"""The name of the layer's Python class and its handler, by the name of the LayerType."""
 
 
 def layer(kind: str, class_name: str) -> Callable[[Handler], Handler]:
@@ -104,9 +104,9 @@ def layer(kind: str, class_name: str) -> Callable[[Handler], Handler]:
 
 
 def dims(value: Any) -> tuple[int, ...] | None:
-    """The numbers of a `Dims` attribute, or None where it was never set.
+    """Return the numbers of a `Dims` attribute, or None if it was never set.
 
-    Until TensorRT 10 unset Dims hold -1 numbers, which Python refuses; later they read as None.
+    Until TensorRT 10 unset Dims have a length of -1, which Python refuses; later they are None.
     """
     try:
         return None if value is None else tuple(value)

@@ -1,4 +1,4 @@
-"""Layers of matrix algebra: MATRIX_MULTIPLY, EINSUM, attention."""
+"""Execute layers of matrix algebra: MATRIX_MULTIPLY and EINSUM."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def matrix_multiply(layer: Layer) -> Compute:
     def compute(a: Tensor, b: Tensor) -> Tensor:
         a = a.mT if op0 == "TRANSPOSE" else a
         b = b.mT if op1 == "TRANSPOSE" else b
-        # Vectors are collections along the leading axes, never broadcast like torch's.
+        # A VECTOR operand is a batch of vectors along its leading axes, unlike torch's vectors.
         a = a.unsqueeze(-2) if op0 == "VECTOR" else a
         b = b.unsqueeze(-1) if op1 == "VECTOR" else b
         product = torch.matmul(a, b)

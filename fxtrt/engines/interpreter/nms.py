@@ -1,4 +1,4 @@
-"""The NMS layer."""
+"""Execute the NMS layer."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def nms(layer: Layer) -> Compute:
 
 
 def _corners(boxes: Tensor, centred: bool) -> Tensor:
-    """`boxes` as (x1, y1, x2, y2) with x1 <= x2 and y1 <= y2."""
+    """Return `boxes` as (x1, y1, x2, y2) with x1 <= x2 and y1 <= y2."""
     first, second = boxes[..., :2], boxes[..., 2:]
     if centred:
         return torch.cat([first - second / 2, first + second / 2], -1)
@@ -50,7 +50,7 @@ def _corners(boxes: Tensor, centred: bool) -> Tensor:
 
 
 def _candidates(scores: Tensor, least: float, limit: int) -> list[tuple[int, int]]:
-    """(box, class) of one image's scores above `least`, best first, at most `limit`."""
+    """Return (box, class) of one image's scores above `least`, best first, at most `limit`."""
     order = torch.argsort(scores.flatten(), descending=True, stable=True)
     order = order[scores.flatten()[order] > least][:limit]
     return [divmod(index, scores.shape[1]) for index in order.tolist()]
@@ -59,7 +59,7 @@ def _candidates(scores: Tensor, least: float, limit: int) -> list[tuple[int, int
 def _select(
     corners: Tensor, order: list[tuple[int, int]], most: int, max_iou: float
 ) -> list[tuple[int, int]]:
-    """(class, box) in the order of `order`; only boxes of one class suppress each other."""
+    """Return (class, box) of the boxes to keep; only boxes of one class suppress each other."""
     kept: dict[int, list[int]] = {}
     result: list[tuple[int, int]] = []
     for box, cls in order:

@@ -1,4 +1,4 @@
-"""Layers that normalise: NORMALIZATION and LRN."""
+"""Execute layers that normalize: NORMALIZATION and LRN."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers that work element by element: ACTIVATION, ELEMENTWISE, UNARY, SELECT, CAST, SCALE."""
+"""Execute layers that work element by element, such as ACTIVATION, ELEMENTWISE and CAST."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _divide(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _floor_divide(a: Tensor, b: Tensor) -> Tensor:
-    # torch's own floor division of floats corrects the quotient's rounding; floor(a / b) does not.
+    # TensorRT computes floor(a / b); torch.floor_divide would also correct the quotient's rounding.
     if a.is_floating_point():
         return torch.floor(a / b)
     return torch.div(a, b, rounding_mode="floor")

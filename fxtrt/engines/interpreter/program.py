@@ -1,4 +1,4 @@
-"""A network as a list of PyTorch steps, and their execution with every result checked."""
+"""Execute a network as a list of PyTorch steps, and check every result."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Result:
-    """What TensorRT infers for one tensor; -1 stands for any size.
+    """The shape and dtype that TensorRT infers for a tensor; -1 stands for any size.
 
-    loose: the builder chooses the floating point type (weakly typed networks).
+    loose: whether the builder chooses the floating-point type (in weakly typed networks).
     """
 
     name: str
@@ -29,7 +29,7 @@ class Result:
     loose: bool = False
 
     def mismatch(self, value: torch.Tensor) -> str | None:
-        """How `value` disagrees, or None."""
+        """Return how `value` differs from the inferred shape and dtype, or None."""
         agrees = value.dim() == len(self.shape) and all(
             expected in (-1, size) for expected, size in zip(self.shape, value.shape, strict=True)
         )
@@ -43,7 +43,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Step:
-    """One layer: a function, the values that it takes and gives, and those that die after it."""
+    """A layer as a function, with the names of its operands and results.
+
+    dead: the values that no later step reads.
+    """
 
     layer: str
     kind: str
@@ -53,7 +56,7 @@ class Step:
     dead: tuple[str, ...] = ()
 
     def run(self, values: dict[str, torch.Tensor]) -> None:
-        """Compute the step's results into `values`.
+        """Add the step's results to `values`.
 
         Raises:
             EngineError: the layer failed, or disagrees with what TensorRT infers.
@@ -102,7 +105,7 @@ class Program:
     def run(
         self, inputs: Mapping[str, torch.Tensor], outputs: Sequence[str], device: torch.device
     ) -> tuple[torch.Tensor, ...]:
-        """The values named `outputs`, in memory of their own."""
+        """Return the values named `outputs`, in memory of their own."""
         values = {**self._weights_on(device), **inputs}
         for step in self.steps:
             step.run(values)
@@ -111,7 +114,8 @@ class Program:
     def _weights_on(self, device: torch.device) -> Mapping[str, torch.Tensor]:
         placed = self._placed.get(device)
         if placed is None:
-            # Two threads may both copy, and one copy stays: a lock could be held while forking.
+            # Two threads may both copy, and one copy stays. A lock would be worse: a child that is
+            # forked while another thread holds it could never take it.
             copies = {name: weight.to(device) for name, weight in self.weights.items()}
             placed = self._placed.setdefault(device, copies)
         return placed

@@ -1,4 +1,4 @@
-"""QUANTIZE and DEQUANTIZE, to and from 8-bit integers."""
+"""Execute QUANTIZE and DEQUANTIZE, to and from 8-bit integers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .layers import (
 @layer("QUANTIZE", "IQuantizeLayer")
 def quantize(layer: Layer) -> Compute:
     axis = layer.raw.axis
-    _require(layer.output_dtype())
+    _require_int8(layer.output_dtype())
 
     def compute(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
         steps = torch.round(x.float() / _along(scale.float(), axis, x.dim()))
@@ -29,7 +29,7 @@ def quantize(layer: Layer) -> Compute:
 @layer("DEQUANTIZE", "IDequantizeLayer")
 def dequantize(layer: Layer) -> Compute:
     axis, dtype = layer.raw.axis, layer.output_dtype()
-    _require(layer.network.features.to_torch(layer.raw.get_input(0).dtype))
+    _require_int8(layer.network.features.to_torch(layer.raw.get_input(0).dtype))
 
     def compute(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
         wide = x.float()
@@ -40,13 +40,13 @@ def dequantize(layer: Layer) -> Compute:
     return compute
 
 
-def _require(dtype: torch.dtype) -> None:
+def _require_int8(dtype: torch.dtype) -> None:
     if dtype != torch.int8:
         raise NotImplementedError(f"only torch.int8 is implemented, not {dtype}")
 
 
 def _along(values: Tensor, axis: int, rank: int) -> Tensor:
-    """`values`, one or one for each element of `axis`, ready to broadcast."""
+    """Reshape `values`, which are one or one for each element of `axis`, to broadcast along it."""
     if values.numel() == 1:
         return values.reshape(())
     return values.reshape([-1 if i == axis % rank else 1 for i in range(rank)])

@@ -1,4 +1,4 @@
-"""Reads the layers of an INetworkDefinition into a `Program`."""
+"""Read the layers of an INetworkDefinition into a `Program`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["read_program"]
 
 
 def read_program(network: Network, outputs: Sequence[str]) -> Program:
-    """The program that computes `outputs`; it does not refer to the network any more.
+    """Return the program that computes `outputs`; it holds no reference to the network.
 
     Raises:
         EngineError: a layer has no PyTorch equivalent here, or the network has a cycle.
@@ -48,15 +48,15 @@ def _load_handlers() -> None:
 
 
 def _downcast(network: Network, raw: Any) -> Layer:
-    """`raw` as an object of its own class, which `get_layer` does not give."""
-    # Must be read first: IActivationLayer.type and IPoolingLayer.type hide it.
+    """Return `raw` as an object of its own class; `get_layer` returns one of the base class."""
+    # The kind is read first, because IActivationLayer.type and IPoolingLayer.type hide it.
     kind = raw.type.name
     if kind not in HANDLERS:
         raise EngineError(
             f"layer {raw.name!r} is a {kind} layer, which the reference engine cannot execute: "
             f"use another engine, or put its node in `blacklist`"
         )
-    # A class that is not the layer's own crashes the process on the first attribute.
+    # With any other class than the layer's own, reading an attribute crashes the process.
     raw.__class__ = getattr(network.trt, HANDLERS[kind][0])
     tensors = [raw.get_input(i) for i in range(raw.num_inputs)]
     return Layer(raw, kind, network, [None if t is None else str(t.name) for t in tensors])
@@ -87,7 +87,7 @@ def _result(network: Network, tensor: Any) -> Result:
 
 
 def _sorted(steps: Sequence[Step]) -> list[Step]:
-    """`steps` with every producer before its users; networks keep the order of insertion."""
+    """Sort `steps` so that producers come before users; a network has the order of insertion."""
     producers = {result.name: i for i, step in enumerate(steps) for result in step.results}
     needs = {
         i: [producers[name] for name in step.operands if name in producers]
@@ -101,7 +101,7 @@ def _sorted(steps: Sequence[Step]) -> list[Step]:
 
 
 def _with_deaths(steps: Sequence[Step], alive: set[str]) -> list[Step]:
-    """`steps` with each value freed after its last use; `alive` ones never are."""
+    """Let each step free the values that no later step reads, except those in `alive`."""
     alive = set(alive)
     result: list[Step] = []
     for step in reversed(steps):

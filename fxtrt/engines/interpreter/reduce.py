@@ -1,4 +1,4 @@
-"""Layers that reduce or accumulate along axes: REDUCE, SOFTMAX, CUMULATIVE."""
+"""Execute layers that reduce or accumulate along axes: REDUCE, SOFTMAX and CUMULATIVE."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .layers import (
 
 
 def axes_of(mask: int, rank: int) -> list[int]:
-    """The axes whose bits are set."""
+    """Return the axes whose bits are set in `mask`."""
     return [axis for axis in range(rank) if mask >> axis & 1]
 
 

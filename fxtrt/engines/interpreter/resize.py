@@ -1,4 +1,4 @@
-"""The layers that sample images at fractional coordinates: RESIZE and GRID_SAMPLE."""
+"""Execute layers that sample images at fractional coordinates: RESIZE and GRID_SAMPLE."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Sampling:
     exclude_outside: bool
 
     def resize(self, x: Tensor, axis: int, size: int, scale: float | None) -> Tensor:
-        """`x` with `size` elements along `axis`; `scale` overrides size / length."""
+        """Resize `x` to `size` elements along `axis`; `scale` overrides size / length."""
         length = x.shape[axis]
         if size == length and scale in (None, 1.0):
             return x
@@ -96,7 +96,8 @@ def resize(layer: Layer) -> Compute:
         else:
             sizes = list(static or ()) if dynamic is None else dynamic.tolist()
         wide = x if sampling.mode == "NEAREST" else x.float()
-        # From the last axis on: only there are the picked elements not whole rows.
+        # The last axis comes first, while the others may still be small: it is the only one along
+        # which single elements are copied, and not whole rows.
         for axis in reversed(range(x.dim())):
             scale = scales[axis] if scales else None
             wide = sampling.resize(wide, axis, sizes[axis], scale)
@@ -106,7 +107,7 @@ def resize(layer: Layer) -> Compute:
 
 
 def _scaled(shape: Sequence[int], scales: Sequence[float]) -> list[int]:
-    """The output sizes, multiplied in float32 as TensorRT does: 10 * 0.7 gives 7."""
+    """Return the output sizes, multiplied in float32 as in TensorRT, where 10 * 0.7 gives 7."""
     exact = torch.tensor(shape, dtype=torch.float32) * torch.tensor(scales, dtype=torch.float32)
     return [int(size) for size in exact.floor()]
 
@@ -124,7 +125,7 @@ def _clamped(coordinates: Tensor, length: int) -> Tensor:
 
 
 def _cubic_weights(distance: Tensor, a: float) -> Tensor:
-    """The convolution kernel of cubic interpolation at `distance` from its centre."""
+    """Return the kernel of cubic interpolation at `distance` from its centre."""
     near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
     far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
     return torch.where(distance <= 1, near, torch.where(distance < 2, far, 0.0))

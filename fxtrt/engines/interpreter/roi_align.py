@@ -1,4 +1,4 @@
-"""The ROIAlign plugin, as TensorRT documents it (and ONNX its RoiAlign)."""
+"""Execute the ROIAlign plugin as TensorRT documents it, like ONNX's RoiAlign."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ __all__ = ["roi_align"]
 
 
 def roi_align(x: Tensor, rois: Tensor, images: Tensor, attributes: Tensor) -> Tensor:
-    """Y [regions, channels, rows, columns]; `attributes` is `plugins.NUMBERS` for each bin.
+    """Return the pooled regions [regions, channels, rows, columns].
 
-    A region without samples is NaN: the plugin divides by their number.
+    A region without samples is NaN, because the plugin divides by their number.
+
+    Args:
+        attributes: the attributes `plugins.NUMBERS`, repeated for each bin.
     """
     shifted, average, ratio, scale = attributes[:, 0, 0].tolist()
     rows, columns = attributes.shape[1:]
@@ -25,7 +28,7 @@ def roi_align(x: Tensor, rois: Tensor, images: Tensor, attributes: Tensor) -> Te
 
 
 def _positions(start: Tensor, end: Tensor, bins: int, ratio: int, shifted: bool) -> Tensor:
-    """Where the samples of each bin lie, [bins, samples], in pixels."""
+    """Return the positions of each bin's samples, [bins, samples], in pixels."""
     extent = end - start if shifted else (end - start).clamp(min=1)
     size = extent / bins
     count = ratio or max(0, int(size.ceil()))
@@ -35,7 +38,7 @@ def _positions(start: Tensor, end: Tensor, bins: int, ratio: int, shifted: bool)
 
 
 def _weights(positions: Tensor, size: int) -> Tensor:
-    """The share of each pixel in each sample, [bins, samples, size]; none where it is outside."""
+    """Return the weight of each pixel in each sample, [bins, samples, size]; outside it is 0."""
     inside = (positions >= -1) & (positions <= size)
     place = positions.clamp(0, size - 1)[..., None]
     pixels = torch.arange(size, dtype=positions.dtype, device=positions.device)

@@ -1,4 +1,4 @@
-"""Layers that pick elements by index or by value: GATHER, SCATTER, TOPK, NON_ZERO, ONE_HOT."""
+"""Execute layers that pick elements by index or value: GATHER, SCATTER, TOPK, NON_ZERO, ONE_HOT."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def _gather_nd(data: Tensor, indices: Tensor, batch: int, static: tuple[bool, ..
 
 
 def _inside(indices: Tensor, size: int, wraps: bool = False) -> Tensor:
-    """`indices` in [0, size); negative ones count from the end where the layer `wraps` them.
+    """Return `indices` in [0, size); negative ones count from the end if the layer `wraps` them.
 
     TensorRT wraps negative indices of an axis of static size only, and reads zero beyond either
-    end: PyTorch never means that, so it is an error here.
+    end. No PyTorch operator does that, so such an index is an error of the converter.
     """
     wrapped = torch.where(indices < 0, indices + size, indices) if wraps else indices
     outside = (wrapped < 0) | (wrapped >= size)
@@ -91,7 +91,7 @@ def topk(layer: Layer) -> Compute:
 
     def compute(x: Tensor, k: Tensor | None = None) -> tuple[Tensor, Tensor]:
         count = (static or 0) if k is None else int(k)
-        # TensorRT leaves the order of equal elements open: take the first.
+        # TensorRT does not define the order of equal elements; here the first comes first.
         values, indices = torch.sort(x, dim=axis, descending=largest, stable=True)
         if count > x.shape[axis]:
             raise ValueError(

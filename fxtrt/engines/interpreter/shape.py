@@ -1,4 +1,4 @@
-"""Layers that move elements or read sizes: SHUFFLE, CONCATENATION, SHAPE, PADDING and the like."""
+"""Execute layers that move elements or read sizes, such as SHUFFLE, CONCATENATION and SHAPE."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .layers import (
 @layer("SHUFFLE", "IShuffleLayer")
 def shuffle(layer: Layer) -> Compute:
     raw = layer.raw
-    # Permutations come back padded to the largest rank.
+    # TensorRT pads permutations to its largest rank.
     first = tuple(raw.first_transpose)[: layer.rank()]
     second = tuple(raw.second_transpose)[: layer.output_rank]
     zero_copies = raw.zero_is_placeholder
@@ -38,7 +38,7 @@ def shuffle(layer: Layer) -> Compute:
 
 
 def _static_sizes(layer: Layer) -> tuple[int, ...] | None:
-    """The sizes to reshape to, or None where the layer only transposes."""
+    """Return the sizes to reshape to, or None if the layer only transposes."""
     sizes = dims(layer.raw.reshape_dims)
     return None if sizes == () and layer.output_rank > 0 else sizes
 
@@ -122,7 +122,7 @@ def fill(layer: Layer) -> Compute:
 
 
 def _linspace(sizes: Sequence[int], start: Tensor, delta: Tensor, dtype: torch.dtype) -> Tensor:
-    """start + sum over the axes of index * delta[axis]."""
+    """Return start plus, summed over the axes, index * delta[axis]."""
     result = start.to(dtype).reshape([1] * len(sizes))
     for axis, (size, step) in enumerate(zip(sizes, delta.reshape(-1), strict=True)):
         ramp = torch.arange(size, device=start.device).to(dtype) * step.to(dtype)

@@ -1,4 +1,4 @@
-"""The SLICE layer, in all its sample modes."""
+"""Execute the SLICE layer, in all its sample modes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .layers import (
 )
 
 _START, _SIZE, _STRIDE, _FILL, _AXES = 1, 2, 3, 4, 5
+"""The input slots of the layer."""
 
 
 @layer("SLICE", "ISliceLayer")
@@ -35,7 +36,7 @@ def slice_(layer: Layer) -> Compute:
             tensor = slots.get(slot) if slot != _FILL else None
             return static[slot] if tensor is None else tensor.tolist()
 
-        # An axes attribute that was never set reads as empty on some versions.
+        # Some versions return an empty axes attribute if it was never set.
         axes = numbers(_AXES) or range(rank)
         windows = zip(
             axes, numbers(_START) or (), numbers(_SIZE) or (), numbers(_STRIDE) or (), strict=True
@@ -91,7 +92,7 @@ def _take_clamped(x: Tensor, axis: int, index: Tensor) -> Tensor:
 
 
 def _reflect(index: Tensor, length: int) -> Tensor:
-    """Mirror at the middle of the first and last element, as often as needed."""
+    """Mirror indices at the middle of the first and last element, as often as needed."""
     if length == 1:
         return torch.zeros_like(index)
     period = 2 * (length - 1)

@@ -1,4 +1,4 @@
-"""Layers that slide a window over an image: CONVOLUTION, DECONVOLUTION, POOLING."""
+"""Execute layers that slide a window over an image: CONVOLUTION, DECONVOLUTION and POOLING."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Window:
 
     @staticmethod
     def read(layer: Layer, size: Sequence[int], dilation: Sequence[int]) -> Window:
-        """The window of `size` elements, `dilation` apart, with the layer's stride and padding."""
+        """Return the window of `size` elements that lie `dilation` apart."""
         raw = layer.raw
         return Window(
             tuple(d * (k - 1) + 1 for k, d in zip(size, dilation, strict=True)),
@@ -44,7 +44,7 @@ class Window:
         )
 
     def padding(self, sizes: Sequence[int]) -> list[tuple[int, int]]:
-        """The elements (before, after) that pad an image of `sizes`."""
+        """Return the numbers of elements (before, after) that pad an image of `sizes`."""
         if not self.mode.startswith("SAME"):
             return list(zip(self.pre, self.post, strict=True))
         return [
@@ -53,13 +53,13 @@ class Window:
         ]
 
     def padding_of_transposed(self) -> list[tuple[int, int]]:
-        """The elements (before, after) that a deconvolution cuts off."""
+        """Return the numbers of elements (before, after) that a deconvolution cuts off."""
         if not self.mode.startswith("SAME"):
             return list(zip(self.pre, self.post, strict=True))
         return [self._same(max(e - s, 0)) for e, s in zip(self.extent, self.stride, strict=True)]
 
     def overhang(self, sizes: Sequence[int]) -> list[tuple[int, int]]:
-        """What EXPLICIT_ROUND_UP adds after padded `sizes` to complete the last window."""
+        """Return what EXPLICIT_ROUND_UP adds after padded `sizes` to complete the last window."""
         if self.mode != "EXPLICIT_ROUND_UP":
             return [(0, 0)] * len(sizes)
         return [
@@ -84,7 +84,7 @@ def convolution(layer: Layer) -> Compute:
 
     def compute(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
         padding = window.padding(x.shape[2:])
-        padded = _grown(x.shape[2:], padding)
+        padded = _padded_sizes(x.shape[2:], padding)
         padding = _sum(padding, window.overhang(padded))
         symmetric = tuple(before for before, after in padding if before == after)
         if len(symmetric) == len(padding):
@@ -123,13 +123,13 @@ def pooling(layer: Layer) -> Compute:
 
     def maximum(x: Tensor) -> Tensor:
         padding = window.padding(x.shape[2:])
-        padding = _sum(padding, window.overhang(_grown(x.shape[2:], padding)))
+        padding = _sum(padding, window.overhang(_padded_sizes(x.shape[2:], padding)))
         lowest = -torch.inf if x.is_floating_point() else torch.iinfo(x.dtype).min
         return _MAX_POOL[len(size)](_pad(x, padding, lowest), size, window.stride)
 
     def average(x: Tensor) -> Tensor:
         padding = window.padding(x.shape[2:])
-        overhang = window.overhang(_grown(x.shape[2:], padding))
+        overhang = window.overhang(_padded_sizes(x.shape[2:], padding))
         ones = torch.ones((1, 1, *x.shape[2:]), device=x.device)
         counted = _pad(_pad(ones, padding, 0.0 if excludes else 1.0), overhang)
         totals = _window_sum(_pad(x.float(), _sum(padding, overhang)), size, window.stride)
@@ -150,12 +150,12 @@ def _window_sum(x: Tensor, size: tuple[int, ...], stride: tuple[int, ...]) -> Te
 
 
 def _pad(x: Tensor, padding: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
-    """`x` with (before, after) elements around its last axes; negative counts crop."""
+    """Pad the last axes of `x` by (before, after) elements; negative numbers crop."""
     flat = [count for pair in reversed(padding) for count in pair]
     return F.pad(x, flat, value=value) if any(flat) else x
 
 
-def _grown(sizes: Sequence[int], padding: Sequence[tuple[int, int]]) -> list[int]:
+def _padded_sizes(sizes: Sequence[int], padding: Sequence[tuple[int, int]]) -> list[int]:
     return [size + before + after for size, (before, after) in zip(sizes, padding, strict=True)]
 
 

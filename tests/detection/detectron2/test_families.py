@@ -34,7 +34,7 @@ TWO_LEVELS = (
     *("MODEL.RPN.IN_FEATURES", ["p4", "p5"], "MODEL.ROI_HEADS.IN_FEATURES", ["p4", "p5"]),
     *("MODEL.ANCHOR_GENERATOR.SIZES", [[32], [64]]),
 )
-"""Of the pyramid: torch.export takes its time for each."""
+"""Few levels of the pyramid, because torch.export takes long for each."""
 R_18 = ("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64)
 BACKBONE_SIZES = (("batch", 3), ("rows", 8), ("columns", 8))
 DEFORMABLE = ("MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False, False, False, True])

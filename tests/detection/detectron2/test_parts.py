@@ -13,7 +13,7 @@ from detectron2_package import require_detectron2
 import fxtrt
 from fxtrt.capture.example_run import record_calls
 from fxtrt.detection import recipe_of
-from fxtrt.detection import recipes as plans
+from fxtrt.detection import recipes as recipes_module
 from fxtrt.graph.specs import Call
 
 pytestmark = [
@@ -95,7 +95,7 @@ MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"
 def test_a_model_without_a_recipe_is_compiled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     model, calls = detector(MASK_RCNN, SMALL)
     assert recipe_of(model) is not None
-    monkeypatch.setattr(plans, "_PLANS", {})
+    monkeypatch.setattr(recipes_module, "_RECIPES", {})
     (inputs,) = calls[""].args
     compiled = fxtrt.compile(model, (inputs,), engine="reference")
     assert list(compiled.state_dict()) == list(model.state_dict())

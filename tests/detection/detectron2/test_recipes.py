@@ -25,8 +25,13 @@ SPECIAL = ["", "ties", "not finite", "nothing"]
 @pytest.fixture
 def models() -> Any:
     require_detectron2()
-    names = ("dense", "operators", "panoptic", "selection", "structures")
-    modules = [import_module(f"fxtrt.detection.detectron2_{name}") for name in names]
+    names = (
+        *("detectron2.dense", "detectron2.panoptic", "detectron2.proposals"),
+        *("detectron2.structures", "ops.corner", "ops.detectron2_batched_nms"),
+        *("ops.detectron2_heatmaps_to_keypoints", "ops.detectron2_panoptic"),
+        "ops.detectron2_paste_masks",
+    )
+    modules = [import_module(f"fxtrt.detection.{name}") for name in names]
     return SimpleNamespace(**{name: vars(m)[name] for m in modules for name in m.__all__})
 
 

@@ -25,8 +25,13 @@ SMALLEST = (2.0, 1e6)
 @pytest.fixture
 def rotated() -> Any:
     require_detectron2()
-    module = import_module("fxtrt.detection.detectron2.rotated")
-    return SimpleNamespace(**{name: vars(module)[name] for name in module.__all__})
+    names = (
+        "detectron2.rotated",
+        "ops.detectron2_batched_nms_rotated",
+        "ops.detectron2_roi_align_rotated",
+    )
+    modules = [import_module(f"fxtrt.detection.{name}") for name in names]
+    return SimpleNamespace(**{name: vars(m)[name] for m in modules for name in m.__all__})
 
 
 def boxes_of(*shape: int) -> Tensor:

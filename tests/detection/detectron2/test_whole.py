@@ -19,9 +19,8 @@ from torch.utils import _pytree as pytree
 import fxtrt
 from fxtrt.capture.export import capture_module
 from fxtrt.detection import with_equivalents
-from fxtrt.engines.select import select
+from fxtrt.engines.target import Target
 from fxtrt.lowering.lower import lower
-from fxtrt.pass_manager import run_passes
 from fxtrt.settings import Settings
 
 pytestmark = [
@@ -49,7 +48,7 @@ TWO_LEVELS = (
     *("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["p2", "p3"]),
     *("MODEL.ANCHOR_GENERATOR.SIZES", [[64], [160]]),
 )
-"""Of the pyramid, for boxes of both: capturing takes its time for each. "RPN" has all."""
+"""Two levels of the pyramid, because capturing takes long for each; "RPN" has all levels."""
 R_18 = ("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64)
 SMALL = ("MODEL.RPN.POST_NMS_TOPK_TEST", 30, "TEST.DETECTIONS_PER_IMAGE", 10)
 CASES = {
@@ -123,12 +122,11 @@ def test_the_whole_architecture(name: str) -> None:
     graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
     for call, wanted in zip(calls, expected, strict=True):
         assert_same(graph(call), wanted)
-    run_passes(graph)
-    settings = Settings(engine="reference")
-    stitched, coverage = lower(graph, select("reference"), settings, pytree.tree_leaves(calls[0]))
-    assert coverage.flops_share == 1.0
+    target = Target.of(Settings(engine="reference"))
+    lowered = lower(graph, target, pytree.tree_leaves(calls[0]))
+    assert lowered.coverage.flops_share == 1.0
     for call, wanted in zip(calls, expected, strict=True):
-        assert_close(stitched(call), wanted)
+        assert_close(lowered.graph(call), wanted)
 
 
 def assert_found(name: str, answers: list[Any]) -> None:

@@ -17,7 +17,8 @@ from torchvision.models.detection._utils import BoxCoder, BoxLinearCoder
 from torchvision.models.detection.ssd import SSD
 
 from fxtrt.detection.norms import NORMS
-from fxtrt.detection.ops.candidates import best_above, best_of_each_class
+from fxtrt.detection.ops.best_above import best_above
+from fxtrt.detection.ops.best_of_each_class import best_of_each_class
 from fxtrt.detection.torchvision import dense as torchvision_dense
 
 FAKE = ("test_schema", "test_faketensor")

@@ -27,10 +27,9 @@ import fxtrt
 from fxtrt.capture.export import capture_module
 from fxtrt.detection import with_equivalents
 from fxtrt.diagnostics.example_models import calibrate
-from fxtrt.engines.select import select
+from fxtrt.engines.target import Target
 from fxtrt.lowering.lower import lower
 from fxtrt.numerics.compare import compare
-from fxtrt.pass_manager import run_passes
 from fxtrt.runtime.guarded_forward import GuardedForward
 from fxtrt.settings import Settings
 
@@ -97,11 +96,10 @@ def test_a_one_stage_detector_is_one_graph_and_engines_do_its_work(kind: str, ma
     graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
     for call, wanted in zip(calls, expected, strict=True):
         assert_same(graph(call), wanted)
-    run_passes(graph)
-    stitched, coverage = lower(graph, select("reference"), Settings(engine="reference"), inputs)
-    assert coverage.flops_share == 1.0
+    lowered = lower(graph, Target.of(Settings(engine="reference")), inputs)
+    assert lowered.coverage.flops_share == 1.0
     for call, wanted in zip(calls, expected, strict=True):
-        differences = compare(stitched(call), wanted)
+        differences = compare(lowered.graph(call), wanted)
         assert all(difference.agrees for difference in differences), differences
 
 

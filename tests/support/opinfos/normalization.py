@@ -21,7 +21,7 @@ def row(target: Any, *args: Any, **options: Any) -> OpRow:
 
 
 def first(target: Any, *args: Any, **options: Any) -> OpRow:
-    """Of an op with several outputs, the first."""
+    """Return a row for the first output of an operator with several."""
     return OpRow(target, args, call=lambda *args: target(*args)[0], **options)
 
 

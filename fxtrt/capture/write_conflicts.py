@@ -1,4 +1,4 @@
-"""Says which calls of a graph that writes to its inputs would not answer as PyTorch does."""
+"""Detects calls whose inputs share memory that a graph writes to."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-from ..capture.copies import memory_of
 from ..graph.aliases import Aliases
 from ..graph.weights import attribute
+from .copies import memory_of
 
 __all__ = ["Writes"]
 
@@ -18,8 +18,8 @@ __all__ = ["Writes"]
 class Writes:
     """The inputs and the weights that a graph writes to.
 
-    A graph is captured for inputs that share no memory. Where it writes, calls whose inputs do
-    would read what is written, or not read it, other than in PyTorch.
+    A graph is captured for inputs that share no memory. If it writes to memory that inputs share,
+    it may read the old values where PyTorch reads the new ones, or the other way round.
     """
 
     def __init__(
@@ -28,16 +28,16 @@ class Writes:
         """Note the positions of the inputs among all, and the memory of tensors.
 
         Args:
-            weights: those that are written.
+            weights: the weights that the graph writes to.
             held: all weights of the module.
         """
         self._inputs = tuple(inputs)
-        self._weights = [memory for tensor in weights if (memory := memory_of(tensor))]
-        self._held = [memory for tensor in held if (memory := memory_of(tensor))]
+        self._weights = [memory for tensor in weights if (memory := _reach(tensor))]
+        self._held = [memory for tensor in held if (memory := _reach(tensor))]
 
     @classmethod
     def of(cls, graph: GraphModule, held: Iterable[torch.Tensor]) -> Writes | None:
-        """Those of `graph`; None where it writes to nothing that a call could pass."""
+        """Find the writes of `graph`; return None if it writes to no input and no weight."""
         aliases = Aliases(graph)
         placeholders = graph.graph.find_nodes(op="placeholder")
         inputs = [i for i, node in enumerate(placeholders) if aliases.is_written(node)]
@@ -49,8 +49,8 @@ class Writes:
         return cls(inputs, weights, held) if inputs or weights else None
 
     def conflict(self, values: Sequence[Any]) -> str | None:
-        """Why a call with `values`, one for each input, is not for the graph; or None."""
-        memories = [memory_of(v) if isinstance(v, torch.Tensor) else None for v in values]
+        """Return why the graph cannot run with `values`, one for each input, or None."""
+        memories = [_reach(v) if isinstance(v, torch.Tensor) else None for v in values]
         for memory in memories:
             if memory is not None and _overlaps(memory, self._weights):
                 return "an input shares memory with a buffer that the model writes to"
@@ -60,6 +60,20 @@ class Writes:
             if memory is not None and _overlaps(memory, [*others, *self._held]):
                 return "an input that the model writes to shares memory with another tensor"
         return None
+
+
+def _reach(tensor: torch.Tensor) -> tuple[int, int] | None:
+    """The first address of a tensor's elements, and the one after its last; None without any.
+
+    Not that of its storage: caches are often slices of one, which share no element.
+    """
+    memory = memory_of(tensor)
+    if memory is None or not tensor.numel():
+        return None
+    pairs = zip(tensor.shape, tensor.stride(), strict=True)
+    last = sum((size - 1) * stride for size, stride in pairs)
+    start = tensor.data_ptr()
+    return start, start + (last + 1) * tensor.element_size()
 
 
 def _overlaps(memory: tuple[int, int], others: Iterable[tuple[int, int]]) -> bool:

@@ -1,0 +1,38 @@
+"""Define `fxtrt::detectron2_batched_nms`, Detectron2's NMS within categories."""
+
+from __future__ import annotations
+
+import detectron2.layers
+from torch import Tensor
+from torch.library import custom_op
+
+from ...registry import explain
+from .data_dependent_sizes import fake_selection
+
+__all__ = ["batched_nms"]
+
+_batched_nms = detectron2.layers.batched_nms
+"""The original; during capture its name in Detectron2 is that of the operator below."""
+
+
+@custom_op("fxtrt::detectron2_batched_nms", mutates_args=())
+def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
+    """Call `detectron2.layers.batched_nms`; the number of boxes decides how it suppresses.
+
+    Args:
+        boxes: (N, 4), floating point.
+        scores: (N,).
+        idxs: (N,), the category of each box.
+
+    Returns:
+        (K,), int64: indices of the boxes that are kept, by falling score.
+    """
+    return _batched_nms(boxes, scores, idxs, iou_threshold)  # type: ignore[no-any-return]  # untyped
+
+
+@batched_nms.register_fake
+def _(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
+    return fake_selection(boxes)
+
+
+explain("fxtrt::detectron2_batched_nms", "how it suppresses depends on the number of boxes")

@@ -1,0 +1,41 @@
+"""Define `fxtrt::paste_masks_in_image`, by which torchvision's Mask R-CNN enlarges its masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.library import custom_op
+from torchvision.models.detection import roi_heads
+
+from ...registry import explain
+
+__all__ = ["paste_masks_in_image"]
+
+_paste_masks_in_image = roi_heads.paste_masks_in_image
+"""The original; during capture its name in torchvision is that of the operator below."""
+
+
+@custom_op("fxtrt::paste_masks_in_image", mutates_args=())
+def paste_masks_in_image(
+    masks: Tensor, boxes: Tensor, img_shape: Sequence[int], padding: int = 1
+) -> Tensor:
+    """Call torchvision's `paste_masks_in_image`, which loops over the detections.
+
+    Args:
+        masks: (N, 1, M, M), probabilities.
+        boxes: (N, 4), pixels.
+        img_shape: height and width.
+
+    Returns:
+        (N, 1, height, width), of the dtype of `masks`.
+    """
+    return _paste_masks_in_image(masks, boxes, tuple(img_shape), padding)  # type: ignore[no-any-return]  # untyped
+
+
+@paste_masks_in_image.register_fake
+def _(masks: Tensor, boxes: Tensor, img_shape: Sequence[int], padding: int = 1) -> Tensor:
+    return masks.new_empty((masks.shape[0], 1, *img_shape))
+
+
+explain("fxtrt::paste_masks_in_image", "it pastes mask after mask, each into its own box")

@@ -1,0 +1,22 @@
+"""Gives upper bounds to dynamic sizes that have none, so that engines can allocate ahead."""
+
+from __future__ import annotations
+
+from torch.fx import GraphModule
+
+from ..capture.size_ranges import bound_ranges
+from ..passes.bound_selections import bound_selections
+from ..settings import Settings
+
+__all__ = ["bound_sizes"]
+
+
+def bound_sizes(gm: GraphModule, settings: Settings) -> None:
+    """Bound the sizes of `gm` that have no upper bound, as far as the settings say by what.
+
+    Sizes of inputs are bounded by `settings.max_growth`, and how many elements an operator selects
+    by how many it selects from.
+    """
+    if settings.max_growth is not None:
+        bound_ranges(gm, settings.max_growth)
+    bound_selections(gm)

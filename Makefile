@@ -10,9 +10,12 @@ OLDEST_READY := $(OLDEST)/.ready
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n2 --dist=loadgroup
 
 # A few tests of each stage, from capture to saved files.
-QUICK := tests/conversion/test_convert.py tests/partition/test_partition.py \
-  tests/test_ahead_of_time.py tests/test_backend.py tests/artifact/test_save_load.py \
-  tests/reporting/test_report.py tests/capture/test_size_ranges.py tests/converters/test_operators.py
+QUICK := tests/test_import_order.py tests/test_layout.py tests/test_words.py tests/passes \
+  tests/conversion/test_convert.py tests/converters/test_operators.py \
+  tests/capture/test_size_ranges.py tests/partition/test_partition.py \
+  tests/cache/test_store.py tests/runtime/test_engine_module.py tests/runtime/test_slots.py \
+  tests/lowering/test_settle.py tests/reporting/test_report.py tests/test_backend.py \
+  tests/test_ahead_of_time.py tests/artifact/test_save_load.py
 
 # The newest that really runs (a name on PATH may be an empty shim) and can make environments.
 PYTHONS := python3.13 python3.12 python3.11 python3.10 python3

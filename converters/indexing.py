@@ -55,7 +55,7 @@ class IndexPlan:
 
 
 def plan_index(x: torch.Tensor, indices: Sequence[torch.Tensor | None]) -> IndexPlan:
-    """Read the FakeTensors `indices` as torch does: those apart from each other go to the front."""
+    """Plan `x[indices]` as torch does: where indices are not adjacent, their shape comes first."""
     dims = tuple(i for i, index in enumerate(indices) if index is not None)
     shapes = [index.shape for index in indices if index is not None]
     shape = _broadcast(shapes)

@@ -172,7 +172,7 @@ def _layer_norm(ctx: Context, x: Any, count: int, weight: Any, bias: Any, eps: f
 
 
 def _common_dtype(ctx: Context, x: Any, *affine: Any) -> torch.dtype:
-    """Return the dtype that torch computes in: float32 where a weight has not the dtype of `x`."""
+    """Return the dtype that torch computes in: float32 if a weight's dtype differs from `x`'s."""
     dtype = ctx.dtype(x)
     dtypes = (_dtype(ctx, value) for value in affine if value is not None)
     return dtype if all(other == dtype for other in dtypes) else torch.float32

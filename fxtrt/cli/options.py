@@ -68,7 +68,7 @@ ARTIFACT = _Artifact(dir_okay=False, writable=True, path_type=Path)
 
 
 class _Share(click.FloatRange):
-    """A share, which "nan" is not: it is neither below nor above any other."""
+    """A number in a range. It refuses "nan", which `FloatRange` accepts."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         share = float(super().convert(value, param, ctx))

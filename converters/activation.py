@@ -93,8 +93,7 @@ def softplus(ctx: Context, x: Any, beta: float, threshold: float) -> Any:
 
 
 def _compare(ctx: Context, operation: str, x: Any, value: float) -> Any:
-    """Compare `x` with a number that its dtype may not hold: in float32 for halves, as torch
-    does."""
+    """Compare in float32, as torch does, because the dtype of `x` may not hold `value`."""
     return ctx.elementwise(operation, *ctx.operands(x, float(value), dtype=torch.float32))
 
 

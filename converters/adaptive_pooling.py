@@ -99,7 +99,7 @@ def _equal_windows(sizes: Sequence[Size], outputs: Sequence[Size]) -> Windows:
 def _average_by_matrices(
     ctx: Context, x: Any, sizes: Sequence[Size], outputs: Sequence[Size]
 ) -> Any:
-    """Compute rows @ x @ columns^T, in float32 since no half holds 1 / 3."""
+    """Compute rows @ x @ columns^T, in float32, because float16 holds 1 / 3 too coarsely."""
     multiply = ctx.net.add_matrix_multiply
     plain, transposed = ctx.trt.MatrixOperation.NONE, ctx.trt.MatrixOperation.TRANSPOSE
     y = ctx.cast(x, torch.float32)

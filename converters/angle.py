@@ -17,7 +17,7 @@ aten = torch.ops.aten
 @converts(aten.atan2.default, constants=("x", "other"))
 def atan2(ctx: Context, x: Any, other: Any) -> Any:
     """atan2(Tensor self, Tensor other) -> Tensor: the angle of (other, self), zeros with their
-    signs, in float32 as torch computes it for halves"""
+    signs, in float32 even for float16, as torch computes it"""
     rank = ctx.output.dim()
     y, x = ctx.operands(x, other, dtype=torch.float32, rank=rank)
     angle = ctx.unary("ATAN", _slope(ctx, _magnitude(ctx, y), _magnitude(ctx, x)))
@@ -29,7 +29,7 @@ def atan2(ctx: Context, x: Any, other: Any) -> Any:
 
 
 def _magnitude(ctx: Context, x: Any) -> Any:
-    """The absolute value, with a plus before zero: ABS of TensorRT 8.6 gives -0.0 for 0.0."""
+    """Return the absolute value with +0.0 for zeros: ABS of TensorRT 8.6 gives -0.0 for 0.0."""
     zero = ctx.scalar(0.0, torch.float32, len(x.shape))
     magnitude = ctx.unary("ABS", x)
     return _chosen(ctx, ctx.elementwise("GREATER", magnitude, zero), magnitude, zero)
@@ -44,7 +44,7 @@ def _slope(ctx: Context, high: Any, wide: Any) -> Any:
 
 
 def _is_negative(ctx: Context, x: Any) -> Any:
-    """Return the bool tensor of where `x` has a minus sign. 1 / -0.0 is minus infinity."""
+    """Return a bool tensor that is true where `x` has a minus sign: 1 / -0.0 is minus infinity."""
     zero = ctx.scalar(0.0, torch.float32, len(x.shape))
     below = ctx.elementwise("LESS", ctx.unary("RECIP", x), zero)
     return ctx.elementwise("OR", below, ctx.elementwise("LESS", x, zero))

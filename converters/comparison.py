@@ -45,7 +45,7 @@ def compare(ctx: Context, operation: str, x: Any, other: Any) -> Any:
     """Compare the arguments `x` and `other`, as torch promotes them.
 
     Args:
-        operation: EQUAL, GREATER or LESS. EQUAL takes no two bools: XOR compares those.
+        operation: EQUAL, GREATER or LESS. Bools cannot be compared for EQUAL: XOR does that.
     """
     a, b = _promoted(ctx, x, other)
     if ctx.dtype(a) == torch.bool:
@@ -59,7 +59,7 @@ def _promoted(ctx: Context, x: Any, other: Any) -> list[Any]:
 
 
 def _compare_or_equal(ctx: Context, operation: str, opposite: str, x: Any, other: Any) -> Any:
-    """Negate the opposite for integers; floats may be unordered, so that both cases are joined."""
+    """Return a >= b (or a <= b): not a < b for integers; for floats a > b or a == b, due to NaN."""
     if not ctx.result_type("x", "other").is_floating_point:
         return ctx.unary("NOT", compare(ctx, opposite, x, other))
     a, b = _promoted(ctx, x, other)

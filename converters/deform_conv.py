@@ -131,10 +131,10 @@ def _sample(
 
 
 def _coordinate(ctx: Context, shifts: Any, axis: _Axis, batches: Size) -> Any:
-    """Return the places along one axis in the layer's units, which reach from -1 to 1.
+    """Return the positions along one axis in the layer's units, which reach from -1 to 1.
 
-    That is (place + 0.5) / (size / 2) - 1. The result is [batch * offset groups, taps, 1, rows,
-    columns].
+    That is centre / (size / 2) - 1, where the first pixel's centre is 0.5. The result is
+    [batch * offset groups, taps, 1, rows, columns].
     """
     count, (down, across) = len(axis.taps), ctx.output.shape[2:]
     shift = ctx.slice(shifts, [0, 0, axis.index, 0, 0], [batches, count, 1, down, across])

@@ -93,7 +93,7 @@ def fmod(ctx: Context, x: Any, other: Any) -> Any:
 
 
 def _operands(ctx: Context, x: Any, other: Any) -> list[Any]:
-    """Return both operands, halves as float32: a rounded quotient has another whole part."""
+    """Return both operands, floats as float32: rounding to float16 may change the whole part."""
     dtype = ctx.output.dtype
     if dtype.is_floating_point:
         dtype = torch.float32

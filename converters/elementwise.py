@@ -1,6 +1,7 @@
 """Convert arithmetic of two or three operands, in the dtype that torch promotes them to.
 
-Numbers enter as float32. An operator of two steps rounds to a half once, after the second step.
+Numbers enter as float32. An operator of two steps rounds its result to the output's dtype
+once.
 """
 
 from __future__ import annotations

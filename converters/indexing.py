@@ -55,7 +55,7 @@ class IndexPlan:
 
 
 def plan_index(x: torch.Tensor, indices: Sequence[torch.Tensor | None]) -> IndexPlan:
-    """Read the FakeTensors `indices` as torch does: those apart from each other go to the front."""
+    """Plan `x[indices]` as torch does: where indices are not adjacent, their shape comes first."""
     dims = tuple(i for i, index in enumerate(indices) if index is not None)
     shapes = [index.shape for index in indices if index is not None]
     shape = _broadcast(shapes)
@@ -65,10 +65,10 @@ def plan_index(x: torch.Tensor, indices: Sequence[torch.Tensor | None]) -> Index
 
 
 def _broadcast(shapes: Sequence[torch.Size]) -> tuple[int, ...]:
-    """The common shape of shapes that go together.
+    """Return the shape that `shapes` broadcast to.
 
-    torch.broadcast_shapes asks whether a symbolic size is 1, and the graph is then for no other
-    answer than the example's.
+    torch.broadcast_shapes would ask whether a symbolic size is 1, and so add a guard that limits
+    the graph to the example's answer.
     """
     rank = max(map(len, shapes))
     full = [[1] * (rank - len(shape)) + list(shape) for shape in shapes]

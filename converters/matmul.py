@@ -1,8 +1,9 @@
 """Convert matrix products to one MATRIX_MULTIPLY, transposed and broadcast by its own flags.
 
-Products of halves are summed in float32, as in PyTorch. TensorRT leaves that to its kernels, unless
-a strongly typed network casts the operands before and the product after: it fuses these casts into
-one kernel that reads halves. A weakly typed network would compute all of it in float32.
+Products of float16 and bfloat16 are summed in float32, as in PyTorch. TensorRT leaves that to its
+kernels, unless a strongly typed network casts the operands before and the product after: it fuses
+these casts into one kernel that reads the narrow type. A weakly typed network would compute all of
+it in float32.
 """
 
 from __future__ import annotations

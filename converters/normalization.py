@@ -74,7 +74,7 @@ def _scale(
     var: torch.Tensor,
     eps: float,
 ) -> Any:
-    """Add one SCALE layer, in float32 even for halves, as torch computes it."""
+    """Add one SCALE layer, in float32 even for float16 and bfloat16, as torch computes it."""
     values = [value for value in (weight, bias, mean, var) if value is not None]
     if not all(isinstance(value, torch.Tensor) for value in values):
         return _scale_at_run_time(ctx, x, weight, bias, mean, var, eps)
@@ -172,7 +172,7 @@ def _layer_norm(ctx: Context, x: Any, count: int, weight: Any, bias: Any, eps: f
 
 
 def _common_dtype(ctx: Context, x: Any, *affine: Any) -> torch.dtype:
-    """Return the dtype that torch computes in: float32 where a weight has not the dtype of `x`."""
+    """Return the dtype that torch computes in: float32 if a weight's dtype differs from `x`'s."""
     dtype = ctx.dtype(x)
     dtypes = (_dtype(ctx, value) for value in affine if value is not None)
     return dtype if all(other == dtype for other in dtypes) else torch.float32
@@ -242,7 +242,7 @@ def _group_norm(ctx: Context, x: Any, groups: int, weight: Any, bias: Any, eps: 
     version scales groups and not channels, so that the channels need layers of their own.
     """
     per_channel = groups == 1 or ctx.features.has("add_normalization_v2")
-    # Separate layers for the channels would round to a half once more.
+    # Separate layers for the channels would round to float16 once more.
     dtype = _common_dtype(ctx, x, weight, bias) if per_channel else torch.float32
     rank = len(x.shape)
     wide = _to_rank_4(ctx, ctx.cast(x, dtype))

@@ -52,7 +52,7 @@ class Windows:
 
     @property
     def overshoots(self) -> bool:
-        """Return whether a window may reach behind the padding, as it may with `ceil_mode`."""
+        """Return whether a window may extend beyond the padding, as it may with `ceil_mode`."""
         return self.after is None or any(
             after > pad for after, pad in zip(self.after, self.padding, strict=True)
         )
@@ -79,9 +79,9 @@ def _windows(
 
 
 def _padding_behind(size: int, kernel: int, stride: int, padding: int) -> int:
-    """Return the padding that makes room for the last window of `ceil_mode`."""
+    """Return the padding after the input that completes the last window of `ceil_mode`."""
     last = -(-(size + 2 * padding - kernel) // stride)
-    # torch leaves out a window that starts behind the input.
+    # torch leaves out a window that starts beyond the input and the padding before it.
     if last * stride >= size + padding:
         last -= 1
     return max(padding, last * stride + kernel - size - padding)
@@ -220,7 +220,7 @@ def _padding_uncounted(
     count_include_pad: bool,
     node: Node,
 ) -> str | None:
-    """Decline where torch counts the padding, but not what a window has behind it."""
+    """Decline if torch counts the padding, but not elements of a window beyond the padding."""
     sizes = spatial_sizes(x, _SPATIAL_DIMS[node.target])
     windows = _windows(sizes, kernel_size, stride, padding, ceil_mode)
     if count_include_pad and any(windows.padding) and windows.overshoots:

@@ -119,7 +119,7 @@ def _extreme(
     dim: int | Sequence[int] | None = None,
     keepdim: bool = False,
 ) -> Any:
-    """Return the MAX or the MIN. REDUCE takes no bools, so they become int32 in between."""
+    """Return the MAX or the MIN. REDUCE takes no bools, so they are cast to int32 and back."""
     dtype = ctx.dtype(x)
     if dtype == torch.bool and len(x.shape) > 0:
         x = ctx.cast(x, torch.int32)

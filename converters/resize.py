@@ -72,7 +72,7 @@ class Axis:
 
     @property
     def ratio(self) -> float | None:
-        """Return the factor between the sizes, or None if it is unknown or no float32."""
+        """Return the factor between the sizes, or None if it is unknown or not exact in float32."""
         quotient = expression(self.output) / expression(self.size)
         if not quotient.is_Rational:
             return None

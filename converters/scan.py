@@ -1,4 +1,4 @@
-"""Convert running maxima and minima to as many SELECTs as the length has binary digits."""
+"""Convert cummax and cummin of length N to about log2(N) rounds of shift, compare and SELECT."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ def _static_length(x: torch.Tensor, dim: int) -> str | None:
 def running_extremum(ctx: Context, x: Any, dim: int) -> tuple[Any, Any]:
     """cummax(Tensor self, int dim) -> (Tensor values, Tensor indices)
 
-    Of equal elements the last one counts, and so does the last NaN.
+    The index is that of the last of equal elements. NaN counts as the extremum, and the index is
+    that of the last NaN.
     """
-    # After k rounds each element stands for the 2**k elements up to it. The first element stands
-    # for what would lie before it, which changes nothing: it counts there anyway.
+    # After k rounds each element holds the extremum of the 2**k elements that end with it. Where
+    # fewer come before it, the shift repeats the first element, which changes no extremum.
     dtype, sizes = ctx.output[0].dtype, ctx.output[0].shape
     values = ctx.cast(x, torch.int32) if dtype == torch.bool else x
     if not len(sizes):
@@ -49,7 +50,7 @@ def running_extremum(ctx: Context, x: Any, dim: int) -> tuple[Any, Any]:
 
 
 def _places(ctx: Context, dim: int) -> Any:
-    """Return the place of each element along `dim`."""
+    """Return the index of each element along `dim`, in the shape of the result."""
     sizes = ctx.output[1].shape
     row = torch.arange(int(sizes[dim])).reshape([-1 if d == dim else 1 for d in range(len(sizes))])
     stride = [1 if d == dim else 0 for d in range(len(sizes))]
@@ -57,14 +58,14 @@ def _places(ctx: Context, dim: int) -> Any:
 
 
 def _shifted(ctx: Context, x: Any, dim: int, step: int) -> Any:
-    """Return, for each element, the one `step` places before it, or the first."""
+    """Shift `x` by `step` elements along `dim`, and repeat the first element in the gap."""
     sizes = ctx.output[0].shape
     start = [-step if d == dim else 0 for d in range(len(sizes))]
     return ctx.slice(x, start, sizes, mode="CLAMP")
 
 
 def _keeps(ctx: Context, earlier: Any, later: Any) -> Any:
-    """Return where the later of two elements is the running extremum."""
+    """Return a bool tensor that is true where `later` is the extremum of the two."""
     comparison = _LATER_WINS[ctx.target]
     wins = ctx.elementwise(comparison, later, earlier)
     wins = ctx.elementwise("OR", wins, ctx.elementwise("EQUAL", later, earlier))

@@ -42,7 +42,7 @@ def scatter_value(ctx: Context, x: Any, dim: int, index: Any, value: Any) -> Any
 
 
 def _scatter(ctx: Context, x: Any, dim: int, index: Any, src: Any) -> Any:
-    # torch leaves open which of several elements for one place wins, as TensorRT does.
+    # Neither torch nor TensorRT defines which of several elements with one index is kept.
     rank = max(ctx.output.dim(), 1)
     x, index, src = (ctx.raise_rank(tensor, rank) for tensor in (x, index, src))
     layer = ctx.net.add_scatter(x, index, src, ctx.trt.ScatterMode.ELEMENT)
@@ -52,7 +52,7 @@ def _scatter(ctx: Context, x: Any, dim: int, index: Any, src: Any) -> Any:
 
 
 def _adds_once(accumulate: bool, node: Node) -> str | None:
-    """Decline an accumulation in which a place may come twice.
+    """Decline an accumulation in which an index may occur twice.
 
     SCATTER replaces: the sum is written as what was there plus one value.
     """

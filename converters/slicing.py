@@ -73,7 +73,7 @@ def select(ctx: Context, x: Any, dim: int, index: Size) -> Any:
 
 
 def _select(ctx: Context, x: Any, dim: int, index: Size) -> Any:
-    """Pick one element along `dim`, which goes.
+    """Pick one element along `dim`, and remove that dimension.
 
     A GATHER needs no sizes of dynamic tensors; a SLICE of static ones fuses better.
     """
@@ -143,7 +143,7 @@ def slice_scatter(
 
 
 def _interleave(ctx: Context, x: Any, src: Any, dim: int, first: int, step: int) -> Any:
-    """Write `src` to every `step`th place of `x`: concatenate both, and GATHER in the new order."""
+    """Write `src` to every `step`th index of `x`: concatenate both, and GATHER in the new order."""
     size, count = int(ctx.output.shape[dim]), int(ctx.fake("src").shape[dim])
     places = torch.arange(size)
     places[first : first + count * step : step] = torch.arange(size, size + count)

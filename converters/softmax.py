@@ -1,6 +1,7 @@
-"""Convert softmax to one SOFTMAX, and its logarithm to layers in which nothing underflows.
+"""Convert softmax to one SOFTMAX, and log_softmax to layers that take no logarithm of zero.
 
-Both compute in float32: TensorRT does not document in which dtype a SOFTMAX of halves adds up.
+Both compute float16 and bfloat16 in float32, because TensorRT does not document in which dtype a
+SOFTMAX of these accumulates.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _CHECKS = (has_dimensions, dtype_of_output, _float_of_output)
 
 
 def softmax_layer(ctx: Context, x: Any, dim: int) -> Any:
-    """Add a SOFTMAX over `dim`; the layer wants two dimensions."""
+    """Add a SOFTMAX over `dim`. A vector becomes a row, because the layer needs two dimensions."""
     if len(x.shape) == 1:
         row = softmax_layer(ctx, ctx.reshape(x, (1, *x.shape)), 1)
         return ctx.reshape(row, tuple(x.shape))

@@ -40,7 +40,7 @@ def _length_fits(x: torch.Tensor, dim: int) -> str | None:
 
 
 def _stable_values(node: torch.fx.Node, stable: bool | None = None) -> str | None:
-    """Decline a stable sort whose indices are read: only these tell it from another."""
+    """Decline a stable sort whose indices are read; its values are those of any sort."""
     return "stable=True, TOPK is not stable" if stable and reads_output(node, 1) else None
 
 

@@ -1,4 +1,4 @@
-"""Convert picking elements by their places in memory to a strided SLICE or one GATHER."""
+"""Convert picking elements by their offsets in memory to a strided SLICE or one GATHER."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def diagonal(ctx: Context, x: Any, offset: int, dim1: int, dim2: int) -> Any:
 def _places(
     x: torch.Tensor, size: Sequence[Size], stride: Sequence[Size], storage_offset: Size | None
 ) -> torch.Tensor:
-    """Return, for each element of the result, its place among those of `x`."""
+    """Return, for each element of the result, its index among the flattened elements of `x`."""
     first = 0 if storage_offset is None else int(storage_offset) - int(x.storage_offset())
     places = torch.tensor(first)
     for count, step in zip(size, stride, strict=True):

@@ -141,7 +141,7 @@ def isnan(ctx: Context, x: Any) -> Any:
 
 
 def is_nan(ctx: Context, x: Any) -> Any:
-    """Return the bool tensor of where `x` differs from itself, which integers never do."""
+    """Return a bool tensor that is true where `x` is NaN, the only value unequal to itself."""
     if ctx.dtype(x).is_floating_point and ctx.features.member("UnaryOperation", "ISNAN"):
         return ctx.unary("ISNAN", x)
     return ctx.unary("NOT", ctx.elementwise("EQUAL", x, x))
@@ -164,7 +164,7 @@ def isfinite(ctx: Context, x: Any) -> Any:
 
 
 def is_infinity(ctx: Context, x: Any, infinity: float) -> Any:
-    """Return the bool tensor of where `x` is `infinity`, the positive or the negative one."""
+    """Return a bool tensor that is true where `x` is `infinity`, which may be negative."""
     if ctx.features.infinite_operands:
         return ctx.elementwise("EQUAL", *ctx.operands(x, infinity, dtype=ctx.dtype(x)))
     comparison = "GREATER" if infinity > 0 else "LESS"

@@ -143,7 +143,7 @@ def report(
     measure: bool = False,
     **overrides: Unpack[Options],
 ) -> Coverage:
-    """Report what of `model` runs, or would run, where, and why.
+    """Report which parts of `model` run, or would run, in engines, and why the others do not.
 
     Args:
         model: what `fxtrt.compile` or `torch.compile` returned, or a plain model: then nothing is

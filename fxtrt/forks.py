@@ -34,7 +34,7 @@ class ForkLock:
         return self._lock
 
     def after_fork(self) -> None:
-        """Replace the lock by a new one, which nobody holds."""
+        """Replace the lock with a new one, which nobody holds."""
         self._lock = threading.Lock()
 
 

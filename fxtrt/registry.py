@@ -224,7 +224,7 @@ def parameter_names(function: Callable[..., Any]) -> tuple[str, ...]:
 
 @cache
 def _needed_names(function: Callable[..., Any]) -> frozenset[str]:
-    """The names of the parameters that have no default."""
+    """Return the names of the parameters that have no default."""
     parameters = inspect.signature(function).parameters.values()
     return frozenset(p.name for p in parameters if p.default is inspect.Parameter.empty)
 

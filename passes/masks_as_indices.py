@@ -1,4 +1,4 @@
-"""Replace the places of a mask, where they are an index to write to, by the mask itself."""
+"""Replace the indices of a mask's true elements, where a call writes to them, by the mask."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ aten = torch.ops.aten
 def masks_as_indices(gm: GraphModule) -> bool:
     """`index_put(x, nonzero(mask).unbind(1), value)` -> `index_put(x, [mask], value)`.
 
-    How many places a mask has depends on data. That does not matter for one value that goes to
-    all of them, written or added: no place comes twice.
+    The number of true elements depends on data. That does not matter if one value is written or
+    added to all of them, because no index occurs twice.
     """
     changed = False
     for node in list(gm.graph.nodes):
@@ -32,7 +32,7 @@ def masks_as_indices(gm: GraphModule) -> bool:
 
 
 def _mask(node: Node) -> tuple[int, Node] | None:
-    """Return the first dimension and the mask whose places a call's indices are, or None."""
+    """Return the mask whose indices a call takes, and its first dimension, or None."""
     call = arguments_of(node)
     if not all(is_static(size) and int(size) == 1 for size in call["values"].meta["val"].shape):
         return None

@@ -1,4 +1,4 @@
-"""Turns named contents into one file, which is complete or absent, and back into checked bytes."""
+"""Writes named contents to one file atomically, and reads them back with their digests checked."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MEMBER = struct.Struct("<4sHHHHHIIIHH")
 """The header of a member of a ZIP file: signature, version, flags, method, time, date, CRC,
 compressed size, size, and the lengths of the name and of the extra field."""
 _LARGE = struct.Struct("<HHQQ")
-"""The extra field of a member of 4 GiB or more: kind, length, size and compressed size."""
+"""The extra field that `zipfile` adds from about 2 GiB on: kind, length, size, compressed size."""
 _STARTS_MEMBER, _STARTS_DIRECTORY = b"PK\x03\x04", b"PK\x01\x02"
 _MOST_NAME = 256
 _MOST_MEMBERS = 100_000
@@ -43,8 +43,8 @@ def write_artifact(
     The same contents result in the same bytes.
 
     Args:
-        manifest: values for JSON, by strings. It is written last, so that making `contents` may
-            still add to it.
+        manifest: JSON values by name. It is written last, so iterating over `contents` may still
+            add to it.
         contents: pairs of name and bytes; the manifest gets their digests.
 
     Raises:
@@ -61,7 +61,7 @@ def write_artifact(
 
 
 class ArtifactFile:
-    """Reads an open artifact; nothing is unpacked, so no content is larger than the file.
+    """Reads an artifact. Nothing is compressed, so no content is larger than the file.
 
     manifest: the manifest that `write_artifact` was given.
     """
@@ -74,7 +74,7 @@ class ArtifactFile:
             OSError: the file cannot be read.
         """
         self._path = path
-        # A pipe would be waited for, and some devices have no end.
+        # Opening a pipe would wait for a writer, and reading some devices would never end.
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
             raise ArtifactError(f"{path} is no regular file")
         self._file = path.open("rb")
@@ -98,10 +98,10 @@ class ArtifactFile:
         self._file.close()
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of that name in `contents`, after checking their digest.
+        """Return the content called `name`, after checking its digest.
 
         Raises:
-            ArtifactError: they are damaged or missing.
+            ArtifactError: the content is damaged or missing.
         """
         return self._read(name, self._digests.get(name))
 
@@ -157,7 +157,7 @@ def _members(file: BinaryIO, path: Path) -> dict[str, tuple[int, int]]:
 
 
 def _member(head: bytes, file: BinaryIO, position: int) -> tuple[str | None, int, int]:
-    """Return the name, size and start of the member at `position`; other members have no name."""
+    """Return the name, size and start of a member; the name is None if its header is not valid."""
     if len(head) < _MEMBER.size:
         return None, 0, position
     signature, _, flags, method, _, _, _, packed, size, length, extra = _MEMBER.unpack(head)

@@ -1,4 +1,4 @@
-"""Turns clusters into loaded engines: from the cache, or through network and plan."""
+"""Turns clusters into loaded engines, with plans from the cache or newly built ones."""
 
 from __future__ import annotations
 
@@ -40,11 +40,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class BuildInfo:
-    """How an engine came about.
+    """How an engine was made.
 
-    seconds:    what conversion, building and loading took together, beside other builds.
+    seconds:    the time that conversion, building and loading took together. Other builds may have
+                run at the same time.
     layers:     the number of layers in the network; None if the plan came from the cache.
-    plan_bytes: None for an engine without a plan.
+    plan_bytes: the size of the plan; None for an engine without a plan.
+    cached:     whether the plan came from the cache.
     kept_fp32:  "node: reason" for each node that does not compute in `Settings.precision`, because
                 a weight or a scalar is out of its range.
     """
@@ -58,7 +60,7 @@ class BuildInfo:
 
 BuildFailure = EngineError | ConversionError
 BuildResult = tuple[Engine | None, BuildInfo] | BuildFailure
-"""The engine, None if its plan cannot run on this machine; or the error that prevented it."""
+"""The engine, or None if its plan cannot run on this machine; or else the error of the build."""
 
 
 def build(
@@ -68,13 +70,13 @@ def build(
 ) -> list[BuildResult]:
     """Build an engine of each of `clusters` with its settings; return engines or errors in order.
 
-    Networks are made one after the other, plans at the same time where the backend and memory
-    allow. An interrupt cancels what is being built, and leaves nothing half-written.
+    Networks are made one after the other. Plans are built in parallel where the backend and memory
+    allow it. An interrupt cancels running builds, and leaves no incomplete file.
 
     Args:
-        stores: where plans are looked for first, and kept.
+        stores: gives the store where plans are looked for first, and where new ones are kept.
     """
-    # A terminal shows a bar instead of this line.
+    # This line is for logs: on a terminal, `BuildProgress` shows a bar.
     log.info("building engines: %d", len(clusters))
     sizes = [len(cluster.graph.nodes) for cluster, _ in clusters]
     most = 1 if backend.times_kernels else len(clusters)
@@ -91,7 +93,7 @@ def build(
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What an engine is loaded from; `layers` is None if that came from the cache."""
+    """The plan or network of an engine; `layers` is None if the plan came from the cache."""
 
     plan: bytes | Network
     seconds: float
@@ -109,7 +111,7 @@ def _start(
     pool: BuildPool,
     stores: PlanStores,
 ) -> _Started:
-    """Take the plan from the cache, or make the network and have its plan built."""
+    """Take the plan from the cache, or make the network and start the build of its plan."""
     backend, settings = target.backend, target.settings
     if not backend.plans:
         return _network(cluster, target)
@@ -151,7 +153,7 @@ def _network(cluster: GraphModule, target: Target) -> _Made | ConversionError:
 def _finish(
     cluster: GraphModule, started: _Started, backend: EngineBackend, pool: BuildPool
 ) -> BuildResult:
-    """Wait for the plan, and load it where it can run."""
+    """Wait for the plan, and load it if this machine can run it."""
     try:
         made = pool.result(started) if isinstance(started, Future) else started
         if not isinstance(made, _Made):

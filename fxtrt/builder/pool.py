@@ -19,7 +19,7 @@ _MEMORY_PER_WEIGHT = 3
 """The bytes that a build needs for each byte of weights; two to three were measured."""
 
 _WAKE_SECONDS = 0.5
-"""The longest wait. One without a timeout may miss an interrupt, and on Windows always does."""
+"""The longest single wait. Without a timeout, a wait may miss Ctrl-C; on Windows it always does."""
 
 T = TypeVar("T")
 
@@ -29,7 +29,8 @@ class BuildPool:
 
     TensorRT releases the GIL while it builds, so builds run in parallel, and the calling thread can
     be interrupted. An exception, such as KeyboardInterrupt, cancels waiting builds at once, and
-    running ones at TensorRT's next step, or at their end with 8.6, which has no steps.
+    running ones when TensorRT next reports progress. TensorRT 8.6 reports none, so its running
+    builds end first.
     """
 
     def __init__(self, bar: BuildProgress, most: int) -> None:
@@ -81,13 +82,13 @@ class BuildPool:
         if len(self._running) >= self._threads:
             return False
         available = _available_bytes()
-        # How much the running builds have already taken is unknown, so all of it counts.
+        # How much memory the running builds already have is unknown, so all that they need counts.
         needed = _MEMORY_PER_WEIGHT * (weight_bytes + sum(self._running.values()))
         return available is not None and needed <= available
 
 
 def _available_bytes() -> int | None:
-    """Return the memory that is available without swapping, or None if the system does not tell."""
+    """Return the memory that is available without swapping, or None where it is unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Turns a plan and its header into one file, which is complete or absent, and back."""
+"""Writes a plan and its header to one file atomically, and reads them back."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class PlanHeader:
     """A description of a plan for people; builds find the plan by its `EngineKey` only.
 
     engine:    the name of the engine backend.
-    runs_on:   its version, and the GPU.
+    runs_on:   the version of the engine backend, and the GPU.
     modules:   the part of the model that the cluster comes from.
     nodes:     the number of calls in the cluster.
-    torch:     the version of torch that it was built with.
+    torch:     the version of torch that the plan was built with.
     created:   the time of the build, in seconds since the epoch.
     kept_fp32: the same as in `BuildInfo`.
     """
@@ -91,7 +91,7 @@ class PlanHeader:
 
 
 class StoredPlan(NamedTuple):
-    """The content of a file."""
+    """The header and the plan in a file."""
 
     header: PlanHeader
     plan: bytes
@@ -151,7 +151,7 @@ def read_plan(path: Path) -> StoredPlan:
 
 
 def parse_plan(file: BinaryIO, path: Path) -> StoredPlan:
-    """Return the content of a file that `opened` opened; all else is as in `read_plan`."""
+    """Return the content of an open file at `path`; checks and errors are those of `read_plan`."""
     header, length, digest = _read_start(file, path)
     plan = file.read(length)
     if len(plan) != length or hashlib.sha256(plan).digest() != digest:
@@ -172,7 +172,7 @@ def read_header(path: Path) -> PlanHeader:
 
 
 def _read_start(file: BinaryIO, path: Path) -> tuple[PlanHeader, int, bytes]:
-    """Check the lengths and the header before as many bytes as they say are read.
+    """Read and check the header; each length is checked before that many bytes are read.
 
     Returns:
         The header, and the length and the digest of the plan.

@@ -13,16 +13,16 @@ __all__ = ["PlanStore", "PlanStores"]
 
 
 class PlanStore(Protocol):
-    """A place where plans, or timings, are kept."""
+    """A store of plans, or of timings in the form of plans."""
 
     def get(self, key: EngineKey) -> StoredPlan | None:
-        """Return the plan of `key`, or None."""
+        """Return the plan stored under `key`, or None."""
         ...
 
     def put(self, key: EngineKey, plan: bytes, header: PlanHeader) -> None:
-        """Keep `plan`, or log why it cannot be kept."""
+        """Keep `plan` under `key`, or log why it cannot be kept."""
         ...
 
 
 PlanStores = Callable[[Settings, str], PlanStore | None]
-"""Returns the store for settings and a kind of `PlanCache`, or None if nothing is kept."""
+"""Returns the store for settings and for a kind of entry ("plan", say), or None without a store."""

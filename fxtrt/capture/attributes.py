@@ -19,7 +19,7 @@ _CONTAINERS = (dict, list, set, deque)
 
 
 class Attributes:
-    """Holds the elements of containers and the slots of objects as they were at first."""
+    """Holds the elements of containers and the slots of objects as they were when it was made."""
 
     def __init__(self, held: Sequence[Any]) -> None:
         """Record the contents of each object in `held`, which includes objects' `__dict__`s."""
@@ -35,13 +35,13 @@ class Attributes:
 
     @property
     def are_changed(self) -> bool:
-        """Whether an attribute or an element is another object than before."""
+        """Whether an attribute or an element is now another object than when this was made."""
         return any(not _is_same(_elements(now), before) for now, before in self._containers) or any(
             getattr(owner, name, None) is not value for owner, name, value in self._slots
         )
 
     def restore(self) -> None:
-        """Restore what has changed, and write to nothing else."""
+        """Undo the changes, without writing to what has not changed."""
         for container, before in self._containers:
             if not _is_same(_elements(container), before):
                 _refill(container, before)
@@ -52,7 +52,7 @@ class Attributes:
 
 @contextmanager
 def attributes_kept(model: torch.nn.Module) -> Iterator[None]:
-    """Undo assignments of the block to attributes of `model`'s modules and of their objects."""
+    """Undo, at the end of the block, its assignments to attributes of modules and their objects."""
     attributes = Attributes(list(reachable(model)))
     try:
         yield
@@ -61,7 +61,7 @@ def attributes_kept(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _elements(container: Any) -> Any:
-    """Return a plain copy, without calling methods that a subclass may override."""
+    """Return the elements as a plain dict or list; methods of a dict's subclass are not called."""
     return dict(dict.items(container)) if isinstance(container, dict) else list(container)
 
 

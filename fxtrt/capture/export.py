@@ -88,10 +88,10 @@ def _export(
 
 
 def _rename_arguments(gm: GraphModule, kwargs: Mapping[str, Any]) -> None:
-    """Let no argument hide what the source code of the graph, which torch writes, takes by name.
+    """Rename arguments with names that the graph's source code, which torch writes, uses itself.
 
     Raises:
-        CaptureError: one that is given by its name would.
+        CaptureError: such an argument is passed by keyword, so it cannot be renamed.
     """
     codegen = gm.graph._codegen
     assert isinstance(codegen, _PyTreeCodeGen)

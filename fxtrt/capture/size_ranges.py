@@ -141,10 +141,10 @@ def _symbols(fakes: Sequence[Any]) -> set[sympy.Symbol]:
 def _require_one_together(
     environment: ShapeEnv, symbol: sympy.Symbol, others: Set[sympy.Symbol]
 ) -> None:
-    """Add as guards that `symbol` is 1 where `others` are, and only there.
+    """Add guards that `symbol` is 1 if and only if each of `others` is.
 
-    Sizes may belong together and torch not know it, as the batch of an image and that of its mask:
-    the model broadcasts, or fails, where only one of them is 1, and the graph does not.
+    Sizes may belong together without torch knowing it, like the batch sizes of an image and of its
+    mask. If only one of them is 1, the model broadcasts or fails, and the graph does not.
     """
     for other in sorted(others, key=str):
         both = sympy.Eq(sympy.Min(symbol, 2), sympy.Min(other, 2), evaluate=False)

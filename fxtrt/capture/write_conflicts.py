@@ -63,9 +63,9 @@ class Writes:
 
 
 def _reach(tensor: torch.Tensor) -> tuple[int, int] | None:
-    """The first address of a tensor's elements, and the one after its last; None without any.
+    """Return the address of a tensor's first element and that after its last; None if it is empty.
 
-    Not that of its storage: caches are often slices of one, which share no element.
+    Addresses of storages would not do: caches are often disjoint slices of one storage.
     """
     memory = memory_of(tensor)
     if memory is None or not tensor.numel():

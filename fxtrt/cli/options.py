@@ -36,7 +36,7 @@ class _Output(click.Path):
         return path
 
     def _why_not(self, path: Path) -> str | None:
-        """Why a file cannot be written, links being followed."""
+        """Return why a file cannot be written, or None; `path` has no links left to follow."""
         folder = path.parent
         if path.is_dir() or path.is_symlink():  # a link to itself
             return f"{str(path)!r} is no file"
@@ -47,12 +47,12 @@ class _Output(click.Path):
         return None
 
     def _needs_folder(self, path: Path) -> bool:
-        """Whether something is made in the folder."""
+        """Return whether writing makes a new file in the folder."""
         return not path.exists()
 
 
 class _Artifact(_Output):
-    """A file that is written beside and moved there."""
+    """A file that is written under a temporary name in its folder, and then moved."""
 
     def _why_not(self, path: Path) -> str | None:
         if path.exists() and not path.is_file():
@@ -68,7 +68,7 @@ ARTIFACT = _Artifact(dir_okay=False, writable=True, path_type=Path)
 
 
 class _Share(click.FloatRange):
-    """A share, which "nan" is not: it is neither below nor above any other."""
+    """A number in a range. It refuses "nan", which `FloatRange` accepts."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         share = float(super().convert(value, param, ctx))
@@ -120,7 +120,7 @@ class InputShape:
     dtype: str = "float32"
 
     def __str__(self) -> str:
-        """As it is written on the command line."""
+        """Return the shape as it is written on the command line."""
         return f"{'x'.join(map(str, self.sizes))}:{self.dtype}"
 
 

@@ -33,7 +33,7 @@ def is_floating(node: Node) -> str | None:
 
 
 def one_floating_type(**tensors: torch.Tensor) -> str | None:
-    """Decline tensors, given by the names of the arguments, that have not one floating type."""
+    """Decline tensors, passed by argument name, unless all have the same floating-point dtype."""
     dtypes = {tensor.dtype for tensor in tensors.values()}
     if len(dtypes) == 1 and all(dtype.is_floating_point for dtype in dtypes):
         return None

@@ -1,4 +1,4 @@
-"""Compute in float32 where PyTorch does: its kernels round to a half once, at their end."""
+"""Compute float16 and bfloat16 in float32, as PyTorch does: its kernels round once, at the end."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def in_float32(build: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a converter of several layers round once where its node gives a half.
+    """Make a converter of several layers round to float16 or bfloat16 once, at its end.
 
-    The converter sees a node of float32: its operands are cast before, its results after. Layers in
-    a half would each round, and some of them would overflow where PyTorch does not.
+    The converter sees a node of float32: its operands are cast before, its results after. In the
+    narrow dtype each layer would round, and some would overflow where PyTorch does not.
     """
 
     @wraps(build)

@@ -12,7 +12,7 @@ from .recipes import Equivalents
 __all__ = ["NORMS"]
 
 _batch_norm = F.batch_norm
-"""The original; during capture its name in torch is that of the equivalent."""
+"""torch's own function, read at import: during capture the equivalent replaces it."""
 
 
 def _equivalent(

@@ -2,7 +2,7 @@
 
 Plain random weights make a poor test: activations grow or vanish from layer to layer, rounding
 errors grow, and class scores lie so close together that rounding decides which detections stay.
-`calibrate` scales the weights by one forward pass, so that they behave like trained ones.
+`calibrate` scales the weights during one forward pass, so that they behave like trained ones.
 """
 
 from __future__ import annotations
@@ -93,17 +93,18 @@ def load_example(
 ) -> Example:
     """Return a torchvision model and its inputs.
 
-    A detector gets the photograph whole, as a list of one 3xHxW tensor in 0..1; any other model a
-    normalised 1x3x224x224 tensor.
+    A detector gets the whole photograph, as a list of one 3xHxW tensor in 0..1. Any other model
+    gets a normalised tensor, by default 1x3x224x224.
 
     Args:
         image: a file; None takes matplotlib's photograph of Grace Hopper.
         size: the height and width of the model's input.
-        weights: a file of weights; None makes calibrated random ones, the same each time.
+        weights: a file of weights; None stands for calibrated random weights, always the same.
         options: arguments of torchvision's builder, e.g. min_size=256 for a small detector.
 
     Raises:
-        SettingsError: torchvision has no such model, or a file cannot be read as what it should be.
+        SettingsError: torchvision has no such model, or a file is not a readable image or does not
+            hold weights of the model.
     """
     detectors = models.list_models(module=models.detection)
     names = [*models.list_models(module=models), *detectors]
@@ -147,8 +148,8 @@ def load_photograph(image: Path | None = None) -> Tensor:
         image: a file; None takes matplotlib's photograph of Grace Hopper.
 
     Raises:
-        SettingsError: the file is no image, is damaged or too large for Pillow, or has 32-bit
-            numbers.
+        SettingsError: the file is not an image, is damaged, is too large for Pillow, or holds
+            32-bit numbers.
     """
     file = image or matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
     try:
@@ -161,7 +162,7 @@ def load_photograph(image: Path | None = None) -> Tensor:
 
 
 def _pixels(image: Image.Image, kind: str | None) -> Tensor:
-    # Pillow clips values of more than 8 bits, so a grey of 0.5 would turn white.
+    # Pillow's conversion to RGB clips 16-bit values at 255, so a grey of 0.5 would turn white.
     if image.mode.startswith("I;16") or (image.mode == "I" and kind in _16_BIT_FORMATS):
         grey = torch.from_numpy(np.asarray(image).astype(np.float32)) / 65535
         return grey.expand(3, -1, -1).contiguous()
@@ -178,8 +179,8 @@ def calibrate(model: nn.Module, inputs: Sequence[Any]) -> None:
     """Scale the weights in place so that activations on `inputs` stay moderate.
 
     Each batch norm gets the statistics of its input, residual branches are scaled down, and a
-    detector's predictions get the spread of `_SPREADS`. Then there are many detections, their
-    scores are far apart, and float32 suffices for the third decimal of a pixel.
+    detector's predictions get the mean and spread of `_SPREADS`. The model then finds many objects,
+    with scores far apart, and rounding in float32 moves boxes by less than 0.001 pixels.
     """
     handles: list[RemovableHandle] = []
     for path, module in model.named_modules():

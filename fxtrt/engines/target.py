@@ -32,7 +32,7 @@ class Target:
         return replace(self, settings=settings)
 
     def with_less_fuel(self, clusters: int) -> Target:
-        """Return the target for the rest of a model, of which so many clusters are converted."""
+        """Return the target for the rest of a model after `clusters` clusters were converted."""
         fuel = self.settings.fuel
         if fuel is None:
             return self

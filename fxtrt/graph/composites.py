@@ -17,7 +17,7 @@ __all__ = ["can_stay_whole", "composites_whole", "registered_composites"]
 
 
 can_stay_whole = cache(_is_preservable_cia_op)
-"""Return whether tracing can keep a composite operator; answers are cached as one takes 40 us."""
+"""Return whether tracing can keep a composite operator; cached, as a call takes 40 us."""
 
 
 def registered_composites() -> list[OpOverload]:

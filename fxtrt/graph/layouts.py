@@ -31,14 +31,14 @@ class Layouts:
 
     @classmethod
     def of(cls, graph: GraphModule) -> Layouts | None:
-        """Those of `graph`; None where neither it nor a cluster of it asks for them."""
+        """Return the layouts of `graph`, or None if neither it nor a cluster in it reads them."""
         parts = [module for module in graph.modules() if isinstance(module, GraphModule)]
         if not any(_reads_by_stride(node.target) for part in parts for node in part.graph.nodes):
             return None
         return cls([node.meta["val"] for node in graph.graph.find_nodes(op="placeholder")])
 
     def mismatch(self, values: Sequence[Any]) -> str | None:
-        """Why a call with `values`, one for each placeholder, is not for the graph; or None."""
+        """Return why the graph cannot run with `values`, one for each placeholder, or None."""
         for expected, value in zip(self._expected, values, strict=True):
             if expected is None or not isinstance(value, torch.Tensor):
                 continue

@@ -34,7 +34,7 @@ def source_line(node: Node) -> str | None:
 
 
 def last_frame(node: Node) -> str:
-    """Return the frame that `source_line` reads, as in a stack trace without folders; or ""."""
+    """Return the frame of `source_line` as a line of a stack trace, without folders; or ""."""
     frames = list(_FRAME.finditer(node.meta.get("stack_trace") or ""))
     if not frames:
         return ""
@@ -63,7 +63,7 @@ def module_path(node: Node) -> str:
 
 
 def shared_path(paths: Iterable[str]) -> str:
-    """Return the longest path that all `paths` lie under; without one, their top modules."""
+    """Return the longest path that all `paths` lie under, or their top modules if there is none."""
     split = [path.split(".") for path in paths if path]
     common: list[str] = []
     for names in zip(*split, strict=False):
@@ -86,7 +86,7 @@ def set_module_prefix(gm: GraphModule, prefix: str) -> None:
 
 
 def _plain(path: str) -> str:
-    """Return a.b for what Dynamo writes L['self'].a._modules['b'], and export L['self'].a.b."""
+    """Turn Dynamo's L['self'].a._modules['b'], or L['self'].a.b from torch.export, into a.b."""
     path = re.sub(r"^L\['\w+'\]\.?", "", path)
     path = re.sub(r"(_modules)?\['?(\w+)'?\]", r".\2", path)
     return ".".join(part for part in path.replace("..", ".").split(".") if part)

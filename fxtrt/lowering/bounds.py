@@ -12,10 +12,10 @@ __all__ = ["bound_sizes"]
 
 
 def bound_sizes(gm: GraphModule, settings: Settings) -> None:
-    """Bound the sizes of `gm` that have no upper bound, as far as the settings say by what.
+    """Give upper bounds to the sizes of `gm` that have none.
 
-    Sizes of inputs are bounded by `settings.max_growth`, and how many elements an operator selects
-    by how many it selects from.
+    An input's size is bounded by `settings.max_growth` times its example, unless that is None. The
+    number of elements that an operator selects is bounded by the number that it selects from.
     """
     if settings.max_growth is not None:
         bound_ranges(gm, settings.max_growth)

@@ -21,7 +21,7 @@ from .recompute import Recomputation, recomputations, recompute
 __all__ = ["Cluster", "Partition", "computes", "partition", "repair", "without"]
 
 _ROUNDS = 8
-"""How often nodes are grouped: without small parts, what they kept apart may be joined."""
+"""The most rounds of grouping: clusters may merge when a small part between them is rejected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +39,13 @@ class Partition:
 
     A cut is one tensor that passes between a cluster and PyTorch or another cluster, counted once
     for each side that reads it (PyTorch as a whole is one side). The graph's own inputs, weights
-    and results are not cuts, and neither are sizes; but a tensor counts as a cut if only its size
-    is read outside of its cluster.
+    and results are not cuts, and neither are sizes; but a tensor counts as a cut even if only its
+    size is read outside of its cluster.
 
-    cuts:               of this partition, without its repairs.
-    cuts_before_repair: of the partition before any boundary was repaired.
-    repairs:            what `repair` will copy to the sides that read it; the numbers of sides are
-                        those of `clusters`.
+    cuts:               the number of cuts before `repairs` are made.
+    cuts_before_repair: the number of cuts before parts are rejected or nodes copied to save cuts.
+    repairs:            the nodes that `repair` will copy to the sides that read them. A side is an
+                        index into `clusters`, or PyTorch.
     """
 
     clusters: tuple[Cluster, ...]
@@ -58,17 +58,18 @@ class Partition:
 def partition(
     gm: GraphModule, support: Callable[[Node, bool], Rejection | None], settings: Settings
 ) -> Partition:
-    """Divide `gm` by the blacklist, then by support, then by cluster size. It is not changed.
+    """Divide the nodes of `gm` between clusters and PyTorch, without changing `gm`.
 
-    Weights and sizes belong to no cluster: they are drawn in where they are used. A cluster is
-    convex (no path leaves it and comes back), so every cluster can run as one call. Small parts
-    without heavy work that only pass values between PyTorch and itself run in PyTorch. Cheap nodes
-    that another side reads are in `repairs`: `repair` copies them. The nodes of each of
-    `settings.components` have clusters of their own.
+    A node stays in PyTorch if the blacklist names it, if engines do not support it, or if its
+    cluster is too small. A small part of a cluster without heavy work also runs in PyTorch if that
+    saves cuts. A cluster is convex (no path leaves it and comes back), so it can run as one call.
+    Weights and sizes belong to no cluster: each cluster that reads them gets them when it is
+    extracted. The nodes of each of `settings.components` have clusters of their own. `repairs`
+    lists the cheap nodes that `repair` will copy to other sides.
 
     Args:
-        support: says why an engine cannot run a node, or None. It is asked once for each call, and
-            told whether the whitelist names the node.
+        support: returns why an engine cannot run a node, or None. It is called once for each call
+            in the graph, with whether the whitelist names the node.
     """
     whitelist = Patterns(settings.whitelist)
     rejections = _not_convertible(gm, support, whitelist, Patterns(settings.blacklist))
@@ -103,7 +104,7 @@ def partition(
 
 
 def repair(gm: GraphModule, divided: Partition) -> Partition:
-    """Make the repairs of a partition in `gm`; return the partition of what it then is."""
+    """Make the repairs of a partition in `gm`, and return the partition of the changed graph."""
     sides = _sides_of(divided.clusters)
     how = {side: cluster.settings for side, cluster in enumerate(divided.clusters)}
     rejections = dict(divided.rejections)
@@ -119,7 +120,7 @@ def repair(gm: GraphModule, divided: Partition) -> Partition:
 
 
 def without(gm: GraphModule, divided: Partition, rejections: Mapping[Node, Rejection]) -> Partition:
-    """Return a repaired partition with those clusters in PyTorch whose nodes are rejected now."""
+    """Return a repaired partition without the clusters whose nodes are in `rejections`."""
     clusters = tuple(c for c in divided.clusters if c.nodes[0] not in rejections)
     merged = {**divided.rejections, **rejections}
     ordered = {node: merged[node] for node in gm.graph.nodes if node in merged}
@@ -160,7 +161,7 @@ def _small_clusters(
 def _islands(
     grouping: Grouping, components: Components, exempt: Set[Node]
 ) -> dict[Node, Rejection]:
-    """Reject the calls of small parts that nothing else in their cluster needs and that cost cuts.
+    """Reject the calls of small connected parts of a cluster that save cuts if PyTorch runs them.
 
     A part stays if torch counts FLOPs for it, as for a convolution or a matrix product.
     """
@@ -191,7 +192,7 @@ def _repairs(
     rejections: Mapping[Node, Rejection],
     components: Components,
 ) -> tuple[Recomputation, ...]:
-    """Find the cheap nodes to copy to where they save cuts."""
+    """Find the cheap nodes whose copies on other sides save cuts."""
     too_small = {node for node, rejection in rejections.items() if rejection.code == "too_small"}
     known = sides.keys() | too_small
     component = {side: components.number(node) for node, side in sides.items()}
@@ -207,7 +208,7 @@ def _sides_of(clusters: Sequence[Cluster]) -> dict[Node, int]:
 
 
 def _sides(grouping: Grouping, left_out: Collection[Node]) -> dict[Node, int]:
-    """Number the clusters that are not left out; return the number for each call in one."""
+    """Number the clusters that are not in `left_out`; return the number of each call's cluster."""
     clusters = (
         [node for part in parts for node in part.nodes if not is_size(node)]
         for parts in grouping.clusters()

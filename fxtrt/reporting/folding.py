@@ -1,4 +1,4 @@
-"""Nests the nodes of a picture in boxes of their modules, for the HTML page."""
+"""Nests the nodes of a `Picture` in a box for each module, for the HTML page."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from .picture import Picture
 __all__ = ["boxes"]
 
 _MOST_CHILDREN = 40
-"""A box with more nodes of its own than this gets a box for each run of so many."""
+"""The most nodes directly in one box. If a module has more, they are split into smaller boxes."""
 
 
 def boxes(picture: Picture) -> dict[str, Any]:
     """Return the picture as the script of the page reads it.
 
     Returns:
-        boxes: [label, parent, node] for each, parents first; parent is the index of a box or -1,
-            node that of a node or -1 for a module.
-        nodes: [name, target, module, cluster, rejection] for each; -1 for None.
-        edges: as the picture has them.
-        dropped: as the picture has it.
+        boxes: [label, parent, node] for each, parents first. The parent is the index of a box, or
+            -1 at the top; the node is the index of a node, or -1 if the box holds others.
+        nodes: [name, target, module, cluster, rejection] for each; -1 stands for None.
+        edges: the same as in `Picture`.
+        dropped: the same as in `Picture`.
     """
     found: list[tuple[str, int, int]] = []
     modules: dict[tuple[str, ...], int] = {}

@@ -1,4 +1,4 @@
-"""Measures the calls of stitched graphs node by node, for coverages with times."""
+"""Measures how long each node of stitched graphs takes, and adds the times to coverages."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _RUNS = 3
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A graph that a report is about.
+    """A graph in a report.
 
-    call: calls the graph; None where it is left as it is, or not compiled.
+    call: calls the graph; None if the graph was rejected as a whole.
     """
 
     coverage: Coverage
@@ -37,7 +37,7 @@ class _Times:
     """Observes the calls of a graph and keeps their times.
 
     nodes:    the milliseconds of each run, by the name of the node.
-    clusters: each timed once, by the name of the cluster.
+    clusters: the times of the engine and its fallback, measured once, by the name of the cluster.
     """
 
     def __init__(self, graph: GraphModule) -> None:
@@ -63,12 +63,12 @@ class _Times:
 
 
 def measured(parts: Sequence[Reported], run: Callable[[], object]) -> list[Coverage]:
-    """Return the parts' coverages with the median times of three runs, after one that warms up.
+    """Return the parts' coverages with the median times of three runs, after one warm-up run.
 
     A part without a call, or whose call `run` does not make, keeps a coverage without times.
 
     Args:
-        run: runs the model, and so makes the calls of the parts.
+        run: runs the model, which calls the parts.
     """
     run()
     coverages: list[Coverage] = []

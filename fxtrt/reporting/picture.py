@@ -47,7 +47,7 @@ class Picture:
     dropped: int = 0
 
     def shifted(self, clusters: int, rejections: int) -> Picture:
-        """Renumber the picture for a coverage with so many clusters and rejections before it."""
+        """Add `clusters` to the indices of clusters, and `rejections` to those of rejections."""
         return replace(
             self,
             nodes=tuple(

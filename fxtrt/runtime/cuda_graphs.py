@@ -43,7 +43,8 @@ class GraphRunner:
     """
 
     def __init__(self, function: Callable[..., Sequence[Any]], engines: Sequence[Engine]) -> None:
-        """
+        """Record nothing yet.
+
         Args:
             engines: the engines that the function runs.
             function: takes tensors on the GPU and constants, and returns a flat sequence. It runs

@@ -31,7 +31,8 @@ class Fallbacks(Mapping[str, int]):
     """
 
     def __init__(self, message: str) -> None:
-        """
+        """Begin with no calls.
+
         Args:
             message: the beginning of the lines in the log.
         """

@@ -239,7 +239,7 @@ def _varying_integers(graph: GraphModule) -> dict[int, tuple[int, int | None]]:
 class _Members:
     """Which parameters, buffers and submodules a module had when this was made.
 
-    weights: by their paths; a tensor that stands at several has the first.
+    weights: the weights by their paths. A tensor that has several paths is under the first.
     """
 
     def __init__(self, module: torch.nn.Module) -> None:
@@ -256,13 +256,13 @@ class _Members:
         }
 
     def hold(self) -> bool:
-        """Whether they are the same ones."""
-        # Asked at every call: `map` is several times as fast as a loop.
+        """Return whether the module still has the same members."""
+        # This runs at every call: `map` is several times as fast as a loop.
         values = list(chain.from_iterable(map(dict.values, self._tables)))
         return len(values) == len(self._values) and all(map(operator.is_, values, self._values))
 
     def replaced(self) -> str:
-        """The first that is another, is new or is gone, in words."""
+        """Name the first member that was replaced, added or removed."""
         for path, now, before in zip(self._paths, self._tables, self._before, strict=True):
             for name in {**before, **now}:
                 value, old = now.get(name), before.get(name)

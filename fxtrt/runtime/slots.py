@@ -155,11 +155,7 @@ class Slots:
     """
 
     def __init__(self, engines: Sequence[Engine], most: int = 1, timeout: float = 60.0) -> None:
-        """
-        Args:
-            engines: the engines of all clusters.
-            timeout: the seconds that a request waits for a slot.
-        """
+        """Take the engines of all clusters; a request waits up to `timeout` seconds for a slot."""
         self.engines = tuple(engines)
         self.most = most
         devices = {engine.device for engine in engines if engine.device is not None}

@@ -42,7 +42,7 @@ _ONE_OF = {
 }
 _EMPTY_CELL = CellType()
 _UNSEEN = "?"
-"""A mark in place of values that cannot be compared between processes."""
+"""Stands for a value that cannot be compared between processes."""
 
 
 class Identity(TypedDict):
@@ -98,7 +98,7 @@ def identity_of(model: torch.nn.Module) -> Identity:
 def difference(saved: Identity, found: Identity) -> str | None:
     """Return the first difference between two identities, or None."""
     for kind in (*_ONE_OF, "files"):
-        before, now = saved[kind], found[kind]  # type: ignore[literal-required]  # all of them are
+        before, now = saved[kind], found[kind]  # type: ignore[literal-required]  # all kinds are keys
         for name in dict.fromkeys((*before, *now)):
             was, is_now = (one.get(name) or "not there" for one in (before, now))
             if was == is_now or (kind == "versions" and "not there" in (was, is_now)):
@@ -120,7 +120,7 @@ def weights_digest(model: torch.nn.Module) -> str:
 
 
 def _class_attributes(describer: _Describer) -> dict[str, str]:
-    """Return the plain values and functions of classes, which may have been set later on."""
+    """Return the plain values and functions of classes: code may set them after the definition."""
     found: dict[str, str] = {}
     for cls in list(describer.classes):
         for name, value in vars(cls).items():
@@ -232,7 +232,7 @@ class _Describer:
         elif id(value) in self._visited:
             yield f"number {self._visited[id(value)][0]} again"
         else:
-            # Tuples are left out: whether equal ones are one object differs between processes.
+            # Tuples get no number: whether equal tuples are one object varies between processes.
             if not isinstance(value, (tuple, *_FUNCTIONS)):
                 self._visited[id(value)] = len(self._visited), value
             yield from self._describe_parts(value, depth + 1)

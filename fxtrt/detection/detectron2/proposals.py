@@ -60,7 +60,7 @@ def find_top_rpn_proposals(
     min_box_size: float,
     training: bool,
 ) -> list[Any]:
-    """Replace Detectron2's function of this name for inference, and filter always, not if needed.
+    """Replace Detectron2's function of this name for inference; always filter, without a branch.
 
     Arguments and result are those of `top_proposals`.
     """
@@ -142,7 +142,7 @@ def fast_rcnn_inference_single_image(
     nms_thresh: float,
     topk_per_image: int,
 ) -> tuple[Any, Tensor]:
-    """Replace Detectron2's function of this name, and filter always, not only if needed.
+    """Replace Detectron2's function of this name; always filter, without a branch.
 
     Arguments and result are those of `detections_of_image`.
     """

@@ -12,7 +12,7 @@ from .data_dependent_sizes import fake_selection
 __all__ = ["batched_nms"]
 
 _batched_nms = box_ops.batched_nms
-"""The original; during capture its name in torchvision is that of the operator below."""
+"""torchvision's own function, read at import: during capture the operator below replaces it."""
 
 
 @custom_op("fxtrt::batched_nms", mutates_args=())

@@ -22,10 +22,10 @@ def fake_selection(boxes: Tensor) -> Tensor:
 
 
 def new_count(scores: Tensor, most: int, classes: int = 1) -> torch.SymInt:
-    """Return the number of picked scores, which is anything from 0 to `most` of each class.
+    """Return a new symbolic size: the number of picked scores, from 0 to `most` in each class.
 
     Args:
-        scores: (N,) or (N, ...); no more than N can be picked of a class.
+        scores: (N, ...); at most N scores of a class can be picked.
     """
     _, high = size_range(scores.shape[0])
     most = most if high is None else min(most, high)

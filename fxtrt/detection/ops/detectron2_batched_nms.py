@@ -12,7 +12,7 @@ from .data_dependent_sizes import fake_selection
 __all__ = ["batched_nms"]
 
 _batched_nms = detectron2.layers.batched_nms
-"""The original; during capture its name in Detectron2 is that of the operator below."""
+"""Detectron2's own function, read at import: during capture the operator below replaces it."""
 
 
 @custom_op("fxtrt::detectron2_batched_nms", mutates_args=())

@@ -11,7 +11,7 @@ from ...registry import explain
 __all__ = ["heatmaps_to_keypoints"]
 
 _heatmaps_to_keypoints = keypoints.heatmaps_to_keypoints
-"""The original; during capture its name in Detectron2 is that of the operator below."""
+"""Detectron2's own function, read at import: during capture the operator below replaces it."""
 
 
 @custom_op("fxtrt::detectron2_heatmaps_to_keypoints", mutates_args=())

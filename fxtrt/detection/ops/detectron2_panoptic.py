@@ -15,7 +15,7 @@ from ...registry import explain
 __all__ = ["COLUMNS", "combine_as_table"]
 
 _combine = panoptic_fpn.combine_semantic_and_instance_outputs
-"""The original; during capture its name in Detectron2 is that of an equivalent."""
+"""Detectron2's own function, read at import: during capture an equivalent replaces it."""
 
 COLUMNS = ("id", "isthing", "score", "category_id", "instance_id", "area")
 """The columns of the table of segments: the keys of the original's dicts."""

@@ -15,7 +15,7 @@ from ...registry import explain
 __all__ = ["paste_masks"]
 
 _paste_masks = retry_if_cuda_oom(mask_ops.paste_masks_in_image)
-"""The original; during capture its name in Detectron2 is that of an equivalent."""
+"""Detectron2's own function, read at import: during capture an equivalent replaces it."""
 
 
 @custom_op("fxtrt::detectron2_paste_masks", mutates_args=())

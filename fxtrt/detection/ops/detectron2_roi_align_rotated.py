@@ -13,7 +13,7 @@ from ...registry import explain
 __all__ = ["roi_align_rotated"]
 
 _roi_align_rotated = detectron2.layers.roi_align_rotated
-"""The original; during capture its name in Detectron2 is that of the function below."""
+"""Detectron2's own function, read at import: during capture the function below replaces it."""
 
 
 @custom_op("fxtrt::detectron2_roi_align_rotated", mutates_args=())
@@ -41,8 +41,8 @@ def roi_align_rotated(
 
     Args:
         input: (images, C, H, W).
-        rois: (N, 6): the number of the image, then x and y of the centre, width and height in
-            pixels, and an angle in degrees.
+        rois: (N, 6): the index of the image, then x and y of the centre, width and height in
+            pixels, and the angle in degrees.
         output_size: rows and columns.
 
     Returns:

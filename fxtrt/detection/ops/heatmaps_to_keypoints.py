@@ -12,7 +12,7 @@ from ...registry import explain
 __all__ = ["heatmaps_to_keypoints"]
 
 _heatmaps_to_keypoints = roi_heads.heatmaps_to_keypoints
-"""The original; during capture its name in torchvision is that of the operator below."""
+"""torchvision's own function, read at import: during capture the operator below replaces it."""
 
 
 @custom_op("fxtrt::heatmaps_to_keypoints", mutates_args=())

@@ -13,7 +13,7 @@ from ...registry import explain
 __all__ = ["paste_masks_in_image"]
 
 _paste_masks_in_image = roi_heads.paste_masks_in_image
-"""The original; during capture its name in torchvision is that of the operator below."""
+"""torchvision's own function, read at import: during capture the operator below replaces it."""
 
 
 @custom_op("fxtrt::paste_masks_in_image", mutates_args=())

@@ -23,7 +23,13 @@ _AVG_POOL: dict[int, Callable[..., Tensor]] = {2: F.avg_pool2d, 3: F.avg_pool3d}
 
 @dataclass(frozen=True)
 class Window:
-    """The extent, stride and padding of a window along each spatial axis."""
+    """The extent, stride and padding of a window along each spatial axis.
+
+    extent: the elements from the first to the last that a window reads, those between included.
+    pre:    the padding before the first element; the modes SAME_* do not use it.
+    post:   the padding after the last element, likewise.
+    mode:   the name of a `trt.PaddingMode`.
+    """
 
     extent: tuple[int, ...]
     stride: tuple[int, ...]
@@ -59,7 +65,7 @@ class Window:
         return [self._same(max(e - s, 0)) for e, s in zip(self.extent, self.stride, strict=True)]
 
     def overhang(self, sizes: Sequence[int]) -> list[tuple[int, int]]:
-        """Return what EXPLICIT_ROUND_UP adds after padded `sizes` to complete the last window."""
+        """Return the padding that EXPLICIT_ROUND_UP adds to padded `sizes` for the last window."""
         if self.mode != "EXPLICIT_ROUND_UP":
             return [(0, 0)] * len(sizes)
         return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from operator import is_
@@ -15,7 +15,8 @@ from .reachable import named_slots, reachable
 
 __all__ = ["Attributes", "attributes_kept"]
 
-_CONTAINERS = (dict, list, set, deque)
+_CONTAINERS = (OrderedDict, dict, list, set, deque)
+"""Kinds of containers. Their own methods are called, because a subclass may override them."""
 
 
 class Attributes:
@@ -60,9 +61,14 @@ def attributes_kept(model: torch.nn.Module) -> Iterator[None]:
         attributes.restore()
 
 
+def _kind(container: Any) -> Any:
+    return next(kind for kind in _CONTAINERS if isinstance(container, kind))
+
+
 def _elements(container: Any) -> Any:
-    """Return the elements as a plain dict or list; methods of a dict's subclass are not called."""
-    return dict(dict.items(container)) if isinstance(container, dict) else list(container)
+    """Return the elements as a plain dict or list."""
+    kind = _kind(container)
+    return dict(kind.items(container)) if issubclass(kind, dict) else list(kind.__iter__(container))
 
 
 def _is_same(now: Any, before: Any) -> bool:
@@ -71,8 +77,7 @@ def _is_same(now: Any, before: Any) -> bool:
 
 
 def _refill(container: Any, before: Any) -> None:
-    container.clear()
-    if isinstance(container, (dict, set)):
-        container.update(before)
-    else:
-        container.extend(before)
+    kind = _kind(container)
+    kind.clear(container)
+    add = kind.update if issubclass(kind, (dict, set)) else kind.extend
+    add(container, before)

@@ -68,8 +68,14 @@ def named_slots(value: Any) -> list[str]:
     names: list[str] = []
     for cls in type(value).__mro__:
         slots = cls.__dict__.get("__slots__", ())
-        names += [slots] if isinstance(slots, str) else slots
+        names += [_mangled(name, cls) for name in ([slots] if isinstance(slots, str) else slots)]
     return [name for name in names if name not in _NO_VALUES and hasattr(value, name)]
+
+
+def _mangled(name: str, cls: type) -> str:
+    """Return the name under which Python keeps a private attribute of a class."""
+    is_private = name.startswith("__") and not name.endswith("__")
+    return f"_{cls.__name__.lstrip('_')}{name}" if is_private else name
 
 
 _NO_VALUES = ("__dict__", "__weakref__")

@@ -170,7 +170,9 @@ def _bound(function: Any) -> list[Any]:
     """Return the values that a function holds: its defaults, and the variables of its closure."""
     cells = getattr(function, "__closure__", None) or ()
     contents = [cell.cell_contents for cell in cells if cell != _EMPTY_CELL]
-    return [*(getattr(function, "__defaults__", None) or ()), *contents]
+    keywords = getattr(function, "__kwdefaults__", None) or {}
+    defaults = getattr(function, "__defaults__", None) or ()
+    return [*defaults, *keywords.values(), *contents]
 
 
 class _Describer:

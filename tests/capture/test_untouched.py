@@ -199,8 +199,33 @@ def changes() -> dict[str, tuple[Any, Callable[[Any], object]]]:
         "an array": ({"a": np.zeros(2)}, lambda d: d["a"].fill(1)),
         "a generator": ([torch.Generator()], lambda g: torch.rand(1, generator=g[0])),
         "a list in an object": (Notes(), lambda n: setattr(n, "text", [])),
+        "a list of a class of its own": ([Emptied([1])], lambda v: v[0].append(2)),
+        "a private slot": ([Slotted()], lambda v: v[0].write(2)),
         "a deep dictionary": ([({"a": {"b": 1}},)], lambda v: v[0][0]["a"].update(b=2, c=3)),
     }
+
+
+class Emptied(list[int]):
+    """A list whose `clear` clears nothing."""
+
+    def clear(self) -> None:
+        """Keep all elements."""
+
+
+class Slotted:
+    """An object with a slot whose name Python changes."""
+
+    __slots__ = ("__value",)
+
+    def __init__(self) -> None:
+        self.__value = 1
+
+    def write(self, value: int) -> None:
+        """Change the slot."""
+        self.__value = value
+
+    def __repr__(self) -> str:
+        return f"Slotted({self.__value})"
 
 
 def state(root: Any) -> Any:

@@ -50,7 +50,10 @@ def write_tree(tree: pytree.TreeSpec) -> TreeData:
         context = json.dumps(tree.context)
         data = TreeData(type=name, context=context, children_spec=children)
         if read_tree(data) != tree:
-            raise ArtifactError(f"its arguments or results come back as others: {name}")
+            raise ArtifactError(
+                f"its arguments or results come back as others: the context of {name} must be "
+                f"None, a number, a string or a list of these"
+            )
     except (TypeError, ValueError) as error:
         raise ArtifactError(f"its arguments or results cannot be written: {error}") from error
     return data

@@ -157,7 +157,7 @@ def test_what_comes_before_and_after_nms_is_one_cluster(
     backend: type[ReferenceBackend],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fxtrt.ahead_of_time.select", lambda engine: backend())
+    monkeypatch.setattr("fxtrt.engines.target.select", lambda engine: backend())
     count = Dim("count", min=2, max=40)
     model = Suppressed(most).eval()
     fast = fxtrt.compile(

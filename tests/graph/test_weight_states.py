@@ -104,7 +104,7 @@ def test_a_changed_weight_is_named_and_not_saved(tmp_path: Path) -> None:
     with torch.no_grad():
         step(optimizer, model[2])
         fast(X)
-    assert "the weight 'weight' was changed" in str(list(fast.forward.fallbacks))  # type: ignore[attr-defined]  # a GuardedForward
+    assert "the weight '2.weight' was changed" in str(list(fast.forward.fallbacks))  # type: ignore[attr-defined]  # a GuardedForward
     with pytest.raises(ArtifactError, match="a weight was changed"):
         fxtrt.save(fast, tmp_path / "model.fxtrt")
 

@@ -147,9 +147,12 @@ def from_tensors(
 
 
 def _flatten_instances(instances: Any) -> tuple[list[Any], Any]:
-    """Take an `Instances` apart; the image's size is a leaf too, as it may vary in a graph."""
+    """Take an `Instances` apart; the image's size is a leaf too, as it may vary in a graph.
+
+    The names of its fields are a list, since a saved graph has no tuples.
+    """
     fields = instances.get_fields()
-    return [*instances.image_size, *fields.values()], tuple(fields)
+    return [*instances.image_size, *fields.values()], list(fields)
 
 
 def _unflatten_instances(values: Any, names: Any) -> Any:

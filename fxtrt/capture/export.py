@@ -8,7 +8,8 @@ nodes, every node has `meta["val"]`, and the output is a flat tuple or the modul
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -64,12 +65,29 @@ def capture_module(
     return gm
 
 
+@contextmanager
+def _no_hooks_left_behind() -> Iterator[None]:
+    """Remove the hooks on assigned buffers that torch 2.11 leaves behind if an export fails."""
+    hooks = torch.nn.modules.module._global_buffer_registration_hooks
+    before = set(hooks)
+    try:
+        yield
+    finally:
+        for number in set(hooks) - before:
+            del hooks[number]
+
+
 def _export(
     model: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic_shapes: Any
 ) -> tuple[GraphModule, Mapping[Any, ValueRanges[Any]]]:
     """Return the graph, and the ranges of its symbols."""
     try:
-        with torch.no_grad(), silent_if_it_fails(), warnings.catch_warnings():
+        with (
+            torch.no_grad(),
+            silent_if_it_fails(),
+            _no_hooks_left_behind(),
+            warnings.catch_warnings(),
+        ):
             # Assigned attributes are harmless unless the next call reads them, which `repeatable`
             # refuses.
             warnings.filterwarnings("ignore", ".*assigned during export", UserWarning)

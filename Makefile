@@ -61,7 +61,7 @@ format: $(READY) ## let ruff rewrite what it can
 clean: ## remove .venv, .venv-oldest, caches and builds
 	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# What goes into which environment: what the demo needs is part of what the tests need.
+# Each environment gets these extras. The demo needs a part of what the tests need.
 $(DEMO): EXTRAS := vision
 $(READY): EXTRAS := vision,test,dev,detectron2-test
 $(OLDEST_READY): EXTRAS := vision,test

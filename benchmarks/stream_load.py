@@ -47,7 +47,7 @@ class Row:
 
     @property
     def case(self) -> tuple[str, str, int]:
-        """What the row measures: the model, the candidate and the number of threads."""
+        """Return what identifies the row: the model, the candidate and the number of threads."""
         return self.model, self.name, self.threads
 
 

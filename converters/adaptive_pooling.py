@@ -27,7 +27,7 @@ _AVERAGE_POOLS: dict[Any, int] = {
     aten.adaptive_avg_pool3d.default: 3,
     aten._adaptive_avg_pool3d.default: 3,
 }
-"""How many dimensions, the last ones, each operator pools over."""
+"""The number of trailing dimensions that each operator pools over."""
 
 
 def _outputs(output_size: Sequence[Size], count: int) -> tuple[Size, ...]:

@@ -34,7 +34,7 @@ _AVERAGE_POOLS: dict[Any, int] = {
     aten.avg_pool3d.default: 3,
 }
 _SPATIAL_DIMS = _MAX_POOLS | _MAX_POOLS_WITH_INDICES | _AVERAGE_POOLS
-"""How many dimensions, the last ones, each operator pools over."""
+"""The number of trailing dimensions that each operator pools over."""
 
 
 @dataclass(frozen=True)

@@ -268,7 +268,7 @@ def _better_than_jit(recipe: Recipe) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of the parts of a model.
+    """Holds the lowered parts of a compiled model, and what they were lowered with.
 
     reported: the parts that the report is about.
     target:   what the model was compiled for.

@@ -90,7 +90,7 @@ _OF_SERVING = ("slots", "slot_timeout", "cuda_graphs", "check_weights")
 
 
 class _Part(TypedDict):
-    """What the manifest has of a graph; the rest is in members of the file."""
+    """Describes a graph in the manifest; its nodes and constants are members of the file."""
 
     path: str
     constants: list[Form]

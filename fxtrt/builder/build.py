@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class BuildInfo:
-    """How an engine was made.
+    """Says how an engine was made, and what it took.
 
     seconds:    the time that conversion, building and loading took together. Other builds may have
                 run at the same time.

@@ -82,7 +82,7 @@ class BuildPool:
         if len(self._running) >= self._threads:
             return False
         available = _available_bytes()
-        # How much memory the running builds already have is unknown, so all that they need counts.
+        # Running builds may not have allocated all of their memory yet, so all of it counts.
         needed = _MEMORY_PER_WEIGHT * (weight_bytes + sum(self._running.values()))
         return available is not None and needed <= available
 

@@ -62,7 +62,7 @@ def missing_sizes(
         for value in needed
         for size in (value.shape if isinstance(value, torch.Tensor) else (value,))
     )
-    # What depends on data is read off the tensors that it is a size of.
+    # A size that depends on data is read from a tensor that has it.
     return [
         size
         for size in sizes

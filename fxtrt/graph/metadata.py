@@ -54,7 +54,7 @@ def infer(node: Node, like: Node) -> Node:
         v for v in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(v, FakeTensor)
     )
     mode = next((fake.fake_mode for fake in fakes), None) or fake_mode_of(_owner(node))
-    # As in tracing, some operators decompose in Python only if a size is symbolic.
+    # Some operators decompose in Python only if a size is symbolic, here as in tracing.
     with mode, enable_python_dispatcher(), torch.no_grad():
         value = node.target(*args, **kwargs)  # type: ignore[operator]  # a call_function
     node.meta = {key: like.meta[key] for key in PROVENANCE if key in like.meta}

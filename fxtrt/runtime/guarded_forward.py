@@ -89,9 +89,10 @@ class GuardedForward:
         self._members = _Members(module)
         weights = self._members.weights
         self.live = live_weights(graph, list(weights.values()))
-        self._frozen = {name: t for name, t in weights.items() if id(t) not in self.live}
+        frozen = {name: t for name, t in weights.items() if id(t) not in self.live}
+        self._frozen_names, self._frozen = list(frozen), list(frozen.values())
         self._live_at = [(tensor, tensor.data_ptr()) for tensor in self.live.values()]
-        self._snapshot = Snapshot(list(self._frozen.values()), check_weights)
+        self._snapshot = Snapshot(self._frozen, check_weights)
         self._modules = tuple(child.__dict__ for child in module.modules())
         self._relations = SizeRelations.of(graph)
         self._layouts = Layouts.of(graph)
@@ -180,10 +181,9 @@ class GuardedForward:
             return f"{self._members.replaced()} was replaced after compiling: compile again"
         if any(tensor.data_ptr() != at for tensor, at in self._live_at):
             return "a weight that the model writes to was replaced after compiling: compile again"
-        frozen = list(self._frozen.values())
-        if not self._snapshot.holds(frozen):
-            position = self._snapshot.changed(frozen)
-            name = "" if position is None else list(self._frozen)[position]
+        if not self._snapshot.holds(self._frozen):
+            position = self._snapshot.changed(self._frozen)
+            name = "" if position is None else self._frozen_names[position]
             return f"the weight {name!r} was changed after compiling: compile again"
         return None
 

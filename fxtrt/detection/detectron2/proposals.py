@@ -31,7 +31,7 @@ It also sorts all candidates, where later versions call `topk`."""
 
 @dataclass(frozen=True, slots=True)
 class BoxKind:
-    """How boxes of one form are made, clipped, measured and suppressed.
+    """The functions that make, clip, measure and suppress boxes of one form.
 
     columns: the numbers that describe a box.
     make:    Detectron2's class, which holds (N, columns).

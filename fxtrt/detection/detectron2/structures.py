@@ -22,6 +22,7 @@ __all__ = [
     "conv2d",
     "from_tensors",
     "new_boxes",
+    "padded_sides",
     "pooler_format",
     "register_boxes",
     "rows_where",
@@ -132,18 +133,28 @@ def from_tensors(
     Args:
         tensors: images, each (C, H, W).
     """
-    constraints = padding_constraints or {}
     sizes = [(image.shape[-2], image.shape[-1]) for image in tensors]
-    stride = max(constraints.get("size_divisibility", size_divisibility), 1)
-    square = constraints.get("square_size", 0)
-    columns = zip(*sizes, strict=True)
-    most = (square or functools.reduce(torch.sym_max, column) for column in columns)
-    height, width = ((size + stride - 1) // stride * stride for size in most)
+    height, width = padded_sides(sizes, size_divisibility, padding_constraints)
     padded = [
         F.pad(image, (0, width - w, 0, height - h), value=pad_value)
         for image, (h, w) in zip(tensors, sizes, strict=True)
     ]
     return ImageList(torch.stack(padded), sizes)
+
+
+def padded_sides(
+    sizes: Sequence[tuple[Any, Any]],
+    size_divisibility: int,
+    padding_constraints: Mapping[str, int] | None,
+) -> tuple[Any, Any]:
+    """Return the height and width that `ImageList.from_tensors` pads images of these sizes to."""
+    constraints = padding_constraints or {}
+    stride = max(constraints.get("size_divisibility", size_divisibility), 1)
+    square = constraints.get("square_size", 0)
+    columns = zip(*sizes, strict=True)
+    most = (square or functools.reduce(torch.sym_max, column) for column in columns)
+    height, width = ((size + stride - 1) // stride * stride for size in most)
+    return height, width
 
 
 def _flatten_instances(instances: Any) -> tuple[list[Any], Any]:

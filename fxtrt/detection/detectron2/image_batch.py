@@ -1,0 +1,124 @@
+"""Turn the input dicts of Detectron2's models into a padded batch and a table of sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from detectron2.modeling import meta_arch
+from torch import Tensor
+from torch.export import Dim
+
+from ...errors import CaptureError
+from ..host_steps import on_device
+from ..ops.normalize_images import normalize_images
+from .structures import padded_sides
+
+__all__ = ["ImageBatch", "core_example", "core_shapes", "read_images"]
+
+_STRIDE = 32
+_LONGEST = 1344
+"""The longest side of the model zoo's images, 1333, padded."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBatch:
+    """What a core takes of a call, and what is made of its results.
+
+    inputs:   the images, normalized and padded, (B, 3, H, W); (B, 2) heights and widths; (B, 4)
+              scales of boxes; (B, 4) limits of boxes.
+    pictures: height and width of the pictures that detections are scaled to.
+    scales:   by which factors, horizontal and vertical.
+    """
+
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor]
+    pictures: Sequence[tuple[int, int]]
+    scales: Sequence[tuple[float, float]]
+
+
+def read_images(model: Any, batched_inputs: Sequence[dict[str, Any]]) -> ImageBatch:
+    """Read a list of input dicts as the model's own `preprocess_image` does.
+
+    Raises:
+        ValueError: a dict has proposals of its own, which a core would ignore.
+    """
+    if any("proposals" in one for one in batched_inputs):
+        raise ValueError("the inputs have proposals of their own")
+    images, sizes = _preprocessed(model, batched_inputs)
+    pictures, scales = [], []
+    for one, (height, width) in zip(batched_inputs, sizes, strict=True):
+        picture = (one.get("height", height), one.get("width", width))
+        pictures.append(picture)
+        scales.append((picture[1] / width, picture[0] / height))
+    rows = [
+        (*size, *scale, *scale, width, height, width, height)
+        for size, scale, (height, width) in zip(sizes, scales, pictures, strict=True)
+    ]
+    columns = [[row[a:b] for row in rows] for a, b in ((0, 2), (2, 6), (6, 10))]
+    tables = [on_device(column, images.device) for column in columns]
+    return ImageBatch((images, *tables), pictures, scales)
+
+
+def _preprocessed(
+    model: Any, batched_inputs: Sequence[dict[str, Any]]
+) -> tuple[Tensor, list[tuple[int, int]]]:
+    """Return normalized, padded images, and their heights and widths without the padding."""
+    if not _has_own_preprocessing(model):
+        images = [one["image"].to(model.pixel_mean.device) for one in batched_inputs]
+        sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
+        backbone = model.backbone
+        constraints = getattr(backbone, "padding_constraints", None)
+        height, width = padded_sides(sizes, backbone.size_divisibility, constraints)
+        mean, std = model.pixel_mean.flatten(), model.pixel_std.flatten()
+        return normalize_images(images, mean, std, int(height), int(width)), sizes
+    batch = model.preprocess_image(batched_inputs)
+    return batch.tensor, [(int(h), int(w)) for h, w in batch.image_sizes]
+
+
+def _has_own_preprocessing(model: Any) -> bool:
+    kind = type(model)
+    known = {cls.preprocess_image for cls in vars(meta_arch).values() if _preprocesses(cls)}
+    is_known = getattr(kind, "preprocess_image", None) in known
+    return not is_known or "preprocess_image" in vars(model) or model.pixel_mean.numel() != 3
+
+
+def _preprocesses(cls: Any) -> bool:
+    return isinstance(cls, type) and hasattr(cls, "preprocess_image")
+
+
+def core_example(inputs: tuple[Tensor, ...], most_images: int) -> tuple[Tensor, ...]:
+    """Return the inputs of a core with two images in place of one, if it may have more than one.
+
+    Tracing specializes on a batch of 1.
+    """
+    if most_images > 1 and inputs[0].shape[0] == 1:
+        return tuple(torch.cat([tensor, tensor]) for tensor in inputs)
+    return inputs
+
+
+def core_shapes(inputs: tuple[Tensor, ...], most_images: int, coarsest: int = 64) -> Any:
+    """Return the dynamic sizes of a core's inputs, the images first.
+
+    Args:
+        coarsest: the largest stride of the pyramid's levels. A level must have at least two rows,
+            because tracing specializes on a size of 1.
+
+    Raises:
+        CaptureError: the example is too small, or has sides that are no multiple of 32.
+    """
+    images = inputs[0]
+    height, width = images.shape[2:]
+    least = coarsest // _STRIDE + 1
+    if min(height, width) < least * _STRIDE or height % _STRIDE or width % _STRIDE:
+        raise CaptureError(
+            f"the padded example has {height} x {width} pixels: sides that vary must be multiples "
+            f"of {_STRIDE} from {least * _STRIDE}"
+        )
+    most = max(_LONGEST, height, width) // _STRIDE
+    # Each side has its own name, lest torch takes equal sizes for the same one.
+    sides = [Dim(name, min=least, max=most) for name in ("rows", "columns")]
+    batch = images.shape[0]
+    count = {0: Dim("images", min=1, max=max(most_images, batch))} if batch > 1 else {}
+    return ({**count, 2: _STRIDE * sides[0], 3: _STRIDE * sides[1]}, *[count] * (len(inputs) - 1))

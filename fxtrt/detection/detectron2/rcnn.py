@@ -1,0 +1,133 @@
+"""Give Detectron2's two-stage detectors a core of fixed shapes, and the steps around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.modeling.meta_arch.rcnn import GeneralizedRCNN
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from ..host_steps import Prepared, TooManyCandidates, unchanged
+from ..ops.keypoints_of_heatmaps import keypoints_of_heatmaps
+from ..ops.paste_masks import paste_masks
+from ..ops.place_detections import place_detections
+from .image_batch import ImageBatch, core_example, core_shapes, read_images
+from .padded_proposals import padded_proposals, why_no_proposals
+from .region_heads import keypoint_maps_of, masks_of, why_no_core, with_heads
+
+__all__ = ["rcnn_steps"]
+
+_MASK_THRESHOLD = 0.5
+"""The default of `detector_postprocess`, which `GeneralizedRCNN` never changes."""
+
+
+class _Core(torch.nn.Module):
+    """The networks of a `GeneralizedRCNN` with operators of fixed shape between them."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        for name, child in model.named_children():
+            self.add_module(name, child)
+        self.train(model.training)
+
+    def forward(
+        self, images: Tensor, image_sizes: Tensor, scales: Tensor, limits: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Return padded detections in the pictures' own pixels.
+
+        Args:
+            images: (B, 3, H, W), normalized, zero padded.
+            image_sizes: (B, 2), heights and widths without the padding.
+            scales, limits: (B, 4), what boxes are multiplied with and then clipped at.
+
+        Returns:
+            (B, D, 4) boxes, (B, D) scores and classes, (B, 2 + D) int32, the summary of
+            `place_detections`; then masks and keypoints with their heat maps, where there are any.
+        """
+        features = self.backbone(images)
+        regions, _ = padded_proposals(self.proposal_generator, features, image_sizes)
+        heads: Any = self.roi_heads
+        found = with_heads(heads, features, regions)
+        boxes, summary = place_detections(
+            found.boxes, found.counts, found.overflow, scales, limits
+        )
+        outputs = (boxes, found.scores, found.classes, summary)
+        if getattr(heads, "mask_on", False):
+            outputs += (masks_of(heads, features, found, image_sizes),)
+        if getattr(heads, "keypoint_on", False):
+            maps = keypoint_maps_of(heads, features, found, image_sizes)
+            keypoints = keypoints_of_heatmaps(maps, found.boxes.flatten(0, 1), "detectron2")
+            shape = found.classes.shape
+            outputs += (keypoints.unflatten(0, shape), maps.unflatten(0, shape))
+        return outputs
+
+
+class _Steps:
+    """The steps around the core of a `GeneralizedRCNN`; see `HostSteps`."""
+
+    def __init__(self, model: Any) -> None:
+        self.core = _Core(model)
+        self._model = model
+        self._has_masks = getattr(model.roi_heads, "mask_on", False)
+        self._has_keypoints = getattr(model.roi_heads, "keypoint_on", False)
+
+    def before(self, batched_inputs: Any) -> Prepared:
+        batch = read_images(self._model, batched_inputs)
+        return Prepared(batch.inputs, batch)
+
+    def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Any]]:
+        rows = outputs[3].tolist()  # The one wait.
+        if any(row[1] for row in rows):
+            raise TooManyCandidates
+        return [
+            {"instances": self._instances(outputs, i, row, context)} for i, row in enumerate(rows)
+        ]
+
+    example = staticmethod(core_example)
+    dynamic_shapes = staticmethod(core_shapes)
+
+    def _instances(
+        self, outputs: Sequence[Tensor], image: int, row: list[int], context: ImageBatch
+    ) -> Any:
+        count, flags = row[0], row[2 : 2 + row[0]]
+        boxes, scores, classes, *rest = (
+            _kept(output[image], count, flags)
+            for output in (*outputs[:3], *outputs[4:])
+        )
+        height, width = context.pictures[image]
+        instances = Instances((height, width))
+        instances.pred_boxes = Boxes(boxes)
+        instances.scores = scores
+        instances.pred_classes = classes
+        if self._has_masks:
+            masks, *rest = rest
+            pasted = paste_masks(masks, boxes, height, width, _MASK_THRESHOLD)
+            instances.pred_masks = pasted
+        if self._has_keypoints:
+            keypoints, maps = rest
+            scale_x, scale_y = context.scales[image]
+            keypoints[:, :, 0] *= scale_x
+            keypoints[:, :, 1] *= scale_y
+            instances.pred_keypoints = keypoints[:, :, [0, 1, 3]]
+            instances.pred_keypoint_heatmaps = maps
+        return instances
+
+
+def _kept(rows: Tensor, count: int, flags: list[int]) -> Tensor:
+    """Return the rows that are detections, without those whose box is empty in the picture."""
+    if all(flags):
+        return rows[:count]
+    return rows[[i for i, flag in enumerate(flags) if flag]]
+
+
+def rcnn_steps(model: Any) -> _Steps | str:
+    """Return the core of a `GeneralizedRCNN` and its steps, or why it can have none."""
+    if not unchanged(model, GeneralizedRCNN, "forward", "inference", "_postprocess"):
+        return f"{type(model).__name__} has an inference of its own"
+    if model.proposal_generator is None:
+        return "its proposals come with the images"
+    reason = why_no_proposals(model.proposal_generator) or why_no_core(model.roi_heads)
+    return _Steps(model) if reason is None else reason

@@ -1,0 +1,84 @@
+"""Declare the seam between a detector's core and the two host steps around it.
+
+The core is one graph of fixed shapes: from a padded batch of images to padded detections, for any
+number and any size of images in a range. What comes before it (a list of images becomes a batch)
+and after it (detections are cut to their counts) is Python that runs for each call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+__all__ = ["HostSteps", "Prepared", "TooManyCandidates", "on_device", "unchanged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the step before the core makes of a call.
+
+    inputs:  the positional arguments of the core.
+    context: what the step after the core needs to know of the call.
+    """
+
+    inputs: tuple[Tensor, ...]
+    context: Any
+
+
+class HostSteps(Protocol):
+    """A detector's core, and the steps before and after it.
+
+    core: a module whose children are those of the detector, under the same names.
+    """
+
+    core: torch.nn.Module
+
+    def before(self, *args: Any) -> Prepared:
+        """Turn the positional arguments of the detector into those of the core, without a wait.
+
+        Any exception sends the call to the detector's own `forward`.
+        """
+        ...
+
+    def after(self, outputs: Sequence[Tensor], context: Any) -> Any:
+        """Turn what the core returns into what the detector returns, with one wait for the GPU.
+
+        Raises:
+            TooManyCandidates: the core's bound on candidates may have changed a result.
+        """
+        ...
+
+    def example(self, inputs: tuple[Tensor, ...], most_images: int) -> tuple[Tensor, ...]:
+        """Return inputs to capture the core with: two images where more than one is allowed."""
+        ...
+
+    def dynamic_shapes(self, inputs: tuple[Tensor, ...], most_images: int) -> Any:
+        """Return the sizes of the core's inputs that vary, as `torch.export` takes them."""
+        ...
+
+
+class TooManyCandidates(Exception):
+    """More candidates are above the threshold than the core looks at, so a result may differ."""
+
+
+def on_device(rows: Sequence[Sequence[float]], device: torch.device) -> Tensor:
+    """Return a small table of float32 numbers on `device`; the host does not wait for the copy."""
+    if device.type != "cuda":
+        return torch.tensor(rows, dtype=torch.float32, device=device)
+    pinned = torch.tensor(rows, dtype=torch.float32, pin_memory=True)
+    return pinned.to(device, non_blocking=True)
+
+
+def unchanged(piece: Any, kind: type[Any], *methods: str) -> bool:
+    """Return whether `piece` is a `kind` whose methods of these names are those of `kind`.
+
+    A subclass may override anything else, such as its losses.
+    """
+    return isinstance(piece, kind) and all(
+        getattr(type(piece), name) is getattr(kind, name) and name not in vars(piece)
+        for name in methods
+    )

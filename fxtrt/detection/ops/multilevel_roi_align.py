@@ -1,0 +1,112 @@
+"""Define `fxtrt::multilevel_roi_align`, which pools each region from the level of its size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+from torchvision.ops import roi_align
+
+from ...registry import explain
+
+__all__ = ["multilevel_roi_align"]
+
+
+@custom_op("fxtrt::multilevel_roi_align", mutates_args=())
+def multilevel_roi_align(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    counts: Tensor,
+    scales: Sequence[float],
+    output_size: Sequence[int],
+    sampling_ratio: int,
+    aligned: bool,
+    canonical_size: int,
+    canonical_level: int,
+    library: str,
+) -> Tensor:
+    """Compute what Detectron2's `ROIPooler` and torchvision's `MultiScaleRoIAlign` compute.
+
+    All levels pool all boxes, those of other levels as an empty box, so that no size depends
+    on data. Coordinates stay float32 for float16 features, where Detectron2 rounds them.
+
+    Args:
+        features: (B, C, h, w) of each level.
+        boxes: (B, R, 4), pixels of the image.
+        counts: (B,), how many of each image's boxes are real; the others are padding.
+        scales: the size of each level divided by that of the image, a power of two.
+        output_size: height and width.
+        sampling_ratio: samples along each side of a bin; 0 or less: as many as the bin has pixels.
+        aligned: whether the centres of pixels lie at half coordinates.
+        canonical_size: the side of a square box that belongs to `canonical_level`.
+        library: "detectron2" or "torchvision", whose rule assigns boxes to levels.
+
+    Returns:
+        (B * R, C, *output_size), of the features' dtype; zero for padding, for boxes that are
+        not finite, and for boxes without a level.
+    """
+    count = boxes.shape[1]
+    rois, real = _rois(boxes, counts)
+    levels = _levels(rois[:, 1:], scales, canonical_size, canonical_level, library)
+    pooled = features[0].new_zeros(
+        (len(boxes) * count, features[0].shape[1], *output_size), dtype=_precision(features[0])
+    )
+    for level, (feature, scale) in enumerate(zip(features, scales, strict=True)):
+        here = real & (levels == level)
+        feature = feature.to(pooled.dtype)
+        some = torch.where(here[:, None], rois, 0.0).to(pooled.dtype)
+        some = roi_align(feature, some, output_size, scale, sampling_ratio, aligned)
+        pooled = torch.where(here[:, None, None, None], some, pooled)
+    return pooled.to(features[0].dtype)
+
+
+def _precision(feature: Tensor) -> torch.dtype:
+    """Pool in float32 at least: the kernels of the CPU for float16 round each sum."""
+    return torch.promote_types(feature.dtype, torch.float32)
+
+
+def _rois(boxes: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Put the image's index before each box, and tell which boxes are to be pooled."""
+    images, count, _ = boxes.shape
+    index = torch.arange(images, device=boxes.device)[:, None].expand(images, count)
+    rows = torch.arange(count, device=boxes.device)
+    real = (rows < counts[:, None]) & boxes.isfinite().all(2)
+    return torch.cat([index[..., None].to(boxes.dtype), boxes], 2).flatten(0, 1), real.flatten()
+
+
+def _levels(
+    boxes: Tensor, scales: Sequence[float], size: int, canonical_level: int, library: str
+) -> Tensor:
+    """Return the level of each box; a negative area has none."""
+    if len(scales) == 1:
+        return torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+    side = torch.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
+    if library == "detectron2":
+        levels = canonical_level + torch.log2(side / size + 1e-8)
+    else:
+        levels = canonical_level + torch.log2(side / size) + torch.tensor(1e-6)
+    first, last = (int(-math.log2(scale)) for scale in (scales[0], scales[-1]))
+    return torch.clamp(torch.floor(levels), min=first, max=last).to(torch.int64) - first
+
+
+@multilevel_roi_align.register_fake
+def _(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    counts: Tensor,
+    scales: Sequence[float],
+    output_size: Sequence[int],
+    sampling_ratio: int,
+    aligned: bool,
+    canonical_size: int,
+    canonical_level: int,
+    library: str,
+) -> Tensor:
+    rows = boxes.shape[0] * boxes.shape[1]
+    return features[0].new_empty((rows, features[0].shape[1], *output_size))
+
+
+explain("fxtrt::multilevel_roi_align", "it reads each region from the level that its size names")

@@ -1,0 +1,73 @@
+"""Define `fxtrt::paste_masks`, which pastes masks into their boxes by Detectron2's rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+from torch.nn.functional import grid_sample
+
+from ...registry import explain
+
+__all__ = ["paste_masks"]
+
+
+@custom_op("fxtrt::paste_masks", mutates_args=())
+def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float) -> Tensor:
+    """Compute what Detectron2's `paste_masks_in_image` computes, mask by mask.
+
+    Coordinates stay float32 for float16 masks, where Detectron2 rounds them.
+
+    Args:
+        masks: (N, M, M), probabilities.
+        boxes: (N, 4), pixels.
+        threshold: the least probability of a pixel that belongs to the mask; not negative.
+
+    Returns:
+        (N, height, width), bool; all False where the box is not finite.
+    """
+    _require_threshold(threshold)
+    pasted = masks.new_zeros((len(masks), height, width), dtype=torch.bool)
+    for mask, box, result in zip(masks, boxes.float(), pasted, strict=True):
+        if box.isfinite().all():
+            rows, columns = _region(box.tolist(), height, width)
+            result[rows, columns] = _sample(mask, box, rows, columns) >= threshold
+    return pasted
+
+
+def _require_threshold(threshold: float) -> None:
+    if threshold < 0:
+        raise ValueError(
+            f"the threshold of masks is {threshold}, and a mask of booleans needs one of 0 or more"
+        )
+
+
+def _region(box: Sequence[float], height: int, width: int) -> tuple[slice, slice]:
+    """Return the rows and columns that the box touches, as Detectron2 clips them."""
+    x1, y1, x2, y2 = torch.tensor(box)
+    left, top = (int(torch.clamp(corner.floor() - 1, min=0)) for corner in (x1, y1))
+    right = int(torch.clamp(x2.ceil() + 1, max=width))
+    bottom = int(torch.clamp(y2.ceil() + 1, max=height))
+    return slice(top, max(top, bottom)), slice(left, max(left, right))
+
+
+def _sample(mask: Tensor, box: Tensor, rows: slice, columns: slice) -> Tensor:
+    """Return the probabilities of the pixels in `rows` and `columns`."""
+    x1, y1, x2, y2 = box
+    x = torch.arange(columns.start, columns.stop, device=box.device, dtype=torch.float32) + 0.5
+    y = torch.arange(rows.start, rows.stop, device=box.device, dtype=torch.float32) + 0.5
+    x = (x - x1) / (x2 - x1) * 2 - 1
+    y = (y - y1) / (y2 - y1) * 2 - 1
+    grid = torch.stack([x.expand(len(y), len(x)), y[:, None].expand(len(y), len(x))], 2)
+    mask = mask.to(torch.promote_types(mask.dtype, torch.float32))[None, None]
+    return grid_sample(mask, grid[None].to(mask.dtype), align_corners=False)[0, 0]
+
+
+@paste_masks.register_fake
+def _(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float) -> Tensor:
+    return masks.new_empty((masks.shape[0], height, width), dtype=torch.bool)
+
+
+explain("fxtrt::paste_masks", "it pastes each mask into its own box")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
+from torch.fx import GraphModule
 from typing_extensions import Unpack
 
 from .cache.plan_store import PlanStores
 from .cache.store import PlanCache
 from .capture.arguments import call_of
 from .capture.example_run import watched_run
+from .capture.model_part import ModelPart
 from .capture.model_parts import Captured, capture_model
 from .capture.twin import require_module
 from .capture.untouched import untouched
@@ -29,6 +31,7 @@ from .reporting.jit_graphs import recorded_coverage
 from .reporting.node_times import Reported, measured
 from .reporting.serving_rows import guard_rows, runtime_rows
 from .runtime.cuda_graphs import CALLS_TO_RECORD
+from .runtime.detector_call import DetectorCall
 from .runtime.guarded_forward import GuardedForward
 from .runtime.slots import Slot
 from .runtime.stitched_call import serve
@@ -99,21 +102,24 @@ def assemble(
     for part, one, call in zip(parts, lowered, calls, strict=True):
         reported.append(Reported(one.coverage, call))
         if one.coverage.clusters:
-            part.module.forward = GuardedForward(
-                part.module,
-                one.graph,
-                part.specs,
-                part.call,
-                call,
-                None if part.recipe is None else part.recipe.arguments,
-                target.settings.check_weights,
-            )
+            part.module.forward = _guarded(part, one.graph, call, target.settings)
     compiled = captured.model
     snapshot = Snapshot(_weights(compiled), target.settings.check_weights)
     whole = reported[: len(captured.parts)]
     outcome = Outcome(whole, captured.without_values(), target, snapshot)
     object.__setattr__(compiled, _OUTCOME, outcome)
     return compiled
+
+
+def _guarded(
+    part: ModelPart, graph: GraphModule, run: Callable[..., Any], settings: Settings
+) -> GuardedForward:
+    if part.steps is not None:
+        return DetectorCall(part, graph, run, settings.check_weights)
+    arguments = None if part.recipe is None else part.recipe.arguments
+    return GuardedForward(
+        part.module, graph, part.specs, part.call, run, arguments, settings.check_weights
+    )
 
 
 def outcome_of(model: torch.nn.Module) -> Outcome | None:
@@ -219,7 +225,7 @@ def _report_plain(
     model: torch.nn.Module, call: Call, measure: bool, settings: Settings
 ) -> Coverage:
     target = Target.of(settings)
-    captured = capture_model(model, call, None, replace(settings, other_sizes="pytorch"))
+    captured = capture_model(model, call, None, settings)
     normalize_model(captured, settings)
     coverages = [preview_coverage(part.graph, target) for part in captured.parts]
     if not measure:

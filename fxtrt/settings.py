@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 _CHOICES: dict[str, tuple[str, ...]] = {
     "engine": ("auto", "tensorrt", "tensorrt_rtx", "reference"),
     "precision": ("model", "fp32", "tf32", "fp16", "bf16"),
-    "other_sizes": ("parts", "pytorch"),
     "on_build_failure": ("fallback", "bisect", "raise"),
     "partition": ("all", "measured"),
     "cache_trust": ("owner", "anyone"),
@@ -119,17 +118,8 @@ class Settings:
                           example's. Larger inputs are compiled again by torch.compile, and run in
                           PyTorch after `fxtrt.compile`. None gives no bound: TensorRT, which needs
                           one, leaves such nodes to PyTorch.
-    other_sizes:          what a detector that `fxtrt.compile` captured whole does with calls that
-                          the whole graph is not for: images of other sizes, or another number of
-                          them. "parts" also builds its parts (backbone, heads) with dynamic heights
-                          and widths, for up to `most_images` images. Each side may be as long as
-                          the longer side of the example's padded images, or `max_growth` times
-                          that, or as the whole graph takes it. "pytorch" builds only the whole,
-                          which is half the engines.
-    most_images:          the most images in a batch that the engines of `other_sizes` take; the
-                          example's number of images if that is more. Scratch memory grows with it.
-                          With 1, a detector whose whole graph takes images of any size has no
-                          parts.
+    most_images:          the most images in a batch that the core of a detector takes, or as many as
+                          the example has. Scratch memory grows with it.
     on_build_failure:     "fallback" runs the failing cluster in PyTorch and reports it; "bisect"
                           finds the few nodes that fail, with at most 32 more builds, and keeps
                           engines for the rest; "raise" raises the error.
@@ -156,7 +146,8 @@ class Settings:
                           needed.
     slot_timeout:         the seconds that a call waits for a slot before it raises `SlotTimeout`.
     cuda_graphs:          whether to replay what a CUDA graph can hold: the whole model, or else its
-                          engines. Each slot records a shape at its second call.
+                          engines. Each slot records a shape at its second call. None records the
+                          cores of detectors only.
     """
 
     engine: str = "auto"
@@ -169,7 +160,6 @@ class Settings:
     partition: str = "all"
     fuel: int | None = None
     max_growth: int | None = None
-    other_sizes: str = "parts"
     most_images: int = 8
     on_build_failure: str = "fallback"
     cache_dir: Path | None = field(default_factory=_default_cache_dir)
@@ -182,7 +172,7 @@ class Settings:
     check_weights: str = "versions"
     slots: int = 4
     slot_timeout: float = 60.0
-    cuda_graphs: bool = False
+    cuda_graphs: bool | None = None
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -195,8 +185,10 @@ class Settings:
             if getattr(self, name) is not None:
                 _require_int(name, getattr(self, name), low, high)
         _require_seconds("slot_timeout", self.slot_timeout)
-        if not isinstance(self.cuda_graphs, bool):
-            raise SettingsError(f"cuda_graphs must be True or False, not {self.cuda_graphs!r}")
+        if self.cuda_graphs not in (None, True, False):
+            raise SettingsError(
+                f"cuda_graphs must be True, False or None, not {self.cuda_graphs!r}"
+            )
         if self.cache_dir is not None:
             object.__setattr__(self, "cache_dir", _folder("cache_dir", self.cache_dir))
         object.__setattr__(self, "components", self._checked_components())
@@ -344,7 +336,6 @@ class Options(TypedDict, total=False):
     partition: Literal["all", "measured"]
     fuel: int | None
     max_growth: int | None
-    other_sizes: Literal["parts", "pytorch"]
     most_images: int
     on_build_failure: Literal["fallback", "bisect", "raise"]
     cache_dir: str | os.PathLike[str] | None
@@ -357,4 +348,4 @@ class Options(TypedDict, total=False):
     check_weights: Literal["versions", "contents"]
     slots: int
     slot_timeout: float
-    cuda_graphs: bool
+    cuda_graphs: bool | None

@@ -27,14 +27,12 @@ from ..cache.plan_file import PlanHeader
 from ..cache.plan_store import PlanStores
 from ..cache.store import PlanCache
 from ..capture.export import require_inference
-from ..capture.model_parts import (
-    Captured,
-    Missed,
-    ModelPart,
-)
+from ..capture.model_part import ModelPart
+from ..capture.model_parts import Captured, Missed
 from ..capture.twin import twin_of
 from ..capture.uncaptured import OutsideCall
-from ..detection import recipe_of
+from ..detection import Recipe, recipe_of
+from ..detection.host_steps import HostSteps
 from ..engines.base import EngineBackend
 from ..engines.target import Target
 from ..errors import (
@@ -78,13 +76,13 @@ log = logging.getLogger(__name__)
 
 _PORTABLE = (
     *("engine", "precision", "keep_fp32", "min_cluster_size", "whitelist", "blacklist"),
-    *("components", "partition", "max_growth", "other_sizes", "most_images", "on_build_failure"),
+    *("components", "partition", "max_growth", "most_images", "on_build_failure"),
     *("optimization_level", "workspace_bytes", "tactic_sources", "compute_capabilities"),
     *("slots", "slot_timeout", "cuda_graphs", "check_weights"),
 )
 """The fields of `Settings` that a file has. All others, such as `cache_dir`, belong to the machine
 and to the user who loads the file."""
-_OF_THE_CAPTURE = ("other_sizes", "most_images", "max_growth", "fuel")
+_OF_THE_CAPTURE = ("most_images", "max_growth", "fuel")
 _OF_SERVING = ("slots", "slot_timeout", "cuda_graphs", "check_weights")
 """The portable fields that change no engine."""
 
@@ -93,6 +91,7 @@ class _Part(TypedDict):
     """Describes a graph in the manifest; its nodes and constants are members of the file."""
 
     path: str
+    core: bool
     constants: list[Form]
 
 
@@ -143,7 +142,7 @@ def save(compiled: torch.nn.Module, path: str | os.PathLike[str]) -> None:
         forms, data = write_constants(graph.constants)
         contents.append((f"graphs/{number}.json", graph.text))
         contents.append((f"graphs/{number}.constants", data))
-        parts.append({"path": part.path, "constants": forms})
+        parts.append({"path": part.path, "core": part.steps is not None, "constants": forms})
     for name in captured.identity["unseen"]:
         log.info("fxtrt.load will not see whether the content of %s is the same", name)
     plans: dict[str, Any] = {}
@@ -202,7 +201,7 @@ def load(
         target = Target.of(settings)
         twin = twin_of(model)
         _require_same(path, manifest, twin)
-        captured = _captured(file, manifest, twin, operators)
+        captured = _captured(path, file, manifest, twin, operators)
         stores: PlanStores = PlanCache.of
         if _engine(target.backend) != manifest["engine"]:
             log.warning("%s has engines for %s: building others", path, manifest["engine"])
@@ -343,8 +342,23 @@ def _require_same(
         raise ArtifactError(f"{path} was saved with other weights than this model's: {way_out}")
 
 
+def _steps(path: str | os.PathLike[str], recipe: Recipe | None, model: torch.nn.Module) -> HostSteps:
+    """Return the host steps around the core of a detector."""
+    steps = None if recipe is None or recipe.host_steps is None else recipe.host_steps(model)
+    if steps is None or isinstance(steps, str):
+        raise ArtifactError(
+            f"{path} has the core of a detector, and {type(model).__name__} has none: "
+            f"{steps or 'no recipe of its architecture names one'}"
+        )
+    return steps
+
+
 def _captured(
-    file: ArtifactFile, manifest: _Manifest, model: torch.nn.Module, operators: Collection[str]
+    path: str | os.PathLike[str],
+    file: ArtifactFile,
+    manifest: _Manifest,
+    model: torch.nn.Module,
+    operators: Collection[str],
 ) -> Captured:
     parts = []
     for number, row in enumerate(manifest["parts"]):
@@ -354,7 +368,8 @@ def _captured(
         graph, call = restore(stored, module, operators)
         loaded = ArtifactError("it was loaded from a file: copy that one")
         recipe, specs = recipe_of(module), tensor_specs(graph)
-        parts.append(ModelPart(row["path"], module, graph, call, specs, recipe, loaded))
+        steps = _steps(path, recipe, module) if row["core"] else None
+        parts.append(ModelPart(row["path"], module, graph, call, specs, recipe, loaded, steps))
     whole = manifest["whole"]
     if not 0 <= whole <= len(parts):
         raise ArtifactError(f"of {len(parts)} parts, {whole} come first")

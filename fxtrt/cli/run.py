@@ -133,7 +133,7 @@ def run(subject: Subject, options: Mapping[str, Any], drawing: Path | None = Non
         same = _judge(fxtrt.report(jit), actual, expected, options)
         with _step("fxtrt.compile(model, inputs)"):
             # The model runs on one picture, so engines for other sizes would only take time.
-            compiled = fxtrt.compile(model, inputs, **{"other_sizes": "pytorch", **options})
+            compiled = fxtrt.compile(model, inputs, **options)
         with _step("its first call"):
             actual = compiled(*inputs)
         if drawing is not None:

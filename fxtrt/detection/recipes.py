@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..settings import Settings
+from .host_steps import HostSteps
 
 __all__ = ["Equivalents", "Recipe", "recipe_of", "register", "with_recipe_components"]
 
@@ -45,6 +46,9 @@ class Recipe:
     components:   options by module path for parts that get engines of their own, as in
                   `Settings.components`. Parts that the model lacks are skipped, and the user's
                   options for the same part take precedence.
+    host_steps:   a function from a model of the architecture to its core and the steps around it
+                  (`HostSteps`), or to the reason why this model has none. Where there is a core,
+                  it is captured in place of the whole.
     glue:         names, as in `equivalents`, of functions with many graph breaks and no work for
                   an engine; `prepare` keeps them out of Dynamo.
     """
@@ -55,6 +59,7 @@ class Recipe:
     arguments: Callable[..., tuple[Any, ...]] | None = field(default=None, repr=False)
     glue: tuple[str, ...] = field(default=(), repr=False)
     components: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    host_steps: Callable[[Any], HostSteps | str] | None = field(default=None, repr=False)
 
 
 _RECIPES: dict[str, Recipe] = {}

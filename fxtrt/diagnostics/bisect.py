@@ -56,7 +56,7 @@ def bisect(model: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings) 
         FxtrtError: as `fxtrt.compile` does.
     """
     require_module(model)
-    settings = with_recipe_components(replace(settings, other_sizes="pytorch"), model)
+    settings = with_recipe_components(settings, model)
     target = Target.of(settings)
     captured = capture_model(model, call_of(model, inputs), None, settings)
     normalize_model(captured, settings)

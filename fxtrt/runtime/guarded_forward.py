@@ -109,18 +109,20 @@ class GuardedForward:
             return self._original(*args, **kwargs)
         taken = self._taken(args, kwargs)
         if isinstance(taken, str):
-            if not isinstance(self._original, GuardedForward):
-                self.fallbacks.record(taken)
-            return self._original(*args, **kwargs)
+            return self._fall_back(taken, args, kwargs)
         self.fallbacks.count_compiled()
         return self.run(*taken.args, **taken.kwargs)
 
+    def _fall_back(self, reason: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the original `forward`, and count why."""
+        if not isinstance(self._original, GuardedForward):
+            self.fallbacks.record(reason)
+        return self._original(*args, **kwargs)
+
     def _taken(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | str:
         """Return the call as the graph takes it, or why the graph cannot run it."""
-        if reason := self._ambient.mismatch():
+        if reason := self._blocked():
             return reason
-        if any(map(_TRAINING, self._modules)):
-            return "the module is in training mode"
         given: Call | str
         if self._arguments is not None:
             given = self._read_arguments(self._arguments, Call(args, kwargs))
@@ -128,8 +130,16 @@ class GuardedForward:
             given = Call(args, kwargs)
         else:
             given = self._form.arrange(args, kwargs)
-        if isinstance(given, str):
-            return given
+        return given if isinstance(given, str) else self._checked(given)
+
+    def _blocked(self) -> str | None:
+        """Return why no call can run as compiled now, or None."""
+        if reason := self._ambient.mismatch():
+            return reason
+        return "the module is in training mode" if any(map(_TRAINING, self._modules)) else None
+
+    def _checked(self, given: Call) -> Call | str:
+        """Return the call with plain tensors, or why it does not fit the graph."""
         leaves = self._nesting.flatten((given.args, given.kwargs))
         if leaves is None:
             return "the arguments have another structure than the example's"

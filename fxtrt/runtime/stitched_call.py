@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 Observer = Callable[[Node, Sequence[Any], Callable[[], Any]], Any]
 """Gets a call of the graph, its arguments and a function that runs it; returns what that gives."""
 
+_SELECTIONS = frozenset({"fxtrt::rpn_proposals", "fxtrt::dense_detections"})
 _MASKS = (torch.bool, torch.uint8)
 _READ_BY_HOST = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
@@ -171,7 +172,21 @@ def serve(graphs: Sequence[GraphModule], settings: Settings) -> list[StitchedCal
     slots = Slots(engines, settings.slots, settings.slot_timeout)
     if slots.device is not None:
         _tell_memory(slots)
-    return [StitchedCall(graph, slots, cuda_graphs=settings.cuda_graphs) for graph in graphs]
+    calls = []
+    for graph in graphs:
+        records = settings.cuda_graphs
+        calls.append(
+            StitchedCall(graph, slots, cuda_graphs=_is_core(graph) if records is None else records)
+        )
+    return calls
+
+
+def _is_core(graph: GraphModule) -> bool:
+    """Return whether a graph has a selection of fixed shape, as the cores of detectors have."""
+    return any(
+        isinstance(node.target, OpOverload) and node.target.name() in _SELECTIONS
+        for node in graph.graph.nodes
+    )
 
 
 def _tell_memory(slots: Slots) -> None:

@@ -18,7 +18,6 @@ from .structures import padded_sides
 
 __all__ = ["ImageBatch", "core_example", "core_shapes", "read_images"]
 
-_STRIDE = 32
 _LONGEST = 1344
 """The longest side of the model zoo's images, 1333, padded."""
 
@@ -98,27 +97,33 @@ def core_example(inputs: tuple[Tensor, ...], most_images: int) -> tuple[Tensor, 
     return inputs
 
 
-def core_shapes(inputs: tuple[Tensor, ...], most_images: int, coarsest: int = 64) -> Any:
+def core_shapes(
+    inputs: tuple[Tensor, ...], most_images: int, backbone: Any, coarsest: int = 64
+) -> Any:
     """Return the dynamic sizes of a core's inputs, the images first.
 
     Args:
+        backbone: its padding decides whether sides vary, and in which steps.
         coarsest: the largest stride of the pyramid's levels. A level must have at least two rows,
             because tracing specializes on a size of 1.
 
     Raises:
-        CaptureError: the example is too small, or has sides that are no multiple of 32.
+        CaptureError: the example is too small for that.
     """
     images = inputs[0]
-    height, width = images.shape[2:]
-    least = coarsest // _STRIDE + 1
-    if min(height, width) < least * _STRIDE or height % _STRIDE or width % _STRIDE:
-        raise CaptureError(
-            f"the padded example has {height} x {width} pixels: sides that vary must be multiples "
-            f"of {_STRIDE} from {least * _STRIDE}"
-        )
-    most = max(_LONGEST, height, width) // _STRIDE
-    # Each side has its own name, lest torch takes equal sizes for the same one.
-    sides = [Dim(name, min=least, max=most) for name in ("rows", "columns")]
-    batch = images.shape[0]
+    batch, sides = images.shape[0], images.shape[2:]
     count = {0: Dim("images", min=1, max=max(most_images, batch))} if batch > 1 else {}
-    return ({**count, 2: _STRIDE * sides[0], 3: _STRIDE * sides[1]}, *[count] * (len(inputs) - 1))
+    constraints = getattr(backbone, "padding_constraints", None) or {}
+    if constraints.get("square_size", 0):
+        return (count,) * len(inputs)
+    step = max(constraints.get("size_divisibility", backbone.size_divisibility), 1)
+    least, most = coarsest // step + 1, max(_LONGEST, *sides) // step
+    if min(sides) < least * step:
+        raise CaptureError(
+            f"the padded example has {sides[0]} x {sides[1]} pixels: where sides vary, each must "
+            f"have at least {least * step}"
+        )
+    # Each side has its own name, lest torch takes equal sizes for the same one.
+    rows, columns = (Dim(name, min=least, max=most) for name in ("rows", "columns"))
+    varying = {2: rows, 3: columns} if step == 1 else {2: step * rows, 3: step * columns}
+    return ({**count, **varying}, *[count] * (len(inputs) - 1))

@@ -11,7 +11,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from ..host_steps import Prepared, TooManyCandidates, unchanged
-from ..ops.keypoints_of_heatmaps import keypoints_of_heatmaps
+from ..ops.detectron2_heatmaps_to_keypoints import heatmaps_to_keypoints
 from ..ops.paste_masks import paste_masks
 from ..ops.place_detections import place_detections
 from .image_batch import ImageBatch, core_example, core_shapes, read_images
@@ -59,7 +59,7 @@ class _Core(torch.nn.Module):
             outputs += (masks_of(heads, features, found, image_sizes),)
         if getattr(heads, "keypoint_on", False):
             maps = keypoint_maps_of(heads, features, found, image_sizes)
-            keypoints = keypoints_of_heatmaps(maps, found.boxes.flatten(0, 1), "detectron2")
+            keypoints = heatmaps_to_keypoints(maps, found.boxes.flatten(0, 1))
             shape = found.classes.shape
             outputs += (keypoints.unflatten(0, shape), maps.unflatten(0, shape))
         return outputs
@@ -87,7 +87,9 @@ class _Steps:
         ]
 
     example = staticmethod(core_example)
-    dynamic_shapes = staticmethod(core_shapes)
+
+    def dynamic_shapes(self, inputs: tuple[Tensor, ...], most_images: int) -> Any:
+        return core_shapes(inputs, most_images, self._model.backbone)
 
     def _instances(
         self, outputs: Sequence[Tensor], image: int, row: list[int], context: ImageBatch

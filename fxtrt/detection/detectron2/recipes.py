@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.export import Dim
 
 from ...errors import CaptureError
+from ..host_steps import HostSteps
 from ..norms import NORMS
 from ..ops.detectron2_batched_nms import batched_nms
 from ..ops.detectron2_heatmaps_to_keypoints import heatmaps_to_keypoints
@@ -25,6 +26,7 @@ from .proposals import (
     fast_rcnn_inference_single_image,
     find_top_rpn_proposals,
 )
+from .rcnn import rcnn_steps
 from .rotated import (
     clip_rotated,
     fast_rcnn_inference_single_image_rotated,
@@ -146,17 +148,23 @@ def _register(
     equivalents: Equivalents,
     glue: tuple[str, ...] = (),
     sizes: Callable[..., Any] = image_sizes,
+    host_steps: Callable[[Any], HostSteps | str] | None = None,
 ) -> Recipe:
     """Register the recipe of a class of `detectron2.modeling.meta_arch`."""
     name = f"{_META_ARCH}.{architecture}"
     together = {**STRUCTURES, **equivalents}
-    return register(Recipe(name, together, sizes, images_and_sizes, glue))
+    recipe = Recipe(
+        name, together, sizes, images_and_sizes, glue, host_steps=host_steps
+    )
+    return register(recipe)
 
 
 _DENSE_SIZES = partial(image_sizes, coarsest=128)
 
 
-GENERALIZED_RCNN = _register("rcnn.GeneralizedRCNN", {**_PROPOSALS, **_HEADS}, _GLUE)
+GENERALIZED_RCNN = _register(
+    "rcnn.GeneralizedRCNN", {**_PROPOSALS, **_HEADS}, _GLUE, host_steps=rcnn_steps
+)
 PROPOSAL_NETWORK = _register("rcnn.ProposalNetwork", _PROPOSALS, _GLUE)
 SEMANTIC_SEGMENTOR = _register(
     "semantic_seg.SemanticSegmentor",

@@ -1,0 +1,65 @@
+"""Replaces a detector's `forward` by its compiled core between two host steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx import GraphModule
+
+from ..capture.arguments import positional
+from ..capture.model_part import ModelPart
+from ..detection.host_steps import HostSteps, Prepared, TooManyCandidates
+from ..graph.specs import Call
+from .guarded_forward import GuardedForward
+
+__all__ = ["DetectorCall"]
+
+
+class DetectorCall(GuardedForward):
+    """Replaces a detector's `forward`: prepares the images, runs the core, and cuts its results.
+
+    A call that the core does not fit runs the original `forward`, as in `GuardedForward`. So does
+    a call with more candidates than the core looks at, because the result may then differ.
+    """
+
+    def __init__(
+        self,
+        part: ModelPart,
+        graph: GraphModule,
+        run: Callable[..., Any],
+        check_weights: str = "versions",
+    ) -> None:
+        """Guard `graph`, the compiled core of `part`, which `run` calls."""
+        assert part.steps is not None
+        super().__init__(
+            part.module, graph, part.specs, part.call, run, check_weights=check_weights
+        )
+        self._steps: HostSteps = part.steps
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_exporting():
+            return self._original(*args, **kwargs)
+        prepared = self._blocked() or self._prepared(args, kwargs)
+        if isinstance(prepared, str):
+            return self._fall_back(prepared, args, kwargs)
+        fitting = self._checked(Call(prepared.inputs, {}))
+        if isinstance(fitting, str):
+            return self._fall_back(fitting, args, kwargs)
+        try:
+            result = self._steps.after(self.run(*fitting.args), prepared.context)
+        except TooManyCandidates:
+            return self._fall_back("more candidates than the core looks at", args, kwargs)
+        self.fallbacks.count_compiled()
+        return result
+
+    def _prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Prepared | str:
+        try:
+            call = Call(args, kwargs)
+            if kwargs:
+                call = positional(self.__signature__, call)
+            with torch.no_grad():
+                return self._steps.before(*call.args, **call.kwargs)
+        except Exception as error:  # The step meets whatever the caller passed.
+            return f"the arguments are of another form than the example's: {type(error).__name__}"

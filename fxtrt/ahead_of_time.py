@@ -20,6 +20,7 @@ from .capture.model_parts import Captured, capture_model
 from .capture.twin import require_module
 from .capture.untouched import untouched
 from .detection import Recipe, recipe_of
+from .detection.prepared_forward import is_prepared
 from .detection.recipes import with_recipe_components
 from .engines.target import Target
 from .errors import FxtrtError
@@ -254,7 +255,8 @@ def _report_jit(model: torch._dynamo.OptimizedModule, call: Call | None, measure
             "nothing is compiled yet: call the model once, then ask for the report. (Of two models "
             "of one class, Dynamo may give the second the graphs of the first, and their report.)"
         )
-    recipe = recipe_of(model._orig_mod) if recorded.graph_breaks else None
+    is_broken = recorded.graph_breaks and not is_prepared(model._orig_mod)
+    recipe = recipe_of(model._orig_mod) if is_broken else None
     if recipe is not None:
         recorded = replace(recorded, capture=(*recorded.capture, _better_than_jit(recipe)))
     if call is None:

@@ -102,7 +102,8 @@ def _best_of_level(
     scores = logits.float().permute(0, 2, 3, 1).flatten(1)
     by_anchor = deltas.float().unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).reshape(-1, 4)
     anchors = _anchors(cell_anchors, height, width, vertical, horizontal, offset)
-    boxes = apply_deltas(by_anchor, anchors.repeat(images, 1), weights).view(images, len(anchors), 4)
+    decoded = apply_deltas(by_anchor, anchors.repeat(images, 1), weights)
+    boxes = decoded.view(images, len(anchors), 4)
     count = min(most, scores.shape[1])
     if stable:
         ordered, order = scores.sort(dim=1, descending=True, stable=True)

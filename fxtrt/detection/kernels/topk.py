@@ -78,12 +78,13 @@ def _key(x, BITS: tl.constexpr):
     is_nan = value != value
     if BITS == 16:
         pattern = tl.where(value == 0, 0, x.to(tl.int16, bitcast=True).to(tl.int32))
-        key = tl.where(pattern >= 0, pattern, pattern ^ 0x7FFF) + 0x8000
-        return tl.where(is_nan, 0xFFFF, key).to(tl.uint32)
-    pattern = tl.where(value == 0, 0, x.to(tl.int32, bitcast=True))
-    key = tl.where(pattern >= 0, pattern, pattern ^ 0x7FFFFFFF)
-    key = tl.where(is_nan, 0x7FFFFFFF, key)
-    return (key.to(tl.int64) + 0x80000000).to(tl.uint32)
+        key = tl.where(pattern >= 0, pattern, pattern ^ 0x7FFF)
+        unsigned = tl.where(is_nan, 0xFFFF, key + 0x8000)
+    else:
+        pattern = tl.where(value == 0, 0, x.to(tl.int32, bitcast=True))
+        key = tl.where(pattern >= 0, pattern, pattern ^ 0x7FFFFFFF)
+        unsigned = tl.where(is_nan, 0x7FFFFFFF, key).to(tl.int64) + 0x80000000
+    return unsigned.to(tl.uint32)
 
 
 @triton.jit
@@ -92,9 +93,11 @@ def _value(signed_key, dtype: tl.constexpr, BITS: tl.constexpr):
     if BITS == 16:
         key = (signed_key.to(tl.int64) + 0x80000000).to(tl.int32) - 0x8000
         pattern = tl.where(key >= 0, key, key ^ 0x7FFF)
-        return pattern.to(tl.int16).to(dtype, bitcast=True).to(tl.float32)
-    pattern = tl.where(signed_key >= 0, signed_key, signed_key ^ 0x7FFFFFFF)
-    return pattern.to(tl.float32, bitcast=True)
+        value = pattern.to(tl.int16).to(dtype, bitcast=True).to(tl.float32)
+    else:
+        pattern = tl.where(signed_key >= 0, signed_key, signed_key ^ 0x7FFFFFFF)
+        value = pattern.to(tl.float32, bitcast=True)
+    return value
 
 
 @triton.jit

@@ -20,9 +20,21 @@ _SHIFTED_BOXES = 25_000
 """Up to as many boxes torchvision's `batched_nms` shifts on a GPU instead of taking them apart."""
 
 
-def takes(pre_nms_topk: int) -> bool:
-    """Return whether the kernels can suppress as many boxes of a level."""
-    return pre_nms_topk <= MOST_BOXES
+def takes(
+    logits: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    cell_anchors: Sequence[Tensor],
+    image_sizes: Tensor,
+    strides: Sequence[int],
+    offset: float,
+    weights: Sequence[float],
+    nms_thresh: float,
+    pre_nms_topk: int,
+    *_: object,
+) -> bool:
+    """Return whether the kernels can do it: few enough boxes a level, as many anchors in each."""
+    most = min(pre_nms_topk, max(m[0].numel() for m in logits))
+    return most <= MOST_BOXES and len({m.shape[1] for m in logits}) == 1
 
 
 def proposals(
@@ -52,6 +64,9 @@ def proposals(
     boxes = scores.new_empty((images * levels, most, 4))
     valid = torch.empty((images * levels, most), dtype=torch.int8, device=scores.device)
     largest = scores.new_zeros(images)
+    limit = min(most, post_nms_topk)
+    if images == 0 or limit == 0:
+        return _merged(boxes, scores, index[:, :, :0].flatten(0, 1), largest, post_nms_topk)
     maps, channels_last = same_layout(deltas)
     _decode_best[triton.cdiv(most, 128), images * levels](
         maps, torch.cat(list(cell_anchors)).float(), image_sizes.float().contiguous(), index,
@@ -62,7 +77,6 @@ def proposals(
         TORCHVISION=library == "torchvision", SLOTS=128, **EXACT,
     )  # fmt: skip
     shifted = levels > 1 and levels * most <= _SHIFTED_BOXES
-    limit = min(most, post_nms_topk)
     kept, counts = nms_sorted(
         boxes, valid, nms_thresh, limit, largest=largest if shifted else None, levels=levels
     )
@@ -168,12 +182,12 @@ def _merged(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the best boxes that were kept of all levels of each image, and pad them."""
     images, levels, length = scores.shape
+    limit = kept.shape[1]
     merged = scores.new_zeros((images, most, 4))
     merged_scores = scores.new_zeros((images, most))
-    merged_counts = torch.empty(images, dtype=torch.int32, device=scores.device)
-    limit = kept.shape[1]
-    if images:
-        _merge[triton.cdiv(max(levels * limit, 1), 128), images](
+    merged_counts = torch.zeros(images, dtype=torch.int32, device=scores.device)
+    if images and limit:
+        _merge[triton.cdiv(levels * limit, 128), images](
             boxes, scores, kept, counts, merged, merged_scores, merged_counts, length, limit, most,
             LEVELS=levels, STEPS=limit.bit_length(), SLOTS=128,
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch.library import custom_op
 
 from ...registry import explain
 from ..box_coding import apply_deltas, clip
+from ..kernels.available import TRITON
 from ..padded_rows import new_counts, pad_rows
 from .batched_nms import batched_nms
 
@@ -19,8 +21,7 @@ Candidates = tuple[Tensor, Tensor, Tensor]
 """Boxes (N, 4), their scores (N,) and levels (N,), or the same with a first dimension of images."""
 
 
-@custom_op("fxtrt::rpn_proposals", mutates_args=())
-def rpn_proposals(
+def _composed(
     logits: Sequence[Tensor],
     deltas: Sequence[Tensor],
     cell_anchors: Sequence[Tensor],
@@ -82,6 +83,20 @@ def rpn_proposals(
     return _padded(found, post_nms_topk, image_sizes)
 
 
+rpn_proposals = custom_op("fxtrt::rpn_proposals", mutates_args=())(_composed)
+
+
+@rpn_proposals.register_kernel("cuda")
+def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Run the Triton kernels; without Triton the composition, which waits for the GPU."""
+    if TRITON:
+        from ..kernels import rpn
+
+        if rpn.takes(*arguments):
+            return rpn.proposals(*arguments)
+    return _composed(*arguments)
+
+
 def _best_of_level(
     logits: Tensor,
     deltas: Tensor,
@@ -102,7 +117,8 @@ def _best_of_level(
     scores = logits.float().permute(0, 2, 3, 1).flatten(1)
     by_anchor = deltas.float().unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).reshape(-1, 4)
     anchors = _anchors(cell_anchors, height, width, vertical, horizontal, offset)
-    boxes = apply_deltas(by_anchor, anchors.repeat(images, 1), weights).view(images, len(anchors), 4)
+    decoded = apply_deltas(by_anchor, anchors.repeat(images, 1), weights)
+    boxes = decoded.view(images, len(anchors), 4)
     count = min(most, scores.shape[1])
     if stable:
         ordered, order = scores.sort(dim=1, descending=True, stable=True)

@@ -28,7 +28,7 @@ class BoxHead:
 
     def live(self, table: Tensor) -> list[Tensor]:
         """Return the rows of each image that are no padding."""
-        images = table.unflatten(0, self.proposals.shape[:2])
+        images = table.view(*self.proposals.shape[:2], -1)
         return [rows[:count] for rows, count in zip(images, self.counts.tolist(), strict=True)]
 
 
@@ -74,7 +74,7 @@ def box_head(
     for image, count in enumerate(counts):
         proposals[image, count:] = torch.nan
         for table in (*logits, deltas):
-            table.unflatten(0, (images, most))[image, count:] = torch.nan
+            table.view(images, most, -1)[image, count:] = torch.nan
     return head
 
 
@@ -127,10 +127,8 @@ def dense_head(
 
 def maps_of(maps: Sequence[Tensor], channels: int) -> list[Tensor]:
     """Turn (B, A * channels, h, w) into (B, h * w * A, channels), as heads of torchvision do."""
-    return [
-        x.unflatten(1, (-1, channels)).permute(0, 3, 4, 1, 2).reshape(len(x), -1, channels)
-        for x in maps
-    ]
+    split = [x.reshape(len(x), -1, channels, *x.shape[2:]) for x in maps]
+    return [x.permute(0, 3, 4, 1, 2).reshape(len(x), -1, channels) for x in split]
 
 
 def assert_rows(

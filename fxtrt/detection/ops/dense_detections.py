@@ -71,17 +71,17 @@ def dense_detections(
         to be sure of the result (never on the CPU).
     """
     anchors = _anchors(logits, cell_anchors, strides, offset, head)
-    levels = [_by_anchor(level, len(boxes)) for level, boxes in zip(logits, anchors, strict=True)]
-    moves = [_by_anchor(level, len(boxes)) for level, boxes in zip(deltas, anchors, strict=True)]
-    centres = [
-        _by_anchor(level, len(boxes)) for level, boxes in zip(centerness, anchors, strict=False)
+    levels = [
+        [_by_anchor(maps, len(boxes)) for maps, boxes in zip(part, anchors, strict=True)]
+        for part in (logits, deltas, centerness)
+        if part
     ]
     rules = _Rules(weights, score_thresh, pre_nms_topk, library, head)
+    select = _best_of_classes if head == "ssd" else _best_of_levels
     found = []
     for image, size in enumerate(image_sizes):
-        outputs = ([x[image] for x in part] for part in (levels, moves, centres))
-        select = _best_of_classes if head == "ssd" else _best_of_levels
-        boxes, scores, classes = select(*outputs, anchors, size, rules)
+        outputs = [[maps[image] for maps in part] for part in levels]
+        boxes, scores, classes = select(outputs, anchors, size, rules)
         keep = batched_nms(boxes, scores, classes, nms_thresh)[:most]
         found.append((boxes[keep], scores[keep], classes[keep]))
     return _padded(found, most)
@@ -123,19 +123,19 @@ def _by_anchor(maps: Tensor, anchors: int) -> Tensor:
 
 
 def _best_of_levels(
-    logits: Sequence[Tensor],
-    deltas: Sequence[Tensor],
-    centerness: Sequence[Tensor],
-    anchors: Sequence[Tensor],
-    size: Tensor,
-    rules: _Rules,
+    outputs: Sequence[Sequence[Tensor]], anchors: Sequence[Tensor], size: Tensor, rules: _Rules
 ) -> _Found:
-    """Decode the highest scores above the threshold of each level, one level after the other."""
+    """Decode the highest scores above the threshold of each level, one level after the other.
+
+    Args:
+        outputs: logits (N, K), deltas (N, 4) and for FCOS centerness (N, 1) of each level.
+    """
+    logits, deltas, *centerness = outputs
     parts = []
     for level, anchor_boxes in enumerate(anchors):
         scores = logits[level].sigmoid()
         if centerness:
-            scores = torch.sqrt(scores * centerness[level].sigmoid())
+            scores = torch.sqrt(scores * centerness[0][level].sigmoid())
         scores, index = _best(scores.flatten(), rules)
         row = torch.div(index, logits[level].shape[1], rounding_mode="floor")
         boxes = _decode(deltas[level][row], anchor_boxes[row], rules)
@@ -147,17 +147,13 @@ def _best_of_levels(
 
 
 def _best_of_classes(
-    logits: Sequence[Tensor],
-    deltas: Sequence[Tensor],
-    centerness: Sequence[Tensor],
-    anchors: Sequence[Tensor],
-    size: Tensor,
-    rules: _Rules,
+    outputs: Sequence[Sequence[Tensor]], anchors: Sequence[Tensor], size: Tensor, rules: _Rules
 ) -> _Found:
     """Pick the highest scores above the threshold of each class but the first, the background.
 
     All boxes are decoded, as SSD does: the last bit of `exp` may depend on how many there are.
     """
+    logits, deltas = outputs
     boxes = clip(_decode(torch.cat(list(deltas)), torch.cat(list(anchors)), rules), size)
     table = torch.softmax(torch.cat(list(logits)), -1)
     parts = []

@@ -78,7 +78,7 @@ def assert_rows_match_scores(
 ) -> None:
     """Assert that the proposal at each row has the score of the detection."""
     (logits,) = head.logits
-    table = logits.softmax(-1).unflatten(0, head.proposals.shape[:2])
+    table = logits.softmax(-1).view(*head.proposals.shape[:2], -1)
     for image, count in enumerate(number.tolist()):
         picked = table[image][rows[image, :count], labels[image, :count]]
         torch.testing.assert_close(picked, scores[image, :count], atol=1e-6, rtol=0)

@@ -61,8 +61,8 @@ def box_detections(
     decoded = apply_deltas(deltas, proposals.reshape(-1, 4), weights)
     select = {"detectron2": _detectron2, "torchvision": _torchvision}[library]
     images = zip(
-        probabilities.split(proposals.shape[1]),
-        decoded.split(proposals.shape[1]),
+        probabilities.view(*proposals.shape[:2], -1),
+        decoded.view(*proposals.shape[:2], -1, 4),
         counts.tolist(),
         image_sizes,
         strict=True,

@@ -1,0 +1,1 @@
+"""Hold the Triton kernels of the detectors' operators."""

@@ -18,6 +18,23 @@ _ROWS, _COLUMNS, _PARTS = 16, 32, 4
 
 
 @triton.jit
+def _box(boxes, index):
+    """Read a box; one that is not finite becomes one of a single pixel."""
+    x1 = tl.load(boxes + index * 4)
+    y1 = tl.load(boxes + index * 4 + 1)
+    x2 = tl.load(boxes + index * 4 + 2)
+    y2 = tl.load(boxes + index * 4 + 3)
+    finite = tl.abs(x1) + tl.abs(y1) + tl.abs(x2) + tl.abs(y2) < float("inf")
+    zero = tl.zeros([], tl.float32)
+    return (
+        tl.where(finite, x1, zero),
+        tl.where(finite, y1, zero),
+        tl.where(finite, x2, zero),
+        tl.where(finite, y2, zero),
+    )
+
+
+@triton.jit
 def _side(low, high):
     """Return the length of a side, and of the side in whole pixels."""
     length = tl.maximum(high - low, 1.0)
@@ -67,24 +84,24 @@ def _find_peaks(
 ):  # fmt: skip
     pair = tl.program_id(0)
     part = tl.program_id(1)
-    box = boxes + pair // keypoints * 4
-    _, wide = _side(tl.load(box), tl.load(box + 2))
-    _, tall = _side(tl.load(box + 1), tl.load(box + 3))
+    x1, y1, x2, y2 = _box(boxes, pair // keypoints)
+    _, wide = _side(x1, x2)
+    _, tall = _side(y1, y2)
     scale_x = tl.div_rn(WIDTH * 1.0, wide.to(tl.float32))
     scale_y = tl.div_rn(HEIGHT * 1.0, tall.to(tl.float32))
-    map_ = maps + pair.to(tl.int64) * (HEIGHT * WIDTH)
+    heatmap = maps + pair.to(tl.int64) * (HEIGHT * WIDTH)
     best = tl.full([ROWS, COLUMNS], float("-inf"), tl.float32)
     place = tl.zeros([ROWS, COLUMNS], tl.int32)
     for top in range(part * ROWS, tall, PARTS * ROWS):
         y = top + tl.arange(0, ROWS)
-        y0, y1, y2, y3, b0, b1, b2, b3 = _taps(y, scale_y, HEIGHT)
+        r0, r1, r2, r3, b0, b1, b2, b3 = _taps(y, scale_y, HEIGHT)
         for left in range(0, wide, COLUMNS):
             x = left + tl.arange(0, COLUMNS)
-            x0, x1, x2, x3, a0, a1, a2, a3 = _taps(x, scale_x, WIDTH)
-            value = _row(map_ + y0 * WIDTH, x0, x1, x2, x3, a0, a1, a2, a3) * b0[:, None]
-            value += _row(map_ + y1 * WIDTH, x0, x1, x2, x3, a0, a1, a2, a3) * b1[:, None]
-            value += _row(map_ + y2 * WIDTH, x0, x1, x2, x3, a0, a1, a2, a3) * b2[:, None]
-            value += _row(map_ + y3 * WIDTH, x0, x1, x2, x3, a0, a1, a2, a3) * b3[:, None]
+            c0, c1, c2, c3, a0, a1, a2, a3 = _taps(x, scale_x, WIDTH)
+            value = _row(heatmap + r0 * WIDTH, c0, c1, c2, c3, a0, a1, a2, a3) * b0[:, None]
+            value += _row(heatmap + r1 * WIDTH, c0, c1, c2, c3, a0, a1, a2, a3) * b1[:, None]
+            value += _row(heatmap + r2 * WIDTH, c0, c1, c2, c3, a0, a1, a2, a3) * b2[:, None]
+            value += _row(heatmap + r3 * WIDTH, c0, c1, c2, c3, a0, a1, a2, a3) * b3[:, None]
             inside = (y < tall)[:, None] & (x < wide)[None, :]
             # Of equal values the first one stays, as in `argmax`.
             better = inside & (value > best)
@@ -103,17 +120,15 @@ def _describe_peaks(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     pair = tl.program_id(0)
-    box = boxes + pair // keypoints * 4
-    left = tl.load(box)
-    top = tl.load(box + 1)
-    width, wide = _side(left, tl.load(box + 2))
-    height, tall = _side(top, tl.load(box + 3))
+    x1, y1, x2, y2 = _box(boxes, pair // keypoints)
+    width, wide = _side(x1, x2)
+    height, tall = _side(y1, y2)
     parts = pair * PARTS + tl.arange(0, PARTS)
     value = tl.load(values + parts)
     peak = tl.max(value, 0)
     place = tl.min(tl.where(value == peak, tl.load(places + parts), 2147483647), 0)
-    x = ((place % wide).to(tl.float32) + 0.5) * tl.div_rn(width, wide.to(tl.float32)) + left
-    y = ((place // wide).to(tl.float32) + 0.5) * tl.div_rn(height, tall.to(tl.float32)) + top
+    x = ((place % wide).to(tl.float32) + 0.5) * tl.div_rn(width, wide.to(tl.float32)) + x1
+    y = ((place // wide).to(tl.float32) + 0.5) * tl.div_rn(height, tall.to(tl.float32)) + y1
     rows = tl.arange(0, ROWS)[:, None]
     columns = tl.arange(0, COLUMNS)[None, :]
     source = maps + pair.to(tl.int64) * (HEIGHT * WIDTH) + rows * WIDTH + columns
@@ -138,10 +153,11 @@ def peaks(maps: Tensor, boxes: Tensor) -> Tensor:
     _find_peaks[(count * keypoints, _PARTS)](
         maps, boxes, values, places, keypoints,
         HEIGHT=height, WIDTH=width, ROWS=_ROWS, COLUMNS=_COLUMNS, PARTS=_PARTS, num_warps=4,
+        enable_fp_fusion=True,
     )  # fmt: skip
     _describe_peaks[(count * keypoints,)](
         maps, boxes, values, places, out, keypoints,
         HEIGHT=height, WIDTH=width, PARTS=_PARTS, ROWS=triton.next_power_of_2(height),
-        COLUMNS=triton.next_power_of_2(width), num_warps=4,
+        COLUMNS=triton.next_power_of_2(width), num_warps=4, enable_fp_fusion=True,
     )  # fmt: skip
     return out

@@ -61,10 +61,11 @@ def _paste(
     y2 = tl.load(boxes + index * 4 + 3)
     finite = tl.abs(x1) + tl.abs(y1) + tl.abs(x2) + tl.abs(y2) < float("inf")
     left, right = _enlarged(x1, x2, factor)
+    right = tl.where(finite, right, -1)
     top, bottom = _enlarged(y1, y2, factor)
     mask = masks + index * (SIDE * SIDE)
     x = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
-    touched_x = finite & (x >= left) & (x <= right) & (x < width)
+    touched_x = (x >= left) & (x <= right) & (x < width)
     for tile in range(TILES):
         y = (tl.program_id(1) * TILES + tile) * ROWS + tl.arange(0, ROWS)
         touched_y = (y >= top) & (y <= bottom) & (y < height)

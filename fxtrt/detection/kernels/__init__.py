@@ -1,1 +1,1 @@
-"""Hold the Triton kernels of the detectors' operators."""
+"""Triton kernels behind the operators of detectors; importing a module of them imports Triton."""

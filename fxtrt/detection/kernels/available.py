@@ -1,4 +1,4 @@
-"""Tell whether Triton, which comes with PyTorch on Linux, can be imported."""
+"""Tell whether Triton is installed, without importing it."""
 
 from __future__ import annotations
 
@@ -7,3 +7,4 @@ from importlib.util import find_spec
 __all__ = ["TRITON"]
 
 TRITON = find_spec("triton") is not None
+"""Whether the kernels of this package can be imported. PyTorch brings Triton along on Linux."""

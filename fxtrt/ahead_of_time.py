@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,6 +32,7 @@ from .reporting import Coverage, missed_rows, outside_rows
 from .reporting.jit_graphs import recorded_coverage
 from .reporting.node_times import Reported, measured
 from .reporting.serving_rows import guard_rows, runtime_rows
+from .reporting.shortfall import shortfall
 from .runtime.cuda_graphs import CALLS_TO_RECORD
 from .runtime.detector_call import DetectorCall
 from .runtime.guarded_forward import GuardedForward
@@ -39,6 +41,8 @@ from .runtime.stitched_call import serve
 from .settings import Options, Settings
 
 __all__ = ["Outcome", "assemble", "compile", "outcome_of", "report", "warm_up", "weights_hold"]
+
+log = logging.getLogger(__name__)
 
 _OUTCOME = "_fxtrt_outcome"
 
@@ -85,7 +89,10 @@ def compile(
     target = Target.of(settings)
     call, more = call_of(model, inputs, kwargs), [call_of(model, one) for one in more_inputs]
     captured = capture_model(model, call, dynamic_shapes, settings, more)
-    return assemble(captured, target)
+    compiled = assemble(captured, target)
+    if warning := shortfall(report(compiled)):
+        log.warning("%s", warning)
+    return compiled
 
 
 def assemble(

@@ -132,7 +132,7 @@ def _convert_node(ctx: Context, node: Node, values: dict[Node, Any]) -> Any:
             _check_layers(ctx, node, first_layer)
             _check_result(ctx, node, result)
         except Exception as error:
-            raise ConversionError(_explain(node, error, messages)) from error
+            raise ConversionError(_explain(node, error, messages), node.name) from error
     return result
 
 

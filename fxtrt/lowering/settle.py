@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from torch.fx import GraphModule, Node
@@ -34,12 +33,16 @@ from ..runtime.engine_module import EngineModule
 from ..runtime.timing import Timing, measure
 from ..settings import Settings
 from .cluster_inputs import made_up_values, recorded_values
-from .delta_debugging import smallest_failing
+from .culprits import Culprits
 from .divide import divide
 
 __all__ = ["Built", "Settled", "build_cluster", "settle"]
 
 log = logging.getLogger(__name__)
+
+_MOST_ROUNDS, _MOST_ROUNDS_BY_NAME = 12, 8
+"""The most divisions whose clusters are built, and how many of them go by the names in errors.
+After these, what fails is halved, and in the last round it stays in PyTorch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,25 +131,41 @@ class _Settlement:
         self._results: dict[Any, _Result] = {}
 
     def run(self) -> Settled:
-        failed_nodes: dict[Node, Rejection] = {}
-        while True:
-            divided = divide(self._gm, self._target, failed_nodes)
+        leaving: dict[Node, Rejection] = {}
+        for number in range(1, _MOST_ROUNDS + 1):
+            divided = divide(self._gm, self._target, leaving)
             built, failed = self._build_all(divided)
-            if not failed or self._settings.on_build_failure != "bisect":
+            found: dict[Node, Rejection] = {}
+            if number < _MOST_ROUNDS:
+                found = self._culprits(failed, by_name=number <= _MOST_ROUNDS_BY_NAME)
+            if not found:
                 break
-            for extracted, error in failed:
-                why_not = partial(self._why_not_built, extracted.cluster.settings)
-                nodes, cause = smallest_failing(extracted.cluster.nodes, error, why_not)
-                failed_nodes |= dict.fromkeys(nodes, Rejection("build_failed", str(cause)))
-        rejected = {
-            node: Rejection("build_failed", str(error))
-            for extracted, error in failed
-            for node in extracted.cluster.nodes
-        }
+            leaving |= found
+        rejected: dict[Node, Rejection] = {}
+        for extracted, error in failed:
+            log.warning("%s stays in PyTorch, because it does not build", extracted.cluster.name)
+            rejection = Rejection("build_failed", str(error))
+            rejected |= dict.fromkeys(extracted.cluster.nodes, rejection)
         if self._settings.partition == "measured":
             built, slower = self._keep_faster(built)
             rejected |= slower
         return Settled(without(self._gm, divided, rejected), built)
+
+    def _culprits(
+        self, failed: Sequence[tuple[Extracted, BuildFailure]], *, by_name: bool
+    ) -> dict[Node, Rejection]:
+        """Return the nodes that failed clusters can be built without, and why they fail."""
+        if not failed:
+            return {}
+        culprits = Culprits(self._gm, self._target, self._why_not_built)
+        leaving: dict[Node, Rejection] = {}
+        for extracted, error in failed:
+            nodes, cause = culprits.of(extracted, error, by_name=by_name)
+            if nodes:
+                name, every = extracted.cluster.name, len(extracted.cluster.nodes)
+                log.warning("%s: %d of %d nodes leave for PyTorch", name, len(nodes), every)
+            leaving |= dict.fromkeys(nodes, Rejection("build_failed", str(cause)))
+        return leaving
 
     def _build_all(
         self, divided: Partition
@@ -157,9 +176,6 @@ class _Settlement:
         for extracted, result in zip(clusters, self._build(clusters), strict=True):
             cluster = extracted.cluster
             if not isinstance(result, tuple):
-                if self._settings.on_build_failure == "raise":
-                    raise result
-                log.warning("%s does not build: %s", cluster.name, result)
                 failed.append((extracted, result))
                 continue
             module, info = result
@@ -175,6 +191,11 @@ class _Settlement:
         keys = [(one.cluster.nodes, one.inputs, one.outputs) for one in clusters]
         new = {k: one for k, one in zip(keys, clusters, strict=True) if k not in self._results}
         results = _build_clusters(list(new.values()), self._target.backend, self._stores)
+        for one, result in zip(new.values(), results, strict=True):
+            if not isinstance(result, tuple):
+                if self._settings.on_build_failure == "raise":
+                    raise result
+                log.warning("%s does not build: %s", one.cluster.name, result)
         self._results.update(zip(new, results, strict=True))
         return [self._results[key] for key in keys]
 

@@ -15,13 +15,14 @@ from ..capture.model_parts import Captured
 from ..engines.target import Target
 from ..graph.ambient import explicit
 from ..graph.patterns import require_matches, unmatched
-from ..partition.extract import Extracted, extract
+from ..partition.extract import Extracted
 from ..partition.partition import Partition
 from ..pass_manager import run_passes
 from ..reporting import Coverage, cluster_row, graph_coverage
 from ..settings import Settings
 from .bounds import bound_sizes
 from .divide import divide
+from .forms import extract_all
 from .settle import Settled, settle
 from .stitch import stitch
 
@@ -121,7 +122,7 @@ def preview(gm: GraphModule, target: Target) -> tuple[Partition, list[Extracted]
     """
     with explicit():
         partition = divide(gm, target)
-    return partition, [extract(gm, cluster) for cluster in partition.clusters]
+    return partition, extract_all(gm, partition.clusters)
 
 
 def preview_coverage(gm: GraphModule, target: Target) -> Coverage:

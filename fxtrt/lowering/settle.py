@@ -35,6 +35,7 @@ from ..settings import Settings
 from .cluster_inputs import made_up_values, recorded_values
 from .culprits import Culprits
 from .divide import divide
+from .forms import extract_all
 
 __all__ = ["Built", "Settled", "build_cluster", "settle"]
 
@@ -172,7 +173,7 @@ class _Settlement:
     ) -> tuple[list[Built], list[tuple[Extracted, BuildFailure]]]:
         built: list[Built] = []
         failed: list[tuple[Extracted, BuildFailure]] = []
-        clusters = [extract(self._gm, cluster) for cluster in divided.clusters]
+        clusters = extract_all(self._gm, divided.clusters)
         for extracted, result in zip(clusters, self._build(clusters), strict=True):
             cluster = extracted.cluster
             if not isinstance(result, tuple):
@@ -188,7 +189,7 @@ class _Settlement:
 
         A cluster that comes back after another division is not built again.
         """
-        keys = [(one.cluster.nodes, one.inputs, one.outputs) for one in clusters]
+        keys = [(one.cluster.nodes, one.inputs, one.outputs, one.forms) for one in clusters]
         new = {k: one for k, one in zip(keys, clusters, strict=True) if k not in self._results}
         results = _build_clusters(list(new.values()), self._target.backend, self._stores)
         for one, result in zip(new.values(), results, strict=True):
@@ -237,7 +238,7 @@ class _Settlement:
             elif one.module.engine is None:
                 timings.append(None)
             else:
-                timing = measure(one.module, [values[node] for node in one.extracted.inputs])
+                timing = measure(one.module, one.extracted.arguments(values))
                 timings.append(timing)
                 if cache is not None:
                     header = PlanHeader.of(one.extracted.module, self._target.backend)

@@ -18,6 +18,7 @@ from ..ops.paste_masks_in_image import paste_masks_in_image
 from ..recipes import Equivalents, Recipe, register
 from ..symbolic_len import symbolic_len
 from .dense import detections_of_fcos, detections_of_retinanet, detections_of_ssd
+from .rcnn import rcnn_steps
 
 __all__ = ["FCOS", "GENERALIZED_RCNN", "RETINANET", "SSD", "decode"]
 
@@ -111,6 +112,7 @@ GENERALIZED_RCNN = register(
             f"{_DETECTION}.transform.GeneralizedRCNNTransform.postprocess",
             "torchvision.ops.poolers.MultiScaleRoIAlign.forward",
         ),
+        host_steps=rcnn_steps,
     )
 )
 RETINANET = register(

@@ -97,9 +97,7 @@ def core_example(inputs: tuple[Tensor, ...], most_images: int) -> tuple[Tensor, 
     return inputs
 
 
-def core_shapes(
-    inputs: tuple[Tensor, ...], most_images: int, transform: Any, coarsest: int
-) -> Any:
+def core_shapes(inputs: tuple[Tensor, ...], most_images: int, transform: Any, coarsest: int) -> Any:
     """Return the dynamic sizes of a core's inputs, the images first.
 
     Sides vary up to the longest that the transform makes, unless it gives all images one size.

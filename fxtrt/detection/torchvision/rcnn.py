@@ -45,7 +45,7 @@ class _Core(Core):
         placed, summary = place_detections(
             found.boxes, found.counts, found.overflow, scales, limits
         )
-        outputs = (placed, found.scores, found.classes, summary)
+        outputs = (summary, placed, found.classes, found.scores)
         if "mask" in self.poolers:
             pooled = self.poolers["mask"](features, found.boxes, found.counts)
             outputs += (masks_of(heads, pooled, found.classes),)
@@ -57,7 +57,12 @@ class _Core(Core):
         return outputs
 
 
-_MORE = {"box": (), "mask": ("masks",), "keypoint": ("keypoints", "keypoints_scores")}
+_NAMES = {
+    "box": ("boxes", "labels", "scores"),
+    "mask": ("masks",),
+    "keypoint": ("keypoints", "keypoints_scores"),
+}
+"""The names of results by the kind of pooler, in torchvision's order."""
 
 
 def rcnn_steps(model: Any) -> Steps | str:
@@ -73,5 +78,4 @@ def rcnn_steps(model: Any) -> Steps | str:
         return reason
     core = _Core(model, shapes)
     coarsest = max(_SIDE // min(shape) for shape in shapes.values())
-    more = [name for kind in core.poolers for name in _MORE[kind]]
-    return Steps(model, core, coarsest, more)
+    return Steps(model, core, coarsest, [name for kind in core.poolers for name in _NAMES[kind]])

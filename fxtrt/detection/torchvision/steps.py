@@ -31,23 +31,23 @@ class Core(torch.nn.Module):
 class Steps:
     """See `HostSteps`.
 
-    A core takes the inputs of `ImageBatch`. It returns (B, D, 4) boxes, (B, D) scores and labels,
-    the summary of `place_detections`, and then one tensor (B, D, ...) for each name in `more`.
+    A core takes the inputs of `ImageBatch`. It returns the summary of `place_detections`, and then
+    one tensor (B, D, ...) for each of `names`.
     """
 
     def __init__(
-        self, model: Any, core: torch.nn.Module, coarsest: int, more: Sequence[str] = ()
+        self, model: Any, core: torch.nn.Module, coarsest: int, names: Sequence[str]
     ) -> None:
         """Make the steps around `core`.
 
         Args:
             coarsest: the largest stride of the levels.
-            more: which of "masks", "keypoints" and "keypoints_scores" the core gives.
+            names: what the detector calls its results, in its own order.
         """
         self.core = core
         self._transform = model.transform
         self._coarsest = coarsest
-        self._more = more
+        self._names = names
         self._places_boxes = unchanged(model.transform, GeneralizedRCNNTransform, "postprocess")
 
     def before(self, images: Iterable[Tensor], targets: Any = None) -> Prepared:
@@ -57,16 +57,11 @@ class Steps:
         return Prepared(batch.inputs, batch)
 
     def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Tensor]]:
-        boxes, scores, labels, summary, *rest = outputs
+        summary, *padded = outputs
         rows = summary.tolist()  # The one wait.
         if any(row[1] for row in rows):
             raise TooManyCandidates
-        named = {
-            "boxes": boxes,
-            "labels": labels,
-            "scores": scores,
-            **dict(zip(self._more, rest, strict=True)),
-        }
+        named = dict(zip(self._names, padded, strict=True))
         found = [
             {name: output[image, : row[0]] for name, output in named.items()}
             for image, row in enumerate(rows)

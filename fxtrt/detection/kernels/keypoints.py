@@ -25,12 +25,11 @@ def _box(boxes, index):
     x2 = tl.load(boxes + index * 4 + 2)
     y2 = tl.load(boxes + index * 4 + 3)
     finite = tl.abs(x1) + tl.abs(y1) + tl.abs(x2) + tl.abs(y2) < float("inf")
-    zero = tl.zeros([], tl.float32)
     return (
-        tl.where(finite, x1, zero),
-        tl.where(finite, y1, zero),
-        tl.where(finite, x2, zero),
-        tl.where(finite, y2, zero),
+        tl.where(finite, x1, 0.0),
+        tl.where(finite, y1, 0.0),
+        tl.where(finite, x2, 0.0),
+        tl.where(finite, y2, 0.0),
     )
 
 

@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .decode import EXACT
+
 __all__ = ["normalize"]
 
 _ROWS, _COLUMNS = 4, 256
@@ -41,6 +43,6 @@ def normalize(
     for image, out in zip(images, batch, strict=True):
         _normalize[grid](
             image, mean, std, out, image.shape[1], image.shape[2], height, width,
-            *image.stride(), ROWS=_ROWS, COLUMNS=_COLUMNS, num_warps=4, enable_fp_fusion=False,
+            *image.stride(), ROWS=_ROWS, COLUMNS=_COLUMNS, num_warps=4, **EXACT,
         )  # fmt: skip
     return batch

@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .decode import EXACT
+
 __all__ = ["paste"]
 
 _ROWS, _COLUMNS, _TILES = 8, 256, 4
@@ -103,6 +105,6 @@ def paste(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: floa
         masks.contiguous(), boxes.float().contiguous(), out.view(torch.int8),
         height, width, float(threshold),
         SIDE=masks.shape[-1], ROWS=_ROWS, COLUMNS=_COLUMNS, TILES=_TILES,
-        num_warps=4, enable_fp_fusion=False,
+        num_warps=4, **EXACT,
     )  # fmt: skip
     return out

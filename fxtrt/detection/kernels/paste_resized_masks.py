@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .decode import EXACT
+
 __all__ = ["paste_resized"]
 
 _ROWS, _COLUMNS, _TILES = 8, 128, 4
@@ -98,6 +100,6 @@ def paste_resized(
     _paste[grid](
         masks.contiguous(), boxes.float().contiguous(), out, height, width,
         (side + 2 * padding) / side, SIDE=side, PADDING=padding,
-        ROWS=_ROWS, COLUMNS=_COLUMNS, TILES=_TILES, num_warps=4, enable_fp_fusion=False,
+        ROWS=_ROWS, COLUMNS=_COLUMNS, TILES=_TILES, num_warps=4, **EXACT,
     )  # fmt: skip
     return out

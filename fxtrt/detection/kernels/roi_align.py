@@ -10,25 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeVar
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["MOST_LEVELS", "pool"]
+from .decode import EXACT
+from .levels import odd, pick, pick_odd, same_layout
 
-MOST_LEVELS = 6
-_Value = TypeVar("_Value")
-_SIZES = [f"{side}{level}" for side in "hw" for level in range(MOST_LEVELS)]
-
-
-@triton.jit
-def _pick(level, v0, v1, v2, v3, v4, v5):
-    low = tl.where(level == 0, v0, tl.where(level == 1, v1, v2))
-    high = tl.where(level == 3, v3, tl.where(level == 4, v4, v5))
-    return tl.where(level < 3, low, high)
+__all__ = ["pool"]
 
 
 @triton.jit
@@ -67,14 +58,11 @@ def _samples(extent, bins, RATIO: tl.constexpr):
         return bin_extent, wanted.to(tl.int32)
 
 
-@triton.jit(do_not_specialize=_SIZES)
+@triton.jit
 def _pool(
-    f0, f1, f2, f3, f4, f5,
-    h0, h1, h2, h3, h4, h5,
-    w0, w1, w2, w3, w4, w5,
-    s0, s1, s2, s3, s4, s5,
+    features, heights, widths, scales,
     boxes, counts, out, rows, canonical_size, canonical_level, first, last,
-    CHANNELS: tl.constexpr, LEVELS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
+    CHANNELS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
     RATIO: tl.constexpr, ALIGNED: tl.constexpr, DETECTRON2: tl.constexpr,
     CHANNELS_LAST: tl.constexpr, FUSED: tl.constexpr, BINS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -86,15 +74,15 @@ def _pool(
     y2 = tl.load(boxes + region * 4 + 3)
     real = region - image * rows < tl.load(counts + image)
     real &= tl.abs(x1) + tl.abs(y1) + tl.abs(x2) + tl.abs(y2) < float("inf")
-    if LEVELS == 1:
+    if len(features) == 1:
         level = tl.full([], 0, tl.int32)
     else:
         level = _level(x1, y1, x2, y2, canonical_size, canonical_level, first, last, DETECTRON2)
-    real &= (level >= 0) & (level < LEVELS)
-    features = _pick(level, f0, f1, f2, f3, f4, f5)
-    height = _pick(level, h0, h1, h2, h3, h4, h5)
-    width = _pick(level, w0, w1, w2, w3, w4, w5)
-    scale = _pick(level, s0, s1, s2, s3, s4, s5)
+    real &= (level >= 0) & (level < len(features))
+    feature = pick(features, level)
+    height = pick_odd(heights, level)
+    width = pick_odd(widths, level)
+    scale = pick(scales, level)
     shift: tl.constexpr = 0.5 if ALIGNED else 0.0
     left = x1 * scale - shift
     top = y1 * scale - shift
@@ -111,12 +99,12 @@ def _pool(
     channels = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)
     bin_y = top + (bins // WIDTH).to(tl.float32) * bin_height
     bin_x = left + (bins % WIDTH).to(tl.float32) * bin_width
-    features += image.to(tl.int64) * CHANNELS * height * width
+    feature += image.to(tl.int64) * CHANNELS * height * width
     if CHANNELS_LAST:
-        features += channels[None, :]
+        feature += channels[None, :]
         step = CHANNELS
     else:
-        features += channels[None, :] * (height * width)
+        feature += channels[None, :] * (height * width)
         step = 1
     stored = (bins < HEIGHT * WIDTH)[:, None] & (channels < CHANNELS)[None, :]
     total = tl.zeros([BINS, BLOCK], tl.float32)
@@ -129,8 +117,8 @@ def _pool(
             x = bin_x + tl.div_rn((sample_x + 0.5) * bin_width, count_x)
             low_x, high_x, weight_x, inside_x = _neighbours(x, width)
             mask = stored & (inside_y & inside_x)[:, None]
-            upper = features + (low_y * width * step)[:, None]
-            lower = features + (high_y * width * step)[:, None]
+            upper = feature + (low_y * width * step)[:, None]
+            lower = feature + (high_y * width * step)[:, None]
             first_x = (low_x * step)[:, None]
             second_x = (high_x * step)[:, None]
             v1 = tl.load(upper + first_x, mask=mask, other=0.0).to(tl.float32)
@@ -164,7 +152,7 @@ def pool(
     library: str,
 ) -> Tensor:
     """Launch the kernel; the arguments are those of `fxtrt::multilevel_roi_align`."""
-    features, channels_last = _in_one_layout(features)
+    maps, channels_last = same_layout(features)
     images, rows, _ = boxes.shape
     channels = features[0].shape[1]
     height, width = output_size
@@ -174,27 +162,16 @@ def pool(
     bins, block = _block(height * width, channels, channels_last)
     grid = (images * rows, triton.cdiv(height * width, bins), triton.cdiv(channels, block))
     _pool[grid](
-        *_padded(features),
-        *_padded([feature.shape[2] for feature in features]),
-        *_padded([feature.shape[3] for feature in features]),
-        *_padded([float(scale) for scale in scales]),
+        maps, odd(m.shape[2] for m in maps), odd(m.shape[3] for m in maps),
+        tuple(float(scale) for scale in scales),
         boxes.float().contiguous(), counts.contiguous(), out, rows,
         float(canonical_size), float(canonical_level), *_ends(scales),
-        CHANNELS=channels, LEVELS=len(features), HEIGHT=height, WIDTH=width,
+        CHANNELS=channels, HEIGHT=height, WIDTH=width,
         RATIO=max(sampling_ratio, 0), ALIGNED=aligned, DETECTRON2=library == "detectron2",
         CHANNELS_LAST=channels_last, FUSED=out.dtype != torch.float32, BINS=bins, BLOCK=block,
-        num_warps=4, enable_fp_fusion=False,
+        num_warps=4, **EXACT,
     )  # fmt: skip
     return out
-
-
-def _in_one_layout(features: Sequence[Tensor]) -> tuple[Sequence[Tensor], bool]:
-    """Copy what is neither contiguous nor, with all others, channels-last."""
-    if all(feature.is_contiguous() for feature in features):
-        return features, False
-    if all(feature.is_contiguous(memory_format=torch.channels_last) for feature in features):
-        return features, True
-    return [feature.contiguous() for feature in features], False
 
 
 def _block(bins: int, channels: int, channels_last: bool) -> tuple[int, int]:
@@ -205,11 +182,6 @@ def _block(bins: int, channels: int, channels_last: bool) -> tuple[int, int]:
         min(most, triton.next_power_of_2(bins)),
         min(widest, triton.next_power_of_2(channels)),
     )
-
-
-def _padded(values: Sequence[_Value]) -> list[_Value]:
-    """Repeat the last value, which no region picks, up to the kernel's number of levels."""
-    return [*values, *[values[-1]] * (MOST_LEVELS - len(values))]
 
 
 def _ends(scales: Sequence[float]) -> tuple[float, float]:

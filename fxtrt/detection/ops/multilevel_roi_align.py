@@ -69,10 +69,9 @@ def multilevel_roi_align(
 @multilevel_roi_align.register_kernel("cuda")
 def _(features: Sequence[Tensor], *arguments: Any) -> Tensor:
     if TRITON and features[0].dtype in _OF_KERNEL:
-        from ..kernels.roi_align import MOST_LEVELS, pool
+        from ..kernels.roi_align import pool
 
-        if len(features) <= MOST_LEVELS:
-            return pool(features, *arguments)
+        return pool(features, *arguments)
     return _composed(features, *arguments)
 
 

@@ -20,6 +20,7 @@ from ..recipes import Equivalents, Recipe, register
 from ..symbolic_len import symbolic_len
 from .deformable import deform_conv, modulated_deform_conv
 from .dense import decode_level, detections_of_logits
+from .one_stage import one_stage_steps
 from .panoptic import combine
 from .proposal_network import proposal_network_steps
 from .proposals import (
@@ -193,6 +194,7 @@ if IS_0_4:
         {_SINGLE_IMAGE: detections_of_logits},
         (_FROM_TENSORS, _SINGLE_IMAGE, f"{_META_ARCH}.retinanet.detector_postprocess"),
         _DENSE_SIZES,
+        one_stage_steps,
     )
 else:
     DENSE_DETECTOR = _register(
@@ -211,4 +213,5 @@ else:
             f"{_META_ARCH}.retinanet.RetinaNet.inference_single_image",
         ),
         _DENSE_SIZES,
+        one_stage_steps,
     )

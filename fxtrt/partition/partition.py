@@ -84,12 +84,12 @@ def partition(
     grouper = Grouper(gm.graph, components.number, components.count)
     grouping = grouper.group(rejections)
     cuts_before = _count_cuts(gm, _sides(grouping, _small_clusters(grouping, components, exempt)))
-    has_flops = any(map(flops, filter(_is_call, gm.graph.nodes)))
+    estimates = settings.partition != "measured" and any(map(flops, gm.graph.nodes))
     for _ in range(_ROUNDS):
         small = _small_clusters(grouping, components, exempt)
         small |= _islands(grouping, components, exempt | small.keys())
         # Clusters may still grow while there are small ones between them.
-        rejected = small or (_not_worth_it(grouping, exempt) if has_flops else {})
+        rejected = small or (_not_worth_it(grouping, exempt) if estimates else {})
         if not rejected:
             break
         rejections |= rejected

@@ -114,6 +114,10 @@ def test_a_graph_without_flops_is_divided_as_before() -> None:
     assert codes(found) == ["test"]
 
 
+def test_a_clock_decides_where_there_is_one() -> None:
+    assert len(divided(1000, product=True, partition="measured").clusters) == 1
+
+
 def test_the_whitelist_lifts_the_rule_and_the_minimum_does_not() -> None:
     assert len(divided(1000, product=True, whitelist=("aten.tanh",)).clusters) == 1
     assert divided(1000, product=True, min_cluster_size=1).clusters == ()

@@ -11,7 +11,7 @@ from torch._ops import OpOverload
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from ..graph.nodes import is_size
+from ..graph.nodes import computes, is_size
 from ..graph.sizes import hint, memory_order
 from ..registry import is_view
 
@@ -131,10 +131,10 @@ def _is_reshape(node: Node) -> bool:
 
 
 def _is_pointwise(node: Node) -> bool:
-    if not isinstance(node.target, OpOverload):
+    """Return whether a kernel handles each element alone, as casts and copies do too."""
+    if not isinstance(node.target, OpOverload) or is_view(node.target):
         return False
-    is_cast = node.target.overloadpacket is torch.ops.aten._to_copy
-    return is_cast or torch.Tag.pointwise in node.target.tags
+    return not computes(node) or torch.Tag.pointwise in node.target.tags
 
 
 def _is_copied(node: Node) -> bool:

@@ -21,6 +21,8 @@ from .levels import odd, pick, pick_odd, same_layout
 
 __all__ = ["pool"]
 
+_WARPS = 4
+
 
 @triton.jit
 def _level(x1, y1, x2, y2, canonical_size, canonical_level, first, last, DETECTRON2: tl.constexpr):
@@ -169,7 +171,7 @@ def pool(
         CHANNELS=channels, HEIGHT=height, WIDTH=width,
         RATIO=max(sampling_ratio, 0), ALIGNED=aligned, DETECTRON2=library == "detectron2",
         CHANNELS_LAST=channels_last, FUSED=out.dtype != torch.float32, BINS=bins, BLOCK=block,
-        num_warps=4, **EXACT,
+        num_warps=_WARPS, **EXACT,
     )  # fmt: skip
     return out
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from ..host_steps import unchanged
-from ..ops.heatmaps_to_keypoints import heatmaps_to_keypoints
+from ..ops.keypoints_of_heatmaps import keypoints_of_heatmaps
 from ..ops.place_detections import place_detections
 from .anchors import cell_anchors_of
 from .pyramid import Shapes, features_of, level_shapes
@@ -52,16 +52,12 @@ class _Core(Core):
         if "keypoint" in self.poolers:
             pooled = self.poolers["keypoint"](features, found.boxes, found.counts)
             maps = heads.keypoint_predictor(heads.keypoint_head(pooled))
-            points = heatmaps_to_keypoints(maps, found.boxes.flatten(0, 1))
-            outputs += tuple(one.unflatten(0, found.classes.shape) for one in points)
+            points = keypoints_of_heatmaps(maps, found.boxes.flatten(0, 1))
+            outputs += (points.unflatten(0, found.classes.shape),)
         return outputs
 
 
-_NAMES = {
-    "box": ("boxes", "labels", "scores"),
-    "mask": ("masks",),
-    "keypoint": ("keypoints", "keypoints_scores"),
-}
+_NAMES = {"box": ("boxes", "labels", "scores"), "mask": ("masks",), "keypoint": ("keypoints",)}
 """The names of results by the kind of pooler, in torchvision's order."""
 
 

@@ -32,7 +32,8 @@ class Steps:
     """See `HostSteps`.
 
     A core takes the inputs of `ImageBatch`. It returns the summary of `place_detections`, and then
-    one tensor (B, D, ...) for each of `names`.
+    one tensor (B, D, ...) for each of `names`: boxes in pixels of the pictures, labels, scores,
+    masks as large as the head makes them, and keypoints as `keypoints_of_heatmaps` has them.
     """
 
     def __init__(
@@ -66,6 +67,9 @@ class Steps:
             {name: output[image, : row[0]] for name, output in named.items()}
             for image, row in enumerate(rows)
         ]
+        for one in found:
+            if "keypoints" in one:
+                _split_keypoints(one)
         if not self._places_boxes:
             placed = self._transform.postprocess(found, context.resized, context.pictures)
             return placed  # type: ignore[no-any-return]  # the user's own
@@ -77,6 +81,13 @@ class Steps:
 
     def dynamic_shapes(self, inputs: tuple[Tensor, ...], most_images: int) -> Any:
         return core_shapes(inputs, most_images, self._transform, self._coarsest)
+
+
+def _split_keypoints(one: dict[str, Tensor]) -> None:
+    """Give keypoints a visibility of 1 and their scores a name, as torchvision does."""
+    points = one["keypoints"]
+    one["keypoints"] = torch.cat([points[..., :2], torch.ones_like(points[..., :1])], -1)
+    one["keypoints_scores"] = points[..., 2]
 
 
 def _place(one: dict[str, Tensor], picture: tuple[int, int], scales: tuple[float, float]) -> None:

@@ -47,16 +47,15 @@ class Case:
         """Return the calibrated model and its images, both on `device`."""
         torch.manual_seed(0)
         model = self.make(size).eval()
-        images = _detectron2_images if self.package == "detectron2" else _torchvision_images
         with torch.no_grad():
-            calibrate(model, (images(1, size),))
-        model = model.to(device)
+            calibrate(model, (self.images(1, size),))
+        return Built(model.to(device), lambda count: self.images(count, size, device))
 
-        def batch(count: int) -> list[Any]:
-            moved = tree_map_only(Tensor, lambda image: image.to(device), images(count, size))
-            return list(moved)
-
-        return Built(model, batch)
+    def images(self, count: int, size: Size, device: str = "cpu") -> list[Any]:
+        """Return a batch of different images, as the model takes it."""
+        make = _detectron2_images if self.package == "detectron2" else _torchvision_images
+        moved = tree_map_only(Tensor, lambda image: image.to(device), make(count, size))
+        return list(moved)
 
 
 def _pictures(count: int, size: Size) -> list[Tensor]:

@@ -29,7 +29,7 @@ import torch
 from detection_match import agreement
 from detector_cases import CASES, Built, Case
 from detector_sides import GROUPS, SIDES, Side, make_side, sides_of, without_tf32
-from detector_timing import Plan, coverage_of, measure, memory, threads
+from detector_timing import Memory, Plan, coverage_of, measure, threads
 from result_file import ResultFile, folder_of_gpu, setup_of
 from tabulate import tabulate
 
@@ -101,8 +101,7 @@ def measure_case(
     subject = _Subject(built, _expected(built, arguments.batch), arguments)
     for row in missing:
         try:
-            with memory(row):
-                row |= subject.measured(row["side"], row["batch"])
+            row |= subject.measured(row["side"], row["batch"])
         except Exception as error:  # The other sides are measured all the same.
             traceback.print_exc()
             row["problem"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -119,11 +118,13 @@ class _Subject:
     ) -> None:
         self._built, self._expected, self._arguments = built, expected, arguments
         self._made: tuple[Any, Side] | None = None
+        self._memory = Memory()
 
     def measured(self, name: str, batch: int) -> dict[str, Any]:
         """Return the measurements of a side for batches of this many images."""
         side = self._side(name, batch)
-        return _measured(side, self._built.batch(batch), self._expected[batch], self._arguments)
+        found = _measured(side, self._built.batch(batch), self._expected[batch], self._arguments)
+        return {**found, **self._memory.used()}
 
     def forget(self) -> None:
         """Free what the last side holds."""
@@ -138,6 +139,7 @@ class _Subject:
         count = _made_for(name, batch, self._arguments.batch)
         if self._made is None or self._made[0] != (name, count):
             self.forget()
+            self._memory = Memory()
             options, starts = options_of(self._arguments), not self._arguments.no_starts
             self._made = (name, count), make_side(name, self._built, count, options, starts)
         return self._made[1]

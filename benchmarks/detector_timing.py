@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 import fxtrt
 
-__all__ = ["Plan", "coverage_of", "latencies", "measure", "memory", "threads"]
+__all__ = ["Memory", "Plan", "coverage_of", "latencies", "measure", "threads"]
 
 _WARM_UP = 10
 _LEAST_CALLS = 10
@@ -97,22 +96,26 @@ def _tensors(answers: Any) -> list[Tensor]:
     return found
 
 
-@contextmanager
-def memory(row: dict[str, Any]) -> Iterator[None]:
-    """Add to `row` what the block takes of the GPU's memory, in MB.
+class Memory:
+    """Measures how much more of the GPU's memory is in use than when this was made."""
 
-    `torch_peak_mb` is the peak of PyTorch's tensors beside those that were there before, and
-    `other_mb` what grew outside of PyTorch's allocator: engines, CUDA graphs, libraries.
-    """
-    if not torch.cuda.is_available():
-        yield
-        return
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    before, outside = torch.cuda.memory_allocated(), _outside()
-    yield
-    row["torch_peak_mb"] = (torch.cuda.max_memory_allocated() - before) / 1e6
-    row["other_mb"] = (_outside() - outside) / 1e6
+    def __init__(self) -> None:
+        self._tensors = self._others = 0
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            self._tensors, self._others = torch.cuda.memory_allocated(), _outside()
+
+    def used(self) -> dict[str, float]:
+        """Return MB: the peak of PyTorch's tensors, and what grew outside of its allocator.
+
+        The latter are engines, their scratch memory, and libraries.
+        """
+        if not torch.cuda.is_available():
+            return {}
+        peak = torch.cuda.max_memory_allocated() - self._tensors
+        torch.cuda.reset_peak_memory_stats()
+        return {"torch_peak_mb": peak / 1e6, "other_mb": (_outside() - self._others) / 1e6}
 
 
 def _outside() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,22 @@ def test_an_example_that_fails_is_a_row_that_misses_its_bars(
     text, failed = report([row], BARS, None, "model")
     assert failed
     assert "README.md has 0 blocks" in text
+
+
+@pytest.mark.slow
+def test_images_that_run_in_pytorch_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.md"
+    code = "fast = fxtrt.compile(detector, (images,), dynamic_shapes={})"
+    page.write_text(f"```python\n{code}\n```\n")
+    fixed = replace(BY_KEY["readme"], document=str(page), lines=("dynamic_shapes",))
+    options = {"engine": "reference", "cache_dir": tmp_path / "cache"}
+    row = check(torchvision_case(), fixed, SIZE, options, PLAN, other_sizes=((100, 160),))
+    assert row["fallbacks"] == 1
+    text, failed = report([row], BARS, None, "model")
+    assert failed
+    assert "fallbacks is 1, at most 0 is wanted" in text
 
 
 def test_one_row_below_its_bar_fails_the_whole() -> None:

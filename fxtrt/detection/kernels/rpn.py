@@ -189,7 +189,7 @@ def _merged(
     if images and limit:
         _merge[triton.cdiv(levels * limit, 128), images](
             boxes, scores, kept, counts, merged, merged_scores, merged_counts, length, limit, most,
-            LEVELS=levels, STEPS=limit.bit_length(), SLOTS=128,
+            LEVELS=levels, STEPS=limit.bit_length(), SLOTS=128, **EXACT,
         )  # fmt: skip
     return merged, merged_scores, merged_counts
 

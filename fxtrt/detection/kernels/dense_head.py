@@ -129,7 +129,7 @@ def _list(logits: Sequence[Tensor], found: Candidates, lowest: float, background
         _list_logits[blocks,](
             maps, listed, found.tallies, listed.shape[1], len(listed),
             odd(m[0].numel() for m in maps), maps[0].shape[1], lowest, CHANNELS_LAST=channels_last,
-            BACKGROUND=background, BLOCK=_BLOCK, num_warps=8,
+            BACKGROUND=background, BLOCK=_BLOCK, num_warps=8, **EXACT,
         )  # fmt: skip
     return listed
 

@@ -41,17 +41,20 @@ def assert_same(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> Non
     assert all(map(torch.equal, integers, expected[2:]))
 
 
-@pytest.mark.parametrize("special", SPECIAL)
-@pytest.mark.parametrize("library", ["detectron2", "torchvision"])
+CASES = [("detectron2", special) for special in SPECIAL]
+CASES += [("torchvision", special) for special in ("", "degenerate", "not finite")]
+
+
+@pytest.mark.parametrize(("library", "special"), CASES)
 def test_detections(library: str, special: str) -> None:
-    head = box_head(1, [11, 0, 6], 4, 4 if library == "torchvision" else 3, special)
+    head = box_head(1, [7, 0, 4], 4, 4 if library == "torchvision" else 3, special)
     actual, expected = detect(head, library, threshold=0.3 if special == "nothing" else 0.05)
     assert_same(actual, expected)
-    assert (expected[4].sum() > 10) == (special != "nothing")
+    assert bool(expected[4].sum() > 4) == (special != "nothing")
 
 
 def test_boxes_that_all_classes_share_and_a_cascade() -> None:
-    head = box_head(2, [12, 3], 4, 1, stages=3)
+    head = box_head(2, [6, 3], 4, 1, stages=3)
     half: Any = BoxHead(
         [x.half() for x in head.logits], head.deltas.half(), head.proposals, head.counts, head.sizes
     )
@@ -71,16 +74,16 @@ def crowd(copies: int) -> BoxHead:
 @pytest.mark.parametrize(
     ("most", "candidates", "overflow"),
     [
-        (2, 24, False),  # All candidates are looked at.
-        (2, 13, False),  # The second cluster's best is the 13th, and no more are wanted.
-        (2, 12, True),  # It is not looked at.
-        (1, 12, False),  # It is not wanted.
-        (3, 13, True),  # A third might follow.
+        (2, 18, False),  # All candidates are looked at.
+        (2, 10, False),  # The second cluster's best is the 10th, and no more are wanted.
+        (2, 9, True),  # It is not looked at.
+        (1, 9, False),  # It is not wanted.
+        (3, 10, True),  # A third might follow.
         (1, 1, True),  # The list itself is too short for all candidates.
     ],
 )
 def test_overflow_is_told_where_it_could_matter(most: int, candidates: int, overflow: bool) -> None:
-    actual, expected = detect(crowd(12), "detectron2", most, candidates)
+    actual, expected = detect(crowd(9), "detectron2", most, candidates)
     assert actual[-1].tolist() == [overflow]
     if not overflow:
         assert_same(actual[:-1], expected[:-1])

@@ -83,10 +83,10 @@ def assert_same(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> Non
 
 @pytest.mark.parametrize("special", SPECIAL)
 def test_retinanet(special: str) -> None:
-    head = dense_head(1, GRIDS, [2, 2, 2], 3, special)
+    head = dense_head(1, GRIDS, [2, 2, 2], 3, special, images=1 if special else 2)
     actual, expected = detect(head, cells_of([2, 2, 2]), RULES)
     assert_same(actual, expected)
-    assert (expected[3].sum() == 20) == (special != "nothing")
+    assert bool((expected[3] == 10).all()) == (special != "nothing")
 
 
 def in_layout(head: DenseHead, layout: str) -> DenseHead:
@@ -103,24 +103,24 @@ def in_layout(head: DenseHead, layout: str) -> DenseHead:
 @pytest.mark.parametrize("layout", ["mixed", "channels last"])
 def test_layouts(layout: str) -> None:
     rules = dataclasses.replace(RULES, library="torchvision")
-    head = in_layout(dense_head(2, GRIDS, [2, 2, 2], 3), layout)
-    assert_same(*detect(head, cells_of([2, 2, 2]), rules))
+    head = in_layout(dense_head(2, GRIDS[1:], [2, 2], 3), layout)
+    assert_same(*detect(head, cells_of([2, 2]), rules))
 
 
 @pytest.mark.parametrize("library", ["detectron2", "torchvision"])
 def test_fcos(library: str) -> None:
     rules = dataclasses.replace(RULES, library=library, head="fcos", topk=9)
-    head = dense_head(3, GRIDS, [1, 1, 1], 3, centerness=True)
+    head = dense_head(3, GRIDS, [1, 1, 1], 3, centerness=True, images=1)
     actual, expected = detect(head, cells_of([1, 1, 1]), rules)
     assert_same(actual, expected)
-    assert expected[3].sum() == 20
+    assert expected[3].tolist() == [10]
 
 
 @pytest.mark.parametrize("special", ["", "not finite"])
 def test_ssd(special: str) -> None:
     rules = dataclasses.replace(RULES, library="torchvision", head="ssd", topk=4)
     anchors = [1, 2, 1]
-    head = dense_head(4, GRIDS, anchors, 4, special)
+    head = dense_head(4, GRIDS, anchors, 4, special, images=1)
     boxes = cells_of([a * h * w for a, (h, w) in zip(anchors, GRIDS, strict=True)])
     actual, expected = detect(head, [x + 30 for x in boxes], rules)
     assert_same(actual, expected)
@@ -128,17 +128,17 @@ def test_ssd(special: str) -> None:
 
 
 def test_images_that_share_a_block_and_blocks_that_share_an_image() -> None:
-    head = dense_head(5, [(20, 25), (1, 1)], [1, 1], 5, images=3)
+    head = dense_head(5, [(12, 16), (1, 1)], [1, 1], 5, images=3)
     logits = [x - 5 for x in head.logits]
-    logits[1] += 6
+    logits[1] += 5
     crowded = DenseHead(logits, head.deltas, [], head.sizes)
     rules = dataclasses.replace(RULES, topk=1000)
     assert_same(*detect(crowded, cells_of([1, 1]), rules))
 
 
-@pytest.mark.parametrize("threshold", [-1.0, 0.0, 0.999999, 1.0])
+@pytest.mark.parametrize("threshold", [-1.0, 0.999999, 1.0])
 def test_extreme_thresholds(threshold: float) -> None:
-    head = dense_head(6, [(3, 3)], [1], 3)
+    head = dense_head(6, [(3, 3)], [1], 3, images=1)
     head.logits[0].view(-1)[:6] = torch.tensor([13.0, 13.5, 13.8, 14.0, 14.5, 30.0])
     rules = dataclasses.replace(RULES, score_thresh=threshold)
     assert_same(*detect(head, cells_of([1]), rules))

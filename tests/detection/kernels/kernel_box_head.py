@@ -23,13 +23,15 @@ def detect(
     head: BoxHead, library: str, most: int = 12, candidates: int = 2048, threshold: float = 0.05
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Return what the kernels give, and what is expected."""
-    limits = (list(WEIGHTS), threshold, 0.5, most, candidates, library)
+    sizes, limits = head.sizes, (list(WEIGHTS), threshold, 0.5, most, candidates, library)
     expected = operator.box_detections(
-        head.logits, head.deltas, head.proposals, head.counts, head.sizes, *limits
+        head.logits, head.deltas, head.proposals, head.counts, sizes, *limits
     )
-    inputs = (operator._probabilities(head.logits), head.deltas, head.proposals, head.counts)
-    on_device = [x.to(DEVICE) for x in (*inputs, head.sizes)]
-    actual = kernels.box_detections(*on_device, *limits, smallest_side=1e-2)
+    probabilities = operator._probabilities(head.logits).to(DEVICE)
+    deltas, proposals, counts = (x.to(DEVICE) for x in (head.deltas, head.proposals, head.counts))
+    actual = kernels.box_detections(
+        probabilities, deltas, proposals, counts, sizes.to(DEVICE), *limits, smallest_side=1e-2
+    )
     return tuple(x.cpu() for x in actual), expected
 
 
@@ -91,9 +93,9 @@ def test_overflow_is_told_where_it_could_matter(most: int, candidates: int, over
 
 def test_refined_boxes() -> None:
     head = box_head(3, [40, 9], 2, 1, "not finite")
-    inputs = (head.deltas, head.proposals, head.sizes)
-    expected = refine_boxes(*inputs, list(WEIGHTS))
-    actual = kernels.refine_boxes(*(x.to(DEVICE) for x in inputs), WEIGHTS).cpu()
+    expected = refine_boxes(head.deltas, head.proposals, head.sizes, list(WEIGHTS))
+    deltas, boxes, sizes = (x.to(DEVICE) for x in (head.deltas, head.proposals, head.sizes))
+    actual = kernels.refine_boxes(deltas, boxes, sizes, WEIGHTS).cpu()
     torch.testing.assert_close(actual, expected, rtol=1e-6, atol=4e-5, equal_nan=True)
     assert expected.isnan().any()
     assert expected[0].isfinite().all(1).sum() > 10

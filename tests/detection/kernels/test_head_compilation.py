@@ -27,10 +27,11 @@ WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 @pytest.mark.parametrize(("library", "moves"), [("detectron2", 1), ("torchvision", 81)])
 def test_box_head(library: str, moves: int) -> None:
     head = box_head(0, [30, 20], 81, moves)
-    inputs = (head.logits[0], head.deltas.half(), head.proposals, head.counts, head.sizes)
-    limits = (WEIGHTS, 0.05, 0.5, 100, 2048, library, 1e-2)
     with compiled_kernels() as names:
-        box_kernels.box_detections(*inputs, *limits)
+        box_kernels.box_detections(
+            head.logits[0], head.deltas.half(), head.proposals, head.counts, head.sizes, WEIGHTS,
+            0.05, 0.5, 100, 2048, library, 1e-2,
+        )  # fmt: skip
     assert names == ["_collect", *SELECTION]
 
 

@@ -49,7 +49,7 @@ def test_on_the_gpu(name: str) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
 def test_a_cuda_graph_of_the_operators_follows_its_inputs() -> None:
-    """Nothing is decided on the host while the graph is recorded: other boxes give their results."""
+    """Nothing is decided on the host while it is recorded: other boxes give their results."""
     features = [torch.rand(1, 8, 20 >> i, 26 >> i, device="cuda") for i in range(3)]
     boxes = torch.rand(1, 5, 4, device="cuda") * 20
     counts = torch.tensor([5], dtype=torch.int32, device="cuda")

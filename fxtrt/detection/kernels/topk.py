@@ -19,6 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .decode import EXACT
 from .levels import odd, pick, pick_odd, same_layout
 
 __all__ = ["best_of_levels"]
@@ -46,7 +47,7 @@ def best_of_levels(maps: Sequence[Tensor], most: int) -> tuple[Tensor, Tensor]:
     maps, channels_last = same_layout(maps)
     images, channels = maps[0].shape[0], maps[0].shape[1] if maps[0].dim() == 4 else 1
     levels, device = len(maps), maps[0].device
-    sizes = [m[0].numel() for m in maps]
+    sizes = [m.shape[1:].numel() for m in maps]
     chunks, rows = sum(triton.cdiv(n, _CHUNK) for n in sizes), images * levels
     bits = 8 * maps[0].element_size()
     passes = bits // 8
@@ -60,14 +61,15 @@ def best_of_levels(maps: Sequence[Tensor], most: int) -> tuple[Tensor, Tensor]:
     if rows == 0 or most == 0:
         return values, index
     common = (maps, odd(sizes), channels, counts, chunk_counts, most, chunks, rows)
-    constants = {"BITS": bits, "CHANNELS_LAST": channels_last, "CHUNK": _CHUNK}
+    constants = {"BITS": bits, "CHANNELS_LAST": channels_last, "CHUNK": _CHUNK, **EXACT}
     if chunks:
         for number in range(passes):
             _count_digits[chunks, images](*common, PASS=number, **constants)
         _collect[chunks, images](*common, collected, selected, **constants)
     _sort_by_counting[triton.cdiv(most, 32), rows](
-        maps, odd(sizes), selected, values, index, most, BITS=bits, SLOTS=32, OTHERS=128
-    )
+        maps, odd(sizes), selected, values, index, most, BITS=bits, SLOTS=32, OTHERS=128,
+        **EXACT,
+    )  # fmt: skip
     return values, index
 
 

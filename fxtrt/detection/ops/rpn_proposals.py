@@ -54,18 +54,15 @@ def _composed(
         post_nms_topk: the most proposals of an image.
         min_size: the shortest side; Detectron2 asks for more than this, torchvision for as much.
         score_thresh: the lowest probability; only torchvision asks for one.
-        library: "detectron2", "torchvision", or "detectron2_0.4", which orders equal logits by
-            index. The others leave the order of equal logits to `torch.topk`.
+        library: "detectron2", "torchvision", or "detectron2_0.4", which orders equal logits as
+            `torch.sort` does. The others leave that to `torch.topk`.
 
     Returns:
         (B, post_nms_topk, 4) boxes and (B, post_nms_topk) scores, both float32, by falling score;
         and (B,) counts, int32. Scores are logits; for torchvision they are probabilities.
     """
     levels = zip(logits, deltas, cell_anchors, strides[::2], strides[1::2], strict=True)
-    best = [
-        _best_of_level(*level, offset, weights, pre_nms_topk, stable=library == "detectron2_0.4")
-        for level in levels
-    ]
+    best = [_best_of_level(*level, offset, weights, pre_nms_topk, library) for level in levels]
     boxes = torch.cat([boxes for boxes, _ in best], 1)
     scores = torch.cat([scores for _, scores in best], 1)
     ids = torch.cat([scores.new_full(scores.shape[1:], i) for i, (_, scores) in enumerate(best)])
@@ -106,7 +103,7 @@ def _best_of_level(
     offset: float,
     weights: Sequence[float],
     most: int,
-    stable: bool,
+    library: str,
 ) -> tuple[Tensor, Tensor]:
     """Return (B, K, 4) boxes and (B, K) logits of the K best anchors of a level.
 
@@ -119,13 +116,17 @@ def _best_of_level(
     anchors = _anchors(cell_anchors, height, width, vertical, horizontal, offset)
     decoded = apply_deltas(by_anchor, anchors.repeat(images, 1), weights)
     boxes = decoded.view(images, len(anchors), 4)
-    count = min(most, scores.shape[1])
-    if stable:
-        ordered, order = scores.sort(dim=1, descending=True, stable=True)
-        best, index = ordered[:, :count], order[:, :count]
-    else:
-        best, index = scores.topk(count, dim=1)
+    best, index = _highest(scores, min(most, scores.shape[1]), library)
     return boxes.gather(1, index[:, :, None].expand(-1, -1, 4)), best
+
+
+def _highest(scores: Tensor, count: int, library: str) -> tuple[Tensor, Tensor]:
+    """Return the highest scores of each row and their indices; the library's order breaks ties."""
+    if library != "detectron2_0.4":
+        best, index = scores.topk(count, dim=1)
+        return best, index
+    ordered, order = scores.sort(descending=True, dim=1)
+    return ordered[:, :count], order[:, :count]
 
 
 def _anchors(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from kernel_device import DEVICE
 from region_boxes import boxes
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torch.nn.utils.rnn import pad_sequence
 from torch.testing import assert_close
 
@@ -90,7 +91,7 @@ def test_pool(
 
 
 @given(boxes(least=1), boxes(least=1), st.integers(1, 6), st.sampled_from([0, 2]), st.booleans())
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True)
 def test_pool_of_drawn_boxes(
     first: Tensor, second: Tensor, levels: int, sampling_ratio: int, aligned: bool
 ) -> None:
@@ -105,7 +106,7 @@ def test_pool_of_drawn_boxes(
 
 
 @given(boxes(least=1))
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True)
 def test_paste_of_drawn_boxes(boxes: Tensor) -> None:
     masks = random(len(boxes), 7, 7)
     expected = paste_masks(masks, boxes, HEIGHT, WIDTH, 0.5)
@@ -115,12 +116,26 @@ def test_paste_of_drawn_boxes(boxes: Tensor) -> None:
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="Triton's interpreter is too slow for it")
 @given(boxes(least=1))
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True)
 def test_peaks_of_drawn_boxes(boxes: Tensor) -> None:
+    """Of two values that are equal but for rounding, a GPU may take the other one."""
     maps = random(len(boxes), 3, 8, 8)
     expected = keypoints_of_heatmaps(maps, boxes)
-    actual = peaks(maps.to(DEVICE), boxes.to(DEVICE))
-    assert_close(actual.cpu(), expected, rtol=1e-4, atol=1e-4)
+    actual = peaks(maps.to(DEVICE), boxes.to(DEVICE)).cpu()
+    assert_close(actual[..., 2:], expected[..., 2:], rtol=1e-4, atol=1e-5)
+    assert_close(values_at(maps, boxes, actual), expected[..., 2], rtol=1e-4, atol=1e-5)
+
+
+def values_at(maps: Tensor, boxes: Tensor, keypoints: Tensor) -> Tensor:
+    """Read the enlarged maps at the keypoints' places."""
+    sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1)
+    corrections = (sides.ceil() / sides)[:, None]
+    pixels = ((keypoints[..., :2] - boxes[:, None, :2]) * corrections - 0.5).round().long()
+    values = []
+    for one, (width, height), places in zip(maps, sides.ceil().int().tolist(), pixels, strict=True):
+        enlarged = interpolate(one[None], (height, width), mode="bicubic", align_corners=False)[0]
+        values.append(enlarged[torch.arange(len(one)), places[:, 1], places[:, 0]])
+    return torch.stack(values)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5])

@@ -133,28 +133,23 @@ def _decode_best(
     level = row % len(maps)
     slot = tl.program_id(0) * SLOTS + tl.arange(0, SLOTS)
     pixels = pick_odd(pixels_of_levels, level)
-    width = pick_odd(widths, level)
     exists = slot < tl.minimum(most, pixels * ANCHORS)
     place = row.to(tl.int64) * most + slot
     number = tl.load(index + place, mask=exists, other=0)
     anchor = number % ANCHORS
     pixel = number // ANCHORS
-    horizontal = pick_odd(horizontals, level)
-    vertical = pick_odd(verticals, level)
-    x1, y1, x2, y2 = _anchor(
-        cell_anchors, level * ANCHORS + anchor, pixel % width, pixel // width, exists, horizontal,
-        vertical, OFFSET,
+    width = pick_odd(widths, level)
+    ax1, ay1, ax2, ay2 = _anchor(
+        cell_anchors, level * ANCHORS + anchor, pixel % width, pixel // width, exists,
+        pick_odd(horizontals, level), pick_odd(verticals, level), OFFSET,
     )  # fmt: skip
     dx, dy, dw, dh = _deltas(
         maps, level, image, anchor, pixel, pixels, exists, ANCHORS, CHANNELS_LAST
     )
-    x1, y1, x2, y2 = decode(dx, dy, dw, dh, x1, y1, x2, y2, inverse_weights)
+    x1, y1, x2, y2 = decode(dx, dy, dw, dh, ax1, ay1, ax2, ay2, inverse_weights)
     score = tl.load(scores + place, mask=exists, other=0.0)
     finite = is_finite(x1) & is_finite(y1) & is_finite(x2) & is_finite(y2) & is_finite(score)
-    right = tl.load(image_sizes + image * 2 + 1)
-    bottom = tl.load(image_sizes + image * 2)
-    x1, x2 = clip(x1, right), clip(x2, right)
-    y1, y2 = clip(y1, bottom), clip(y2, bottom)
+    x1, y1, x2, y2 = _clipped(x1, y1, x2, y2, image_sizes + image * 2)
     if TORCHVISION:
         score = _sigmoid(score)
         tl.store(scores + place, score, mask=exists)
@@ -167,6 +162,13 @@ def _decode_best(
     # Coordinates are not negative, so their patterns order as integers.
     most_right = tl.max(tl.where(passed, tl.maximum(x2, y2), 0.0), 0)
     tl.atomic_max(largest + image, most_right.to(tl.int32, bitcast=True), sem="relaxed")
+
+
+@triton.jit
+def _clipped(x1, y1, x2, y2, size):
+    bottom = tl.load(size)
+    right = tl.load(size + 1)
+    return clip(x1, right), clip(y1, bottom), clip(x2, right), clip(y2, bottom)
 
 
 @triton.jit

@@ -27,7 +27,7 @@ __all__ = ["best_of_levels"]
 _CHUNK = 2048
 """How many values a program reads."""
 _COUNTED_TOGETHER = tl.constexpr(128)
-"""Of how many earlier chunks a program sums the ties at once."""
+"""A program sums the ties of as many earlier chunks at once."""
 
 
 def best_of_levels(maps: Sequence[Tensor], most: int) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -25,8 +26,9 @@ CELLS = [torch.zeros(3, 4)] * 3
 def test_rpn_proposals(dtype: torch.dtype, library: str) -> None:
     maps = maps_of(0, dtype=dtype)
     maps = maps if library == "detectron2" else maps.channels_last()
+    arguments: tuple[Any, ...] = (*maps.arguments(CELLS, 0.5), *Limits().arguments(), library)
     with compiled_kernels() as names:
-        rpn.proposals(*maps.arguments(CELLS, 0.5), *Limits().arguments(), library)
+        rpn.proposals(*arguments)
     passes = 2 if dtype == torch.float16 else 4
     assert names == ["_count_digits"] * passes + [
         *("_collect", "_sort_by_counting", "_decode_best", "_compare", "_suppress", "_merge")
@@ -35,15 +37,16 @@ def test_rpn_proposals(dtype: torch.dtype, library: str) -> None:
 
 def test_maps_of_other_sizes_need_no_other_kernels() -> None:
     """Triton compiles anew for sizes that are 1 or multiples of 16, which must not reach it."""
-    compiled = []
+    library, compiled = "detectron2", []
     for grids in (
         ((9, 14), (5, 7), (3, 4)),
         ((16, 32), (8, 16), (1, 2)),
         ((48, 17), (16, 9), (1, 1)),
     ):
         maps = maps_of(0, grids=grids)
+        arguments: tuple[Any, ...] = (*maps.arguments(CELLS, 0.5), *Limits().arguments(), library)
         with compiled_kernels():
-            rpn.proposals(*maps.arguments(CELLS, 0.5), *Limits().arguments(), "detectron2")
+            rpn.proposals(*arguments)
         kernels = [one for module in (topk, nms, rpn) for one in vars(module).values()]
         compiled.append(sum(map(variants, kernels)))
     assert compiled[0] > 0

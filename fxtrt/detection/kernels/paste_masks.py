@@ -66,7 +66,7 @@ def _sample(mask, x, y, touched_x, touched_y, x1, y1, x2, y2, SIDE: tl.constexpr
     return value
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height"])
 def _paste(
     masks, boxes, out, height, width, threshold,
     SIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, TILES: tl.constexpr,

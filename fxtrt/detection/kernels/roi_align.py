@@ -172,7 +172,7 @@ def pool(
     library: str,
 ) -> Tensor:
     """Launch the kernel; the arguments are those of `fxtrt::multilevel_roi_align`."""
-    maps, channels_last = same_layout(features)
+    maps, channels_last = same_layout([feature.to(features[0].dtype) for feature in features])
     images, rows, _ = boxes.shape
     channels = features[0].shape[1]
     height, width = output_size

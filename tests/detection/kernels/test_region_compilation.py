@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import ModuleType
 
 import pytest
 import torch
@@ -11,6 +12,12 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 from kernel_compiler import compiled_kernels
 
+from fxtrt.detection.kernels import (
+    normalize_images,
+    paste_masks,
+    paste_resized_masks,
+    roi_align,
+)
 from fxtrt.detection.kernels.keypoints import peaks
 from fxtrt.detection.kernels.normalize_images import normalize
 from fxtrt.detection.kernels.paste_masks import paste
@@ -20,6 +27,7 @@ from fxtrt.detection.kernels.roi_align import pool
 pytestmark = pytest.mark.skipif(
     os.environ.get("TRITON_INTERPRET") == "1", reason="Triton compiles nothing while it interprets"
 )
+KERNELS = (roi_align, normalize_images, paste_masks, paste_resized_masks)
 BOXES = torch.zeros(2, 4)
 
 
@@ -59,3 +67,28 @@ def test_normalize(dtype: torch.dtype) -> None:
     with compiled_kernels() as names:
         normalize(images, torch.zeros(3), torch.ones(3), 32, 64)
     assert names == ["_normalize"] * 2
+
+
+def test_images_of_other_sizes_need_no_other_kernels() -> None:
+    """Triton compiles anew for integers that are 1 or multiples of 16.
+
+    Only pasting does, which writes 16 pixels at a time where each row begins at such a multiple.
+    """
+    counts, rule = torch.zeros(1, dtype=torch.int32), ([0.5, 0.25], [7, 7], 0, True, 224, 4)
+    compiled = []
+    for height, width in ((20, 30), (32, 48), (16, 17), (1, 64), (33, 1)):
+        features = [torch.zeros(1, 5, -(-height // s), -(-width // s)) for s in (2, 4)]
+        with compiled_kernels():
+            pool(features, BOXES[None], counts, *rule, "detectron2")
+            normalize([torch.zeros(3, height, width)], torch.zeros(3), torch.ones(3), 64, 64)
+            paste(torch.zeros(2, 9, 9), BOXES, height + 32, width + 32, 0.5)
+            paste_resized(torch.zeros(2, 1, 9, 9), BOXES, (height + 32, width + 32))
+        compiled.append([variants(module) for module in KERNELS])
+    assert compiled[1] == compiled[-1]
+    assert [later - first for first, later in zip(*compiled[:2], strict=True)] == [0, 0, 1, 1]
+
+
+def variants(module: ModuleType) -> int:
+    """How often Triton has compiled a module's kernels."""
+    caches = [getattr(one, "device_caches", {}) for one in vars(module).values()]
+    return sum(len(cache[0]) for one in caches for cache in one.values())

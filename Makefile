@@ -22,7 +22,7 @@ PYTHONS := python3.13 python3.12 python3.11 python3.10 python3
 FITS := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in $(PYTHONS); do $$p -c "$(FITS)" >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help setup demo test test-quick test-nightly test-oldest test-ops lint format clean
+.PHONY: help setup demo test test-quick test-nightly test-oldest test-ops gpu-check lint format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ test-oldest: $(OLDEST_READY) ## test-quick with the oldest torch that works; ARG
 test-ops: $(READY) ## every sample of PyTorch's own operator tests, for an hour or two; build/opdb.json
 	$(BIN)/python -m pytest -s --timeout=0 --all-samples --opdb-json=build/opdb.json \
 	  tests/converters/test_opdb.py tests/converters/test_chains.py $(ARGS)
+
+gpu-check: $(READY) ## the documents' detectors on this GPU against bars; ARGS="--family mask ..."
+	PYTHONPATH=tests/support $(BIN)/python benchmarks/gpu_check.py --all $(ARGS)
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check

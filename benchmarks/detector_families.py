@@ -41,13 +41,14 @@ class Family:
     def build(self) -> tuple[torch.nn.Module, list[dict[str, Any]]]:
         """Return the model in eval mode, and an example of one image."""
         torch.manual_seed(0)
-        model = self._model().eval()
+        model = self.model().eval()
         image = torch.nn.functional.interpolate(load_photograph()[None] * 255, self.size)[0]
         example = [{"image": image, "height": self.size[0], "width": self.size[1]}]
         calibrate(model, (example,))
         return model, example
 
-    def _model(self) -> torch.nn.Module:
+    def model(self) -> torch.nn.Module:
+        """Return the model on the CPU with plain random weights, in training mode."""
         from detectron2 import model_zoo
         from detectron2.modeling import build_model
 

@@ -27,6 +27,7 @@ from .engines.target import Target
 from .errors import FxtrtError
 from .graph.specs import Call
 from .graph.weight_states import Snapshot
+from .lowering.divide import Failures
 from .lowering.lower import lower_model, normalize_model, preview_coverage
 from .reporting import Coverage, missed_rows, outside_rows
 from .reporting.jit_graphs import recorded_coverage
@@ -96,14 +97,18 @@ def compile(
 
 
 def assemble(
-    captured: Captured, target: Target, stores: PlanStores = PlanCache.of
+    captured: Captured,
+    target: Target,
+    stores: PlanStores = PlanCache.of,
+    failures: Sequence[Failures] = (),
 ) -> torch.nn.Module:
     """Lower the graphs of a captured model, and put guarded calls of them into the model.
 
     Args:
         stores: where plans and timings are kept.
+        failures: what failed before in each of the graphs, if that is known.
     """
-    lowered = lower_model(captured, target, stores)
+    lowered = lower_model(captured, target, stores, failures)
     calls = serve([one.graph for one in lowered], target.settings)
     reported = []
     parts = [*captured.parts, *captured.others]
@@ -114,7 +119,8 @@ def assemble(
     compiled = captured.model
     snapshot = Snapshot(_weights(compiled), target.settings.check_weights)
     whole = reported[: len(captured.parts)]
-    outcome = Outcome(whole, captured.without_values(), target, snapshot)
+    failed = [one.failures for one in lowered]
+    outcome = Outcome(whole, captured.without_values(), target, snapshot, failed)
     object.__setattr__(compiled, _OUTCOME, outcome)
     return compiled
 
@@ -288,12 +294,14 @@ class Outcome:
     reported: the parts that the report is about.
     target:   what the model was compiled for.
     snapshot: the state of the weights that the engines hold.
+    failures: what left failing clusters, for each graph of `captured`.
     """
 
     reported: Sequence[Reported]
     captured: Captured
     target: Target
     snapshot: Snapshot
+    failures: Sequence[Failures]
 
 
 def _total(

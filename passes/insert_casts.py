@@ -135,9 +135,7 @@ class _Casts:
             options = {"memory_format": wide.kwargs.get("memory_format")}
             with self._gm.graph.inserting_before(wide):
                 # The input may be laid out in another way than its readers were traced with.
-                entered = self._gm.graph.call_function(
-                    aten.clone.default, (placeholder,), options
-                )
+                entered = self._gm.graph.call_function(aten.clone.default, (placeholder,), options)
             infer(entered, wide)
             wide.replace_all_uses_with(entered)
             self._narrowed.add(entered)

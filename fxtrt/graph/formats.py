@@ -17,7 +17,7 @@ __all__ = [
     "FORM",
     "Form",
     "fits_channels_last",
-    "half_inputs",
+    "half_arguments",
     "is_channels_last",
     "memory_format_of",
     "takes_half",
@@ -64,7 +64,8 @@ class Form:
 def takes_half(operator: str, *arguments: str) -> None:
     """Declare that an operator takes these tensor arguments in float16 too, in any memory layout.
 
-    It is called with all of them in float16, or with none. Its fake must say what it returns then.
+    Each may be float16 while another is float32, but the tensors of one list have one dtype. The
+    operator's fake must say what it returns then.
 
     Args:
         operator: "package::name".
@@ -72,8 +73,8 @@ def takes_half(operator: str, *arguments: str) -> None:
     _HALF_ARGUMENTS[operator] = frozenset(arguments)
 
 
-def half_inputs(node: Node) -> list[Node]:
-    """Return the nodes that the call would take in float16 as well as in float32.
+def half_arguments(node: Node) -> list[list[Node]]:
+    """Return the nodes in each argument that the call takes in float16 as well as in float32.
 
     A node that the call also reads as another argument is not among them. An operator whose result
     has a size that depends on data takes none, because its fake cannot be asked twice.
@@ -84,9 +85,9 @@ def half_inputs(node: Node) -> list[Node]:
     if names is None or any(map(_has_unbacked_size, pytree.tree_leaves(node.meta["val"]))):
         return []
     arguments = arguments_of(node)
-    inside = _nodes([value for name, value in arguments.items() if name in names])
     outside = _nodes([value for name, value in arguments.items() if name not in names])
-    return [source for source in inside if source not in outside]
+    taken = [_nodes([value]) for name, value in arguments.items() if name in names]
+    return [[source for source in sources if source not in outside] for sources in taken]
 
 
 def is_channels_last(fake: torch.Tensor) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
-from ..graph.formats import FORM, half_inputs, memory_format_of
+from ..graph.formats import FORM, half_arguments, memory_format_of
 from ..graph.metadata import fake_result, infer, same_metadata
 from ..graph.nodes import is_size
 from ..partition.extract import Extracted
@@ -33,12 +33,14 @@ def result_of(node: Node, changed: Mapping[Node, Any]) -> Any:
         return changed.get(source, source.meta["val"])
 
     if node.target is not operator.getitem:
-        takers = half_inputs(node)
-        dtypes = {value_of(source).dtype for source in takers}
+        arguments = half_arguments(node)
+        takers = [source for argument in arguments for source in argument]
         if any(source in changed and source not in takers for source in node.all_input_nodes):
             return None
-        if len(dtypes) > 1 or not dtypes <= {torch.float32, torch.float16}:
-            return None
+        for argument in arguments:
+            dtypes = {value_of(source).dtype for source in argument}
+            if len(dtypes) > 1 or not dtypes <= {torch.float32, torch.float16}:
+                return None
     return fake_result(node, value_of)
 
 

@@ -44,13 +44,13 @@ class Culprits:
     def of(
         self, failed: Extracted, error: BuildFailure, *, by_name: bool
     ) -> tuple[list[Node], BuildFailure]:
-        """Return the nodes that must leave a cluster, and their error; none if it is not searched.
+        """Return the nodes that must leave a cluster, and the error that they leave for.
 
         With `on_build_failure="fallback"` these are the nodes that the error names. If it names
-        none, a cluster with more than 1 % of the graph's FLOPs is halved, and a smaller one is not
-        searched. If that much lies between the ends of a range that the error names, the range is
-        halved too, since the fault is seldom in all of it. A plan that was built and does not load
-        is not searched either, as no part of it would load. "bisect" halves always.
+        none, a cluster with more than 1 % of the graph's FLOPs is halved, and all of a smaller one
+        leaves. If that much lies between the ends of a range that the error names, the range is
+        halved too, since the fault is seldom in all of it. "bisect" halves always. None are
+        returned for a plan that was built and does not load, as no part of it would load.
 
         Args:
             by_name: whether the names in the error count. They are not tried without end.
@@ -65,7 +65,7 @@ class Culprits:
         if halves or (about_nodes and self._is_heavy(nodes)):
             found, cause = self._halved(failed, named.nodes, error)
             return self._with_alike(failed, found, cause), cause
-        return [], error
+        return list(nodes) if about_nodes else [], error
 
     def _is_heavy(self, nodes: Iterable[Node]) -> bool:
         return _sum_flops(nodes) > HEAVY_SHARE * self._all_flops

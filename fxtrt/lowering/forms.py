@@ -16,7 +16,7 @@ from torch._subclasses import FakeTensor
 from torch.fx import GraphModule, Node
 
 from ..builder.casts import COMPUTE_DTYPES, narrow_results
-from ..graph.formats import Form, fits_channels_last, half_inputs, memory_format_of
+from ..graph.formats import Form, fits_channels_last, half_arguments, memory_format_of
 from ..graph.nodes import is_size
 from ..graph.sizes import is_unbacked
 from ..partition.extract import Extracted, extract
@@ -106,7 +106,7 @@ class _Division:
             return False
         readers = self._outside_readers(node, self._home[node])
         return any(
-            node in half_inputs(reader)
+            any(node in argument for argument in half_arguments(reader))
             if reader not in self._home
             else _feeds_convolution(node, self._home[reader])
             for reader in readers

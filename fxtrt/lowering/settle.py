@@ -34,7 +34,7 @@ from ..runtime.timing import Timing, measure
 from ..settings import Settings
 from .cluster_inputs import made_up_values, recorded_values
 from .culprits import Culprits
-from .divide import divide
+from .divide import Failures, divide, divide_again
 from .forms import extract_all
 
 __all__ = ["Built", "Settled", "build_cluster", "settle"]
@@ -62,10 +62,14 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A partition all of whose clusters are built, in order."""
+    """A partition all of whose clusters are built, in order.
+
+    failures: the nodes that left after each division but the last, because their cluster failed.
+    """
 
     partition: Partition
     built: Sequence[Built]
+    failures: Failures = ()
 
 
 def settle(
@@ -73,6 +77,7 @@ def settle(
     target: Target,
     inputs: Sequence[Any] | None = None,
     stores: PlanStores = PlanCache.of,
+    failures: Failures = (),
 ) -> Settled:
     """Divide `gm` and build its clusters; leave out those that fail or, if measured, lose.
 
@@ -80,12 +85,13 @@ def settle(
         gm: a graph that was normalized.
         inputs: one value for each placeholder, to measure with; None makes values up.
         stores: where plans and timings are kept.
+        failures: what failed when the same graph was settled before, which is not tried again.
 
     Raises:
         EngineError, ConversionError: with `on_build_failure="raise"` only.
     """
     with explicit():
-        return _Settlement(gm, target, inputs, stores).run()
+        return _Settlement(gm, target, inputs, stores).run(failures)
 
 
 def build_cluster(extracted: Extracted, backend: EngineBackend) -> tuple[EngineModule, BuildInfo]:
@@ -131,8 +137,9 @@ class _Settlement:
         self._inputs = inputs
         self._results: dict[Any, _Result] = {}
 
-    def run(self) -> Settled:
-        leaving: dict[Node, Rejection] = {}
+    def run(self, known: Failures) -> Settled:
+        leaving = divide_again(self._gm, self._target, known)
+        failures = list(known)
         for number in range(1, _MOST_ROUNDS + 1):
             divided = divide(self._gm, self._target, leaving)
             built, failed = self._build_all(divided)
@@ -142,6 +149,7 @@ class _Settlement:
             if not found:
                 break
             leaving |= found
+            failures.append({node.name: why.detail for node, why in found.items()})
         rejected: dict[Node, Rejection] = {}
         for extracted, error in failed:
             log.warning("%s stays in PyTorch, because it does not build", extracted.cluster.name)
@@ -150,7 +158,7 @@ class _Settlement:
         if self._settings.partition == "measured":
             built, slower = self._keep_faster(built)
             rejected |= slower
-        return Settled(without(self._gm, divided, rejected), built)
+        return Settled(without(self._gm, divided, rejected), built, failures)
 
     def _culprits(
         self, failed: Sequence[tuple[Extracted, BuildFailure]], *, by_name: bool

@@ -49,7 +49,9 @@ def _reason(group: list[RejectionRow], flops: int) -> str:
     if len(detail) > _MOST_LETTERS:
         detail = f"{detail[:_MOST_LETTERS]} ..."
     where = worst.module or worst.node
-    return f"{_flops(group) / flops:.1%} [{worst.code}], such as {worst.target} in {where}: {detail}"
+    return (
+        f"{_flops(group) / flops:.1%} [{worst.code}], such as {worst.target} in {where}: {detail}"
+    )
 
 
 def _flops(group: list[RejectionRow]) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from fxtrt.engines.base import Progress
 from fxtrt.engines.network import Network
 from fxtrt.engines.reference import ReferenceBackend, ReferenceEngine
 from fxtrt.errors import BuildError
 from fxtrt.graph.specs import TensorSpec
+from fxtrt.settings import Settings
 
-__all__ = ["FailingBackend", "no_implementation"]
+__all__ = ["FailingBackend", "FailingPlanner", "no_implementation"]
 
 
 class FailingBackend(ReferenceBackend):
@@ -29,11 +31,39 @@ class FailingBackend(ReferenceBackend):
         self, plan: bytes | Network, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
     ) -> ReferenceEngine:
         assert isinstance(plan, Network)
-        net = plan.definition
+        self.refuse(plan)
+        return super().load(plan, inputs, outputs)
+
+    def refuse(self, network: Network) -> None:
+        """Count a build, and raise if the network has a fault."""
+        net = network.definition
         self.builds.append([net.get_layer(i).name for i in range(net.num_layers)])
         if message := self._message(self.builds[-1]):
             raise BuildError(f"TensorRT 8.6.0 built no plan: {message}")
-        return super().load(plan, inputs, outputs)
+
+
+class FailingPlanner(FailingBackend):
+    """The same with plans, which stand for networks that the backend remembers."""
+
+    plans = True
+
+    def __init__(self, message: Callable[[Sequence[str]], str]) -> None:
+        super().__init__(message)
+        self._networks: dict[bytes, Network] = {}
+
+    def build(
+        self, network: Network, settings: Settings, progress: Progress | None = None
+    ) -> bytes:
+        self.refuse(network)
+        plan = f"plan {len(self._networks)}".encode()
+        self._networks[plan] = network
+        return plan
+
+    def load(
+        self, plan: bytes | Network, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    ) -> ReferenceEngine:
+        assert isinstance(plan, bytes)
+        return ReferenceEngine(self._networks[plan], inputs, outputs)
 
 
 def no_implementation(layers: str) -> str:

@@ -33,7 +33,7 @@ def takes(
     *_: object,
 ) -> bool:
     """Return whether the kernels can do it: few enough boxes a level, as many anchors in each."""
-    most = min(pre_nms_topk, max(m[0].numel() for m in logits))
+    most = min(pre_nms_topk, max(m.shape[1:].numel() for m in logits))
     return most <= MOST_BOXES and len({m.shape[1] for m in logits}) == 1
 
 
@@ -58,7 +58,7 @@ def proposals(
     on a GPU by the last bit of `exp` and `sigmoid`.
     """
     images, levels = image_sizes.shape[0], len(logits)
-    largest_level = max(m[0].numel() for m in logits)
+    largest_level = max(m.shape[1:].numel() for m in logits)
     most = min(pre_nms_topk, largest_level)
     scores, index = best_of_levels(logits, most)
     boxes = scores.new_empty((images * levels, most, 4))
@@ -71,7 +71,7 @@ def proposals(
     _decode_best[triton.cdiv(most, 128), images * levels](
         maps, torch.cat(list(cell_anchors)).float(), image_sizes.float().contiguous(), index,
         scores, boxes, valid, largest.view(torch.int32),
-        odd(m[0, 0].numel() for m in logits), odd(m.shape[3] for m in logits),
+        odd(m.shape[2:].numel() for m in logits), odd(m.shape[3] for m in logits),
         odd(strides[::2]), odd(strides[1::2]), inverses(weights), most, min_size, score_thresh,
         ANCHORS=logits[0].shape[1], OFFSET=float(offset), CHANNELS_LAST=channels_last,
         TORCHVISION=library == "torchvision", SLOTS=128, **EXACT,

@@ -46,7 +46,7 @@ def best_of_levels(maps: Sequence[Tensor], most: int) -> tuple[Tensor, Tensor]:
     maps, channels_last = same_layout(maps)
     images, channels = maps[0].shape[0], maps[0].shape[1] if maps[0].dim() == 4 else 1
     levels, device = len(maps), maps[0].device
-    sizes = [m[0].numel() for m in maps]
+    sizes = [m.shape[1:].numel() for m in maps]
     chunks, rows = sum(triton.cdiv(n, _CHUNK) for n in sizes), images * levels
     bits = 8 * maps[0].element_size()
     passes = bits // 8

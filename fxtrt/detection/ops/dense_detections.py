@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,6 +11,8 @@ from torch.library import custom_op
 from ...registry import explain
 from ..anchors import grid_anchors
 from ..box_coding import apply_deltas, apply_linear_deltas, clip
+from ..dense_rules import DenseRules
+from ..kernels.available import TRITON
 from ..padded_rows import new_counts, pad_rows
 from .batched_nms import batched_nms
 
@@ -60,7 +61,7 @@ def dense_detections(
         offset: anchors begin at this multiple of a stride.
         weights: what dx, dy, dw and dh are divided by; FCOS ignores them.
         pre_nms_topk: the most boxes of a level, for SSD of a class.
-        candidates: how many of the best scores of an image a GPU kernel looks at.
+        candidates: how many of the best scores of an image the kernels on a GPU suppress.
         library: "detectron2", "torchvision", or "detectron2_0.4", which orders equal scores by
             index. The others leave the order of equal scores to `torch.topk`.
         head: "retinanet", "fcos" or "ssd".
@@ -69,33 +70,105 @@ def dense_detections(
         (B, most, 4) boxes, (B, most) scores and (B, most) classes, int64, of which SSD's begin
         with 1; (B,) counts, int32; and (B,) bool, which is True where `candidates` was too small
         to be sure of the result (never on the CPU).
+
+    On a GPU the kernels take equal scores of a level by rising index, where `torch.topk` has an
+    order of its own; otherwise they give what the library gives there, but for the last bit of a
+    score or coordinate. Suppression decides about a box from better ones only. So the result is
+    certain if all candidates were looked at, or if `most` boxes were kept among those that were.
+    Otherwise `overflow` tells so, also if there were more than 16 * `candidates` scores above the
+    threshold. Levels of different numbers of anchors, but for SSD, run without the kernels.
     """
-    anchors = _anchors(logits, cell_anchors, strides, offset, head)
+    rules = DenseRules(
+        offset, weights, score_thresh, nms_thresh, pre_nms_topk, most, candidates, library, head
+    )
+    return _composed(logits, deltas, centerness, cell_anchors, image_sizes, strides, rules)
+
+
+@dense_detections.register_kernel("cuda")
+def _(
+    logits: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    centerness: Sequence[Tensor],
+    cell_anchors: Sequence[Tensor],
+    image_sizes: Tensor,
+    strides: Sequence[int],
+    offset: float,
+    weights: Sequence[float],
+    score_thresh: float,
+    nms_thresh: float,
+    pre_nms_topk: int,
+    most: int,
+    candidates: int,
+    library: str,
+    head: str,
+) -> DenseDetections:
+    """Run the Triton kernels, which wait for nothing, if they take what is given.
+
+    Without them the composition runs, which waits for the GPU and looks at all candidates.
+    """
+    rules = DenseRules(
+        offset, weights, score_thresh, nms_thresh, pre_nms_topk, most, candidates, library, head
+    )
+    maps = (logits, deltas, centerness)
+    found = _on_kernels(maps, cell_anchors, image_sizes, strides, rules) if TRITON else None
+    if found is not None:
+        return found
+    return _composed(logits, deltas, centerness, cell_anchors, image_sizes, strides, rules)
+
+
+def _on_kernels(
+    maps: tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]],
+    cell_anchors: Sequence[Tensor],
+    image_sizes: Tensor,
+    strides: Sequence[int],
+    rules: DenseRules,
+) -> DenseDetections | None:
+    """Return what the kernels give, or None if they do not take so many candidates or such maps."""
+    from ..kernels import dense_head
+
+    if rules.candidates > dense_head.MOST_BOXES:
+        return None
+    logits, deltas, _ = maps
+    if rules.head == "ssd":
+        counts = [len(boxes) for boxes in cell_anchors]
+        scores, moves = (
+            torch.cat([_by_anchor(x, n) for x, n in zip(part, counts, strict=True)], 1)
+            for part in (logits, deltas)
+        )
+        anchors = torch.cat(list(cell_anchors)).float()
+        found = dense_head.table_detections(scores.softmax(-1), moves, anchors, image_sizes, rules)
+    elif dense_head.takes(logits, cell_anchors):
+        found = dense_head.dense_detections(*maps, cell_anchors, image_sizes, strides, rules)
+    else:
+        return None
+    boxes, scores, classes, _, counts_found, overflow = found
+    return boxes, scores, classes, counts_found, overflow
+
+
+def _composed(
+    logits: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    centerness: Sequence[Tensor],
+    cell_anchors: Sequence[Tensor],
+    image_sizes: Tensor,
+    strides: Sequence[int],
+    rules: DenseRules,
+) -> DenseDetections:
+    """Select image by image with the libraries' own operators."""
+    anchors = _anchors(logits, cell_anchors, strides, rules.offset, rules.head)
     levels = [
         [_by_anchor(maps, len(boxes)) for maps, boxes in zip(part, anchors, strict=True)]
         for part in (logits, deltas, centerness)
         if part
     ]
-    rules = _Rules(weights, score_thresh, pre_nms_topk, library, head)
-    select = _best_of_classes if head == "ssd" else _best_of_levels
+    select = _best_of_classes if rules.head == "ssd" else _best_of_levels
     found = []
     for image, size in enumerate(image_sizes):
         outputs = [[maps[image] for maps in part] for part in levels]
         boxes, scores, classes = select(outputs, anchors, size, rules)
-        keep = batched_nms(boxes, scores, classes, nms_thresh)[:most]
+        keep = batched_nms(boxes, scores, classes, rules.nms_thresh)[: rules.most]
         found.append((boxes[keep], scores[keep], classes[keep]))
-    return _padded(found, most)
-
-
-@dataclass(frozen=True)
-class _Rules:
-    """The numbers and names that decide which boxes are candidates."""
-
-    weights: Sequence[float]
-    score_thresh: float
-    topk: int
-    library: str
-    head: str
+    return _padded(found, rules.most)
 
 
 def _anchors(
@@ -123,7 +196,7 @@ def _by_anchor(maps: Tensor, anchors: int) -> Tensor:
 
 
 def _best_of_levels(
-    outputs: Sequence[Sequence[Tensor]], anchors: Sequence[Tensor], size: Tensor, rules: _Rules
+    outputs: Sequence[Sequence[Tensor]], anchors: Sequence[Tensor], size: Tensor, rules: DenseRules
 ) -> _Found:
     """Decode the highest scores above the threshold of each level, one level after the other.
 
@@ -147,7 +220,7 @@ def _best_of_levels(
 
 
 def _best_of_classes(
-    outputs: Sequence[Sequence[Tensor]], anchors: Sequence[Tensor], size: Tensor, rules: _Rules
+    outputs: Sequence[Sequence[Tensor]], anchors: Sequence[Tensor], size: Tensor, rules: DenseRules
 ) -> _Found:
     """Pick the highest scores above the threshold of each class but the first, the background.
 
@@ -164,7 +237,7 @@ def _best_of_classes(
     return boxes, scores, classes
 
 
-def _best(scores: Tensor, rules: _Rules) -> tuple[Tensor, Tensor]:
+def _best(scores: Tensor, rules: DenseRules) -> tuple[Tensor, Tensor]:
     """Return the highest scores above the threshold, by falling score, and their positions."""
     index = (scores > rules.score_thresh).nonzero()[:, 0]
     scores = scores[index]
@@ -176,7 +249,7 @@ def _best(scores: Tensor, rules: _Rules) -> tuple[Tensor, Tensor]:
     return best, index[order]
 
 
-def _decode(deltas: Tensor, anchors: Tensor, rules: _Rules) -> Tensor:
+def _decode(deltas: Tensor, anchors: Tensor, rules: DenseRules) -> Tensor:
     """Return (N, 4). Detectron2's FCOS moves sides outwards only; torchvision's head sees to it."""
     if rules.head != "fcos":
         return apply_deltas(deltas, anchors, rules.weights)[:, 0]

@@ -93,6 +93,9 @@ def _composed(
     """
     count = boxes.shape[1]
     rois, real = _rois(boxes, counts)
+    if aligned and sampling_ratio <= 0:
+        # Such a box has no samples, and torchvision's kernel for the CPU fails to allocate them.
+        real = real & (rois[:, 3:] >= rois[:, 1:3]).all(1)
     levels = _levels(rois[:, 1:], scales, canonical_size, canonical_level, library)
     pooled = features[0].new_zeros(
         (len(boxes) * count, features[0].shape[1], *output_size), dtype=_precision(features[0])

@@ -56,8 +56,15 @@ def _paste_whole(masks: Tensor, boxes: Tensor, height: int, width: int, threshol
     pasted = masks.new_empty((len(masks), height, width), dtype=torch.bool)
     for mask, box, result in zip(masks, boxes.float(), pasted, strict=True):
         probability = _sample(mask, box, slice(0, height), slice(0, width))
-        torch.logical_and(probability >= threshold, box.isfinite().all(), out=result)
+        touched = _touched(box[1], box[3], height)[:, None] & _touched(box[0], box[2], width)
+        torch.logical_and(probability >= threshold, touched & box.isfinite().all(), out=result)
     return pasted
+
+
+def _touched(low: Tensor, high: Tensor, size: int) -> Tensor:
+    """Tell which rows or columns lie in `_region`."""
+    pixels = torch.arange(size, device=low.device)
+    return (pixels >= low.floor() - 1) & (pixels < high.ceil() + 1)
 
 
 def _require_threshold(threshold: float) -> None:

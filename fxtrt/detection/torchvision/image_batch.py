@@ -60,7 +60,7 @@ def read_images(transform: Any, pictures: Iterable[Tensor], *, places_boxes: boo
 
 def _transformed(transform: Any, pictures: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
     """Return the batch, and heights and widths without the padding."""
-    if not _normalizes_as_usual(transform):
+    if not (_normalizes_as_usual(transform) and all(map(_is_usual, pictures))):
         batch, _ = transform(pictures)
         return batch.tensors, [(int(height), int(width)) for height, width in batch.image_sizes]
     images = [transform.resize(_normalized(transform, picture))[0] for picture in pictures]
@@ -73,10 +73,13 @@ def _normalizes_as_usual(transform: Any) -> bool:
     return own and not (transform._forward_hooks or transform._forward_pre_hooks)
 
 
+def _is_usual(picture: Tensor) -> bool:
+    """Return whether a transform takes the picture. If not, the transform says what is wrong."""
+    return picture.ndim == 3 and picture.is_floating_point()
+
+
 def _normalized(transform: Any, picture: Tensor) -> Tensor:
     """Compute what `GeneralizedRCNNTransform.normalize` does, which waits for the GPU twice."""
-    if picture.ndim != 3 or not picture.is_floating_point():
-        return transform.normalize(picture)  # type: ignore[no-any-return]  # It says what is wrong.
     moments = (tuple(map(float, m)) for m in (transform.image_mean, transform.image_std))
     mean, std = (_column(values, picture.dtype, picture.device) for values in moments)
     return (picture - mean) / std

@@ -19,12 +19,9 @@ from ..ops.dense_detections import dense_detections
 from ..ops.place_detections import place_detections
 from .anchors import cell_anchors_of, strides_of, why_no_anchors
 from .pyramid import Shapes, features_of, level_shapes
-from .steps import Core, Steps, is_known_coder, why_no_float32
+from .steps import CANDIDATES, Core, Steps, is_known_coder, why_no_float32
 
 __all__ = ["fcos_steps", "retinanet_steps", "ssd_steps"]
-
-_CANDIDATES = 2048
-"""The most scores above the threshold that a GPU kernel looks at for one image."""
 
 _SIDE = 1024
 """The side of the images that tell the strides of levels, in pixels."""
@@ -55,7 +52,7 @@ class _Core(Core):
             model.nms_thresh,
             model.topk_candidates,
             model.detections_per_img,
-            _CANDIDATES,
+            CANDIDATES,
             "torchvision",
             family.name,
         )

@@ -17,7 +17,7 @@ from ..ops.multilevel_roi_align import multilevel_roi_align
 from ..ops.rpn_proposals import rpn_proposals
 from .anchors import strides_of, why_no_anchors
 from .pyramid import Shapes
-from .steps import is_known_coder
+from .steps import CANDIDATES, is_known_coder
 
 __all__ = [
     "Found",
@@ -28,9 +28,6 @@ __all__ = [
     "proposals_of",
     "why_no_heads",
 ]
-
-_CANDIDATES = 2048
-"""The most scores above the threshold that a GPU kernel looks at for one image."""
 
 
 class Found(NamedTuple):
@@ -86,7 +83,7 @@ def detections_of(
             heads.score_thresh,
             heads.nms_thresh,
             heads.detections_per_img,
-            _CANDIDATES,
+            CANDIDATES,
             "torchvision",
         )
     )

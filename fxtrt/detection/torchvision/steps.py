@@ -15,7 +15,10 @@ from ..host_steps import Prepared, TooManyCandidates, unchanged
 from ..ops.paste_masks_in_image import paste_masks_in_image
 from .image_batch import ImageBatch, core_example, core_shapes, read_images
 
-__all__ = ["Core", "Steps", "is_known_coder", "why_no_float32"]
+__all__ = ["CANDIDATES", "Core", "Steps", "is_known_coder", "why_no_float32"]
+
+CANDIDATES = 2048
+"""The most scores above the threshold that a GPU kernel looks at for one image."""
 
 
 class Core(torch.nn.Module):

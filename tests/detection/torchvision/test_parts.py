@@ -119,7 +119,7 @@ def test_detections_equal_eager(way: str) -> None:
     if way == "torch.compile":
         compiled = torch.compile(model, backend="fxtrt", options={"engine": "reference"})
     else:
-        compiled = fxtrt.compile(model, inputs, engine="reference", other_sizes="pytorch")
+        compiled = fxtrt.compile(model, inputs, engine="reference")
     differences = compare(compiled(*inputs), model(*inputs))
     assert all(difference.agrees for difference in differences), differences
     assert fxtrt.report(compiled).flops_share > 0.9

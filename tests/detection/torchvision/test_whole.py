@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -109,9 +110,7 @@ def test_a_picture_twice_in_the_example_is_two_inputs() -> None:
     expected = model([picture, other])
     assert len(expected[1]["boxes"]) > 5
     assert not torch.equal(expected[0]["boxes"], expected[1]["boxes"])
-    fast: Any = fxtrt.compile(
-        model, ([picture, picture],), engine="reference", other_sizes="pytorch"
-    )
+    fast: Any = fxtrt.compile(model, ([picture, picture],), engine="reference")
     differences = compare(fast([picture, other]), expected)
     assert all(difference.agrees for difference in differences), differences
     assert fast.forward.fallbacks == {}
@@ -128,8 +127,9 @@ def test_pictures_without_anything(
     monkeypatch.setattr(model.get_submodule(path), name, 2.0)
     expected = model(inputs)
     assert all(len(one["boxes"]) == 0 for one in expected)
-    compiled = fxtrt.compile(model, (inputs,), engine="reference", other_sizes="pytorch")
+    compiled = fxtrt.compile(model, (inputs,), engine="reference")
     assert_same(compiled(inputs), expected)
+    assert compiled.forward.fallbacks == {}  # type: ignore[attr-defined]  # a GuardedForward
 
 
 @pytest.mark.parametrize("make", RCNNS)
@@ -143,49 +143,27 @@ def test_engines_do_all_the_work(make: Make) -> None:
     assert "capture" not in {row.code for row in coverage.rejections}
     working = [row for row in coverage.clusters if row.flops]
     assert len(working) == 3
-    assert compiled.forward.fallbacks == {}  # type: ignore[attr-defined]  # a GuardedForward
-    parts = {"backbone", "rpn.head", "roi_heads.box_head", "roi_heads.mask_head"}
-    assert parts <= engines_of(compiled).keys()
-    before = {path: part.graph for path, part in engines_of(compiled).items()}
+    assert list(engines_of(compiled)) == [""], "one set of engines serves all sizes"
     for size in ((128, 150), (100, 128), (128, 128), (90, 150)):
         resized = [torch.nn.functional.interpolate(inputs[0][None], size)[0]]
         differences = compare(compiled(resized), model(resized))
         assert all(difference.agrees for difference in differences), (size, differences)
-    assert len(compiled.forward.fallbacks) == 4  # type: ignore[attr-defined]  # once a size
-    for path, part in engines_of(compiled).items():
-        assert part.graph is before[path]
-        assert part.fallbacks == {} or path == ""
     more = [*images(2), images(1)[0].flip(2)]
     differences = compare(compiled(more), model(more))
     assert all(difference.agrees for difference in differences), differences
-    for path, part in engines_of(compiled).items():
-        assert part.fallbacks == {} or path == ""
-    assert_heads_keep_engines_where_images_are_too_large(model, compiled, inputs[0])
+    assert compiled.forward.fallbacks == {}  # type: ignore[attr-defined]  # a GuardedForward
 
 
-def assert_heads_keep_engines_where_images_are_too_large(
-    model: Any, compiled: Any, picture: torch.Tensor
-) -> None:
-    transforms: list[Any] = [model.transform, compiled.transform]
-    for transform in transforms:
-        transform.max_size = 320
-    try:
-        wide = [torch.nn.functional.interpolate(picture[None], (100, 250))[0]]
-        differences = compare(compiled(wide), model(wide))
-    finally:
-        model.transform.max_size = 160
-    assert all(difference.agrees for difference in differences), differences
-    after = engines_of(compiled)
-    assert list(after["backbone"].fallbacks) == [
-        "x0 has shape (1, 3, 128, 320), expected (1..8)x3x(64..160)x(64..160)"
+def test_images_that_are_too_large_run_in_pytorch() -> None:
+    model, inputs = copy.deepcopy(small_rcnn(FasterRCNN)), images(1)
+    compiled: Any = fxtrt.compile(model, (inputs,), engine="reference")
+    for detector in (model, compiled):
+        detector.transform.max_size = 320
+    wide = [torch.nn.functional.interpolate(inputs[0][None], (100, 250))[0]]
+    assert_same(compiled(wide), model(wide))
+    assert list(compiled.forward.fallbacks) == [
+        "images has shape (1, 3, 128, 320), expected (1..8)x3x(32..160)x(32..160)"
     ]
-    assert after["roi_heads.box_head"].fallbacks == {}
-
-
-def test_other_sizes_in_pytorch_need_no_engines_of_parts() -> None:
-    model, inputs = small_rcnn(FasterRCNN), images(1)
-    compiled = fxtrt.compile(model, (inputs,), engine="reference", other_sizes="pytorch")
-    assert list(engines_of(compiled)) == [""]
 
 
 def one_level() -> FasterRCNN:
@@ -226,9 +204,7 @@ def test_images_of_any_size_run_in_the_same_engines() -> None:
 @pytest.mark.parametrize(("kind", "precision"), [(MaskRCNN, "fp16"), (FasterRCNN, "bf16")])
 def test_engines_of_another_precision(kind: Any, precision: Any, make: Make) -> None:
     model, inputs = make(kind), images(1)
-    compiled = fxtrt.compile(
-        model, (inputs,), engine="reference", precision=precision, other_sizes="pytorch"
-    )
+    compiled = fxtrt.compile(model, (inputs,), engine="reference", precision=precision)
     (found,), (expected,) = compiled(inputs), model(inputs)
     assert fxtrt.report(compiled).flops_share == 1.0
     assert compiled.forward.fallbacks == {}  # type: ignore[attr-defined]  # a GuardedForward

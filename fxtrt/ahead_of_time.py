@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,16 +21,19 @@ from .capture.model_parts import Captured, capture_model
 from .capture.twin import require_module
 from .capture.untouched import untouched
 from .detection import Recipe, recipe_of
+from .detection.prepared_forward import is_prepared
 from .detection.recipes import with_recipe_components
 from .engines.target import Target
 from .errors import FxtrtError
 from .graph.specs import Call
 from .graph.weight_states import Snapshot
+from .lowering.divide import Failures
 from .lowering.lower import lower_model, normalize_model, preview_coverage
 from .reporting import Coverage, missed_rows, outside_rows
 from .reporting.jit_graphs import recorded_coverage
 from .reporting.node_times import Reported, measured
 from .reporting.serving_rows import guard_rows, runtime_rows
+from .reporting.shortfall import shortfall
 from .runtime.cuda_graphs import CALLS_TO_RECORD
 from .runtime.detector_call import DetectorCall
 from .runtime.guarded_forward import GuardedForward
@@ -38,6 +42,8 @@ from .runtime.stitched_call import serve
 from .settings import Options, Settings
 
 __all__ = ["Outcome", "assemble", "compile", "outcome_of", "report", "warm_up", "weights_hold"]
+
+log = logging.getLogger(__name__)
 
 _OUTCOME = "_fxtrt_outcome"
 
@@ -84,18 +90,25 @@ def compile(
     target = Target.of(settings)
     call, more = call_of(model, inputs, kwargs), [call_of(model, one) for one in more_inputs]
     captured = capture_model(model, call, dynamic_shapes, settings, more)
-    return assemble(captured, target)
+    compiled = assemble(captured, target)
+    if warning := shortfall(report(compiled)):
+        log.warning("%s", warning)
+    return compiled
 
 
 def assemble(
-    captured: Captured, target: Target, stores: PlanStores = PlanCache.of
+    captured: Captured,
+    target: Target,
+    stores: PlanStores = PlanCache.of,
+    failures: Sequence[Failures] = (),
 ) -> torch.nn.Module:
     """Lower the graphs of a captured model, and put guarded calls of them into the model.
 
     Args:
         stores: where plans and timings are kept.
+        failures: what failed before in each of the graphs, if that is known.
     """
-    lowered = lower_model(captured, target, stores)
+    lowered = lower_model(captured, target, stores, failures)
     calls = serve([one.graph for one in lowered], target.settings)
     reported = []
     parts = [*captured.parts, *captured.others]
@@ -106,7 +119,8 @@ def assemble(
     compiled = captured.model
     snapshot = Snapshot(_weights(compiled), target.settings.check_weights)
     whole = reported[: len(captured.parts)]
-    outcome = Outcome(whole, captured.without_values(), target, snapshot)
+    failed = [one.failures for one in lowered]
+    outcome = Outcome(whole, captured.without_values(), target, snapshot, failed)
     object.__setattr__(compiled, _OUTCOME, outcome)
     return compiled
 
@@ -254,7 +268,8 @@ def _report_jit(model: torch._dynamo.OptimizedModule, call: Call | None, measure
             "nothing is compiled yet: call the model once, then ask for the report. (Of two models "
             "of one class, Dynamo may give the second the graphs of the first, and their report.)"
         )
-    recipe = recipe_of(model._orig_mod) if recorded.graph_breaks else None
+    is_broken = recorded.graph_breaks and not is_prepared(model._orig_mod)
+    recipe = recipe_of(model._orig_mod) if is_broken else None
     if recipe is not None:
         recorded = replace(recorded, capture=(*recorded.capture, _better_than_jit(recipe)))
     if call is None:
@@ -279,12 +294,14 @@ class Outcome:
     reported: the parts that the report is about.
     target:   what the model was compiled for.
     snapshot: the state of the weights that the engines hold.
+    failures: what left failing clusters, for each graph of `captured`.
     """
 
     reported: Sequence[Reported]
     captured: Captured
     target: Target
     snapshot: Snapshot
+    failures: Sequence[Failures]
 
 
 def _total(

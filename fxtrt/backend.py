@@ -29,6 +29,7 @@ from .reporting import (
 )
 from .reporting.jit_graphs import record_graph
 from .reporting.node_times import Reported
+from .reporting.shortfall import shortfall
 from .runtime.stitched_call import serve
 from .settings import Settings
 
@@ -63,6 +64,8 @@ def compile_graph(
 
     def compile_aten(aten_gm: GraphModule) -> Callable[..., Any]:
         lowered = lower(aten_gm, target)
+        if warning := shortfall(lowered.coverage):
+            log.warning("of a graph of torch.compile: %s", warning)
         (call,) = serve([lowered.graph], settings)
         parts[:] = [Reported(lowered.coverage, call)]
         return explicitly(lambda *inputs: call(*map(plain, inputs)))

@@ -57,7 +57,14 @@ class PassError(FxtrtError):
 
 
 class ConversionError(FxtrtError):
-    """A node could not become TensorRT layers."""
+    """A node could not become TensorRT layers.
+
+    node: the name of the node, or "" if the error is about an input of the engine.
+    """
+
+    def __init__(self, message: str, node: str = "") -> None:
+        super().__init__(message)
+        self.node = node
 
 
 class EngineError(FxtrtError):

@@ -120,9 +120,13 @@ class Settings:
                           one, leaves such nodes to PyTorch.
     most_images:          the most images in a batch that the core of a detector takes, or as many as
                           the example has. Scratch memory grows with it.
-    on_build_failure:     "fallback" runs the failing cluster in PyTorch and reports it; "bisect"
-                          finds the few nodes that fail, with at most 32 more builds, and keeps
-                          engines for the rest; "raise" raises the error.
+    on_build_failure:     what becomes of a cluster that does not build. "fallback" runs the nodes
+                          that TensorRT's error names in PyTorch, and builds the rest again, up to 8
+                          times. Where it names none, a cluster with more than 1 % of the graph's
+                          FLOPs is halved as by "bisect", and a smaller one stays in PyTorch whole.
+                          "bisect" always looks for the smallest set of nodes that fails, with at
+                          most 33 more builds of parts. After 12 rounds of builds, what still fails
+                          stays in PyTorch. "raise" raises the error.
     cache_dir:            the folder that keeps plans between runs. None keeps none, which is also
                           the default where there is no home folder. If the folder has other files
                           in it, the plans are in its subfolder `fxtrt`.

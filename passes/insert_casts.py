@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 
 import torch
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
+from ..graph.formats import FORM
 from ..graph.metadata import infer
 from ..graph.weights import add_weight, weight
 
@@ -82,6 +83,29 @@ def insert_casts(
     return _Casts(gm, dtype, keeps).run()
 
 
+def narrow_among(
+    wanted: Iterable[Node], members: Collection[Node], keeps: Callable[[Node], bool]
+) -> set[Node]:
+    """Return those of `wanted` that `insert_casts` would compute in the narrow type.
+
+    Args:
+        members: the nodes that `insert_casts` would see, in their order.
+        keeps: as for `insert_casts`; asked only for nodes on which the answer depends.
+    """
+    members = dict.fromkeys(members)
+    needed, stack = set[Node](), list(wanted)
+    while stack:
+        node = stack.pop()
+        if node not in needed and node in members:
+            needed.add(node)
+            stack.extend(() if _is_product(node) else node.all_input_nodes)
+    narrow: set[Node] = set()
+    for node in members:
+        if node in needed and _is_narrow(node, narrow, keeps):
+            narrow.add(node)
+    return narrow.intersection(wanted)
+
+
 class _Casts:
     def __init__(self, gm: GraphModule, dtype: torch.dtype, keeps: Callable[[Node], bool]) -> None:
         self._gm = gm
@@ -92,6 +116,9 @@ class _Casts:
         self._narrowed: set[Node] = set()
 
     def run(self) -> bool:
+        for node in self._gm.graph.find_nodes(op="placeholder"):
+            if FORM in node.meta and node.meta["val"].dtype == self._dtype:
+                self._enter(node)
         for node in list(self._gm.graph.nodes):
             if node.op == "call_function":
                 self._visit(node)
@@ -102,34 +129,37 @@ class _Casts:
             self._gm.recompile()
         return bool(self._narrowed)
 
+    def _enter(self, placeholder: Node) -> None:
+        """Let the readers of an input that is narrow already, and is widened at once, follow it."""
+        for wide in [user for user in placeholder.users if _is_float32(user)]:
+            options = {"memory_format": wide.kwargs.get("memory_format")}
+            with self._gm.graph.inserting_before(wide):
+                # The input may be laid out in another way than its readers were traced with.
+                entered = self._gm.graph.call_function(aten.clone.default, (placeholder,), options)
+            infer(entered, wide)
+            wide.replace_all_uses_with(entered)
+            self._narrowed.add(entered)
+            self._wide[entered] = wide
+            self._narrow[wide] = entered
+
     def _visit(self, node: Node) -> None:
-        is_product = node.target in _NARROW and node.meta["val"].dtype == torch.float32
-        if self._is_part(node):
-            is_narrow = True
-        else:
-            is_narrow = (is_product or self._follows(node)) and not self._keeps(node)
-        if is_narrow:
-            if is_product:
+        if _is_narrow(node, self._narrowed, self._keeps):
+            if _is_product(node):
                 _replace_inputs(node, self._narrowed_input)
             infer(node, node)
             self._narrowed.add(node)
+        elif self._is_cast_to_narrow(node):
+            infer(node, node)
         elif any(source in self._narrowed for source in node.all_input_nodes):
             _replace_inputs(node, self._widened)
 
-    def _follows(self, node: Node) -> bool:
-        target = node.target
-        floats = [source for source in node.all_input_nodes if _is_float(source)]
-        if not floats or any(source not in self._narrowed for source in floats):
-            return False
-        if not isinstance(target, OpOverload):
-            return False
-        is_view = any(result.alias_info is not None for result in target._schema.returns)
-        return is_view or target.overloadpacket in _FOLLOW
-
-    def _is_part(self, node: Node) -> bool:
-        """Return whether the call takes one of several results (of a split, say) that are
-        narrow."""
-        return node.target is operator.getitem and node.args[0] in self._narrowed
+    def _is_cast_to_narrow(self, node: Node) -> bool:
+        """Return whether a call casts to the narrow type what is narrow already."""
+        return (
+            node.target == aten._to_copy.default
+            and node.kwargs.get("dtype") == self._dtype
+            and node.args[0] in self._narrowed
+        )
 
     def _narrowed_input(self, node: Node) -> Node:
         if node in self._narrowed or not _is_float32(node):
@@ -160,6 +190,29 @@ class _Casts:
         with self._gm.graph.inserting_after(point):
             cast = self._gm.graph.call_function(aten._to_copy.default, (node,), {"dtype": dtype})
         return infer(cast, node)
+
+
+def _is_narrow(node: Node, narrow: Collection[Node], keeps: Callable[[Node], bool]) -> bool:
+    """Return whether a call computes in the narrow type if the nodes in `narrow` do."""
+    # One of several results (of a split, say) is narrow if all are.
+    if node.target is operator.getitem and node.args[0] in narrow:
+        return True
+    return (_is_product(node) or _follows(node, narrow)) and not keeps(node)
+
+
+def _is_product(node: Node) -> bool:
+    return node.target in _NARROW and node.meta["val"].dtype == torch.float32
+
+
+def _follows(node: Node, narrow: Collection[Node]) -> bool:
+    target = node.target
+    floats = [source for source in node.all_input_nodes if _is_float(source)]
+    if not floats or any(source not in narrow for source in floats):
+        return False
+    if not isinstance(target, OpOverload):
+        return False
+    is_view = any(result.alias_info is not None for result in target._schema.returns)
+    return is_view or target.overloadpacket in _FOLLOW
 
 
 def _replace_inputs(node: Node, replacement: Callable[[Node], Node]) -> None:

@@ -187,7 +187,7 @@ class BrokenRelu:
         monkeypatch.setattr("fxtrt.registry._CONVERTERS", {**registered(), broken.target: broken})
 
 
-def test_a_cluster_that_does_not_build_falls_back_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_that_do_not_convert_fall_back_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make(Detector)
     BrokenRelu(monkeypatch)
     fast = compiled(model, X, blacklist=("head.1", "head.3"), min_cluster_size=1)
@@ -196,8 +196,10 @@ def test_a_cluster_that_does_not_build_falls_back_alone(monkeypatch: pytest.Monk
     coverage = fxtrt.report(fast)
     failed = [row for row in coverage.rejections if row.code == "build_failed"]
     assert {row.module.split(".")[0] for row in failed} == {"backbone"}
+    assert {row.target for row in failed} == {"aten.relu.default"}
     assert "broken on purpose" in failed[0].detail
-    assert {row.modules.split(".")[0] for row in coverage.clusters} == {"head"}
+    assert {row.modules.split(".")[0] for row in coverage.clusters} == {"backbone", "head"}
+    assert coverage.flops_share > 0.9
 
 
 def test_a_failing_build_can_be_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

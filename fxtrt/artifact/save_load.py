@@ -42,6 +42,7 @@ from ..errors import (
     SettingsError,
 )
 from ..graph.specs import tensor_specs
+from ..lowering.divide import Failures
 from ..lowering.lower import normalize, preview
 from ..runtime.stitched_call import engine_modules
 from ..serialization.allowed_operators import untrusted
@@ -88,11 +89,15 @@ _OF_SERVING = ("slots", "slot_timeout", "cuda_graphs", "check_weights")
 
 
 class _Part(TypedDict):
-    """Describes a graph in the manifest; its nodes and constants are members of the file."""
+    """Describes a graph in the manifest; its nodes and constants are members of the file.
+
+    failures: the names of the nodes that left clusters which did not build, as in `Outcome`.
+    """
 
     path: str
     core: bool
     constants: list[Form]
+    failures: list[dict[str, str]]
 
 
 class _Manifest(TypedDict):
@@ -138,11 +143,14 @@ def save(compiled: torch.nn.Module, path: str | os.PathLike[str]) -> None:
     all_parts = [*captured.parts, *captured.others]
     stored = [_checked(part) for part in all_parts]
     parts, contents = list[Any](), list[tuple[str, bytes]]()
-    for number, (part, graph, _) in enumerate(stored):
+    for number, ((part, graph, _), failures) in enumerate(
+        zip(stored, outcome.failures, strict=True)
+    ):
         forms, data = write_constants(graph.constants)
         contents.append((f"graphs/{number}.json", graph.text))
         contents.append((f"graphs/{number}.constants", data))
-        parts.append({"path": part.path, "core": part.steps is not None, "constants": forms})
+        row = {"path": part.path, "core": part.steps is not None, "constants": forms}
+        parts.append({**row, "failures": list(failures)})
     for name in captured.identity["unseen"]:
         log.info("fxtrt.load will not see whether the content of %s is the same", name)
     plans: dict[str, Any] = {}
@@ -203,18 +211,25 @@ def load(
         _require_same(path, manifest, twin)
         captured = _captured(path, file, manifest, twin, operators)
         stores: PlanStores = PlanCache.of
+        failures: list[Failures] = []
         if _engine(target.backend) != manifest["engine"]:
             log.warning("%s has engines for %s: building others", path, manifest["engine"])
         elif not any(name in _PORTABLE and name not in _OF_SERVING for name in overrides):
             stores = plans_of(file, manifest["plans"])
-        loaded = _compiled(captured, target, stores, overridden=bool(overrides))
+            failures = [part["failures"] for part in manifest["parts"]]
+        loaded = _compiled(captured, target, stores, failures, overridden=bool(overrides))
     if stores is not PlanCache.of:
         _warn_of_missing_plans(path, loaded, target.backend)
     return loaded
 
 
 def _compiled(
-    captured: Captured, target: Target, stores: PlanStores, *, overridden: bool
+    captured: Captured,
+    target: Target,
+    stores: PlanStores,
+    failures: Sequence[Failures],
+    *,
+    overridden: bool,
 ) -> torch.nn.Module:
     """Compile the graphs of a file.
 
@@ -222,7 +237,7 @@ def _compiled(
         overridden: whether the caller overrides settings, and so may have given a wrong one.
     """
     try:
-        return assemble(captured, target, stores)
+        return assemble(captured, target, stores, failures)
     except OSError:
         raise
     except Exception as error:
@@ -269,8 +284,8 @@ def _plans(
     if not target.backend.plans:
         return
     stores = {kind: PlanCache.of(target.settings, kind) for kind in PLAN_KINDS}
-    for part, _, graph in stored:
-        for kind, key, cluster in _keys(graph, target):
+    for (part, _, graph), failures in zip(stored, outcome.failures, strict=True):
+        for kind, key, cluster in _keys(graph, target, failures):
             store_of_kind, name = stores[kind], plan_name(kind, key)
             if store_of_kind is None:
                 raise ArtifactError(
@@ -288,11 +303,13 @@ def _plans(
                 )
 
 
-def _keys(graph: GraphModule, target: Target) -> Iterator[tuple[str, EngineKey, str]]:
+def _keys(
+    graph: GraphModule, target: Target, failures: Failures
+) -> Iterator[tuple[str, EngineKey, str]]:
     """Yield what compiling `graph`, as it was captured, asks for: kind, key and cluster."""
     normalize(graph, target.settings)
     kinds = PLAN_KINDS if target.settings.partition == "measured" else PLAN_KINDS[:1]
-    _, clusters = preview(graph, target)
+    _, clusters = preview(graph, target, failures)
     for one in clusters:
         key = EngineKey.of(one.module, target.with_settings(one.cluster.settings))
         yield from ((kind, key, one.cluster.name) for kind in kinds)

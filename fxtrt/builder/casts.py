@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable, Collection, Iterable
 
 import torch
 from torch.fx import GraphModule, Node
 
 from ..graph.patterns import Patterns
-from ..passes.insert_casts import insert_casts
+from ..passes.insert_casts import insert_casts, narrow_among
 from ..passes.widen import widen
 from ..settings import Settings
 from .float_range import out_of_range
 
-__all__ = ["COMPUTE_DTYPES", "with_precision"]
+__all__ = ["COMPUTE_DTYPES", "narrow_results", "with_precision"]
 
 log = logging.getLogger(__name__)
 
@@ -34,17 +35,50 @@ def with_precision(cluster: GraphModule, settings: Settings) -> tuple[GraphModul
     if dtype == torch.float32:
         widen(copied)
         return copied, ()
-    patterns = Patterns(settings.keep_fp32)
     kept: list[str] = []
+
+    def tell(node: Node, reason: str) -> None:
+        kept.append(f"{node.name}: {reason}")
+        log.warning("%s stays float32: %s", node.name, reason)
+
+    insert_casts(copied, dtype, _keeps(copied, settings, dtype, tell))
+    return copied, tuple(kept)
+
+
+def narrow_results(
+    gm: GraphModule, cluster: Collection[Node], wanted: Iterable[Node], settings: Settings
+) -> set[Node]:
+    """Return those of `wanted` that an engine computes in float16 or bfloat16, by the settings.
+
+    Args:
+        cluster: the nodes of `gm` that the engine runs.
+        wanted: some of them.
+    """
+    dtype = COMPUTE_DTYPES.get(settings.precision)
+    if dtype in (None, torch.float32):
+        return set()
+    return narrow_among(wanted, cluster, _keeps(gm, settings, dtype))
+
+
+def _keeps(
+    gm: GraphModule,
+    settings: Settings,
+    dtype: torch.dtype,
+    tell: Callable[[Node, str], None] = lambda node, reason: None,
+) -> Callable[[Node], bool]:
+    """Return a function that says whether a node stays float32.
+
+    Args:
+        tell: gets each node that does because of its numbers, and the reason.
+    """
+    patterns = Patterns(settings.keep_fp32)
 
     def keeps(node: Node) -> bool:
         if patterns.match(node):
             return True
-        reason = out_of_range(copied, node, dtype)
-        if reason:
-            kept.append(f"{node.name}: {reason}")
-            log.warning("%s stays float32: %s", node.name, reason)
+        reason = out_of_range(gm, node, dtype)
+        if reason is not None:
+            tell(node, reason)
         return reason is not None
 
-    insert_casts(copied, dtype, keeps)
-    return copied, tuple(kept)
+    return keeps

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from ..conversion.convert import input_specs, output_specs
 from ..engines.target import Target
+from ..graph.formats import FORM
 from ..graph.patterns import Patterns
 from ..graph.weights import attribute
 from ..serialization.digests import code_digest, sha256, weight_digest
@@ -59,7 +60,7 @@ def _structure(cluster: GraphModule, keep_fp32: Patterns) -> list[str]:
     for node in cluster.graph.nodes:
         args: Any = node.args
         if node.op == "placeholder":
-            content, args = f"input {len(sources)}", ()
+            content, args = f"input {len(sources)} {node.meta.get(FORM)}", ()
         elif node.op == "get_attr":
             content = weight_digest(attribute(cluster, node))
         else:

@@ -119,7 +119,14 @@ def _add_input(ctx: Context, node: Node, spec: TensorSpec) -> Any:
     value = node.meta["val"]
     shape = value.shape if isinstance(value, torch.Tensor) else (carried_size(value),)
     ctx.shapes.add_source(tensor, shape)
+    _lay_out(ctx, tensor, spec)
     return tensor
+
+
+def _lay_out(ctx: Context, tensor: Any, spec: TensorSpec) -> None:
+    """Let the network's input or output be channels-last if its spec is; linear is the default."""
+    if spec.channels_last:
+        tensor.allowed_formats = 1 << int(ctx.features.trt.TensorFormat.HWC8)
 
 
 def _convert_node(ctx: Context, node: Node, values: dict[Node, Any]) -> Any:
@@ -132,7 +139,7 @@ def _convert_node(ctx: Context, node: Node, values: dict[Node, Any]) -> Any:
             _check_layers(ctx, node, first_layer)
             _check_result(ctx, node, result)
         except Exception as error:
-            raise ConversionError(_explain(node, error, messages)) from error
+            raise ConversionError(_explain(node, error, messages), node.name) from error
     return result
 
 
@@ -213,6 +220,7 @@ def _mark_outputs(ctx: Context, results: Sequence[Any]) -> None:
         tensor.name = f"y{index}"
         seen.add(tensor.name)
         net.mark_output(tensor)
+        _lay_out(ctx, tensor, ctx.network.outputs[index])
         if ctx.features.weakly_typed:
             ctx.settle()
             tensor.dtype = ctx.features.to_trt(ctx.network.outputs[index].dtype)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["SCALE_CLAMP", "apply_deltas", "clip"]
+__all__ = ["SCALE_CLAMP", "apply_deltas", "apply_linear_deltas", "clip"]
 
 SCALE_CLAMP = math.log(1000.0 / 16)
 """Both libraries limit dw and dh to this before the exponential."""
@@ -46,3 +46,21 @@ def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
     """
     width_height = sizes.flip(-1).to(boxes)
     return torch.minimum(boxes.clamp(min=0), torch.cat([width_height, width_height], -1))
+
+
+def apply_linear_deltas(deltas: Tensor, boxes: Tensor) -> Tensor:
+    """Measure boxes from the centres of others, as FCOS's coders do in both libraries.
+
+    Args:
+        deltas: (N, 4), the distances to the left, top, right and bottom side, in units of the
+            width or height of the box.
+        boxes: (N, 4).
+
+    Returns:
+        (N, 4), float32.
+    """
+    deltas, boxes = deltas.float(), boxes.float()
+    centres = 0.5 * (boxes[:, :2] + boxes[:, 2:])
+    sides = boxes[:, 2:] - boxes[:, :2]
+    distances = deltas * torch.cat([sides, sides], 1)
+    return torch.cat([centres - distances[:, :2], centres + distances[:, 2:]], 1)

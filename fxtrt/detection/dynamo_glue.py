@@ -10,6 +10,7 @@ from unittest.mock import patch
 import torch
 
 from ..errors import CaptureError
+from .prepared_forward import with_core
 from .recipes import recipe_of
 from .substitution import place_of
 
@@ -22,11 +23,11 @@ def prepare(model: torch.nn.Module) -> Callable[[], None]:
     """Let Dynamo skip the glue between a detector's networks; call it before `torch.compile`.
 
     The functions that select proposals, pool, suppress and paste masks branch on data in many
-    places, and each place is a graph break. With this, each such function is one call in PyTorch,
-    and the networks become a few large graphs. `fxtrt.compile` does not need it.
-
-    The functions are replaced for the whole process, in the package that `model` comes from, by
-    functions that return the same. It may be called again.
+    places, and each place is a graph break. With this, a model whose architecture has a core
+    (`HostSteps`) gets a `forward` that is one graph between two steps in Python. For all others,
+    each such function becomes one call in PyTorch: the functions are then replaced for the whole
+    process, in the package that `model` comes from, by functions that return the same.
+    `fxtrt.compile` does not need any of this. It may be called again.
 
     Returns:
         A function that puts the originals back.
@@ -36,6 +37,10 @@ def prepare(model: torch.nn.Module) -> Callable[[], None]:
             such function.
     """
     recipe = recipe_of(model)
+    if recipe is not None and recipe.host_steps is not None:
+        steps = recipe.host_steps(model)
+        if not isinstance(steps, str):
+            return with_core(model, steps)
     if recipe is None or not recipe.glue:
         raise CaptureError(
             f"{type(model).__name__} has no recipe that names its glue: register one, with the "

@@ -82,7 +82,7 @@ def first_difference(gm: GraphModule, inputs: Sequence[Any], target: Target) -> 
     taken = {node for one in built for node in one.extracted.inputs}
     values = recorded_values(gm, inputs, taken)
     for one in built:
-        arguments = [values[node] for node in one.extracted.inputs]
+        arguments = one.extracted.arguments(values)
         differences = _compare(one.module, arguments)
         if not all(difference.agrees for difference in differences):
             own = target.with_settings(one.extracted.cluster.settings)

@@ -61,7 +61,8 @@ class ReferenceEngine:
         if len(devices) > 1:
             raise EngineError(f"the inputs lie on {sorted(map(str, devices))}: move them together")
         named = {s.name: t.detach() for s, t in zip(self.inputs, tensors, strict=True)}
-        return self._program.run(named, [spec.name for spec in self.outputs], devices.pop())
+        formats = {spec.name: spec.memory_format for spec in self.outputs}
+        return self._program.run(named, formats, devices.pop())
 
 
 class ReferenceBackend:

@@ -51,6 +51,8 @@ class TensorRTEngine:
             dtype = features.to_torch(self._engine.get_tensor_dtype(spec.name))
             if dtype != spec.dtype:
                 raise EngineError(f"the plan has {spec.name} as {dtype}, expected {spec.dtype}")
+            if spec.channels_last:
+                _require_channels_last(trt, self._engine, spec.name)
         self.scratch_bytes = max(_SMALLEST_SCRATCH, _scratch_bytes(self._engine))
         self._trt = trt
         self._lock = threading.Lock()
@@ -117,7 +119,10 @@ class TensorRTContext:
 
     def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         device, context = self._scratch.device, self._context
-        tensors = [tensor.contiguous() for tensor in tensors]
+        tensors = [
+            tensor.contiguous(memory_format=spec.memory_format)
+            for spec, tensor in zip(self._inputs, tensors, strict=True)
+        ]
         shapes = [tensor.shape for tensor in tensors]
         if shapes != self._shapes:
             self._set_shapes(shapes)
@@ -138,7 +143,12 @@ class TensorRTContext:
             if not self._context.set_output_allocator(spec.name, allocator):
                 raise EngineError(f"TensorRT took no allocator for {spec.name}")
             return allocator
-        result = torch.empty(shape, dtype=spec.dtype, device=self._scratch.device)
+        result = torch.empty(
+            shape,
+            dtype=spec.dtype,
+            device=self._scratch.device,
+            memory_format=spec.memory_format,
+        )
         self._context.set_tensor_address(spec.name, result.data_ptr())
         return result
 
@@ -152,6 +162,13 @@ class TensorRTContext:
             for spec in self._outputs
         ]
         self._shapes = shapes
+
+
+def _require_channels_last(trt: ModuleType, engine: Any, name: str) -> None:
+    """Refuse a plan that would read or write a tensor's memory in another order than torch."""
+    found = engine.get_tensor_format(name)
+    if found != trt.TensorFormat.HWC8:
+        raise EngineError(f"the plan has {name} in the format {found}, expected HWC8")
 
 
 def _scratch_bytes(engine: Any) -> int:

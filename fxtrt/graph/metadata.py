@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from .sizes import Size, expression
 __all__ = [
     "PARTS_OF",
     "fake_mode_of",
+    "fake_result",
     "infer",
     "known_equal",
     "same_metadata",
@@ -49,17 +51,22 @@ def infer(node: Node, like: Node) -> Node:
         node: a `call_function` whose arguments all have `meta["val"]`.
         like: the node that it replaces.
     """
-    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
+    value = fake_result(node, lambda source: source.meta["val"])
+    node.meta = {key: like.meta[key] for key in PROVENANCE if key in like.meta}
+    node.meta["val"] = value
+    return node
+
+
+def fake_result(node: Node, value_of: Callable[[Node], Any]) -> Any:
+    """Run the call of a `call_function` on the fake values that `value_of` gives for its inputs."""
+    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), value_of)
     fakes = (
         v for v in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(v, FakeTensor)
     )
     mode = next((fake.fake_mode for fake in fakes), None) or fake_mode_of(_owner(node))
     # Some operators decompose in Python only if a size is symbolic, here as in tracing.
     with mode, enable_python_dispatcher(), torch.no_grad():
-        value = node.target(*args, **kwargs)  # type: ignore[operator]  # a call_function
-    node.meta = {key: like.meta[key] for key in PROVENANCE if key in like.meta}
-    node.meta["val"] = value
-    return node
+        return node.target(*args, **kwargs)  # type: ignore[operator]  # a call_function
 
 
 def known_equal(a: Size, b: Size) -> bool:

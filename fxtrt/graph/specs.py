@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
+from .formats import is_channels_last
 from .sizes import hint, is_unbacked, size_range
 
 __all__ = ["Call", "TensorSpec", "spec_of", "tensor_specs"]
@@ -19,6 +20,9 @@ class TensorSpec:
     """One input or output of an engine; a dimension is static where low equals high.
 
     A high of None means that the dimension has no upper bound; a device of None means any device.
+
+    channels_last: whether the engine has the tensor as torch's channels last, which only a float16
+                   tensor with channels in multiples of 8 can be; otherwise it is contiguous.
     """
 
     name: str
@@ -27,6 +31,7 @@ class TensorSpec:
     optimum: tuple[int, ...]
     high: tuple[int | None, ...]
     device: torch.device | None = None
+    channels_last: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -36,6 +41,10 @@ class TensorSpec:
     @property
     def is_static(self) -> bool:
         return self.low == self.high
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def mismatch(self, tensor: torch.Tensor) -> str | None:
         """Return why `tensor` cannot be bound here, or None."""
@@ -85,6 +94,7 @@ def spec_of(name: str, fake: torch.Tensor) -> TensorSpec:
         tuple(hint(size) for size in fake.shape),
         tuple(high for _, high in ranges),
         fake.device,
+        is_channels_last(fake),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch.fx import GraphModule, Node
 
@@ -12,7 +12,11 @@ from ..partition.partition import Partition, partition, repair, without
 from ..partition.support import support
 from ..registry import Rejection
 
-__all__ = ["divide"]
+__all__ = ["Failures", "divide", "divide_again"]
+
+Failures = Sequence[Mapping[str, str]]
+"""The names of the nodes that left clusters after each division whose clusters were built, and the
+messages that they left for."""
 
 
 def divide(
@@ -39,3 +43,17 @@ def divide(
     rejection = Rejection("fuel", f"fuel={fuel}: only so many clusters are converted")
     spent = [node for cluster in divided.clusters[fuel:] for node in cluster.nodes]
     return without(gm, divided, dict.fromkeys(spent, rejection))
+
+
+def divide_again(gm: GraphModule, target: Target, failures: Failures) -> dict[Node, Rejection]:
+    """Repeat the divisions after which nodes left, and return these nodes, to divide without them.
+
+    Each division repairs the graph, so the next one finds it as it was found at the time. A name
+    that the graph does not have is ignored: if something fails again, it is dealt with again.
+    """
+    leaving: dict[Node, Rejection] = {}
+    for messages in failures:
+        divide(gm, target, leaving)
+        named = [node for node in gm.graph.nodes if node.name in messages]
+        leaving |= {node: Rejection("build_failed", messages[node.name]) for node in named}
+    return leaving

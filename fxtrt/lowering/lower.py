@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from torch.fx import GraphModule
@@ -15,13 +16,14 @@ from ..capture.model_parts import Captured
 from ..engines.target import Target
 from ..graph.ambient import explicit
 from ..graph.patterns import require_matches, unmatched
-from ..partition.extract import Extracted, extract
+from ..partition.extract import Extracted
 from ..partition.partition import Partition
 from ..pass_manager import run_passes
 from ..reporting import Coverage, cluster_row, graph_coverage
 from ..settings import Settings
 from .bounds import bound_sizes
-from .divide import divide
+from .divide import Failures, divide, divide_again
+from .forms import extract_all
 from .settle import Settled, settle
 from .stitch import stitch
 
@@ -40,10 +42,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """A stitched graph, and the report on what runs where in it."""
+    """A stitched graph, the report on what runs where in it, and what left failing clusters."""
 
     graph: GraphModule
     coverage: Coverage
+    failures: Failures = ()
 
 
 def lower(
@@ -72,9 +75,15 @@ def lower(
 
 
 def lower_model(
-    captured: Captured, target: Target, stores: PlanStores = PlanCache.of
+    captured: Captured,
+    target: Target,
+    stores: PlanStores = PlanCache.of,
+    failures: Sequence[Failures] = (),
 ) -> list[Lowered]:
     """Lower all graphs of a captured model, in the order of its parts and then of its others.
+
+    Args:
+        failures: what failed before in each of the graphs, if that is known.
 
     Raises:
         SettingsError: a pattern names no node of the model.
@@ -82,9 +91,9 @@ def lower_model(
     """
     normalize_model(captured, target.settings)
     lowered: list[Lowered] = []
-    for part in (*captured.parts, *captured.others):
+    for part, known in zip_longest((*captured.parts, *captured.others), failures, fillvalue=()):
         inputs = part.values() if part.has_values else None
-        lowered.append(_lower_normalized(part.graph, target, inputs, stores))
+        lowered.append(_lower_normalized(part.graph, target, inputs, stores, known))
         target = target.with_less_fuel(len(lowered[-1].coverage.clusters))
     return lowered
 
@@ -113,15 +122,18 @@ def normalize_model(captured: Captured, settings: Settings) -> None:
     require_matches(settings.patterns, nodes)
 
 
-def preview(gm: GraphModule, target: Target) -> tuple[Partition, list[Extracted]]:
+def preview(
+    gm: GraphModule, target: Target, failures: Failures = ()
+) -> tuple[Partition, list[Extracted]]:
     """Return the partition that `lower` begins with and its clusters, without building any.
 
     Args:
         gm: a graph that was normalized.
+        failures: what failed when it was lowered before.
     """
     with explicit():
-        partition = divide(gm, target)
-    return partition, [extract(gm, cluster) for cluster in partition.clusters]
+        partition = divide(gm, target, divide_again(gm, target, failures))
+    return partition, extract_all(gm, partition.clusters)
 
 
 def preview_coverage(gm: GraphModule, target: Target) -> Coverage:
@@ -132,12 +144,16 @@ def preview_coverage(gm: GraphModule, target: Target) -> Coverage:
 
 
 def _lower_normalized(
-    gm: GraphModule, target: Target, inputs: Sequence[Any] | None, stores: PlanStores
+    gm: GraphModule,
+    target: Target,
+    inputs: Sequence[Any] | None,
+    stores: PlanStores,
+    failures: Failures = (),
 ) -> Lowered:
-    settled = settle(gm, target, inputs, stores)
+    settled = settle(gm, target, inputs, stores, failures)
     coverage = _coverage(gm, target, settled)
     stitch(gm, [one.extracted for one in settled.built], [one.module for one in settled.built])
-    return Lowered(gm, coverage)
+    return Lowered(gm, coverage, settled.failures)
 
 
 def _coverage(gm: GraphModule, target: Target, settled: Settled) -> Coverage:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from torch.fx import GraphModule, Node
@@ -34,12 +33,17 @@ from ..runtime.engine_module import EngineModule
 from ..runtime.timing import Timing, measure
 from ..settings import Settings
 from .cluster_inputs import made_up_values, recorded_values
-from .delta_debugging import smallest_failing
-from .divide import divide
+from .culprits import Culprits
+from .divide import Failures, divide, divide_again
+from .forms import extract_all
 
 __all__ = ["Built", "Settled", "build_cluster", "settle"]
 
 log = logging.getLogger(__name__)
+
+_MOST_ROUNDS, _MOST_ROUNDS_BY_NAME = 12, 8
+"""The most divisions whose clusters are built, and how many of them go by the names in errors.
+After these, what fails is halved, and in the last round it stays in PyTorch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +62,14 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A partition all of whose clusters are built, in order."""
+    """A partition all of whose clusters are built, in order.
+
+    failures: the nodes that left after each division but the last, because their cluster failed.
+    """
 
     partition: Partition
     built: Sequence[Built]
+    failures: Failures = ()
 
 
 def settle(
@@ -69,6 +77,7 @@ def settle(
     target: Target,
     inputs: Sequence[Any] | None = None,
     stores: PlanStores = PlanCache.of,
+    failures: Failures = (),
 ) -> Settled:
     """Divide `gm` and build its clusters; leave out those that fail or, if measured, lose.
 
@@ -76,12 +85,13 @@ def settle(
         gm: a graph that was normalized.
         inputs: one value for each placeholder, to measure with; None makes values up.
         stores: where plans and timings are kept.
+        failures: what failed when the same graph was settled before, which is not tried again.
 
     Raises:
         EngineError, ConversionError: with `on_build_failure="raise"` only.
     """
     with explicit():
-        return _Settlement(gm, target, inputs, stores).run()
+        return _Settlement(gm, target, inputs, stores).run(failures)
 
 
 def build_cluster(extracted: Extracted, backend: EngineBackend) -> tuple[EngineModule, BuildInfo]:
@@ -127,39 +137,54 @@ class _Settlement:
         self._inputs = inputs
         self._results: dict[Any, _Result] = {}
 
-    def run(self) -> Settled:
-        failed_nodes: dict[Node, Rejection] = {}
-        while True:
-            divided = divide(self._gm, self._target, failed_nodes)
+    def run(self, known: Failures) -> Settled:
+        leaving = divide_again(self._gm, self._target, known)
+        failures = list(known)
+        for number in range(1, _MOST_ROUNDS + 1):
+            divided = divide(self._gm, self._target, leaving)
             built, failed = self._build_all(divided)
-            if not failed or self._settings.on_build_failure != "bisect":
+            found: dict[Node, Rejection] = {}
+            if number < _MOST_ROUNDS:
+                found = self._culprits(failed, by_name=number <= _MOST_ROUNDS_BY_NAME)
+            if not found:
                 break
-            for extracted, error in failed:
-                why_not = partial(self._why_not_built, extracted.cluster.settings)
-                nodes, cause = smallest_failing(extracted.cluster.nodes, error, why_not)
-                failed_nodes |= dict.fromkeys(nodes, Rejection("build_failed", str(cause)))
-        rejected = {
-            node: Rejection("build_failed", str(error))
-            for extracted, error in failed
-            for node in extracted.cluster.nodes
-        }
+            leaving |= found
+            failures.append({node.name: why.detail for node, why in found.items()})
+        rejected: dict[Node, Rejection] = {}
+        for extracted, error in failed:
+            log.warning("%s stays in PyTorch, because it does not build", extracted.cluster.name)
+            rejection = Rejection("build_failed", str(error))
+            rejected |= dict.fromkeys(extracted.cluster.nodes, rejection)
         if self._settings.partition == "measured":
             built, slower = self._keep_faster(built)
             rejected |= slower
-        return Settled(without(self._gm, divided, rejected), built)
+        return Settled(without(self._gm, divided, rejected), built, failures)
+
+    def _culprits(
+        self, failed: Sequence[tuple[Extracted, BuildFailure]], *, by_name: bool
+    ) -> dict[Node, Rejection]:
+        """Return the nodes that failed clusters can be built without, and why they fail."""
+        if not failed:
+            return {}
+        culprits = Culprits(self._gm, self._target, self._why_not_built)
+        leaving: dict[Node, Rejection] = {}
+        for extracted, error in failed:
+            nodes, cause = culprits.of(extracted, error, by_name=by_name)
+            if nodes:
+                name, every = extracted.cluster.name, len(extracted.cluster.nodes)
+                log.warning("%s: %d of %d nodes leave for PyTorch", name, len(nodes), every)
+            leaving |= dict.fromkeys(nodes, Rejection("build_failed", str(cause)))
+        return leaving
 
     def _build_all(
         self, divided: Partition
     ) -> tuple[list[Built], list[tuple[Extracted, BuildFailure]]]:
         built: list[Built] = []
         failed: list[tuple[Extracted, BuildFailure]] = []
-        clusters = [extract(self._gm, cluster) for cluster in divided.clusters]
+        clusters = extract_all(self._gm, divided.clusters)
         for extracted, result in zip(clusters, self._build(clusters), strict=True):
             cluster = extracted.cluster
             if not isinstance(result, tuple):
-                if self._settings.on_build_failure == "raise":
-                    raise result
-                log.warning("%s does not build: %s", cluster.name, result)
                 failed.append((extracted, result))
                 continue
             module, info = result
@@ -172,9 +197,14 @@ class _Settlement:
 
         A cluster that comes back after another division is not built again.
         """
-        keys = [(one.cluster.nodes, one.inputs, one.outputs) for one in clusters]
+        keys = [(one.cluster.nodes, one.inputs, one.outputs, one.forms) for one in clusters]
         new = {k: one for k, one in zip(keys, clusters, strict=True) if k not in self._results}
         results = _build_clusters(list(new.values()), self._target.backend, self._stores)
+        for one, result in zip(new.values(), results, strict=True):
+            if not isinstance(result, tuple):
+                if self._settings.on_build_failure == "raise":
+                    raise result
+                log.warning("%s does not build: %s", one.cluster.name, result)
         self._results.update(zip(new, results, strict=True))
         return [self._results[key] for key in keys]
 
@@ -216,7 +246,7 @@ class _Settlement:
             elif one.module.engine is None:
                 timings.append(None)
             else:
-                timing = measure(one.module, [values[node] for node in one.extracted.inputs])
+                timing = measure(one.module, one.extracted.arguments(values))
                 timings.append(timing)
                 if cache is not None:
                     header = PlanHeader.of(one.extracted.module, self._target.backend)

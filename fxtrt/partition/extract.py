@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from ..conversion.size_carriers import missing_sizes
+from ..graph.formats import FORM, Form, memory_format_of
+from ..graph.metadata import infer
 from ..graph.nodes import is_size
 from ..graph.weights import attribute
 from ..passes.size_nodes import size_nodes
@@ -17,19 +21,59 @@ from .partition import Cluster
 
 __all__ = ["Extracted", "extract"]
 
+aten = torch.ops.aten
+
+_AS_TRACED: Mapping[Node, Form] = MappingProxyType({})
+
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """A cluster as a GraphModule of its own, and the nodes that it takes and gives in its graph."""
+    """A cluster as a GraphModule of its own, and the nodes that it takes and gives in its graph.
+
+    The module may take and give other dtypes and layouts than these nodes have: its own fake values
+    say which.
+    """
 
     cluster: Cluster
     module: GraphModule
     inputs: tuple[Node, ...]
     outputs: tuple[Node, ...]
 
+    @property
+    def taken(self) -> list[Any]:
+        """Return the fake value of each input, in the form in which the module takes it."""
+        return [node.meta["val"] for node in self.module.graph.find_nodes(op="placeholder")]
 
-def extract(gm: GraphModule, cluster: Cluster) -> Extracted:
-    """Copy a cluster out of `gm`, with its weights, which are shared, and sizes of its tensors."""
+    @property
+    def given(self) -> list[torch.Tensor]:
+        """Return the fake value of each output, in the form in which the module gives it."""
+        results = pytree.tree_leaves(self.module.graph.output_node().args)
+        return [node.meta["val"] for node in results]
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """Return the forms of the tensors that pass the boundary, inputs first."""
+        fakes = [*self.taken, *self.given]
+        return tuple(Form.of(fake) for fake in fakes if isinstance(fake, torch.Tensor))
+
+    def arguments(self, values: Mapping[Node, Any]) -> list[Any]:
+        """Return the module's arguments, made of the values that its inputs have as traced."""
+        pairs = zip(self.inputs, self.taken, strict=True)
+        return [_in_form(values[node], fake) for node, fake in pairs]
+
+
+def extract(
+    gm: GraphModule,
+    cluster: Cluster,
+    takes: Mapping[Node, Form] = _AS_TRACED,
+    gives: Mapping[Node, Form] = _AS_TRACED,
+) -> Extracted:
+    """Copy a cluster out of `gm`, with its weights, which are shared, and sizes of its tensors.
+
+    Args:
+        takes, gives: the inputs and outputs that pass the boundary in another form than they were
+            traced in. Casts inside lead from it and to it.
+    """
     members = set(cluster.nodes)
     inputs = _inputs(cluster, members)
     inputs = (*inputs, *_carried(gm, cluster, inputs))
@@ -38,18 +82,55 @@ def extract(gm: GraphModule, cluster: Cluster) -> Extracted:
     root, graph = torch.nn.Module(), Graph()
     copies: dict[Node, Node] = {}
     for node in inputs:
-        copies[node] = graph.placeholder(node.name)
-        copies[node].meta = dict(node.meta)
+        copies[node] = _placeholder(graph, node, takes.get(node))
+    for node in inputs:
+        if node in takes:
+            copies[node] = _as_traced(copies[node], node)
     for node in cluster.nodes:
         for source in _sizes_first(node, copies):
             if source.op == "get_attr":
                 copies[source] = _copy_weight(gm, source, root, graph)
             else:
                 copies[source] = graph.node_copy(source, copies.__getitem__)
-    graph.output(tuple(copies[node] for node in outputs))
+    results = [_result(copies[node], gives.get(node)) for node in outputs]
+    graph.output(tuple(results))
     graph.lint()
     module = GraphModule(root, graph, class_name=cluster.name)
     return Extracted(cluster, module, inputs, outputs)
+
+
+def _placeholder(graph: Graph, node: Node, form: Form | None) -> Node:
+    placeholder = graph.placeholder(node.name)
+    placeholder.meta = dict(node.meta)
+    if form is not None:
+        fake = node.meta["val"]
+        with fake.fake_mode, torch.no_grad():
+            entering = fake.to(form.dtype, memory_format=form.memory_format)
+        placeholder.meta |= {"val": entering, FORM: form}
+    return placeholder
+
+
+def _as_traced(placeholder: Node, node: Node) -> Node:
+    """Add a cast of an input to the form that `node` was traced in."""
+    fake = node.meta["val"]
+    cast = _cast(placeholder, fake.dtype, memory_format_of(fake) or torch.contiguous_format)
+    cast.meta = dict(node.meta)
+    return cast
+
+
+def _result(node: Node, form: Form | None) -> Node:
+    return node if form is None else infer(_cast(node, form.dtype, form.memory_format), node)
+
+
+def _cast(node: Node, dtype: torch.dtype, memory_format: torch.memory_format) -> Node:
+    options = {"dtype": dtype, "memory_format": memory_format}
+    return node.graph.call_function(aten._to_copy.default, (node,), options)
+
+
+def _in_form(value: Any, fake: Any) -> Any:
+    if not isinstance(value, torch.Tensor) or Form.of(fake) == Form.of(value):
+        return value
+    return value.to(fake.dtype, memory_format=Form.of(fake).memory_format)
 
 
 def _inputs(cluster: Cluster, members: set[Node]) -> tuple[Node, ...]:

@@ -17,6 +17,7 @@ from .boundaries import PYTORCH, crossings
 from .components import Components
 from .grouping import Grouper, Grouping
 from .recompute import Recomputation, recomputations, recompute
+from .worth import worth
 
 __all__ = ["Cluster", "Partition", "computes", "partition", "repair", "without"]
 
@@ -62,7 +63,8 @@ def partition(
 
     A node stays in PyTorch if the blacklist names it, if engines do not support it, or if its
     cluster is too small. A small part of a cluster without heavy work also runs in PyTorch if that
-    saves cuts. A cluster is convex (no path leaves it and comes back), so it can run as one call.
+    saves cuts. In a graph with FLOPs, a cluster without any must save more time than its engine
+    costs. A cluster is convex (no path leaves it and comes back), so it can run as one call.
     Weights and sizes belong to no cluster: each cluster that reads them gets them when it is
     extracted. The nodes of each of `settings.components` have clusters of their own. `repairs`
     lists the cheap nodes that `repair` will copy to other sides.
@@ -82,12 +84,15 @@ def partition(
     grouper = Grouper(gm.graph, components.number, components.count)
     grouping = grouper.group(rejections)
     cuts_before = _count_cuts(gm, _sides(grouping, _small_clusters(grouping, components, exempt)))
+    estimates = settings.partition != "measured" and any(map(flops, gm.graph.nodes))
     for _ in range(_ROUNDS):
         small = _small_clusters(grouping, components, exempt)
         small |= _islands(grouping, components, exempt | small.keys())
-        if not small:
+        # Clusters may still grow while there are small ones between them.
+        rejected = small or (_not_worth_it(grouping, exempt) if estimates else {})
+        if not rejected:
             break
-        rejections |= small
+        rejections |= rejected
         grouping = grouper.group(rejections)
     small = _small_clusters(grouping, components, exempt)
     rejections |= small
@@ -182,6 +187,19 @@ def _islands(
     return found
 
 
+def _not_worth_it(grouping: Grouping, exempt: Set[Node]) -> dict[Node, Rejection]:
+    """Reject the calls of clusters without FLOPs whose engines would cost more than they save."""
+    found: dict[Node, Rejection] = {}
+    for parts in grouping.clusters():
+        nodes = [node for part in parts for node in part.nodes if not is_size(node)]
+        if any(map(flops, nodes)) or not exempt.isdisjoint(nodes):
+            continue
+        estimate = worth(nodes)
+        if estimate.saves_us <= estimate.costs_us:
+            found |= dict.fromkeys(nodes, Rejection("not_worth_it", str(estimate)))
+    return found
+
+
 def _minimum(components: Components, nodes: Sequence[Node]) -> int:
     return components.settings(components.number(nodes[0])).min_cluster_size
 
@@ -193,8 +211,9 @@ def _repairs(
     components: Components,
 ) -> tuple[Recomputation, ...]:
     """Find the cheap nodes whose copies on other sides save cuts."""
-    too_small = {node for node, rejection in rejections.items() if rejection.code == "too_small"}
-    known = sides.keys() | too_small
+    codes = ("too_small", "not_worth_it")
+    convertible = {node for node, rejection in rejections.items() if rejection.code in codes}
+    known = sides.keys() | convertible
     component = {side: components.number(node) for node, side in sides.items()}
 
     def fits(node: Node, side: int) -> bool:

@@ -17,8 +17,8 @@ from .advice import advise
 from .folding import boxes
 from .groups import by_reason, cost
 from .text import (
+    boundary_text,
     build_cells,
-    bytes_text,
     runtime_lines,
     summary,
 )
@@ -79,8 +79,8 @@ def _clusters(rows: Sequence[ClusterRow]) -> str:
             row.nodes,
             _giga(row),
             ", ".join(f"{target} ({count})" for target, count in row.ops),
-            bytes_text(row.bytes_in),
-            bytes_text(row.bytes_out),
+            boundary_text(row.bytes_in, row.inputs),
+            boundary_text(row.bytes_out, row.outputs),
             ", ".join(row.dtypes),
             row.runs_on,
             *build_cells(row.build),

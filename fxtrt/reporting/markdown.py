@@ -10,8 +10,8 @@ from tabulate import tabulate
 from .advice import advise
 from .groups import by_reason
 from .text import (
+    boundary_text,
     build_cells,
-    bytes_text,
     runtime_lines,
     summary,
 )
@@ -59,8 +59,8 @@ def _cluster(row: ClusterRow) -> list[Any]:
         row.nodes,
         _giga(row.flops),
         ", ".join(f"{target} ×{count}" for target, count in row.ops),  # noqa: RUF001  # a product
-        bytes_text(row.bytes_in),
-        bytes_text(row.bytes_out),
+        boundary_text(row.bytes_in, row.inputs),
+        boundary_text(row.bytes_out, row.outputs),
         ", ".join(row.dtypes),
         row.engine,
         *build_cells(row.build),

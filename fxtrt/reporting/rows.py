@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
@@ -16,6 +17,7 @@ from ..capture.model_parts import Missed
 from ..capture.uncaptured import OutsideCall
 from ..engines.base import EngineBackend
 from ..graph.flops import flops
+from ..graph.formats import Form
 from ..graph.metadata import PARTS_OF
 from ..graph.provenance import module_path, source_line
 from ..graph.sizes import hint
@@ -58,13 +60,15 @@ def cluster_row(
         flops=sum(map(flops, nodes)),
         ops=tuple(sorted(targets.items(), key=lambda item: (-item[1], item[0]))),
         dtypes=tuple(dtypes),
-        bytes_in=_bytes(extracted.inputs),
-        bytes_out=_bytes(extracted.outputs),
+        bytes_in=_bytes(extracted.taken),
+        bytes_out=_bytes(extracted.given),
         engine=backend.name,
         runs_on=backend.fingerprint,
         build=build,
         engine_ms=timing.engine_ms if timing else None,
         pytorch_ms=timing.pytorch_ms if timing else None,
+        inputs=_crossing(extracted.inputs, extracted.taken),
+        outputs=_crossing(extracted.outputs, extracted.given),
     )
 
 
@@ -162,12 +166,18 @@ def _row(node: Node, rejection: Rejection, count: int, *, computed: bool) -> Rej
     )
 
 
-def _bytes(nodes: Sequence[Node]) -> int:
+def _crossing(nodes: Sequence[Node], values: Sequence[Any]) -> tuple[str, ...]:
+    """Return the name and the form of each tensor that passes a boundary."""
+    pairs = zip(nodes, values, strict=True)
+    tensors = [(node, value) for node, value in pairs if isinstance(value, torch.Tensor)]
+    return tuple(f"{node.name}: {Form.of(value)}" for node, value in tensors)
+
+
+def _bytes(values: Sequence[Any]) -> int:
     """Add up the bytes of tensors at the example's sizes.
 
     A size that depends on data counts as its largest.
     """
-    values = [node.meta.get("val") for node in nodes]
     return sum(
         value.element_size() * math.prod(map(hint, value.shape))
         for value in values

@@ -96,6 +96,8 @@ def _cluster(row: dict[str, Any]) -> ClusterRow:
         "module_paths": tuple(row["module_paths"]),
         "ops": tuple((target, count) for target, count in row["ops"]),
         "dtypes": tuple(row["dtypes"]),
+        "inputs": tuple(row.get("inputs", ())),
+        "outputs": tuple(row.get("outputs", ())),
         "build": None if build is None else _build(build),
     }
     return ClusterRow(**(row | changed))

@@ -13,7 +13,7 @@ from .advice import advise
 from .groups import ReasonGroup, by_reason
 from .values import ClusterRow, CoverageValues
 
-__all__ = ["build_cells", "bytes_text", "runtime_lines", "summary", "text"]
+__all__ = ["boundary_text", "build_cells", "bytes_text", "runtime_lines", "summary", "text"]
 
 _LINES = 3
 """The most lines of a reason that are shown."""
@@ -104,6 +104,12 @@ def _runtime_lines(coverage: CoverageValues) -> Iterator[str]:
 def bytes_text(count: int) -> str:
     """Write a number of bytes in KiB or MiB."""
     return f"{count / 2**20:.1f} MiB" if count >= 2**18 else f"{count / 2**10:.1f} KiB"
+
+
+def boundary_text(count: int, tensors: Sequence[str]) -> str:
+    """Write the bytes that cross a boundary, and the forms of its tensors as "2 float16"."""
+    counts = Counter(tensor.rpartition(": ")[2] for tensor in tensors)
+    return ", ".join([bytes_text(count), *(f"{n} {form}" for form, n in counts.items())])
 
 
 def _clusters(rows: Sequence[ClusterRow]) -> str:

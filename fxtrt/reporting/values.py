@@ -39,6 +39,8 @@ class ClusterRow:
     runs_on:      the versions and the GPU that the backend has on this machine.
     build:        how its engine came about; None in a report before compiling.
     engine_ms, pytorch_ms: the times of one call in the engine and in PyTorch, if measured.
+    inputs, outputs: the tensors that it takes and gives, as "name: float16 channels-last"; one
+                  without "channels-last" is contiguous.
 
     FLOPs and bytes are those of the example's sizes.
     """
@@ -56,6 +58,8 @@ class ClusterRow:
     build: BuildInfo | None
     engine_ms: float | None = None
     pytorch_ms: float | None = None
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
 
     @property
     def modules(self) -> str:

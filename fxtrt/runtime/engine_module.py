@@ -26,8 +26,8 @@ class EngineModule(torch.nn.Module):
     It takes the cluster's inputs (tensors, and ints for sizes, which the engine reads from tensors)
     and gives the tuple of its outputs. Inputs that the engine was not built for (an empty tensor, a
     size outside its range, another device) run in PyTorch, which is slower; `fallbacks` counts and
-    logs them. Outputs have the strides of eager's, because the rest of the graph was traced with
-    those.
+    logs them. Outputs have the dtypes and strides of the fallback's, because the rest of the graph
+    was traced with those.
 
     engine:   the engine, or None if its plan cannot run on this machine.
     fallback: the cluster in PyTorch.
@@ -90,7 +90,7 @@ class EngineModule(torch.nn.Module):
 
 
 def _in_order(tensor: torch.Tensor, order: tuple[int, ...] | None) -> torch.Tensor:
-    if order is None:
+    if order is None or tensor.permute(order).is_contiguous():
         return tensor
     permuted = torch.empty_permuted(tensor.shape, order, dtype=tensor.dtype, device=tensor.device)
     return permuted.copy_(tensor)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import types
-from ctypes import c_float
+from ctypes import c_float, c_int16
 from typing import Any
 
 import pytest
@@ -106,16 +107,23 @@ class FakeEngine:
         return self.contexts[-1]
 
 
-def load(monkeypatch: pytest.MonkeyPatch, *, old: bool = True) -> tuple[TensorRTEngine, FakeEngine]:
-    fake = FakeEngine(FakeGpu(monkeypatch), old=old)
+def load(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    old: bool = True,
+    kind: type[FakeEngine] = FakeEngine,
+    specs: tuple[TensorSpec, TensorSpec] = (X, Y),
+) -> tuple[TensorRTEngine, FakeEngine]:
+    fake = kind(FakeGpu(monkeypatch), old=old)
     module: Any = types.ModuleType("tensorrt")
     module.DataType, module.ILogger = trt_module.DataType, trt_module.ILogger
+    module.TensorFormat = trt_module.TensorFormat
     module.Runtime = lambda logger: types.SimpleNamespace(deserialize_cuda_engine=lambda plan: fake)
     if not old:
         module.ExecutionContextAllocationStrategy = types.SimpleNamespace(
             USER_MANAGED="user managed"
         )
-    engine = TensorRTEngine(module, b"plan", [X], [Y])
+    engine = TensorRTEngine(module, b"plan", specs[:1], specs[1:])
     engine.device = torch.device("cpu")
     return engine, fake
 
@@ -156,3 +164,51 @@ def test_what_tensorrt_refuses_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(fake, "create_execution_context_without_device_memory", lambda: None)
     with pytest.raises(EngineError, match="use fewer slots"):
         engine.context()
+
+
+LAST = (
+    TensorSpec("x", torch.float16, (2, 8, 3, 4), (2, 8, 3, 4), (2, 8, 3, 4), channels_last=True),
+    TensorSpec("y", torch.float16, (2, 8, 3, 4), (2, 8, 3, 4), (2, 8, 3, 4), channels_last=True),
+)
+
+
+class LastContext(OldContext):
+    """Gives 2 * x for halves, in memory as it lies: with the channels of a pixel side by side."""
+
+    def execute_async_v3(self, stream: int) -> bool:
+        count = math.prod(LAST[0].low)
+        x, y = (
+            torch.frombuffer((c_int16 * count).from_address(self.addresses[name]), dtype=torch.half)
+            for name in ("x", "y")
+        )
+        y.view(2, 3, 4, 8).copy_(x.view(2, 3, 4, 8) * torch.arange(8))
+        return True
+
+
+class LastEngine(FakeEngine):
+    format = trt_module.TensorFormat.HWC8
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        return trt_module.DataType.HALF
+
+    def get_tensor_format(self, name: str) -> Any:
+        return self.format
+
+    def create_execution_context_without_device_memory(self) -> FakeContext:
+        return LastContext(self, 0)
+
+
+def test_channels_last_tensors_lie_as_tensorrt_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, _ = load(monkeypatch, kind=LastEngine, specs=LAST)
+    x = torch.randn(2, 8, 3, 4).half()
+    expected = x * torch.arange(8)[None, :, None, None]
+    for given in (x, x.contiguous(memory_format=torch.channels_last)):
+        (y,) = engine.run([given])
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(y, expected.half())
+
+
+def test_a_plan_in_another_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LastEngine, "format", trt_module.TensorFormat.LINEAR)
+    with pytest.raises(EngineError, match=r"has x in the format .*LINEAR, expected HWC8"):
+        load(monkeypatch, kind=LastEngine, specs=LAST)

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from levels import Levels
 
 import fxtrt
+from fxtrt.builder.casts import with_precision
 from fxtrt.capture.export import trace
 from fxtrt.conversion.convert import convert
+from fxtrt.engines.network import logger_for
 from fxtrt.engines.select import select
+from fxtrt.engines.target import Target
 from fxtrt.engines.tensorrt import TensorRTBackend
 from fxtrt.errors import (
     BuildError,
     EngineUnavailable,
     SettingsError,
 )
+from fxtrt.lowering.divide import divide
+from fxtrt.lowering.forms import extract_all
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
 pytestmark = pytest.mark.skipif(
@@ -102,3 +109,36 @@ def test_a_gpu_that_rtx_does_not_support_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
     with pytest.raises(EngineUnavailable, match=r"does not support NVIDIA H200 \(sm90\).*SM120"):
         TensorRTBackend("tensorrt_rtx")
+
+
+def test_a_boundary_is_half_and_channels_last_in_the_plan(
+    rtx: TensorRTBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages: list[str] = []
+    logger = type(logger_for(rtx.features.trt))
+    monkeypatch.setattr(logger, "log", lambda self, severity, message: messages.append(message))
+    settings = fxtrt.Settings(precision="fp16", min_cluster_size=1)
+    gm = trace(Levels().eval(), (torch.rand(2, 3, 32, 48),))
+    clusters = extract_all(gm, divide(gm, Target(rtx, settings)).clusters)
+    for extracted in clusters:
+        cluster, _ = with_precision(extracted.module, settings)
+        network = convert(cluster, rtx.features)
+        config = rtx.config(network, settings)
+        config.profiling_verbosity = rtx.features.trt.ProfilingVerbosity.DETAILED
+        assert network.builder.build_serialized_network(network.definition, config)
+    body, head = (message for message in messages if message.startswith("Layers:"))
+    assert io_formats(body) == [
+        ("x0", "Float", "kLINEAR"),
+        ("y0", "Half", "kHWC8"),
+        ("y1", "Half", "kHWC8"),
+    ]
+    assert io_formats(head) == [("x0", "Half", "kLINEAR"), ("y0", "Float", "kLINEAR")]
+    # The kernels of the convolutions write the outputs: nothing reformats or casts them behind.
+    assert len(re.findall(r"^Name: ", body, re.MULTILINE)) == 1 + 3
+    assert "Reformat" not in body
+
+
+def io_formats(plan: str) -> list[tuple[str, ...]]:
+    """Name, type and format of each input and output in TensorRT's description of a plan."""
+    tensors = plan.partition("I/O Tensors:")[2]
+    return re.findall(r"Name: (\w+), .*?DataType: (\w+), .*?\((k\w+)\)", tensors)

@@ -43,7 +43,7 @@ def row(code: str, detail: str, **values: Any) -> RejectionRow:
 
 @pytest.mark.parametrize(
     "code",
-    [*_STEPS, "slower", "recomputed", "dtype", "device", "shape", "fuel", "pass"],
+    [*_STEPS, "slower", "not_worth_it", "recomputed", "dtype", "device", "shape", "fuel", "pass"],
 )
 @pytest.mark.parametrize("target", ["aten.cat.default", "_log_api_usage_once"])
 def test_what_would_not_pay_is_no_advice(code: str, target: str) -> None:

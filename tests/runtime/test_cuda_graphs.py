@@ -17,6 +17,7 @@ import jsonschema
 import pytest
 import torch
 from gpu_model import FakeGpu
+from levels import RECEIVED, Levels
 from torch.fx import Node
 
 import fxtrt
@@ -121,6 +122,30 @@ def test_a_whole_model_is_recorded_at_the_second_call_of_a_shape(
     with torch.no_grad():
         x = torch.randn(4, 3)
         torch.testing.assert_close(compiled(x), model(x))
+
+
+@pytest.mark.parametrize("settled", [True, False], ids=["whole", "engines"])
+def test_a_replay_passes_halves_and_layouts_on(recorder: Recorder, settled: bool) -> None:
+    class Watched(Levels):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            scores = super().forward(x)
+            # A size that depends on data keeps the whole from being one graph.
+            return scores if settled else scores[torch.nonzero(scores[:, 0] > -1).squeeze(1)]
+
+    model = Watched().eval()
+    options = {"precision": "fp16", "cuda_graphs": True, "min_cluster_size": 1}
+    compiled = fxtrt.compile(model, (torch.rand(2, 3, 32, 48),), engine="reference", **options)
+    with torch.no_grad():
+        for _ in range(4):
+            x = torch.rand(2, 3, 32, 48)
+            torch.testing.assert_close(compiled(x), model(x), atol=2e-3, rtol=0)
+            RECEIVED.clear()
+            compiled(x)
+            for feature in RECEIVED[0]:
+                assert feature.dtype == torch.float16
+                assert feature.is_contiguous(memory_format=torch.channels_last)
+    assert recorder.graphs == (1 if settled else 2)
+    assert bool(runtime(compiled).unrecorded) == (not settled)
 
 
 def test_an_observer_sees_each_node_instead_of_a_replay(recorder: Recorder) -> None:

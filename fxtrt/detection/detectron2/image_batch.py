@@ -12,11 +12,19 @@ from torch import Tensor
 from torch.export import Dim
 
 from ...errors import CaptureError
-from ..host_steps import on_device
+from ..host_steps import TooManyCandidates, on_device
 from ..ops.normalize_images import normalize_images
 from .structures import padded_sides
 
-__all__ = ["ImageBatch", "core_example", "core_shapes", "read_images"]
+__all__ = [
+    "ImageBatch",
+    "adopt_children",
+    "core_example",
+    "core_shapes",
+    "counted",
+    "kept",
+    "read_images",
+]
 
 _LONGEST = 1344
 """The longest side of the model zoo's images, 1333, padded."""
@@ -28,11 +36,13 @@ class ImageBatch:
 
     inputs:   the images, normalized and padded, (B, 3, H, W); (B, 2) heights and widths; (B, 4)
               scales of boxes; (B, 4) limits of boxes.
+    sizes:    height and width of each image without its padding.
     pictures: height and width of the pictures that detections are scaled to.
     scales:   by which factors, horizontal and vertical.
     """
 
     inputs: tuple[Tensor, Tensor, Tensor, Tensor]
+    sizes: Sequence[tuple[int, int]]
     pictures: Sequence[tuple[int, int]]
     scales: Sequence[tuple[float, float]]
 
@@ -57,7 +67,7 @@ def read_images(model: Any, batched_inputs: Sequence[dict[str, Any]]) -> ImageBa
     ]
     columns = [[row[a:b] for row in rows] for a, b in ((0, 2), (2, 6), (6, 10))]
     tables = [on_device(column, images.device) for column in columns]
-    return ImageBatch((images, *tables), pictures, scales)
+    return ImageBatch((images, *tables), sizes, pictures, scales)
 
 
 def _preprocessed(
@@ -79,7 +89,8 @@ def _preprocessed(
 def _has_own_preprocessing(model: Any) -> bool:
     kind = type(model)
     known = {cls.preprocess_image for cls in vars(meta_arch).values() if _preprocesses(cls)}
-    is_known = getattr(kind, "preprocess_image", None) in known
+    # Without this method, the images are preprocessed in `forward`, in the same way.
+    is_known = getattr(kind, "preprocess_image", None) in {None, *known}
     return not is_known or "preprocess_image" in vars(model) or model.pixel_mean.numel() != 3
 
 
@@ -127,3 +138,35 @@ def core_shapes(
     rows, columns = (Dim(name, min=least, max=most) for name in ("rows", "columns"))
     varying = {2: rows, 3: columns} if step == 1 else {2: step * rows, 3: step * columns}
     return ({**count, **varying}, *[count] * (len(inputs) - 1))
+
+
+def adopt_children(core: torch.nn.Module, model: torch.nn.Module) -> None:
+    """Give a core the submodules of its model, under the same names."""
+    for name, child in model.named_children():
+        core.add_module(name, child)
+    core.train(model.training)
+
+
+def counted(summary: Tensor) -> list[list[int]]:
+    """Return the summary of `place_detections` as numbers, after the one wait for the GPU.
+
+    Raises:
+        TooManyCandidates: for an image whose result may differ.
+    """
+    rows: list[list[int]] = summary.tolist()
+    if any(overflow for _, overflow, *_ in rows):
+        raise TooManyCandidates
+    return rows
+
+
+def kept(rows: Tensor, counts: Sequence[int]) -> Tensor:
+    """Return those rows of an image that are detections with an area in the picture.
+
+    Args:
+        rows: (D, ...).
+        counts: the image's row of the summary.
+    """
+    count, _, *flags = counts
+    if all(flags[:count]):
+        return rows[:count]
+    return rows[[i for i, flag in enumerate(flags[:count]) if flag]]

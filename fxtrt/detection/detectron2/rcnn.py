@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,28 +10,26 @@ from detectron2.modeling.meta_arch.rcnn import GeneralizedRCNN
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ..host_steps import Prepared, TooManyCandidates, unchanged
+from ..host_steps import Prepared, unchanged
 from ..ops.detectron2_heatmaps_to_keypoints import heatmaps_to_keypoints
 from ..ops.paste_masks import paste_masks
 from ..ops.place_detections import place_detections
-from .image_batch import ImageBatch, core_example, core_shapes, read_images
+from .image_batch import ImageBatch, adopt_children, core_example, core_shapes, counted, kept, read_images
 from .padded_proposals import padded_proposals, why_no_proposals
 from .region_heads import keypoint_maps_of, masks_of, why_no_core, with_heads
 
-__all__ = ["rcnn_steps"]
+__all__ = ["RCNNCore", "RCNNSteps", "rcnn_steps", "why_no_rcnn"]
 
 _MASK_THRESHOLD = 0.5
 """The default of `detector_postprocess`, which `GeneralizedRCNN` never changes."""
 
 
-class _Core(torch.nn.Module):
+class RCNNCore(torch.nn.Module):
     """The networks of a `GeneralizedRCNN` with operators of fixed shape between them."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
-        for name, child in model.named_children():
-            self.add_module(name, child)
-        self.train(model.training)
+        adopt_children(self, model)
 
     def forward(
         self, images: Tensor, image_sizes: Tensor, scales: Tensor, limits: Tensor
@@ -48,6 +46,12 @@ class _Core(torch.nn.Module):
             `place_detections`; then masks and keypoints with their heat maps, where there are any.
         """
         features = self.backbone(images)
+        return self.detections(features, image_sizes, scales, limits)
+
+    def detections(
+        self, features: Mapping[str, Tensor], image_sizes: Tensor, scales: Tensor, limits: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Return what `forward` does, from the features of the backbone."""
         regions, _ = padded_proposals(self.proposal_generator, features, image_sizes)
         heads: Any = self.roi_heads
         found = with_heads(heads, features, regions)
@@ -65,23 +69,21 @@ class _Core(torch.nn.Module):
         return outputs
 
 
-class _Steps:
+class RCNNSteps:
     """The steps around the core of a `GeneralizedRCNN`; see `HostSteps`."""
 
     def __init__(self, model: Any) -> None:
-        self.core = _Core(model)
-        self._model = model
+        self.core: torch.nn.Module = RCNNCore(model)
+        self.model = model
         self._has_masks = getattr(model.roi_heads, "mask_on", False)
         self._has_keypoints = getattr(model.roi_heads, "keypoint_on", False)
 
     def before(self, batched_inputs: Any) -> Prepared:
-        batch = read_images(self._model, batched_inputs)
+        batch = read_images(self.model, batched_inputs)
         return Prepared(batch.inputs, batch)
 
     def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Any]]:
-        rows = outputs[3].tolist()  # The one wait.
-        if any(row[1] for row in rows):
-            raise TooManyCandidates
+        rows = counted(outputs[3])
         return [
             {"instances": self._instances(outputs, i, row, context)} for i, row in enumerate(rows)
         ]
@@ -89,15 +91,13 @@ class _Steps:
     example = staticmethod(core_example)
 
     def dynamic_shapes(self, inputs: tuple[Tensor, ...], most_images: int) -> Any:
-        return core_shapes(inputs, most_images, self._model.backbone)
+        return core_shapes(inputs, most_images, self.model.backbone)
 
     def _instances(
         self, outputs: Sequence[Tensor], image: int, row: list[int], context: ImageBatch
     ) -> Any:
-        count, flags = row[0], row[2 : 2 + row[0]]
         boxes, scores, classes, *rest = (
-            _kept(output[image], count, flags)
-            for output in (*outputs[:3], *outputs[4:])
+            kept(output[image], row) for output in (*outputs[:3], *outputs[4:])
         )
         height, width = context.pictures[image]
         instances = Instances((height, width))
@@ -118,18 +118,15 @@ class _Steps:
         return instances
 
 
-def _kept(rows: Tensor, count: int, flags: list[int]) -> Tensor:
-    """Return the rows that are detections, without those whose box is empty in the picture."""
-    if all(flags):
-        return rows[:count]
-    return rows[[i for i, flag in enumerate(flags) if flag]]
-
-
-def rcnn_steps(model: Any) -> _Steps | str:
+def rcnn_steps(model: Any) -> RCNNSteps | str:
     """Return the core of a `GeneralizedRCNN` and its steps, or why it can have none."""
     if not unchanged(model, GeneralizedRCNN, "forward", "inference", "_postprocess"):
         return f"{type(model).__name__} has an inference of its own"
+    return why_no_rcnn(model) or RCNNSteps(model)
+
+
+def why_no_rcnn(model: Any) -> str | None:
+    """Return why the proposals or the RoI heads of a model cannot be part of a core, or None."""
     if model.proposal_generator is None:
         return "its proposals come with the images"
-    reason = why_no_proposals(model.proposal_generator) or why_no_core(model.roi_heads)
-    return _Steps(model) if reason is None else reason
+    return why_no_proposals(model.proposal_generator) or why_no_core(model.roi_heads)

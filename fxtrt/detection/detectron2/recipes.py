@@ -20,7 +20,9 @@ from ..recipes import Equivalents, Recipe, register
 from ..symbolic_len import symbolic_len
 from .deformable import deform_conv, modulated_deform_conv
 from .dense import decode_level, detections_of_logits
+from .one_stage import one_stage_steps
 from .panoptic import combine
+from .proposal_network import proposal_network_steps
 from .proposals import (
     IS_0_4,
     fast_rcnn_inference_single_image,
@@ -33,6 +35,7 @@ from .rotated import (
     find_top_rrpn_proposals,
     new_rotated_boxes,
 )
+from .segmentation import panoptic_steps, semantic_steps
 from .structures import (
     clip,
     conv2d,
@@ -165,10 +168,13 @@ _DENSE_SIZES = partial(image_sizes, coarsest=128)
 GENERALIZED_RCNN = _register(
     "rcnn.GeneralizedRCNN", {**_PROPOSALS, **_HEADS}, _GLUE, host_steps=rcnn_steps
 )
-PROPOSAL_NETWORK = _register("rcnn.ProposalNetwork", _PROPOSALS, _GLUE)
+PROPOSAL_NETWORK = _register(
+    "rcnn.ProposalNetwork", _PROPOSALS, _GLUE, host_steps=proposal_network_steps
+)
 SEMANTIC_SEGMENTOR = _register(
     "semantic_seg.SemanticSegmentor",
     {f"{_META_ARCH}.semantic_seg.sem_seg_postprocess": sem_seg_postprocess},
+    host_steps=semantic_steps,
 )
 PANOPTIC_FPN = _register(
     "panoptic_fpn.PanopticFPN",
@@ -179,6 +185,7 @@ PANOPTIC_FPN = _register(
         f"{_META_ARCH}.panoptic_fpn.sem_seg_postprocess": sem_seg_postprocess,
     },
     (*_GLUE, _COMBINE),
+    host_steps=panoptic_steps,
 )
 if IS_0_4:
     _SINGLE_IMAGE = f"{_META_ARCH}.retinanet.RetinaNet.inference_single_image"
@@ -187,6 +194,7 @@ if IS_0_4:
         {_SINGLE_IMAGE: detections_of_logits},
         (_FROM_TENSORS, _SINGLE_IMAGE, f"{_META_ARCH}.retinanet.detector_postprocess"),
         _DENSE_SIZES,
+        one_stage_steps,
     )
 else:
     DENSE_DETECTOR = _register(
@@ -205,4 +213,5 @@ else:
             f"{_META_ARCH}.retinanet.RetinaNet.inference_single_image",
         ),
         _DENSE_SIZES,
+        one_stage_steps,
     )

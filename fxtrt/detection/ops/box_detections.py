@@ -10,6 +10,7 @@ from torch.library import custom_op
 
 from ...registry import explain
 from ..box_coding import apply_deltas, clip
+from ..kernels.available import TRITON
 from ..padded_rows import new_counts, pad_rows
 from .batched_nms import batched_nms
 
@@ -49,20 +50,76 @@ def box_detections(
         counts: (B,), int32: how many proposals of each image are no padding.
         image_sizes: (B, 2), height and width without padding.
         weights: what dx, dy, dw and dh are divided by.
-        candidates: how many of the best scores of an image a GPU kernel looks at.
+        candidates: how many of the best scores of an image the kernels on a GPU suppress.
         library: "detectron2" or "torchvision".
 
     Returns:
         (B, most, 4) boxes, (B, most) scores, (B, most) classes and (B, most) rows, both int64:
         a row is the index of the proposal in its image; (B,) counts, int32; and (B,) bool, which
         is True where `candidates` was too small to be sure of the result (never on the CPU).
+
+    On a GPU the kernels give what the library gives there, but for the last bit of a coordinate.
+    Suppression decides about a box from better ones only. So the result is certain if all
+    candidates were looked at, or if `most` boxes were kept among those that were. Otherwise
+    `overflow` tells so, also if there were more than 16 * `candidates` scores above the threshold.
     """
+    return _composed(
+        logits, deltas, proposals, counts, image_sizes, weights, score_thresh, nms_thresh, most,
+        library,
+    )  # fmt: skip
+
+
+@box_detections.register_kernel("cuda")
+def _(
+    logits: Sequence[Tensor],
+    deltas: Tensor,
+    proposals: Tensor,
+    counts: Tensor,
+    image_sizes: Tensor,
+    weights: Sequence[float],
+    score_thresh: float,
+    nms_thresh: float,
+    most: int,
+    candidates: int,
+    library: str,
+) -> Detections:
+    """Run the Triton kernels, which wait for nothing, if they take so many candidates.
+
+    Without them the composition runs, which waits for the GPU and looks at all candidates.
+    """
+    if TRITON:
+        from ..kernels import box_head
+
+        if min(candidates, logits[0].shape[1] * proposals.shape[1]) <= box_head.MOST_BOXES:
+            return box_head.box_detections(
+                _probabilities(logits), deltas, proposals, counts, image_sizes, weights,
+                score_thresh, nms_thresh, most, candidates, library, _SMALLEST_SIDE,
+            )  # fmt: skip
+    return _composed(
+        logits, deltas, proposals, counts, image_sizes, weights, score_thresh, nms_thresh, most,
+        library,
+    )  # fmt: skip
+
+
+def _composed(
+    logits: Sequence[Tensor],
+    deltas: Tensor,
+    proposals: Tensor,
+    counts: Tensor,
+    image_sizes: Tensor,
+    weights: Sequence[float],
+    score_thresh: float,
+    nms_thresh: float,
+    most: int,
+    library: str,
+) -> Detections:
+    """Select image by image with the libraries' own operators."""
     probabilities = _probabilities(logits)
     decoded = apply_deltas(deltas, proposals.reshape(-1, 4), weights)
     select = {"detectron2": _detectron2, "torchvision": _torchvision}[library]
     images = zip(
-        probabilities.split(proposals.shape[1]),
-        decoded.split(proposals.shape[1]),
+        probabilities.view(*proposals.shape[:2], -1),
+        decoded.view(*proposals.shape[:2], -1, 4),
         counts.tolist(),
         image_sizes,
         strict=True,

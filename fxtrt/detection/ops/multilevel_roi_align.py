@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,8 +12,11 @@ from torch.library import custom_op
 from torchvision.ops import roi_align
 
 from ...registry import explain
+from ..kernels.available import TRITON
 
 __all__ = ["multilevel_roi_align"]
+
+_OF_KERNEL = (torch.float16, torch.bfloat16, torch.float32)
 
 
 @custom_op("fxtrt::multilevel_roi_align", mutates_args=())
@@ -30,8 +34,8 @@ def multilevel_roi_align(
 ) -> Tensor:
     """Compute what Detectron2's `ROIPooler` and torchvision's `MultiScaleRoIAlign` compute.
 
-    All levels pool all boxes, those of other levels as an empty box, so that no size depends
-    on data. Coordinates stay float32 for float16 features, where Detectron2 rounds them.
+    Coordinates stay float32 for float16 features, where Detectron2 rounds them. On the GPU the
+    kernel gives the same values but for rounding, and the same levels.
 
     Args:
         features: (B, C, h, w) of each level.
@@ -48,8 +52,50 @@ def multilevel_roi_align(
         (B * R, C, *output_size), of the features' dtype; zero for padding, for boxes that are
         not finite, and for boxes without a level.
     """
+    return _composed(
+        features,
+        boxes,
+        counts,
+        scales,
+        output_size,
+        sampling_ratio,
+        aligned,
+        canonical_size,
+        canonical_level,
+        library,
+    )
+
+
+@multilevel_roi_align.register_kernel("cuda")
+def _(features: Sequence[Tensor], *arguments: Any) -> Tensor:
+    if TRITON and features[0].dtype in _OF_KERNEL:
+        from ..kernels.roi_align import pool
+
+        return pool(features, *arguments)
+    return _composed(features, *arguments)
+
+
+def _composed(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    counts: Tensor,
+    scales: Sequence[float],
+    output_size: Sequence[int],
+    sampling_ratio: int,
+    aligned: bool,
+    canonical_size: int,
+    canonical_level: int,
+    library: str,
+) -> Tensor:
+    """Pool all boxes on every level, those of other levels as an empty box at the origin.
+
+    So no size depends on data, and the GPU need not be waited for.
+    """
     count = boxes.shape[1]
     rois, real = _rois(boxes, counts)
+    if aligned and sampling_ratio <= 0:
+        # Such a box has no samples, and torchvision's kernel for the CPU fails to allocate them.
+        real = real & (rois[:, 3:] >= rois[:, 1:3]).all(1)
     levels = _levels(rois[:, 1:], scales, canonical_size, canonical_level, library)
     pooled = features[0].new_zeros(
         (len(boxes) * count, features[0].shape[1], *output_size), dtype=_precision(features[0])

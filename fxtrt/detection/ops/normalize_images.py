@@ -9,8 +9,11 @@ from torch import Tensor
 from torch.library import custom_op
 
 from ...registry import explain
+from ..kernels.available import TRITON
 
 __all__ = ["normalize_images"]
+
+_OF_KERNEL = (torch.uint8, torch.float16, torch.bfloat16, torch.float32)
 
 
 @custom_op("fxtrt::normalize_images", mutates_args=())
@@ -20,34 +23,56 @@ def normalize_images(
     """Subtract the mean, divide by the deviation, and pad with zeros to one size.
 
     Args:
-        images: (C, h, w) each, uint8 or floating point.
+        images: (C, h, w) each, uint8 or floating point; those on the CPU are copied to the GPU.
         mean: (C,)
         std: (C,)
 
     Returns:
         (B, C, height, width), float32.
     """
-    channels = len(mean)
-    batch = mean.new_zeros((len(images), channels, height, width), dtype=torch.float32)
+    _require_fits(images, len(mean), height, width)
+    return _composed(images, mean, std, height, width)
+
+
+@normalize_images.register_kernel("cuda")
+def _(images: Sequence[Tensor], mean: Tensor, std: Tensor, height: int, width: int) -> Tensor:
+    _require_fits(images, len(mean), height, width)
+    images = [image.to(mean.device) for image in images]
+    if TRITON and mean.dtype == std.dtype == torch.float32 and _of_kernel(images):
+        from ..kernels.normalize_images import normalize
+
+        return normalize(images, mean, std, height, width)
+    return _composed(images, mean, std, height, width)
+
+
+def _of_kernel(images: Sequence[Tensor]) -> bool:
+    """Tell whether float32 holds every pixel of all images."""
+    return all(image.dtype in _OF_KERNEL for image in images)
+
+
+def _composed(
+    images: Sequence[Tensor], mean: Tensor, std: Tensor, height: int, width: int
+) -> Tensor:
+    batch = mean.new_zeros((len(images), len(mean), height, width), dtype=torch.float32)
     for image, padded in zip(images, batch, strict=True):
-        require_fits(image, channels, height, width)
         normalized = (image - mean[:, None, None]) / std[:, None, None]
         padded[:, : image.shape[1], : image.shape[2]] = normalized
     return batch
 
 
-def require_fits(image: Tensor, channels: int, height: int, width: int) -> None:
-    """Raise a ValueError if the image has other channels or is larger than the batch."""
-    if image.ndim != 3 or image.shape[0] != channels:
-        raise ValueError(
-            f"an image has the shape {tuple(image.shape)}; expected {channels} channels, "
-            "rows and columns"
-        )
-    if image.shape[1] > height or image.shape[2] > width:
-        raise ValueError(
-            f"an image of {image.shape[1]}x{image.shape[2]} pixels does not fit into a batch of "
-            f"{height}x{width}; enlarge the batch or make the image smaller"
-        )
+def _require_fits(images: Sequence[Tensor], channels: int, height: int, width: int) -> None:
+    """Raise a ValueError if an image has other channels or is larger than the batch."""
+    for index, image in enumerate(images):
+        if image.ndim != 3 or image.shape[0] != channels:
+            raise ValueError(
+                f"image {index} has the shape {tuple(image.shape)}; "
+                f"expected {channels} channels, rows and columns"
+            )
+        if image.shape[1] > height or image.shape[2] > width:
+            raise ValueError(
+                f"image {index} has {image.shape[1]}x{image.shape[2]} pixels, more than the batch "
+                f"of {height}x{width}; enlarge the batch or make the image smaller"
+            )
 
 
 @normalize_images.register_fake

@@ -10,15 +10,19 @@ from torch.library import custom_op
 from torch.nn.functional import grid_sample
 
 from ...registry import explain
+from ..kernels.available import TRITON
 
 __all__ = ["paste_masks"]
+
+_OF_KERNEL = (torch.float16, torch.bfloat16, torch.float32)
 
 
 @custom_op("fxtrt::paste_masks", mutates_args=())
 def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float) -> Tensor:
     """Compute what Detectron2's `paste_masks_in_image` computes, mask by mask.
 
-    Coordinates stay float32 for float16 masks, where Detectron2 rounds them.
+    Coordinates stay float32 for float16 masks, where Detectron2 rounds them. Where a probability
+    equals the threshold but for rounding, the GPU may decide otherwise.
 
     Args:
         masks: (N, M, M), probabilities.
@@ -35,6 +39,32 @@ def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int, threshold
             rows, columns = _region(box.tolist(), height, width)
             result[rows, columns] = _sample(mask, box, rows, columns) >= threshold
     return pasted
+
+
+@paste_masks.register_kernel("cuda")
+def _(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float) -> Tensor:
+    _require_threshold(threshold)
+    if TRITON and masks.dtype in _OF_KERNEL:
+        from ..kernels.paste_masks import paste
+
+        return paste(masks, boxes, height, width, threshold)
+    return _paste_whole(masks, boxes, height, width, threshold)
+
+
+def _paste_whole(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float) -> Tensor:
+    """Sample each mask at every pixel: to know the rows of its box, the host would have to wait."""
+    pasted = masks.new_empty((len(masks), height, width), dtype=torch.bool)
+    for mask, box, result in zip(masks, boxes.float(), pasted, strict=True):
+        probability = _sample(mask, box, slice(0, height), slice(0, width))
+        touched = _touched(box[1], box[3], height)[:, None] & _touched(box[0], box[2], width)
+        torch.logical_and(probability >= threshold, touched & box.isfinite().all(), out=result)
+    return pasted
+
+
+def _touched(low: Tensor, high: Tensor, size: int) -> Tensor:
+    """Tell which rows or columns lie in `_region`."""
+    pixels = torch.arange(size, device=low.device)
+    return (pixels >= low.floor() - 1) & (pixels < high.ceil() + 1)
 
 
 def _require_threshold(threshold: float) -> None:

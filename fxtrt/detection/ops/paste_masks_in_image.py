@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.library import custom_op
 from torchvision.models.detection import roi_heads
 
 from ...registry import explain
+from ..kernels.available import TRITON
 
 __all__ = ["paste_masks_in_image"]
+
+_OF_KERNEL = (torch.float16, torch.bfloat16, torch.float32)
 
 _paste_masks_in_image = roi_heads.paste_masks_in_image
 """torchvision's own function, read at import: during capture the operator below replaces it."""
@@ -22,6 +26,8 @@ def paste_masks_in_image(
 ) -> Tensor:
     """Call torchvision's `paste_masks_in_image`, which loops over the detections.
 
+    On the GPU one kernel pastes all masks; a box that is not finite leaves its mask empty.
+
     Args:
         masks: (N, 1, M, M), probabilities.
         boxes: (N, 4), pixels.
@@ -30,6 +36,15 @@ def paste_masks_in_image(
     Returns:
         (N, 1, height, width), of the dtype of `masks`.
     """
+    return _paste_masks_in_image(masks, boxes, tuple(img_shape), padding)  # type: ignore[no-any-return]  # untyped
+
+
+@paste_masks_in_image.register_kernel("cuda")
+def _(masks: Tensor, boxes: Tensor, img_shape: Sequence[int], padding: int = 1) -> Tensor:
+    if TRITON and masks.dtype in _OF_KERNEL:
+        from ..kernels.paste_resized_masks import paste_resized
+
+        return paste_resized(masks, boxes, img_shape, padding)
     return _paste_masks_in_image(masks, boxes, tuple(img_shape), padding)  # type: ignore[no-any-return]  # untyped
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch.library import custom_op
 
 from ...registry import explain
 from ..box_coding import apply_deltas, clip
+from ..kernels.available import TRITON
 from ..padded_rows import new_counts, pad_rows
 from .batched_nms import batched_nms
 
@@ -19,8 +21,7 @@ Candidates = tuple[Tensor, Tensor, Tensor]
 """Boxes (N, 4), their scores (N,) and levels (N,), or the same with a first dimension of images."""
 
 
-@custom_op("fxtrt::rpn_proposals", mutates_args=())
-def rpn_proposals(
+def _composed(
     logits: Sequence[Tensor],
     deltas: Sequence[Tensor],
     cell_anchors: Sequence[Tensor],
@@ -53,18 +54,15 @@ def rpn_proposals(
         post_nms_topk: the most proposals of an image.
         min_size: the shortest side; Detectron2 asks for more than this, torchvision for as much.
         score_thresh: the lowest probability; only torchvision asks for one.
-        library: "detectron2", "torchvision", or "detectron2_0.4", which orders equal logits by
-            index. The others leave the order of equal logits to `torch.topk`.
+        library: "detectron2", "torchvision", or "detectron2_0.4", which orders equal logits as
+            `torch.sort` does. The others leave that to `torch.topk`.
 
     Returns:
         (B, post_nms_topk, 4) boxes and (B, post_nms_topk) scores, both float32, by falling score;
         and (B,) counts, int32. Scores are logits; for torchvision they are probabilities.
     """
     levels = zip(logits, deltas, cell_anchors, strides[::2], strides[1::2], strict=True)
-    best = [
-        _best_of_level(*level, offset, weights, pre_nms_topk, stable=library == "detectron2_0.4")
-        for level in levels
-    ]
+    best = [_best_of_level(*level, offset, weights, pre_nms_topk, library) for level in levels]
     boxes = torch.cat([boxes for boxes, _ in best], 1)
     scores = torch.cat([scores for _, scores in best], 1)
     ids = torch.cat([scores.new_full(scores.shape[1:], i) for i, (_, scores) in enumerate(best)])
@@ -82,6 +80,20 @@ def rpn_proposals(
     return _padded(found, post_nms_topk, image_sizes)
 
 
+rpn_proposals = custom_op("fxtrt::rpn_proposals", mutates_args=())(_composed)
+
+
+@rpn_proposals.register_kernel("cuda")
+def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Run the Triton kernels; without Triton the composition, which waits for the GPU."""
+    if TRITON:
+        from ..kernels import rpn
+
+        if rpn.takes(*arguments):
+            return rpn.proposals(*arguments)
+    return _composed(*arguments)
+
+
 def _best_of_level(
     logits: Tensor,
     deltas: Tensor,
@@ -91,7 +103,7 @@ def _best_of_level(
     offset: float,
     weights: Sequence[float],
     most: int,
-    stable: bool,
+    library: str,
 ) -> tuple[Tensor, Tensor]:
     """Return (B, K, 4) boxes and (B, K) logits of the K best anchors of a level.
 
@@ -102,14 +114,19 @@ def _best_of_level(
     scores = logits.float().permute(0, 2, 3, 1).flatten(1)
     by_anchor = deltas.float().unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).reshape(-1, 4)
     anchors = _anchors(cell_anchors, height, width, vertical, horizontal, offset)
-    boxes = apply_deltas(by_anchor, anchors.repeat(images, 1), weights).view(images, len(anchors), 4)
-    count = min(most, scores.shape[1])
-    if stable:
-        ordered, order = scores.sort(dim=1, descending=True, stable=True)
-        best, index = ordered[:, :count], order[:, :count]
-    else:
-        best, index = scores.topk(count, dim=1)
+    decoded = apply_deltas(by_anchor, anchors.repeat(images, 1), weights)
+    boxes = decoded.view(images, len(anchors), 4)
+    best, index = _highest(scores, min(most, scores.shape[1]), library)
     return boxes.gather(1, index[:, :, None].expand(-1, -1, 4)), best
+
+
+def _highest(scores: Tensor, count: int, library: str) -> tuple[Tensor, Tensor]:
+    """Return the highest scores of each row and their indices; the library's order breaks ties."""
+    if library != "detectron2_0.4":
+        best, index = scores.topk(count, dim=1)
+        return best, index
+    ordered, order = scores.sort(descending=True, dim=1)
+    return ordered[:, :count], order[:, :count]
 
 
 def _anchors(

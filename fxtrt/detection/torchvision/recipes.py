@@ -18,6 +18,8 @@ from ..ops.paste_masks_in_image import paste_masks_in_image
 from ..recipes import Equivalents, Recipe, register
 from ..symbolic_len import symbolic_len
 from .dense import detections_of_fcos, detections_of_retinanet, detections_of_ssd
+from .one_stage import fcos_steps, retinanet_steps, ssd_steps
+from .rcnn import rcnn_steps
 
 __all__ = ["FCOS", "GENERALIZED_RCNN", "RETINANET", "SSD", "decode"]
 
@@ -111,6 +113,7 @@ GENERALIZED_RCNN = register(
             f"{_DETECTION}.transform.GeneralizedRCNNTransform.postprocess",
             "torchvision.ops.poolers.MultiScaleRoIAlign.forward",
         ),
+        host_steps=rcnn_steps,
     )
 )
 RETINANET = register(
@@ -120,17 +123,20 @@ RETINANET = register(
             **_TRANSFORM,
             f"{_DETECTION}.retinanet.RetinaNet.postprocess_detections": detections_of_retinanet,
         },
+        host_steps=retinanet_steps,
     )
 )
 FCOS = register(
     Recipe(
         f"{_DETECTION}.fcos.FCOS",
         {**_TRANSFORM, f"{_DETECTION}.fcos.FCOS.postprocess_detections": detections_of_fcos},
+        host_steps=fcos_steps,
     )
 )
 SSD = register(
     Recipe(
         f"{_DETECTION}.ssd.SSD",
         {**_TRANSFORM, f"{_DETECTION}.ssd.SSD.postprocess_detections": detections_of_ssd},
+        host_steps=ssd_steps,
     )
 )

@@ -103,13 +103,16 @@ class Program:
 
     @torch.no_grad()
     def run(
-        self, inputs: Mapping[str, torch.Tensor], outputs: Sequence[str], device: torch.device
+        self,
+        inputs: Mapping[str, torch.Tensor],
+        outputs: Mapping[str, torch.memory_format],
+        device: torch.device,
     ) -> tuple[torch.Tensor, ...]:
-        """Return the values named `outputs`, in memory of their own."""
+        """Return the values named in `outputs`, each in memory of its own and in its format."""
         values = {**self._weights_on(device), **inputs}
         for step in self.steps:
             step.run(values)
-        return tuple(values[name].clone(memory_format=torch.contiguous_format) for name in outputs)
+        return tuple(values[name].clone(memory_format=form) for name, form in outputs.items())
 
     def _weights_on(self, device: torch.device) -> Mapping[str, torch.Tensor]:
         placed = self._placed.get(device)

@@ -1,0 +1,81 @@
+"""Give Detectron2's proposal networks a core of fixed shapes, and the steps around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.modeling.meta_arch.rcnn import ProposalNetwork
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from ..host_steps import Prepared, unchanged
+from ..ops.place_detections import place_detections
+from .image_batch import (
+    ImageBatch,
+    adopt_children,
+    core_example,
+    core_shapes,
+    counted,
+    kept,
+    read_images,
+)
+from .padded_proposals import padded_proposals, why_no_proposals
+
+__all__ = ["proposal_network_steps"]
+
+
+class _Core(torch.nn.Module):
+    """The networks of a `ProposalNetwork`, and the selection of its proposals."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        adopt_children(self, model)
+
+    def forward(
+        self, images: Tensor, image_sizes: Tensor, scales: Tensor, limits: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Return padded boxes in the pictures' own pixels, their logits and their summary."""
+        regions, logits = padded_proposals(
+            self.proposal_generator, self.backbone(images), image_sizes
+        )
+        overflow = torch.zeros_like(regions.counts, dtype=torch.bool)
+        boxes, summary = place_detections(
+            regions.boxes, regions.counts, overflow, scales, limits
+        )
+        return boxes, logits, summary
+
+
+class _Steps:
+    """The steps around the core of a `ProposalNetwork`; see `HostSteps`."""
+
+    def __init__(self, model: Any) -> None:
+        self.core: torch.nn.Module = _Core(model)
+        self._model = model
+
+    def before(self, batched_inputs: Any) -> Prepared:
+        batch = read_images(self._model, batched_inputs)
+        return Prepared(batch.inputs, batch)
+
+    def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Any]]:
+        boxes, logits, summary = outputs
+        results = []
+        for image, counts in enumerate(counted(summary)):
+            instances = Instances(tuple(context.pictures[image]))
+            instances.proposal_boxes = Boxes(kept(boxes[image], counts))
+            instances.objectness_logits = kept(logits[image], counts)
+            results.append({"proposals": instances})
+        return results
+
+    example = staticmethod(core_example)
+
+    def dynamic_shapes(self, inputs: tuple[Tensor, ...], most_images: int) -> Any:
+        return core_shapes(inputs, most_images, self._model.backbone)
+
+
+def proposal_network_steps(model: Any) -> _Steps | str:
+    """Return the core of a `ProposalNetwork` and its steps, or why it can have none."""
+    if not unchanged(model, ProposalNetwork, "forward"):
+        return f"{type(model).__name__} has a forward of its own"
+    return why_no_proposals(model.proposal_generator) or _Steps(model)

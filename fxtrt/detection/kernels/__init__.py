@@ -1,0 +1,1 @@
+"""Triton kernels behind the operators of detectors; importing a module of them imports Triton."""

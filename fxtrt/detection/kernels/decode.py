@@ -1,0 +1,61 @@
+"""Decode and clip boxes within kernels, with the roundings that PyTorch has on a GPU.
+
+Launch kernels that call these with `**EXACT`: a contraction of `a * b + c` would round once where
+PyTorch rounds twice, and a box may pass a threshold by that. Triton's `exp` of float32 is
+approximate, so it is computed in float64 and rounded once; PyTorch's may differ in the last bit.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import triton
+import triton.language as tl
+
+from ..box_coding import SCALE_CLAMP
+
+__all__ = ["EXACT", "clip", "decode", "inverses", "is_finite"]
+
+EXACT = {"enable_fp_fusion": False}
+"""The option of a launch by which nothing is contracted."""
+_SCALE_CLAMP = tl.constexpr(SCALE_CLAMP)
+
+
+def inverses(weights: Sequence[float]) -> tuple[float, ...]:
+    """Return what `decode` multiplies deltas by: PyTorch on a GPU divides by scalars like this."""
+    return tuple(1.0 / struct.unpack("f", struct.pack("f", weight))[0] for weight in weights)
+
+
+@triton.jit
+def decode(dx, dy, dw, dh, x1, y1, x2, y2, inverse_weights):
+    """Move and scale boxes as `box_coding.apply_deltas` does; return x1, y1, x2 and y2.
+
+    Args:
+        dx: float32, as all the others.
+        inverse_weights: the tuple that `inverses` returns.
+    """
+    width = x2 - x1
+    height = y2 - y1
+    x = dx * inverse_weights[0] * width + (x1 + 0.5 * width)
+    y = dy * inverse_weights[1] * height + (y1 + 0.5 * height)
+    width = _exp(dw * inverse_weights[2]) * width
+    height = _exp(dh * inverse_weights[3]) * height
+    return x - 0.5 * width, y - 0.5 * height, x + 0.5 * width, y + 0.5 * height
+
+
+@triton.jit
+def _exp(x):
+    """Return exp(x) with x limited as both libraries limit it; NaN stays NaN."""
+    return tl.exp(tl.where(x > _SCALE_CLAMP, _SCALE_CLAMP, x).to(tl.float64)).to(tl.float32)
+
+
+@triton.jit
+def clip(x, most):
+    """Limit a coordinate to [0, most]; NaN stays NaN, which `tl.minimum` would lose on a GPU."""
+    return tl.where(x > most, most, tl.where(x < 0, 0.0, x))
+
+
+@triton.jit
+def is_finite(x):
+    return tl.abs(x) < float("inf")

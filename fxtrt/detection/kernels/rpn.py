@@ -1,0 +1,240 @@
+"""Pick an RPN's proposals in about ten launches: select, decode, suppress within levels, merge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .decode import EXACT, clip, decode, inverses, is_finite
+from .levels import odd, pick, pick_odd, same_layout
+from .nms import MOST_BOXES, nms_sorted
+from .topk import best_of_levels
+
+__all__ = ["proposals", "takes"]
+
+_SHIFTED_BOXES = 25_000
+"""Up to as many boxes torchvision's `batched_nms` shifts on a GPU instead of taking them apart."""
+
+
+def takes(
+    logits: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    cell_anchors: Sequence[Tensor],
+    image_sizes: Tensor,
+    strides: Sequence[int],
+    offset: float,
+    weights: Sequence[float],
+    nms_thresh: float,
+    pre_nms_topk: int,
+    *_: object,
+) -> bool:
+    """Return whether the kernels can do it: few enough boxes a level, as many anchors in each."""
+    most = min(pre_nms_topk, max(m.shape[1:].numel() for m in logits))
+    return most <= MOST_BOXES and len({m.shape[1] for m in logits}) == 1
+
+
+def proposals(
+    logits: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    cell_anchors: Sequence[Tensor],
+    image_sizes: Tensor,
+    strides: Sequence[int],
+    offset: float,
+    weights: Sequence[float],
+    nms_thresh: float,
+    pre_nms_topk: int,
+    post_nms_topk: int,
+    min_size: float,
+    score_thresh: float,
+    library: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Take and return what `fxtrt::rpn_proposals` does.
+
+    Equal logits of a level are taken by rising index. Otherwise results differ from the library's
+    on a GPU by the last bit of `exp` and `sigmoid`.
+    """
+    images, levels = image_sizes.shape[0], len(logits)
+    largest_level = max(m.shape[1:].numel() for m in logits)
+    most = min(pre_nms_topk, largest_level)
+    scores, index = best_of_levels(logits, most)
+    boxes = scores.new_empty((images * levels, most, 4))
+    valid = torch.empty((images * levels, most), dtype=torch.int8, device=scores.device)
+    largest = scores.new_zeros(images)
+    limit = min(most, post_nms_topk)
+    if images == 0 or limit == 0:
+        return _merged(boxes, scores, index[:, :, :0].flatten(0, 1), largest, post_nms_topk)
+    maps, channels_last = same_layout(deltas)
+    _decode_best[triton.cdiv(most, 128), images * levels](
+        maps, torch.cat(list(cell_anchors)).float(), image_sizes.float().contiguous(), index,
+        scores, boxes, valid, largest.view(torch.int32),
+        odd(m.shape[2:].numel() for m in logits), odd(m.shape[3] for m in logits),
+        odd(strides[::2]), odd(strides[1::2]), inverses(weights), most, min_size, score_thresh,
+        ANCHORS=logits[0].shape[1], OFFSET=float(offset), CHANNELS_LAST=channels_last,
+        TORCHVISION=library == "torchvision", SLOTS=128, **EXACT,
+    )  # fmt: skip
+    shifted = levels > 1 and levels * most <= _SHIFTED_BOXES
+    kept, counts = nms_sorted(
+        boxes, valid, nms_thresh, limit, largest=largest if shifted else None, levels=levels
+    )
+    return _merged(boxes, scores, kept, counts, post_nms_topk)
+
+
+@triton.jit
+def _anchor(cell_anchors, row, x, y, exists, horizontal, vertical, OFFSET: tl.constexpr):
+    """Return a shifted anchor; the shift is computed in float64 and rounded once."""
+    x = (x.to(tl.float64) * horizontal + horizontal.to(tl.float64) * OFFSET).to(tl.float32)
+    y = (y.to(tl.float64) * vertical + vertical.to(tl.float64) * OFFSET).to(tl.float32)
+    place = cell_anchors + row * 4
+    return (
+        x + tl.load(place, mask=exists, other=0.0),
+        y + tl.load(place + 1, mask=exists, other=0.0),
+        x + tl.load(place + 2, mask=exists, other=0.0),
+        y + tl.load(place + 3, mask=exists, other=0.0),
+    )
+
+
+@triton.jit
+def _deltas(maps, level, image, anchor, pixel, pixels, exists, ANCHORS, CHANNELS_LAST):
+    """Return dx, dy, dw and dh of an anchor at a pixel."""
+    if CHANNELS_LAST:
+        place = (pixel * ANCHORS + anchor) * 4
+        step = 1
+    else:
+        place = anchor * 4 * pixels + pixel
+        step = pixels
+    base = pick(maps, level) + image.to(tl.int64) * pixels * (4 * ANCHORS) + place
+    return (
+        tl.load(base, mask=exists, other=0.0).to(tl.float32),
+        tl.load(base + step, mask=exists, other=0.0).to(tl.float32),
+        tl.load(base + 2 * step, mask=exists, other=0.0).to(tl.float32),
+        tl.load(base + 3 * step, mask=exists, other=0.0).to(tl.float32),
+    )
+
+
+@triton.jit
+def _sigmoid(x):
+    return (1.0 / (1.0 + tl.exp(-x.to(tl.float64)))).to(tl.float32)
+
+
+@triton.jit(do_not_specialize=["most"])
+def _decode_best(
+    maps, cell_anchors, image_sizes, index, scores, boxes, valid, largest,
+    pixels_of_levels, widths, verticals, horizontals, inverse_weights, most, min_size, score_thresh,
+    ANCHORS: tl.constexpr, OFFSET: tl.constexpr, CHANNELS_LAST: tl.constexpr,
+    TORCHVISION: tl.constexpr, SLOTS: tl.constexpr,
+):  # fmt: skip
+    """Decode, clip and judge the selected anchors; find each image's largest valid coordinate."""
+    row = tl.program_id(1)
+    image = row // len(maps)
+    level = row % len(maps)
+    slot = tl.program_id(0) * SLOTS + tl.arange(0, SLOTS)
+    pixels = pick_odd(pixels_of_levels, level)
+    width = pick_odd(widths, level)
+    exists = slot < tl.minimum(most, pixels * ANCHORS)
+    place = row.to(tl.int64) * most + slot
+    number = tl.load(index + place, mask=exists, other=0)
+    anchor = number % ANCHORS
+    pixel = number // ANCHORS
+    horizontal = pick_odd(horizontals, level)
+    vertical = pick_odd(verticals, level)
+    x1, y1, x2, y2 = _anchor(
+        cell_anchors, level * ANCHORS + anchor, pixel % width, pixel // width, exists, horizontal,
+        vertical, OFFSET,
+    )  # fmt: skip
+    dx, dy, dw, dh = _deltas(
+        maps, level, image, anchor, pixel, pixels, exists, ANCHORS, CHANNELS_LAST
+    )
+    x1, y1, x2, y2 = decode(dx, dy, dw, dh, x1, y1, x2, y2, inverse_weights)
+    score = tl.load(scores + place, mask=exists, other=0.0)
+    finite = is_finite(x1) & is_finite(y1) & is_finite(x2) & is_finite(y2) & is_finite(score)
+    right = tl.load(image_sizes + image * 2 + 1)
+    bottom = tl.load(image_sizes + image * 2)
+    x1, x2 = clip(x1, right), clip(x2, right)
+    y1, y2 = clip(y1, bottom), clip(y2, bottom)
+    if TORCHVISION:
+        score = _sigmoid(score)
+        tl.store(scores + place, score, mask=exists)
+        passed = (x2 - x1 >= min_size) & (y2 - y1 >= min_size) & (score >= score_thresh)
+    else:
+        passed = (x2 - x1 > min_size) & (y2 - y1 > min_size) & finite
+    passed = passed & exists
+    _store_box(boxes + place * 4, x1, y1, x2, y2, slot < most)
+    tl.store(valid + place, passed.to(tl.int8), mask=slot < most)
+    # Coordinates are not negative, so their patterns order as integers.
+    most_right = tl.max(tl.where(passed, tl.maximum(x2, y2), 0.0), 0)
+    tl.atomic_max(largest + image, most_right.to(tl.int32, bitcast=True), sem="relaxed")
+
+
+@triton.jit
+def _store_box(place, x1, y1, x2, y2, mask):
+    tl.store(place, x1, mask=mask)
+    tl.store(place + 1, y1, mask=mask)
+    tl.store(place + 2, x2, mask=mask)
+    tl.store(place + 3, y2, mask=mask)
+
+
+def _merged(
+    boxes: Tensor, scores: Tensor, kept: Tensor, counts: Tensor, most: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the best boxes that were kept of all levels of each image, and pad them."""
+    images, levels, length = scores.shape
+    limit = kept.shape[1]
+    merged = scores.new_zeros((images, most, 4))
+    merged_scores = scores.new_zeros((images, most))
+    merged_counts = torch.zeros(images, dtype=torch.int32, device=scores.device)
+    if images and limit:
+        _merge[triton.cdiv(levels * limit, 128), images](
+            boxes, scores, kept, counts, merged, merged_scores, merged_counts, length, limit, most,
+            LEVELS=levels, STEPS=limit.bit_length(), SLOTS=128,
+        )  # fmt: skip
+    return merged, merged_scores, merged_counts
+
+
+@triton.jit
+def _score_of(scores, kept, row, length, limit, slot, mask):
+    """Return the scores of a level's kept boxes number `slot`."""
+    box = tl.load(kept + row * limit + slot, mask=mask, other=0)
+    return tl.load(scores + row * length + box, mask=mask, other=0.0), box
+
+
+@triton.jit(do_not_specialize=["length", "limit", "most"])
+def _merge(
+    boxes, scores, kept, counts, merged, merged_scores, merged_counts, length, limit, most,
+    LEVELS: tl.constexpr, STEPS: tl.constexpr, SLOTS: tl.constexpr,
+):  # fmt: skip
+    """Find each kept box's place among those of all levels; equal scores go by rising level."""
+    image = tl.program_id(1)
+    entry = tl.program_id(0) * SLOTS + tl.arange(0, SLOTS)
+    level = entry // limit
+    slot = entry % limit
+    row = (image * LEVELS + level).to(tl.int64)
+    exists = level < LEVELS
+    exists = exists & (slot < tl.load(counts + row, mask=exists, other=0))
+    score, box = _score_of(scores, kept, row, length, limit, slot, exists)
+    rank = slot
+    total = image * 0
+    for other in tl.static_range(LEVELS):
+        other_row = (image * LEVELS + other).to(tl.int64)
+        count = tl.load(counts + other_row)
+        total += count
+        ahead = tl.zeros([SLOTS], tl.int32)
+        for step in tl.static_range(STEPS):
+            probe = ahead + (1 << (STEPS - 1 - step))
+            there = exists & (probe <= count)
+            theirs, _ = _score_of(scores, kept, other_row, length, limit, probe - 1, there)
+            better = there & ((theirs > score) | ((theirs == score) & (other < level)))
+            ahead = tl.where(better, probe, ahead)
+        rank += tl.where(level == other, 0, ahead)
+    taken = exists & (rank < most)
+    source = boxes + (row * length + box) * 4
+    target = image.to(tl.int64) * most + rank
+    for i in tl.static_range(4):
+        side = tl.load(source + i, mask=taken, other=0.0)
+        tl.store(merged + target * 4 + i, side, mask=taken)
+    tl.store(merged_scores + target, score, mask=taken)
+    if tl.program_id(0) == 0:
+        tl.store(merged_counts + image, tl.minimum(total, most))

@@ -1,0 +1,96 @@
+"""Give a detector a `forward` that Dynamo takes as one graph: its core between two host steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .host_steps import HostSteps, TooManyCandidates
+
+__all__ = ["is_prepared", "with_core"]
+
+_REASON = "fxtrt.detection.prepare keeps the steps around a detector's core out of any graph"
+_MOST_IMAGES = 8
+_Ranges = tuple[tuple[int, int, int], ...]
+
+
+def with_core(model: torch.nn.Module, steps: HostSteps) -> Callable[[], None]:
+    """Replace `model.forward` by its core between the host steps; return what undoes that.
+
+    The sizes of the batch are marked as dynamic, so that one graph serves all of them. A batch of
+    one image has a graph of its own, because Dynamo specializes on a size of 1.
+    """
+    original = model.forward
+    core = steps.core
+
+    def bounded_core(inputs: tuple[Tensor, ...], ranges: _Ranges) -> Any:
+        for tensor, dim, high in ranges:
+            torch._check(inputs[tensor].shape[dim] <= high)  # TensorRT needs an upper bound.
+        return core(*inputs)
+
+    # Dynamo passes over this frame, which has guards on the size of each image, and compiles
+    # those that it calls.
+    @partial(torch.compiler.disable, recursive=False, reason=_REASON)
+    def prepared(*args: Any, **kwargs: Any) -> Any:
+        call = None if model.training else before(args, kwargs)
+        if call is None:
+            return original(*args, **kwargs)
+        inputs, ranges, context = call
+        result = after(bounded_core(inputs, ranges), context)
+        return original(*args, **kwargs) if result is None else result
+
+    @_out_of_dynamo
+    def before(args: Any, kwargs: Any) -> tuple[tuple[Tensor, ...], _Ranges, Any] | None:
+        try:
+            with torch.no_grad():
+                call = steps.before(*args, **kwargs)
+                shapes = steps.dynamic_shapes(call.inputs, _MOST_IMAGES)
+        except Exception:  # It meets whatever the caller passed; `original` says what is wrong.
+            return None
+        return call.inputs, _dynamic(call.inputs, shapes), call.context
+
+    @_out_of_dynamo
+    def after(outputs: Any, context: Any) -> Any:
+        try:
+            return steps.after(outputs, context)
+        except TooManyCandidates:
+            return None
+
+    prepared.core = core
+    model.forward = prepared
+
+    def undo() -> None:
+        if vars(model).get("forward") is prepared:
+            del model.forward
+
+    return undo
+
+
+def is_prepared(model: torch.nn.Module) -> bool:
+    """Return whether `model` has a `forward` that `with_core` gave it."""
+    return isinstance(getattr(vars(model).get("forward"), "core", None), torch.nn.Module)
+
+
+def _out_of_dynamo(function: Callable[..., Any]) -> Any:
+    return torch.compiler.disable(function, reason=_REASON)  # type: ignore[no-untyped-call]  # torch's
+
+
+def _dynamic(inputs: tuple[Tensor, ...], shapes: Any) -> _Ranges:
+    """Mark the sizes that vary for Dynamo; return the input, the dimension and the most of each."""
+    ranges = []
+    for number, (tensor, sizes) in enumerate(zip(inputs, shapes, strict=True)):
+        for dim, size in sizes.items():
+            if tensor.shape[dim] > 1:
+                torch._dynamo.maybe_mark_dynamic(tensor, dim)
+                ranges.append((number, dim, _most(size)))
+    return tuple(ranges)
+
+
+def _most(size: Any) -> int:
+    """Return the upper bound of a `Dim`, or of a multiple of one."""
+    root = getattr(size, "root", None)
+    return int(size.max if root is None else size.fn(root.max))

@@ -1,0 +1,128 @@
+"""Turn a list of pictures into a padded batch, as the transform of torchvision's detectors does."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import Dim
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from ...errors import CaptureError
+from ..host_steps import on_device, unchanged
+
+__all__ = ["ImageBatch", "core_example", "core_shapes", "read_images"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBatch:
+    """What a core takes of a call, and what is made of its results.
+
+    inputs:   the images, normalized, resized and padded, (B, 3, H, W); (B, 2) heights and widths
+              without the padding; (B, 4) scales of boxes; (B, 4) limits of boxes, of which
+              torchvision has none.
+    resized:  height and width of the images without the padding.
+    pictures: height and width of the pictures that the caller gave.
+    """
+
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor]
+    resized: Sequence[tuple[int, int]]
+    pictures: Sequence[tuple[int, int]]
+
+    def scales(self, image: int) -> tuple[float, float]:
+        """Return the factors, horizontal and vertical, from a resized image to its picture."""
+        (height, width), picture = self.resized[image], self.pictures[image]
+        return picture[1] / width, picture[0] / height
+
+
+def read_images(transform: Any, pictures: Iterable[Tensor], *, places_boxes: bool) -> ImageBatch:
+    """Run a detector's own transform.
+
+    Args:
+        pictures: (3, height, width) each, floating point.
+        places_boxes: whether the core scales boxes to the pictures; the transform does otherwise.
+    """
+    pictures = list(pictures)
+    sizes = [(int(one.shape[-2]), int(one.shape[-1])) for one in pictures]
+    batch, resized = _transformed(transform, pictures)
+    device, images = batch.device, range(len(sizes))
+    read = ImageBatch((batch, batch, batch, batch), resized, sizes)
+    scales = [read.scales(image) * 2 if places_boxes else (1.0,) * 4 for image in images]
+    tables = (resized, scales, [(math.inf,) * 4 for _ in images])
+    inputs = (batch, *(on_device(table, device) for table in tables))
+    return ImageBatch(inputs, resized, sizes)
+
+
+def _transformed(transform: Any, pictures: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
+    """Return the batch, and heights and widths without the padding."""
+    if not _normalizes_as_usual(transform):
+        batch, _ = transform(pictures)
+        return batch.tensors, [(int(height), int(width)) for height, width in batch.image_sizes]
+    images = [transform.resize(_normalized(transform, picture))[0] for picture in pictures]
+    sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
+    return transform.batch_images(images, size_divisible=transform.size_divisible), sizes
+
+
+def _normalizes_as_usual(transform: Any) -> bool:
+    own = unchanged(transform, GeneralizedRCNNTransform, "forward", "normalize")
+    return own and not (transform._forward_hooks or transform._forward_pre_hooks)
+
+
+def _normalized(transform: Any, picture: Tensor) -> Tensor:
+    """Compute what `GeneralizedRCNNTransform.normalize` does, which waits for the GPU twice."""
+    if picture.ndim != 3 or not picture.is_floating_point():
+        return transform.normalize(picture)  # type: ignore[no-any-return]  # It says what is wrong.
+    moments = (tuple(map(float, m)) for m in (transform.image_mean, transform.image_std))
+    mean, std = (_column(values, picture.dtype, picture.device) for values in moments)
+    return (picture - mean) / std
+
+
+@functools.lru_cache(maxsize=64)
+def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device=device)[:, None, None]
+
+
+def core_example(inputs: tuple[Tensor, ...], most_images: int) -> tuple[Tensor, ...]:
+    """Return the inputs of a core with two images in place of one, if it may have more than one.
+
+    Tracing specializes on a batch of 1.
+    """
+    if most_images > 1 and inputs[0].shape[0] == 1:
+        return tuple(torch.cat([tensor, tensor]) for tensor in inputs)
+    return inputs
+
+
+def core_shapes(inputs: tuple[Tensor, ...], most_images: int, transform: Any, coarsest: int) -> Any:
+    """Return the dynamic sizes of a core's inputs, the images first.
+
+    Sides vary up to the longest that the transform makes, unless it gives all images one size.
+
+    Args:
+        coarsest: the largest stride of the levels. A level must have at least two rows, because
+            tracing specializes on a size of 1.
+
+    Raises:
+        CaptureError: the example is too small for that.
+    """
+    images = inputs[0]
+    batch, sides = images.shape[0], images.shape[2:]
+    count = {0: Dim("images", min=1, max=max(most_images, batch))} if batch > 1 else {}
+    if getattr(transform, "fixed_size", None) is not None:
+        return (count,) * len(inputs)
+    step = max(int(getattr(transform, "size_divisible", 1)), 1)
+    longest = math.ceil(getattr(transform, "max_size", 0) / step)
+    least, most = coarsest // step + 1, max(longest, *(side // step for side in sides))
+    if min(sides) < least * step:
+        raise CaptureError(
+            f"the padded example has {sides[0]} x {sides[1]} pixels: where sides vary, each must "
+            f"have at least {least * step}"
+        )
+    # Each side has its own name, lest torch takes equal sizes for the same one.
+    rows, columns = (Dim(name, min=least, max=most) for name in ("rows", "columns"))
+    varying = {2: rows, 3: columns} if step == 1 else {2: step * rows, 3: step * columns}
+    return ({**count, **varying}, *[count] * (len(inputs) - 1))

@@ -138,6 +138,7 @@ def coverage_of(compiled: nn.Module) -> Mapping[str, Any]:
         "flops_share": report.flops_share,
         "gflops": report.flops / 1e9,
         "engines": len(report.clusters),
+        "graphs": len(report.pictures),
         "nodes": report.nodes,
         "converted": report.converted,
         "build_seconds": sum(row.build.seconds for row in report.clusters if row.build),

@@ -137,7 +137,12 @@ def why_no_core(heads: Any) -> str | None:
         own = unchanged(heads, d2.Res5ROIHeads, *_STEPS, "_shared_roi_transform")
     else:
         own = unchanged(
-            heads, d2.StandardROIHeads, *_STEPS, "_forward_box", "_forward_mask", "_forward_keypoint"
+            heads,
+            d2.StandardROIHeads,
+            *_STEPS,
+            "_forward_box",
+            "_forward_mask",
+            "_forward_keypoint",
         )
     if not own:
         return f"{type(heads).__name__} has a forward of its own"

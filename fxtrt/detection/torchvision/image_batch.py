@@ -14,7 +14,8 @@ from torch.export import Dim
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from ...errors import CaptureError
-from ..host_steps import on_device, unchanged
+from ..host_steps import unchanged
+from ..small_tables import SmallTables
 
 __all__ = ["ImageBatch", "core_example", "core_shapes", "read_images"]
 
@@ -40,7 +41,9 @@ class ImageBatch:
         return picture[1] / width, picture[0] / height
 
 
-def read_images(transform: Any, pictures: Iterable[Tensor], *, places_boxes: bool) -> ImageBatch:
+def read_images(
+    transform: Any, pictures: Iterable[Tensor], tables: SmallTables, *, places_boxes: bool
+) -> ImageBatch:
     """Run a detector's own transform.
 
     Args:
@@ -50,11 +53,11 @@ def read_images(transform: Any, pictures: Iterable[Tensor], *, places_boxes: boo
     pictures = list(pictures)
     sizes = [(int(one.shape[-2]), int(one.shape[-1])) for one in pictures]
     batch, resized = _transformed(transform, pictures)
-    device, images = batch.device, range(len(sizes))
+    images = range(len(sizes))
     read = ImageBatch((batch, batch, batch, batch), resized, sizes)
-    scales = [read.scales(image) * 2 if places_boxes else (1.0,) * 4 for image in images]
-    tables = (resized, scales, [(math.inf,) * 4 for _ in images])
-    inputs = (batch, *(on_device(table, device) for table in tables))
+    scales = tuple(read.scales(image) * 2 if places_boxes else (1.0,) * 4 for image in images)
+    limits = tuple((math.inf,) * 4 for _ in images)
+    inputs = (batch, *tables.on(batch.device, tuple(resized), scales, limits))
     return ImageBatch(inputs, resized, sizes)
 
 

@@ -160,7 +160,7 @@ class TorchvisionStrides(torch.nn.Module):
         strides = [batch.shape[2] // logits.shape[2], batch.shape[3] // logits.shape[3]]
         cells = [torch.ones(3, 4) * torch.tensor([-9.0, -9, 9, 9])]
         arguments = ([logits], [deltas], cells, sizes, strides, 0.0, [1.0] * 4)
-        boxes, _, _ = rpn_proposals(*arguments, *Limits().arguments(), "torchvision")
+        boxes: Tensor = rpn_proposals(*arguments, *Limits().arguments(), "torchvision")[0]
         return boxes
 
 

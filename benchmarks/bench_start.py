@@ -109,10 +109,13 @@ def start(arguments: argparse.Namespace) -> dict[str, Any]:
         "engines": engines(fxtrt.report(fast)),
         "detections": digest(found),
         "machine": machine(),
-        "settings": {
-            name: str(getattr(arguments, name)) for name in ("size", "one_size", *_OPTIONS)
-        },
+        "settings": settings(arguments),
     }
+
+
+def settings(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return what the command line gives, for the file of results."""
+    return {name: str(getattr(arguments, name)) for name in ("size", "one_size", *_OPTIONS)}
 
 
 def engines(report: Any) -> str:

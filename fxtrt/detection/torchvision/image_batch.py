@@ -28,16 +28,13 @@ class ImageBatch:
               torchvision has none.
     resized:  height and width of the images without the padding.
     pictures: height and width of the pictures that the caller gave.
+    scales:   by which factors, horizontal and vertical, boxes grow from the one to the other.
     """
 
     inputs: tuple[Tensor, Tensor, Tensor, Tensor]
     resized: Sequence[tuple[int, int]]
     pictures: Sequence[tuple[int, int]]
-
-    def scales(self, image: int) -> tuple[float, float]:
-        """Return the factors, horizontal and vertical, from a resized image to its picture."""
-        (height, width), picture = self.resized[image], self.pictures[image]
-        return picture[1] / width, picture[0] / height
+    scales: Sequence[tuple[float, float]]
 
 
 def read_images(transform: Any, pictures: Iterable[Tensor], *, places_boxes: bool) -> ImageBatch:
@@ -50,12 +47,14 @@ def read_images(transform: Any, pictures: Iterable[Tensor], *, places_boxes: boo
     pictures = list(pictures)
     sizes = [(int(one.shape[-2]), int(one.shape[-1])) for one in pictures]
     batch, resized = _transformed(transform, pictures)
-    device, images = batch.device, range(len(sizes))
-    read = ImageBatch((batch, batch, batch, batch), resized, sizes)
-    scales = [read.scales(image) * 2 if places_boxes else (1.0,) * 4 for image in images]
-    tables = (resized, scales, [(math.inf,) * 4 for _ in images])
-    inputs = (batch, *(on_device(table, device) for table in tables))
-    return ImageBatch(inputs, resized, sizes)
+    scales = [
+        (width / resized_width, height / resized_height)
+        for (height, width), (resized_height, resized_width) in zip(sizes, resized, strict=True)
+    ]
+    factors = [pair * 2 if places_boxes else (1.0,) * 4 for pair in scales]
+    limits = [(math.inf,) * 4 for _ in sizes]
+    tables = [on_device(table, batch.device) for table in (resized, factors, limits)]
+    return ImageBatch((batch, tables[0], tables[1], tables[2]), resized, sizes, scales)
 
 
 def _transformed(transform: Any, pictures: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:

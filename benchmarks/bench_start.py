@@ -23,7 +23,7 @@ from typing import Any
 from tabulate import tabulate
 
 WAYS = ("no plans", "all plans cached", "artifact")
-_OPTIONS = ("engine", "precision", "optimization_level", "tactic_sources", "other_sizes")
+_OPTIONS = ("engine", "precision", "optimization_level", "tactic_sources")
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
     print(*(f"{way}: {timed['engines']}" for way, timed in starts.items()), sep="\n")
     if arguments.out:
         gpu = starts[WAYS[0]]["machine"].get("gpu", "cpu").replace(" ", "-")
-        kind = "" if arguments.other_sizes == "parts" else "_one_size"
+        kind = "_one_size" if arguments.one_size else ""
         path = arguments.out / gpu / f"start_faster_rcnn{kind}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(starts, indent=2) + "\n")
@@ -56,7 +56,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--precision", default="fp16")
     parser.add_argument("--optimization-level", type=int, default=3)
     parser.add_argument("--tactic-sources", nargs="*")
-    parser.add_argument("--other-sizes", default="parts", choices=("parts", "pytorch"))
+    parser.add_argument("--one-size", action="store_true", help="compile for this size only")
     parser.add_argument("--size", type=int, nargs=2, default=[800, 1344], metavar=("H", "W"))
     parser.add_argument("--out", type=Path, help="folder for the results, one below it per GPU")
     parser.add_argument("--folder", type=Path, help="start once with what is here; print JSON")
@@ -91,7 +91,8 @@ def start(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.way == "artifact":
         fast = fxtrt.load(path, model)
     else:
-        fast = fxtrt.compile(model, (images,), **options(arguments))
+        shapes = {} if arguments.one_size else None
+        fast = fxtrt.compile(model, (images,), dynamic_shapes=shapes, **options(arguments))
     moments.append(time.perf_counter())
     with torch.no_grad():
         (found,) = fast(images)
@@ -109,7 +110,9 @@ def start(arguments: argparse.Namespace) -> dict[str, Any]:
         "engines": engines(fxtrt.report(fast)),
         "detections": digest(found),
         "machine": machine(),
-        "settings": {name: str(getattr(arguments, name)) for name in ("size", *_OPTIONS)},
+        "settings": {
+            name: str(getattr(arguments, name)) for name in ("size", "one_size", *_OPTIONS)
+        },
     }
 
 

@@ -328,7 +328,7 @@ def compile_subject(
         precision=arguments.precision,
         optimization_level=arguments.optimization_level,
         tactic_sources=None if sources is None else tuple(sources),
-        other_sizes="pytorch",
+        dynamic_shapes={},
         cache_dir=arguments.cache_dir,
     )
     results.note(f"{subject.name}, fxtrt", f"compiled in {time.perf_counter() - start:.0f} s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -17,8 +18,7 @@ import fxtrt
 
 __all__ = ["Memory", "Plan", "coverage_of", "latencies", "measure", "threads"]
 
-_WARM_UP = 10
-_LEAST_CALLS = 10
+_ON_GPU = torch.cuda.is_available()
 _TRACED = 5
 
 
@@ -29,11 +29,13 @@ class Plan:
     seconds: of calls that are timed, and of calls from several threads.
     threads: the numbers of threads; empty leaves this measurement out.
     warm_up: calls that nothing counts.
+    least:   the fewest calls that are timed, however long they take.
     """
 
     seconds: float = 3.0
     threads: tuple[int, ...] = (1, 4)
-    warm_up: int = _WARM_UP
+    warm_up: int = 10 if _ON_GPU else 1
+    least: int = 10 if _ON_GPU else 2
 
 
 def measure(call: Callable[[Any], Any], batch: Any, plan: Plan) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def measure(call: Callable[[Any], Any], batch: Any, plan: Plan) -> dict[str, Any
     median = statistics.median(ordered)
     row = {
         "ms_per_image": median * 1e3 / count,
-        "p95_ms_per_image": ordered[int(0.95 * (len(ordered) - 1))] * 1e3 / count,
+        "p95_ms_per_image": ordered[math.ceil(0.95 * len(ordered)) - 1] * 1e3 / count,
         "images_per_second": count / median,
         "calls": len(ordered),
     }
@@ -69,7 +71,7 @@ def latencies(call: Callable[[], Any], plan: Plan) -> list[float]:
     synchronize()
     found: list[float] = []
     end = time.perf_counter() + plan.seconds
-    while len(found) < _LEAST_CALLS or time.perf_counter() < end:
+    while len(found) < plan.least or time.perf_counter() < end:
         start = time.perf_counter()
         call()
         if torch.cuda.is_available():
@@ -136,6 +138,7 @@ def coverage_of(compiled: nn.Module) -> Mapping[str, Any]:
         "flops_share": report.flops_share,
         "gflops": report.flops / 1e9,
         "engines": len(report.clusters),
+        "graphs": len(report.pictures),
         "nodes": report.nodes,
         "converted": report.converted,
         "build_seconds": sum(row.build.seconds for row in report.clusters if row.build),

@@ -155,11 +155,9 @@ class _Casts:
 
     def _is_cast_to_narrow(self, node: Node) -> bool:
         """Return whether a call casts to the narrow type what is narrow already."""
-        return (
-            node.target == aten._to_copy.default
-            and node.kwargs.get("dtype") == self._dtype
-            and node.args[0] in self._narrowed
-        )
+        if node.target != aten._to_copy.default or node.args[0] not in self._narrowed:
+            return False
+        return bool(node.meta["val"].dtype == self._dtype)
 
     def _narrowed_input(self, node: Node) -> Node:
         if node in self._narrowed or not _is_float32(node):

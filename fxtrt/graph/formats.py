@@ -18,6 +18,7 @@ __all__ = [
     "Form",
     "fits_channels_last",
     "half_arguments",
+    "has_unbacked_size",
     "is_channels_last",
     "memory_format_of",
     "takes_half",
@@ -82,7 +83,7 @@ def half_arguments(node: Node) -> list[list[Node]]:
     if node.op != "call_function" or not isinstance(node.target, OpOverload):
         return []
     names = _HALF_ARGUMENTS.get(node.target._schema.name)
-    if names is None or any(map(_has_unbacked_size, pytree.tree_leaves(node.meta["val"]))):
+    if names is None or any(map(has_unbacked_size, pytree.tree_leaves(node.meta["val"]))):
         return []
     arguments = arguments_of(node)
     outside = _nodes([value for name, value in arguments.items() if name not in names])
@@ -108,13 +109,14 @@ def fits_channels_last(fake: torch.Tensor, dtype: torch.dtype) -> bool:
     if dtype != torch.float16 or fake.dim() != 4 or fake.layout != torch.strided:
         return False
     channels = fake.shape[1]
-    return is_static(channels) and int(channels) % _VECTOR == 0 and not _has_unbacked_size(fake)
+    return is_static(channels) and int(channels) % _VECTOR == 0 and not has_unbacked_size(fake)
 
 
 def _nodes(values: Sequence[object]) -> list[Node]:
     return [leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Node)]
 
 
-def _has_unbacked_size(value: object) -> bool:
+def has_unbacked_size(value: object) -> bool:
+    """Return whether a size, or a size of a tensor, depends on data."""
     sizes = value.shape if isinstance(value, torch.Tensor) else (value,)
     return any(isinstance(size, torch.SymInt) and is_unbacked(size) for size in sizes)

@@ -112,7 +112,7 @@ class _Adaption:
 
     def _cast(self, node: Node, dtype: torch.dtype, memory_format: torch.memory_format) -> Node:
         if (node, dtype) not in self._casts:
-            options = {"dtype": dtype, "memory_format": memory_format}
+            options: dict[str, Any] = {"dtype": dtype, "memory_format": memory_format}
             with self._graph.inserting_after(node):
                 cast = self._graph.call_function(aten._to_copy.default, (node,), options)
             self._casts[node, dtype] = infer(cast, node)

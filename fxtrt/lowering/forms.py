@@ -16,9 +16,14 @@ from torch._subclasses import FakeTensor
 from torch.fx import GraphModule, Node
 
 from ..builder.casts import COMPUTE_DTYPES, narrow_results
-from ..graph.formats import Form, fits_channels_last, half_arguments, memory_format_of
+from ..graph.formats import (
+    Form,
+    fits_channels_last,
+    half_arguments,
+    has_unbacked_size,
+    memory_format_of,
+)
 from ..graph.nodes import is_size
-from ..graph.sizes import is_unbacked
 from ..partition.extract import Extracted, extract
 from ..partition.partition import Cluster
 from .adapt import result_of
@@ -87,8 +92,7 @@ class _Division:
 
     def _offered(self, cluster: Cluster) -> list[tuple[Node, torch.Tensor]]:
         """Return what a cluster could give in another form, as far as it alone decides."""
-        outputs = [node for node in cluster.nodes if self._outside_readers(node, cluster)]
-        outputs = [node for node in outputs if _is_plain(node.meta["val"])]
+        outputs = [node for node in cluster.nodes if self._could_be_taken(node)]
         wide = [node for node in outputs if node.meta["val"].dtype == torch.float32]
         narrow = narrow_results(self._gm, cluster.nodes, wide, cluster.settings)
         offered = []
@@ -101,12 +105,21 @@ class _Division:
                     offered.append((node, fake.to(dtype, memory_format=form.memory_format)))
         return offered
 
+    def _could_be_taken(self, node: Node) -> bool:
+        """Return whether a node is read outside, and by such readers only that have a choice."""
+        readers = self._outside_readers(node, self._home[node])
+        return (
+            bool(readers)
+            and _is_plain(node.meta["val"])
+            and all(reader in self._home or _has_choice(reader, node) for reader in readers)
+        )
+
     def _is_wanted_channels_last(self, node: Node, dtype: torch.dtype) -> bool:
         if not fits_channels_last(node.meta["val"], dtype):
             return False
         readers = self._outside_readers(node, self._home[node])
         return any(
-            any(node in argument for argument in half_arguments(reader))
+            _has_choice(reader, node)
             if reader not in self._home
             else _feeds_convolution(node, self._home[reader])
             for reader in readers
@@ -141,9 +154,14 @@ class _Division:
 
 def _is_plain(value: Any) -> bool:
     """Return whether a fake value is a tensor whose memory can be in another form."""
-    if not isinstance(value, FakeTensor) or memory_format_of(value) is None:
+    if not isinstance(value, FakeTensor) or has_unbacked_size(value):
         return False
-    return not any(isinstance(size, torch.SymInt) and is_unbacked(size) for size in value.shape)
+    return memory_format_of(value) is not None
+
+
+def _has_choice(reader: Node, node: Node) -> bool:
+    """Return whether a call in PyTorch takes `node` in any layout, and in float16 too."""
+    return any(node in argument for argument in half_arguments(reader))
 
 
 def _reads(cluster: Cluster, node: Node, fake: torch.Tensor) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any
 
 from torch.fx import GraphModule
@@ -91,7 +90,8 @@ def lower_model(
     """
     normalize_model(captured, target.settings)
     lowered: list[Lowered] = []
-    for part, known in zip_longest((*captured.parts, *captured.others), failures, fillvalue=()):
+    parts = (*captured.parts, *captured.others)
+    for part, known in zip(parts, failures or [()] * len(parts), strict=True):
         inputs = part.values() if part.has_values else None
         lowered.append(_lower_normalized(part.graph, target, inputs, stores, known))
         target = target.with_less_fuel(len(lowered[-1].coverage.clusters))

@@ -68,10 +68,7 @@ def named_nodes(
     copies = [n for n in cluster.graph.nodes if n.op.startswith("call_") and not is_size(n)]
     originals = {copy.name: node for copy, node in zip(copies, nodes, strict=True)}
     by_name = {node.name: node for node in built.graph.nodes if node.op.startswith("call_")}
-    if isinstance(error, ConversionError):
-        singles, ranges = ((error.node,) if error.node else ()), ()
-    else:
-        singles, ranges = layers_in(str(error))
+    singles, ranges = _names(error)
     ends = {by_name[name] for name in singles if name in by_name}
     inner: set[Node] = set()
     for one in ranges:
@@ -80,6 +77,13 @@ def named_nodes(
         if first and last:
             inner |= _within(built.graph, first, last)
     return _in_cluster(nodes, originals, ends, inner)
+
+
+def _names(error: BuildFailure) -> tuple[tuple[str, ...], tuple[Range, ...]]:
+    if isinstance(error, ConversionError):
+        # Its message tells of the node's operands too, which are not to blame.
+        return ((error.node,) if error.node else ()), ()
+    return layers_in(str(error))
 
 
 def _in_cluster(

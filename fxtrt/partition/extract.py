@@ -123,7 +123,7 @@ def _result(node: Node, form: Form | None) -> Node:
 
 
 def _cast(node: Node, dtype: torch.dtype, memory_format: torch.memory_format) -> Node:
-    options = {"dtype": dtype, "memory_format": memory_format}
+    options: dict[str, Any] = {"dtype": dtype, "memory_format": memory_format}
     return node.graph.call_function(aten._to_copy.default, (node,), options)
 
 

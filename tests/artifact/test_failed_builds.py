@@ -46,7 +46,7 @@ def culprits(message: str, *nodes: str) -> FailingPlanner:
     ],
 )
 def test_what_left_at_compiling_has_left_at_loading(
-    backend: FailingPlanner, partition: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    backend: FailingPlanner, partition: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("fxtrt.engines.target.select", lambda name: backend)
     torch.manual_seed(0)

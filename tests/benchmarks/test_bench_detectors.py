@@ -45,7 +45,7 @@ def test_sides_are_timed_and_covered(results: ResultFile, monkeypatch: pytest.Mo
         assert row["agreement"]["share"] == 1.0
         assert row["ms_per_image"] > 0
     assert fixed["coverage"]["flops_share"] > 0.9
-    assert set(fixed["seconds"]) == {"cold", "cached", "load"}
+    assert set(fixed["seconds"]) == {"cold"}
     assert show(results.rows).count("\n") == 3
 
     def refuse(*_: Any) -> Side:
@@ -54,6 +54,15 @@ def test_sides_are_timed_and_covered(results: ResultFile, monkeypatch: pytest.Mo
     monkeypatch.setattr(bench_detectors, "make_side", refuse)
     measure_case(small(), arguments("--sides", "eager-tf32", "fxtrt-fixed"), results, SETUP)
     assert results.rows_of(SETUP) == [eager, fixed]
+
+
+@pytest.mark.slow
+def test_starts_are_timed_with_the_defaults(results: ResultFile) -> None:
+    measure_case(small(), arguments("--sides", "fxtrt"), results, SETUP)
+    (row,) = results.rows_of(SETUP)
+    assert set(row["seconds"]) == {"cold", "cached", "load"}
+    assert row["coverage"]["graphs"] >= 1
+    assert row["coverage"]["fallbacks"] == []
 
 
 def with_side(monkeypatch: pytest.MonkeyPatch, call: Any) -> None:

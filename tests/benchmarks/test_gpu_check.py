@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gpu_check
 import pytest
 from detector_cases import CASES, Case
 from detector_timing import Plan
@@ -94,6 +96,46 @@ def test_one_row_below_its_bar_fails_the_whole() -> None:
     text, failed = report([good, {**good, "flops_share": 0.068}], BARS, None, "model")
     assert failed
     assert [line.endswith("kept") for line in text.splitlines()[-2:]] == [True, False]
+
+
+def run_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *given: str, **values: Any) -> int:
+    """Run the command with rows of these values in place of measurements."""
+    kept = {"flops_share": 1.0, "agreement": 1.0, "pixels": 1.0, "fallbacks": 0, "seconds": 9.0}
+
+    def measured(case: Case, example: Example, *_: Any) -> dict[str, Any]:
+        return {"family": case.key, "example": example.key, **kept, **values}
+
+    monkeypatch.setattr(gpu_check, "check", measured)
+    monkeypatch.setattr(gpu_check.torch.cuda, "is_available", lambda: False)
+    out = ["--out", str(tmp_path), "--engine", "reference"]
+    return gpu_check.main([*out, *given])
+
+
+def test_the_exit_status_tells_of_a_bar_that_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(tmp_path, monkeypatch, "--family", "mask") == 0
+    assert run_main(tmp_path, monkeypatch, "--family", "c4", flops_share=0.068) == 1
+    assert "flops_share is 0.068, at least 0.9 is wanted" in capsys.readouterr().out
+    # What an earlier run missed is missed until it is measured again.
+    assert run_main(tmp_path, monkeypatch, "--family", "mask") == 1
+    assert run_main(tmp_path, monkeypatch, "--family", "c4", "--again") == 0
+
+
+def test_all_asks_for_every_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_main(tmp_path, monkeypatch, "--family", "mask", "--all") == 1
+    assert run_main(tmp_path, monkeypatch, "--all") == 0
+    record = json.loads((tmp_path / "cpu" / "gpu_check.json").read_text())
+    assert len(record["rows"]) == sum(len(example.families) for example in EXAMPLES)
+
+
+def test_files_of_other_machines_are_merged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_main(tmp_path / "a", monkeypatch, "--family", "mask")
+    run_main(tmp_path / "b", monkeypatch, "--family", "c4", fallbacks=3)
+    other = str(tmp_path / "b" / "cpu" / "gpu_check.json")
+    assert run_main(tmp_path / "a", monkeypatch, "--family", "mask", "--merge", other) == 1
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.key)

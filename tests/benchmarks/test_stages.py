@@ -74,8 +74,7 @@ def test_the_floor_is_the_larger_of_arithmetic_and_memory() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_the_stages_of_a_detector(tmp_path: Path) -> None:
     model, inputs = _small_mask_rcnn()
-    options = {"engine": "reference", "cache_dir": tmp_path}
-    fast = fxtrt.compile(model, (inputs,), **options)
+    fast = fxtrt.compile(model, (inputs,), engine="reference", cache_dir=tmp_path)
     row = measure_stages(Built(model, lambda count: inputs * count), fast, 2, PLAN, half=True)
     flops = {one["stage"]: one["gflops"] for one in row["stages"]}
     assert list(flops) == [

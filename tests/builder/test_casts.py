@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch.export import Dim
 from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
 
 import fxtrt
-from fxtrt.builder.casts import with_precision
+from fxtrt.builder.casts import narrow_results, with_precision
 from fxtrt.builder.float_range import out_of_range
 from fxtrt.capture.export import capture_module, trace
 from fxtrt.conversion.convert import convert
@@ -199,3 +200,34 @@ def test_a_size_that_varies_is_no_obstacle() -> None:
         x = torch.rand(1, 3, *size)
         with torch.no_grad():
             torch.testing.assert_close(compiled(x), model(x), atol=5e-3, rtol=5e-3)
+
+
+def some_wide(x: torch.Tensor) -> Any:
+    a = F.conv2d(x, W).relu()
+    b, c = F.conv2d(a + 1e6, W).split(2, 1)
+    d = F.conv2d(a.exp(), TINY)
+    return (
+        torch.cat([a, b.exp(), c], 1),
+        torch.cat([b, c]).flatten(1),
+        d.relu(),
+        (a * 0.5).softmax(1),
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"keep_fp32": ("convolution_1",)}])
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32", "model"])
+def test_what_will_be_narrow_is_known_before(precision: Any, options: dict[str, Any]) -> None:
+    """The boundary of a cluster is decided before its casts are written."""
+    gm = trace(some_wide, (X,))
+    settings = Settings(precision=precision, **options)
+    wanted = calls(gm)
+    known = {node.name for node in narrow_results(gm, wanted, wanted, settings)}
+    cast, _ = with_precision(gm, settings)
+    assert known == {name for name, dtype in dtypes_of_tensors(cast).items() if dtype.itemsize == 2}
+    assert bool(known) == (precision in ("fp16", "bf16"))
+
+
+def dtypes_of_tensors(gm: GraphModule) -> dict[str, torch.dtype]:
+    """Like `dtypes`; a call with several results has the dtype of the first."""
+    leaves = {node.name: pytree.tree_leaves(node.meta["val"])[0] for node in calls(gm)}
+    return {name: leaf.dtype for name, leaf in leaves.items() if "to_copy" not in name}

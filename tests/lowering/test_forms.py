@@ -328,7 +328,7 @@ class Apart(nn.Module):
 def test_any_of_the_clusters_may_be_missing(built: tuple[bool, ...]) -> None:
     model = Apart().eval()
     gm = capture_module(model, (X,))
-    parts = {"one": {}, "two": {}, "head": {}}
+    parts: dict[str, Any] = {"one": {}, "two": {}, "head": {}}
     target = Target.of(Settings(**OPTIONS, components=parts))
     clusters = extract_all(gm, divide(gm, target).clusters)
     assert len(clusters) == 3

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from report_rows import CLUSTER, REJECTED
+import torch
+from report_rows import CLUSTER, REJECTED, Model, X
+from torch import nn
 
+import fxtrt
 from fxtrt.reporting import Coverage, RejectionRow
 from fxtrt.reporting.shortfall import shortfall
 
@@ -68,3 +72,31 @@ def test_small_reasons_are_left_out() -> None:
     text = shortfall(coverage(1, row("check", 50), row("tiny", 0.1)))
     assert text is not None
     assert "tiny" not in text
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if "engines run" in r.getMessage()]
+
+
+@pytest.mark.parametrize(("minimum", "count"), [(3, 0), (5, 1)])
+def test_compiling_warns_once(minimum: int, count: int, caplog: pytest.LogCaptureFixture) -> None:
+    options: dict[str, Any] = {"engine": "reference", "min_cluster_size": minimum}
+    with caplog.at_level(logging.WARNING, "fxtrt"):
+        fxtrt.compile(Model().eval(), (X,), **options)
+        assert len(warnings(caplog)) == count
+        assert all(text.startswith("engines run 0.0% of ") for text in warnings(caplog))
+        assert all("100.0% [too_small], such as aten.linear" in text for text in warnings(caplog))
+        caplog.clear()
+        torch._dynamo.reset()
+        through_dynamo = torch.compile(Model().eval(), backend="fxtrt", options=options)
+        with torch.no_grad():
+            through_dynamo(X)
+            through_dynamo(X)
+    texts = [text for text in warnings(caplog) if text.startswith("of a graph of torch.compile: ")]
+    assert len(texts) == len(warnings(caplog)) == count
+
+
+def test_a_model_without_flops_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "fxtrt"):
+        fxtrt.compile(nn.ReLU().eval(), (X,), engine="reference")
+    assert warnings(caplog) == []

@@ -133,7 +133,7 @@ def test_a_replay_passes_halves_and_layouts_on(recorder: Recorder, settled: bool
             return scores if settled else scores[torch.nonzero(scores[:, 0] > -1).squeeze(1)]
 
     model = Watched().eval()
-    options = {"precision": "fp16", "cuda_graphs": True, "min_cluster_size": 1}
+    options: dict[str, Any] = {"precision": "fp16", "cuda_graphs": True, "min_cluster_size": 1}
     compiled = fxtrt.compile(model, (torch.rand(2, 3, 32, 48),), engine="reference", **options)
     with torch.no_grad():
         for _ in range(4):

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from levels import Levels
 
 import fxtrt
 from fxtrt.engines.tensorrt import TensorRTBackend
@@ -367,3 +368,31 @@ def test_a_recording_that_fails_does_no_harm(plans: Path) -> None:
     assert "peek" in reason
     assert row.recorded == 2, "each engine by itself"
     assert torch.randn(8, device="cuda").isfinite().all()
+
+
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+def test_halves_pass_from_engine_to_operator_to_engine(plans: Path, cuda_graphs: bool) -> None:
+    model = Levels().eval().cuda()
+    sizes = {side: torch.export.Dim(f"side{side}", min=LOW, max=HIGH) for side in (2, 3)}
+    x = torch.rand(2, 3, 32, 48, device="cuda")
+    with torch.no_grad():
+        fast = fxtrt.compile(
+            model,
+            (x,),
+            engine="tensorrt",
+            precision="fp16",
+            dynamic_shapes=(sizes,),
+            on_build_failure="raise",
+            cuda_graphs=cuda_graphs,
+            cache_dir=plans,
+            min_cluster_size=1,
+            tactic_sources=TACTICS,
+            optimization_level=0,
+        )
+        first, second = fxtrt.report(fast).clusters
+        assert {row.rpartition(": ")[2] for row in first.outputs} == {"float16 channels-last"}
+        assert second.inputs == ("pool_levels: float16",)
+        for height, width in [(32, 48)] * 3 + [(LOW, HIGH)] * 3:
+            x = torch.rand(2, 3, height, width, device="cuda")
+            torch.testing.assert_close(fast(x), model(x), atol=5e-3, rtol=0)
+    assert not runtime(fast).fallbacks

@@ -42,9 +42,8 @@ def score_levels(logits: list[Tensor], deltas: list[Tensor]) -> tuple[Tensor, Te
 
 @score_levels.register_fake
 def _(logits: list[Tensor], deltas: list[Tensor]) -> tuple[Tensor, Tensor]:
-    images = logits[0].shape[:1]
-    options = {"dtype": torch.float32, "device": logits[0].device}
-    return torch.empty(images, **options), torch.empty(images, **options)
+    best = logits[0].new_empty(logits[0].shape[:1], dtype=torch.float32)
+    return best, torch.empty_like(best)
 
 
 takes_half("fxtrt_test::score_levels", "logits", "deltas")
@@ -72,7 +71,8 @@ class Head(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         hidden = torch.relu(self.hidden(pooled.flatten(1)))
-        return self.last(torch.relu(hidden)).softmax(-1)
+        scores: Tensor = self.last(torch.relu(hidden)).softmax(-1)
+        return scores
 
 
 class Levels(nn.Module):

@@ -53,8 +53,8 @@ class Maps:
         form = {"memory_format": torch.channels_last}
         return replace(
             self,
-            logits=[m.contiguous(**form) for m in self.logits],  # type: ignore[call-overload]
-            deltas=[m.contiguous(**form) for m in self.deltas],  # type: ignore[call-overload]
+            logits=[m.contiguous(**form) for m in self.logits],
+            deltas=[m.contiguous(**form) for m in self.deltas],
         )
 
 

@@ -64,6 +64,30 @@ def _four(base, mask):
     )
 
 
+@triton.jit
+def _store_four(base, x1, y1, x2, y2, mask):
+    tl.store(base, x1, mask=mask)
+    tl.store(base + 1, y1, mask=mask)
+    tl.store(base + 2, x2, mask=mask)
+    tl.store(base + 3, y2, mask=mask)
+
+
+@triton.jit
+def _decode(deltas, mask, box, inverse_weights):
+    """Decode all boxes of a proposal, which lies at `box`."""
+    dx, dy, dw, dh = _four(deltas, mask)
+    x1, y1, x2, y2 = tl.load(box), tl.load(box + 1), tl.load(box + 2), tl.load(box + 3)
+    return decode(dx, dy, dw, dh, x1, y1, x2, y2, inverse_weights)
+
+
+@triton.jit
+def _clip(x1, y1, x2, y2, size, mask):
+    """Limit boxes to the height and the width that lie at `size`."""
+    height = tl.load(size, mask=mask)
+    width = tl.load(size + 1, mask=mask)
+    return clip(x1, width), clip(y1, height), clip(x2, width), clip(y2, height)
+
+
 @triton.jit(do_not_specialize=["regions", "capacity"])
 def _collect(
     probabilities, deltas, proposals, counts, image_sizes, keys, boxes, classes, tallies, regions,
@@ -81,21 +105,12 @@ def _collect(
     region = row % regions + column * 0
     wanted = foreground & (score > threshold) & (region < tl.load(counts + image))
     if tl.sum(wanted.to(tl.int32), 0) > 0:
-        moved = column < MOVES
         move = deltas + row * (4 * MOVES) + (column * 4 if MOVES > 1 else column * 0)
-        dx, dy, dw, dh = _four(move, moved if MOVES > 1 else exists)
-        side = proposals + row * 4
-        x1, y1, x2, y2 = decode(
-            dx, dy, dw, dh, tl.load(side), tl.load(side + 1), tl.load(side + 2), tl.load(side + 3),
-            inverse_weights,
-        )  # fmt: skip
+        x1, y1, x2, y2 = _decode(
+            move, column < (MOVES if MOVES > 1 else COLUMNS), proposals + row * 4, inverse_weights
+        )
         finite = is_finite(x1) & is_finite(y1) & is_finite(x2) & is_finite(y2)
-        height = tl.load(image_sizes + image * 2)
-        width = tl.load(image_sizes + image * 2 + 1)
-        x1 = clip(x1, width)
-        y1 = clip(y1, height)
-        x2 = clip(x2, width)
-        y2 = clip(y2, height)
+        x1, y1, x2, y2 = _clip(x1, y1, x2, y2, image_sizes + image * 2, None)
         if TORCHVISION:
             wanted = wanted & (x2 - x1 >= smallest_side) & (y2 - y1 >= smallest_side)
         else:  # One value that is not finite drops the whole proposal.
@@ -105,10 +120,7 @@ def _collect(
         index = region * COLUMNS + column
         place, fits = append(keys, tallies, image + column * 0, score, index, wanted, capacity)
         tl.store(classes + place, column, mask=fits)
-        tl.store(boxes + place * 4, x1, mask=fits)
-        tl.store(boxes + place * 4 + 1, y1, mask=fits)
-        tl.store(boxes + place * 4 + 2, x2, mask=fits)
-        tl.store(boxes + place * 4 + 3, y2, mask=fits)
+        _store_four(boxes + place * 4, x1, y1, x2, y2, fits)
 
 
 def refine_boxes(
@@ -134,10 +146,5 @@ def _refine(
     dx, dy, dw, dh = _four(deltas + row * 4, exists)
     x1, y1, x2, y2 = _four(boxes + row * 4, exists)
     x1, y1, x2, y2 = decode(dx, dy, dw, dh, x1, y1, x2, y2, inverse_weights)
-    size = image_sizes + (row // regions) * 2
-    height = tl.load(size, mask=exists, other=0.0)
-    width = tl.load(size + 1, mask=exists, other=0.0)
-    tl.store(refined + row * 4, clip(x1, width), mask=exists)
-    tl.store(refined + row * 4 + 1, clip(y1, height), mask=exists)
-    tl.store(refined + row * 4 + 2, clip(x2, width), mask=exists)
-    tl.store(refined + row * 4 + 3, clip(y2, height), mask=exists)
+    x1, y1, x2, y2 = _clip(x1, y1, x2, y2, image_sizes + (row // regions) * 2, exists)
+    _store_four(refined + row * 4, x1, y1, x2, y2, exists)

@@ -19,6 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .decode import EXACT
 from .nms import MOST_BOXES, nms_sorted
 
 __all__ = [
@@ -128,7 +129,7 @@ def detections(
     _admit[grid](
         candidates.keys, candidates.boxes, candidates.groups, candidates.tallies, admitted,
         capacity, capacity if limit is None else limit, LIMITED=limit is not None, SLOTS=32,
-        OTHERS=128,
+        OTHERS=128, **EXACT,
     )  # fmt: skip
     keys = torch.empty((images, bound), dtype=torch.int64, device=device)
     boxes = torch.empty((images, bound, 4), dtype=torch.float32, device=device)
@@ -138,7 +139,8 @@ def detections(
     largest = torch.empty(images, dtype=torch.float32, device=device)
     _place[grid](
         admitted, candidates.boxes, candidates.classes, candidates.tallies, keys, boxes, classes,
-        valid, counts, largest, capacity, bound, SHIFTED=_SHIFTED_BOXES, SLOTS=32, OTHERS=128,
+        valid, counts, largest, capacity, bound, SHIFTED=_SHIFTED_BOXES, SLOTS=32,
+        OTHERS=128, **EXACT,
     )  # fmt: skip
     kept, kept_counts = nms_sorted(
         boxes, valid, iou_threshold, most, groups=classes, counts=counts, largest=largest
@@ -148,7 +150,7 @@ def detections(
         _write[images,](
             kept, kept_counts, keys, boxes, classes, candidates.tallies, found.boxes,
             found.scores, found.classes, found.rows, found.overflow.view(torch.int8), capacity,
-            bound, most, classes_of_row, MOST=triton.next_power_of_2(most),
+            bound, most, classes_of_row, MOST=triton.next_power_of_2(most), **EXACT,
         )  # fmt: skip
     return found.boxes, found.scores, found.classes, found.rows, kept_counts, found.overflow
 

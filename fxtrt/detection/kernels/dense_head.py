@@ -129,7 +129,7 @@ def _list(logits: Sequence[Tensor], found: Candidates, lowest: float, background
         _list_logits[blocks,](
             maps, listed, found.tallies, listed.shape[1], len(listed),
             odd(m[0].numel() for m in maps), maps[0].shape[1], lowest, CHANNELS_LAST=channels_last,
-            BACKGROUND=background, BLOCK=_BLOCK, num_warps=8,
+            BACKGROUND=background, BLOCK=_BLOCK, num_warps=8, **EXACT,
         )  # fmt: skip
     return listed
 
@@ -171,8 +171,17 @@ def _anchor(cell_anchors, anchor, x, y, horizontal, vertical, mask, OFFSET: tl.c
 
 
 @triton.jit
-def _decode_linear(left, top, right, bottom, x1, y1, x2, y2, TORCHVISION: tl.constexpr):
+def _decode(move, box, inverse_weights):
+    return decode(
+        move[0], move[1], move[2], move[3], box[0], box[1], box[2], box[3], inverse_weights
+    )
+
+
+@triton.jit
+def _decode_linear(move, box, TORCHVISION: tl.constexpr):
     """Measure sides from an anchor's centre as `box_coding.apply_linear_deltas` does."""
+    left, top, right, bottom = move
+    x1, y1, x2, y2 = box
     if not TORCHVISION:  # Detectron2 lets sides move outwards only.
         left = tl.where(left < 0, 0.0, left)
         top = tl.where(top < 0, 0.0, top)
@@ -186,8 +195,9 @@ def _decode_linear(left, top, right, bottom, x1, y1, x2, y2, TORCHVISION: tl.con
 
 
 @triton.jit
-def _store_box(base, x1, y1, x2, y2, limits, mask, CLIPPED: tl.constexpr):
+def _store_box(base, corners, limits, mask, CLIPPED: tl.constexpr):
     """Write boxes, clipped to the height and width at `limits` if asked to."""
+    x1, y1, x2, y2 = corners
     if CLIPPED:
         height = tl.load(limits)
         width = tl.load(limits + 1)
@@ -252,6 +262,31 @@ def _read_listed(listed, image, slot, capacity, exists):
     return (both >> 32).to(tl.int32).to(tl.float32, bitcast=True), (both & 0x7FFFFFFF).to(tl.int32)
 
 
+@triton.jit
+def _level_of(index, sizes):
+    """Return the levels of indices of an image's table, and the first index of each of these."""
+    level = index * 0
+    first = index * 0
+    seen = 0
+    for i in tl.static_range(len(sizes)):
+        level = tl.where(index >= seen, i, level)
+        first = tl.where(index >= seen, seen, first)
+        seen += sizes[i] >> 1
+    return level, first
+
+
+@triton.jit
+def _move(base, pixel, anchor, pixels, mask, ANCHORS: tl.constexpr, LAST: tl.constexpr):
+    """Return the four deltas of anchors from the maps of an image and level."""
+    if LAST:
+        place = (pixel * ANCHORS + anchor) * 4
+        step = 1
+    else:
+        place = anchor * 4 * pixels + pixel
+        step = pixels
+    return _load_four(base + place, step, mask)
+
+
 @triton.jit(do_not_specialize=["capacity"])
 def _decode_listed(
     listed, moves, centres, cell_anchors, limits, keys, boxes, classes, groups, tallies, capacity,
@@ -266,13 +301,7 @@ def _decode_listed(
         slot = start + tl.arange(0, SLOTS)
         exists = slot < length
         logit, index = _read_listed(listed, image, slot, capacity, exists)
-        level = slot * 0
-        first = slot * 0
-        seen = slot * 0
-        for i in tl.static_range(len(sizes)):
-            level = tl.where(index >= seen, i, level)
-            first = tl.where(index >= seen, seen, first)
-            seen += sizes[i] >> 1
+        level, first = _level_of(index, sizes)
         pixel = (index - first) // (ANCHORS * CLASSES)
         channel = (index - first) % (ANCHORS * CLASSES)
         anchor = channel // CLASSES
@@ -287,24 +316,17 @@ def _decode_listed(
         tl.store(classes + place, channel % CLASSES, mask=fits)
         tl.store(groups + place, level, mask=fits)
         base = pick(moves, level) + image * pixels * (4 * ANCHORS)
-        if MOVES_LAST:
-            move = _load_four(base + (pixel * ANCHORS + anchor) * 4, 1, fits)
-        else:
-            move = _load_four(base + anchor * 4 * pixels + pixel, pixels, fits)
+        move = _move(base, pixel, anchor, pixels, fits, ANCHORS, MOVES_LAST)
         width = pick_odd(widths, level)
         box = _anchor(
             cell_anchors, level * ANCHORS + anchor, pixel % width, pixel // width,
             pick_odd(horizontals, level), pick_odd(verticals, level), fits, OFFSET,
         )  # fmt: skip
         if LINEAR:
-            x1, y1, x2, y2 = _decode_linear(
-                move[0], move[1], move[2], move[3], box[0], box[1], box[2], box[3], TORCHVISION
-            )
+            corners = _decode_linear(move, box, TORCHVISION)
         else:
-            x1, y1, x2, y2 = decode(
-                move[0], move[1], move[2], move[3], box[0], box[1], box[2], box[3], inverse_weights
-            )
-        _store_box(boxes + place * 4, x1, y1, x2, y2, limits + image * 2, fits, TORCHVISION)
+            corners = _decode(move, box, inverse_weights)
+        _store_box(boxes + place * 4, corners, limits + image * 2, fits, TORCHVISION)
 
 
 @triton.jit(do_not_specialize=["capacity", "rows", "columns"])
@@ -325,7 +347,5 @@ def _decode_table(
         row = index // columns
         move = _load_four(moves + (image * rows + row) * 4, 1, fits)
         box = _load_four(anchors + row * 4, 1, fits)
-        x1, y1, x2, y2 = decode(
-            move[0], move[1], move[2], move[3], box[0], box[1], box[2], box[3], inverse_weights
-        )
-        _store_box(boxes + place * 4, x1, y1, x2, y2, limits + image * 2, fits, True)
+        corners = _decode(move, box, inverse_weights)
+        _store_box(boxes + place * 4, corners, limits + image * 2, fits, True)

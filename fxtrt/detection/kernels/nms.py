@@ -71,7 +71,7 @@ def nms_sorted(
     _suppress[problems,](
         overlaps, valid.contiguous().view(torch.int8), ends, kept, kept_counts, length, words, most,
         HAS_COUNTS=counts is not None, WORDS=triton.next_power_of_2(max(words, 1)),
-        MOST=triton.next_power_of_2(max(most, 1)), num_warps=4,
+        MOST=triton.next_power_of_2(max(most, 1)), num_warps=4, **EXACT,
     )  # fmt: skip
     return kept, kept_counts
 

@@ -16,7 +16,7 @@ __all__ = ["normalize"]
 _ROWS, _COLUMNS = 4, 256
 
 
-@triton.jit(do_not_specialize=["image_height"])
+@triton.jit(do_not_specialize=["image_height", "image_width", "channel_stride", "row_stride"])
 def _normalize(
     image, mean, std, out, image_height, image_width, height, width,
     channel_stride, row_stride, column_stride, ROWS: tl.constexpr, COLUMNS: tl.constexpr,

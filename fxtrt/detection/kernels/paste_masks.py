@@ -66,7 +66,7 @@ def _sample(mask, x, y, touched_x, touched_y, x1, y1, x2, y2, SIDE: tl.constexpr
     return value
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height"])
 def _paste(
     masks, boxes, out, height, width, threshold,
     SIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, TILES: tl.constexpr,
@@ -78,7 +78,8 @@ def _paste(
     y2 = tl.load(boxes + index * 4 + 3)
     finite = tl.abs(x1) + tl.abs(y1) + tl.abs(x2) + tl.abs(y2) < float("inf")
     x = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
-    right = tl.where(finite, tl.ceil(x2) + 1.0, 0.0)
+    # A box without width or height has no coordinates: not even a threshold of 0 is reached.
+    right = tl.where(finite & (x1 != x2) & (y1 != y2), tl.ceil(x2) + 1.0, 0.0)
     touched_x = (x >= tl.floor(x1) - 1.0) & (x < right) & (x < width)
     for tile in range(TILES):
         y = (tl.program_id(1) * TILES + tile) * ROWS + tl.arange(0, ROWS)

@@ -50,7 +50,7 @@ def _read(mask, row, column, touched, SIDE: tl.constexpr, PADDING: tl.constexpr)
     return tl.load(mask + row * SIDE + column, mask=exists, other=0.0).to(tl.float32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height"])
 def _paste(
     masks, boxes, out, height, width, factor,
     SIDE: tl.constexpr, PADDING: tl.constexpr,

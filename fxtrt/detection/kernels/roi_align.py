@@ -38,8 +38,38 @@ def _level(x1, y1, x2, y2, canonical_size, canonical_level, first, last, DETECTR
 
 
 @triton.jit
-def _neighbours(position, size):
-    """Return the pixels around `position`, the second one's weight, and whether to sample."""
+def _box(boxes, counts, region, image, rows):
+    """Return a region's corners, and whether it is no padding and finite."""
+    x1 = tl.load(boxes + region * 4)
+    y1 = tl.load(boxes + region * 4 + 1)
+    x2 = tl.load(boxes + region * 4 + 2)
+    y2 = tl.load(boxes + region * 4 + 3)
+    finite = tl.abs(x1) + tl.abs(y1) + tl.abs(x2) + tl.abs(y2) < float("inf")
+    return x1, y1, x2, y2, finite & (region - image * rows < tl.load(counts + image))
+
+
+@triton.jit
+def _side(low, high, scale, bins, RATIO: tl.constexpr, ALIGNED: tl.constexpr):
+    """Return where a side begins on the level, the extent of a bin, and its number of samples."""
+    shift: tl.constexpr = 0.5 if ALIGNED else 0.0
+    start = low * scale - shift
+    extent = (high * scale - shift) - start
+    if not ALIGNED:
+        extent = tl.maximum(extent, 1.0)
+    bin_extent = tl.div_rn(extent, bins * 1.0)
+    if RATIO > 0:
+        samples = tl.full([], RATIO, tl.int32)
+    else:
+        # The bound, which no box within an image reaches, keeps a wild one from hanging the GPU.
+        samples = tl.minimum(tl.maximum(tl.ceil(bin_extent), 0.0), 4096.0).to(tl.int32)
+    return start, bin_extent, samples
+
+
+@triton.jit
+def _neighbours(start, bin_extent, sample, samples, size):
+    """Return the pixels around a sample, the second one's weight, and whether it counts."""
+    offset = tl.div_rn((sample + 0.5) * bin_extent, tl.maximum(samples, 1).to(tl.float32))
+    position = start + offset
     inside = (position >= -1.0) & (position <= size)
     position = tl.where(inside, tl.maximum(position, 0.0), 0.0)
     low = tl.minimum(position.to(tl.int32), size - 1)
@@ -49,15 +79,45 @@ def _neighbours(position, size):
 
 
 @triton.jit
-def _samples(extent, bins, RATIO: tl.constexpr):
-    """Return the extent of a bin and the number of samples along it."""
-    bin_extent = tl.div_rn(extent, bins * 1.0)
-    if RATIO > 0:
-        return bin_extent, tl.full([], RATIO, tl.int32)
+def _add_sample(total, upper, lower, left, right, weight_y, weight_x, mask, FUSED: tl.constexpr):
+    """Add the values between two rows and two columns: (BINS, BLOCK) pointers and (BINS,) weights.
+
+    A fused product and sum is quicker, and rounds less than float16; in float32 the sums are those
+    of torchvision.
+    """
+    v1 = tl.load(upper + left, mask=mask, other=0.0).to(tl.float32)
+    v2 = tl.load(upper + right, mask=mask, other=0.0).to(tl.float32)
+    v3 = tl.load(lower + left, mask=mask, other=0.0).to(tl.float32)
+    v4 = tl.load(lower + right, mask=mask, other=0.0).to(tl.float32)
+    a1 = ((1.0 - weight_y) * (1.0 - weight_x))[:, None]
+    a2 = ((1.0 - weight_y) * weight_x)[:, None]
+    a3 = (weight_y * (1.0 - weight_x))[:, None]
+    a4 = (weight_y * weight_x)[:, None]
+    if FUSED:
+        total = tl.fma(a1, v1, tl.fma(a2, v2, tl.fma(a3, v3, tl.fma(a4, v4, total))))
     else:
-        # The bound, which no box within an image reaches, keeps a wild one from hanging the GPU.
-        wanted = tl.minimum(tl.maximum(tl.ceil(bin_extent), 0.0), 4096.0)
-        return bin_extent, wanted.to(tl.int32)
+        total += a1 * v1 + a2 * v2 + a3 * v3 + a4 * v4
+    return total
+
+
+@triton.jit
+def _mean(
+    feature, stored, height, width, top, left, bin_height, bin_width, samples_y, samples_x,
+    STEP: tl.constexpr, FUSED: tl.constexpr, BINS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Average the samples of each bin. `top` and `left` are (BINS,), `feature` (1, BLOCK)."""
+    total = tl.zeros([BINS, BLOCK], tl.float32)
+    for sample_y in range(samples_y):
+        y1, y2, weight_y, inside_y = _neighbours(top, bin_height, sample_y, samples_y, height)
+        upper = feature + (y1 * width * STEP)[:, None]
+        lower = feature + (y2 * width * STEP)[:, None]
+        for sample_x in range(samples_x):
+            x1, x2, weight_x, inside_x = _neighbours(left, bin_width, sample_x, samples_x, width)
+            mask = stored & (inside_y & inside_x)[:, None]
+            x1 = (x1 * STEP)[:, None]
+            x2 = (x2 * STEP)[:, None]
+            total = _add_sample(total, upper, lower, x1, x2, weight_y, weight_x, mask, FUSED)
+    return tl.div_rn(total, tl.maximum(samples_y * samples_x, 1).to(tl.float32))
 
 
 @triton.jit
@@ -70,75 +130,33 @@ def _pool(
 ):  # fmt: skip
     region = tl.program_id(0)
     image = region // rows
-    x1 = tl.load(boxes + region * 4)
-    y1 = tl.load(boxes + region * 4 + 1)
-    x2 = tl.load(boxes + region * 4 + 2)
-    y2 = tl.load(boxes + region * 4 + 3)
-    real = region - image * rows < tl.load(counts + image)
-    real &= tl.abs(x1) + tl.abs(y1) + tl.abs(x2) + tl.abs(y2) < float("inf")
+    x1, y1, x2, y2, real = _box(boxes, counts, region, image, rows)
     if len(features) == 1:
         level = tl.full([], 0, tl.int32)
     else:
         level = _level(x1, y1, x2, y2, canonical_size, canonical_level, first, last, DETECTRON2)
     real &= (level >= 0) & (level < len(features))
-    feature = pick(features, level)
     height = pick_odd(heights, level)
     width = pick_odd(widths, level)
     scale = pick(scales, level)
-    shift: tl.constexpr = 0.5 if ALIGNED else 0.0
-    left = x1 * scale - shift
-    top = y1 * scale - shift
-    wide = (x2 * scale - shift) - left
-    tall = (y2 * scale - shift) - top
-    if not ALIGNED:
-        wide = tl.maximum(wide, 1.0)
-        tall = tl.maximum(tall, 1.0)
-    bin_height, samples_y = _samples(tall, HEIGHT, RATIO)
-    bin_width, samples_x = _samples(wide, WIDTH, RATIO)
+    left, bin_width, samples_x = _side(x1, x2, scale, WIDTH, RATIO, ALIGNED)
+    top, bin_height, samples_y = _side(y1, y2, scale, HEIGHT, RATIO, ALIGNED)
     samples_y = tl.where(real, samples_y, 0)
 
     bins = tl.program_id(1) * BINS + tl.arange(0, BINS)
-    channels = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)
-    bin_y = top + (bins // WIDTH).to(tl.float32) * bin_height
-    bin_x = left + (bins % WIDTH).to(tl.float32) * bin_width
-    feature += image.to(tl.int64) * CHANNELS * height * width
-    if CHANNELS_LAST:
-        feature += channels[None, :]
-        step = CHANNELS
-    else:
-        feature += channels[None, :] * (height * width)
-        step = 1
-    stored = (bins < HEIGHT * WIDTH)[:, None] & (channels < CHANNELS)[None, :]
-    total = tl.zeros([BINS, BLOCK], tl.float32)
-    count_y = tl.maximum(samples_y, 1).to(tl.float32)
-    count_x = tl.maximum(samples_x, 1).to(tl.float32)
-    for sample_y in range(samples_y):
-        y = bin_y + tl.div_rn((sample_y + 0.5) * bin_height, count_y)
-        low_y, high_y, weight_y, inside_y = _neighbours(y, height)
-        for sample_x in range(samples_x):
-            x = bin_x + tl.div_rn((sample_x + 0.5) * bin_width, count_x)
-            low_x, high_x, weight_x, inside_x = _neighbours(x, width)
-            mask = stored & (inside_y & inside_x)[:, None]
-            upper = feature + (low_y * width * step)[:, None]
-            lower = feature + (high_y * width * step)[:, None]
-            first_x = (low_x * step)[:, None]
-            second_x = (high_x * step)[:, None]
-            v1 = tl.load(upper + first_x, mask=mask, other=0.0).to(tl.float32)
-            v2 = tl.load(upper + second_x, mask=mask, other=0.0).to(tl.float32)
-            v3 = tl.load(lower + first_x, mask=mask, other=0.0).to(tl.float32)
-            v4 = tl.load(lower + second_x, mask=mask, other=0.0).to(tl.float32)
-            a1 = ((1.0 - weight_y) * (1.0 - weight_x))[:, None]
-            a2 = ((1.0 - weight_y) * weight_x)[:, None]
-            a3 = (weight_y * (1.0 - weight_x))[:, None]
-            a4 = (weight_y * weight_x)[:, None]
-            if FUSED:
-                total = tl.fma(a1, v1, tl.fma(a2, v2, tl.fma(a3, v3, tl.fma(a4, v4, total))))
-            else:
-                total += a1 * v1 + a2 * v2 + a3 * v3 + a4 * v4
-    total = tl.div_rn(total, count_y * count_x)
-    target = out + region.to(tl.int64) * CHANNELS * (HEIGHT * WIDTH)
-    target += channels[None, :] * (HEIGHT * WIDTH) + bins[:, None]
-    tl.store(target, total.to(out.dtype.element_ty), mask=stored)
+    channels = (tl.program_id(2) * BLOCK + tl.arange(0, BLOCK))[None, :]
+    stored = (bins < HEIGHT * WIDTH)[:, None] & (channels < CHANNELS)
+    tops = top + (bins // WIDTH).to(tl.float32) * bin_height
+    lefts = left + (bins % WIDTH).to(tl.float32) * bin_width
+    step: tl.constexpr = CHANNELS if CHANNELS_LAST else 1
+    plane = 1 if CHANNELS_LAST else height * width
+    feature = pick(features, level) + image.to(tl.int64) * CHANNELS * height * width
+    mean = _mean(
+        feature + channels * plane, stored, height, width, tops, lefts, bin_height, bin_width,
+        samples_y, samples_x, step, FUSED, BINS, BLOCK,
+    )  # fmt: skip
+    target = out + (region.to(tl.int64) * CHANNELS + channels) * (HEIGHT * WIDTH) + bins[:, None]
+    tl.store(target, mean.to(out.dtype.element_ty), mask=stored)
 
 
 def pool(
@@ -154,7 +172,7 @@ def pool(
     library: str,
 ) -> Tensor:
     """Launch the kernel; the arguments are those of `fxtrt::multilevel_roi_align`."""
-    maps, channels_last = same_layout(features)
+    maps, channels_last = same_layout([feature.to(features[0].dtype) for feature in features])
     images, rows, _ = boxes.shape
     channels = features[0].shape[1]
     height, width = output_size

@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .decode import EXACT, clip, decode, inverses, is_finite
+from .exponential import sigmoid
 from .levels import odd, pick, pick_odd, same_layout
 from .nms import MOST_BOXES, nms_sorted
 from .topk import best_of_levels
@@ -54,8 +55,9 @@ def proposals(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Take and return what `fxtrt::rpn_proposals` does.
 
-    Equal logits of a level are taken by rising index. Otherwise results differ from the library's
-    on a GPU by the last bit of `exp` and `sigmoid`.
+    The numbers are those of the libraries on a GPU, but for two things. Equal logits of a level are
+    taken by rising index, where `torch.topk` promises no order. And of more than 25,000 candidates
+    in an image, torchvision counts only those that pass its filters to decide how it suppresses.
     """
     images, levels = image_sizes.shape[0], len(logits)
     largest_level = max(m.shape[1:].numel() for m in logits)
@@ -115,11 +117,6 @@ def _deltas(maps, level, image, anchor, pixel, pixels, exists, ANCHORS, CHANNELS
     )
 
 
-@triton.jit
-def _sigmoid(x):
-    return (1.0 / (1.0 + tl.exp(-x.to(tl.float64)))).to(tl.float32)
-
-
 @triton.jit(do_not_specialize=["most"])
 def _decode_best(
     maps, cell_anchors, image_sizes, index, scores, boxes, valid, largest,
@@ -133,30 +130,25 @@ def _decode_best(
     level = row % len(maps)
     slot = tl.program_id(0) * SLOTS + tl.arange(0, SLOTS)
     pixels = pick_odd(pixels_of_levels, level)
-    width = pick_odd(widths, level)
     exists = slot < tl.minimum(most, pixels * ANCHORS)
     place = row.to(tl.int64) * most + slot
     number = tl.load(index + place, mask=exists, other=0)
     anchor = number % ANCHORS
     pixel = number // ANCHORS
-    horizontal = pick_odd(horizontals, level)
-    vertical = pick_odd(verticals, level)
-    x1, y1, x2, y2 = _anchor(
-        cell_anchors, level * ANCHORS + anchor, pixel % width, pixel // width, exists, horizontal,
-        vertical, OFFSET,
+    width = pick_odd(widths, level)
+    ax1, ay1, ax2, ay2 = _anchor(
+        cell_anchors, level * ANCHORS + anchor, pixel % width, pixel // width, exists,
+        pick_odd(horizontals, level), pick_odd(verticals, level), OFFSET,
     )  # fmt: skip
     dx, dy, dw, dh = _deltas(
         maps, level, image, anchor, pixel, pixels, exists, ANCHORS, CHANNELS_LAST
     )
-    x1, y1, x2, y2 = decode(dx, dy, dw, dh, x1, y1, x2, y2, inverse_weights)
+    x1, y1, x2, y2 = decode(dx, dy, dw, dh, ax1, ay1, ax2, ay2, inverse_weights)
     score = tl.load(scores + place, mask=exists, other=0.0)
     finite = is_finite(x1) & is_finite(y1) & is_finite(x2) & is_finite(y2) & is_finite(score)
-    right = tl.load(image_sizes + image * 2 + 1)
-    bottom = tl.load(image_sizes + image * 2)
-    x1, x2 = clip(x1, right), clip(x2, right)
-    y1, y2 = clip(y1, bottom), clip(y2, bottom)
+    x1, y1, x2, y2 = _clipped(x1, y1, x2, y2, image_sizes + image * 2)
     if TORCHVISION:
-        score = _sigmoid(score)
+        score = sigmoid(score)
         tl.store(scores + place, score, mask=exists)
         passed = (x2 - x1 >= min_size) & (y2 - y1 >= min_size) & (score >= score_thresh)
     else:
@@ -167,6 +159,13 @@ def _decode_best(
     # Coordinates are not negative, so their patterns order as integers.
     most_right = tl.max(tl.where(passed, tl.maximum(x2, y2), 0.0), 0)
     tl.atomic_max(largest + image, most_right.to(tl.int32, bitcast=True), sem="relaxed")
+
+
+@triton.jit
+def _clipped(x1, y1, x2, y2, size):
+    bottom = tl.load(size)
+    right = tl.load(size + 1)
+    return clip(x1, right), clip(y1, bottom), clip(x2, right), clip(y2, bottom)
 
 
 @triton.jit
@@ -189,7 +188,7 @@ def _merged(
     if images and limit:
         _merge[triton.cdiv(levels * limit, 128), images](
             boxes, scores, kept, counts, merged, merged_scores, merged_counts, length, limit, most,
-            LEVELS=levels, STEPS=limit.bit_length(), SLOTS=128,
+            LEVELS=levels, STEPS=limit.bit_length(), SLOTS=128, **EXACT,
         )  # fmt: skip
     return merged, merged_scores, merged_counts
 

@@ -19,6 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .decode import EXACT
 from .levels import odd, pick, pick_odd, same_layout
 
 __all__ = ["best_of_levels"]
@@ -26,7 +27,7 @@ __all__ = ["best_of_levels"]
 _CHUNK = 2048
 """How many values a program reads."""
 _COUNTED_TOGETHER = tl.constexpr(128)
-"""Of how many earlier chunks a program sums the ties at once."""
+"""A program sums the ties of as many earlier chunks at once."""
 
 
 def best_of_levels(maps: Sequence[Tensor], most: int) -> tuple[Tensor, Tensor]:
@@ -60,14 +61,15 @@ def best_of_levels(maps: Sequence[Tensor], most: int) -> tuple[Tensor, Tensor]:
     if rows == 0 or most == 0:
         return values, index
     common = (maps, odd(sizes), channels, counts, chunk_counts, most, chunks, rows)
-    constants = {"BITS": bits, "CHANNELS_LAST": channels_last, "CHUNK": _CHUNK}
+    constants = {"BITS": bits, "CHANNELS_LAST": channels_last, "CHUNK": _CHUNK, **EXACT}
     if chunks:
         for number in range(passes):
             _count_digits[chunks, images](*common, PASS=number, **constants)
         _collect[chunks, images](*common, collected, selected, **constants)
     _sort_by_counting[triton.cdiv(most, 32), rows](
-        maps, odd(sizes), selected, values, index, most, BITS=bits, SLOTS=32, OTHERS=128
-    )
+        maps, odd(sizes), selected, values, index, most, BITS=bits, SLOTS=32, OTHERS=128,
+        **EXACT,
+    )  # fmt: skip
     return values, index
 
 

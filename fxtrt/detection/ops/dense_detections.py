@@ -62,8 +62,8 @@ def dense_detections(
         weights: what dx, dy, dw and dh are divided by; FCOS ignores them.
         pre_nms_topk: the most boxes of a level, for SSD of a class.
         candidates: how many of the best scores of an image the kernels on a GPU suppress.
-        library: "detectron2", "torchvision", or "detectron2_0.4", which orders equal scores by
-            index. The others leave the order of equal scores to `torch.topk`.
+        library: "detectron2", "torchvision", or "detectron2_0.4", which leaves the order of equal
+            scores to `torch.sort`; the others leave it to `torch.topk`.
         head: "retinanet", "fcos" or "ssd".
 
     Returns:
@@ -71,8 +71,8 @@ def dense_detections(
         with 1; (B,) counts, int32; and (B,) bool, which is True where `candidates` was too small
         to be sure of the result (never on the CPU).
 
-    On a GPU the kernels take equal scores of a level by rising index, where `torch.topk` has an
-    order of its own; otherwise they give what the library gives there, but for the last bit of a
+    On a GPU the kernels take equal scores of a level by rising index, where these two have orders
+    of their own; otherwise they give what the library gives there, but for the last bit of a
     score or coordinate. Suppression decides about a box from better ones only. So the result is
     certain if all candidates were looked at, or if `most` boxes were kept among those that were.
     Otherwise `overflow` tells so, also if there were more than 16 * `candidates` scores above the

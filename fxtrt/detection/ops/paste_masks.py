@@ -57,7 +57,9 @@ def _paste_whole(masks: Tensor, boxes: Tensor, height: int, width: int, threshol
     for mask, box, result in zip(masks, boxes.float(), pasted, strict=True):
         probability = _sample(mask, box, slice(0, height), slice(0, width))
         touched = _touched(box[1], box[3], height)[:, None] & _touched(box[0], box[2], width)
-        torch.logical_and(probability >= threshold, touched & box.isfinite().all(), out=result)
+        # A box without width or height has no coordinates: not even a threshold of 0 is reached.
+        touched = touched & box.isfinite().all() & (box[:2] != box[2:]).all()
+        torch.logical_and(probability >= threshold, touched, out=result)
     return pasted
 
 

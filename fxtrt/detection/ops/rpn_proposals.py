@@ -112,9 +112,11 @@ def _best_of_level(
     """
     images, _, height, width = logits.shape
     scores = logits.float().permute(0, 2, 3, 1).flatten(1)
-    by_anchor = deltas.float().unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).reshape(-1, 4)
+    by_anchor = (
+        deltas.float().reshape(images, len(cell_anchors), 4, height, width).permute(0, 3, 4, 1, 2)
+    )
     anchors = _anchors(cell_anchors, height, width, vertical, horizontal, offset)
-    decoded = apply_deltas(by_anchor, anchors.repeat(images, 1), weights)
+    decoded = apply_deltas(by_anchor.reshape(-1, 4), anchors.repeat(images, 1), weights)
     boxes = decoded.view(images, len(anchors), 4)
     best, index = _highest(scores, min(most, scores.shape[1]), library)
     return boxes.gather(1, index[:, :, None].expand(-1, -1, 4)), best

@@ -13,8 +13,8 @@ from fxtrt.detection import box_coding
 from fxtrt.detection.kernels.decode import EXACT, clip, decode, inverses
 
 
-@triton.jit  # type: ignore[misc]  # untyped
-def _decode_rows(deltas, boxes, sizes, decoded, count, inverse_weights, ROWS: tl.constexpr):  # type: ignore[no-untyped-def]  # a kernel
+@triton.jit
+def _decode_rows(deltas, boxes, sizes, decoded, count, inverse_weights, ROWS: tl.constexpr):
     row = tl.arange(0, ROWS)
     mask = row < count
     d, b, out = deltas + row * 4, boxes + row * 4, decoded + row * 4

@@ -211,18 +211,6 @@ def test_it_gives_detectron2s_detections(check: Callable[..., None]) -> None:
     fuzz(check, *CASES, examples=50)
 
 
-@pytest.mark.parametrize("library", ["detectron2", "detectron2_0.4", "torchvision"])
-def test_equal_scores_are_taken_in_the_librarys_order(library: str) -> None:
-    """Only the 30 best of a level count, so the order of ties decides which boxes there are."""
-    head = dense_head(0, GRIDS, [1, 1, 1], 3)
-    level = [x * 0 for x in head.logits]
-    head = DenseHead(level, head.deltas, [], head.sizes)
-    cells = [torch.tensor([[-4.0, -4.0, 4.0, 4.0]])] * 3
-    *_, classes, _, _ = detect(head, cells, STRIDES, "", library, "retinanet")
-    index = torch.arange(30) if library == "detectron2_0.4" else torch.zeros(240).topk(30)[1]
-    assert set(classes[0].tolist()) - {-1} == set((index % 3).tolist())
-
-
 @pytest.mark.parametrize("kind", ["retinanet", "fcos"])
 def test_its_fake_tells_the_shapes(kind: str) -> None:
     head = dense_head(0, GRIDS, [1, 1, 1], 3, centerness=kind == "fcos")

@@ -29,16 +29,13 @@ class ImageBatch:
               torchvision has none.
     resized:  height and width of the images without the padding.
     pictures: height and width of the pictures that the caller gave.
+    scales:   by which factors, horizontal and vertical, boxes grow from the one to the other.
     """
 
     inputs: tuple[Tensor, Tensor, Tensor, Tensor]
     resized: Sequence[tuple[int, int]]
     pictures: Sequence[tuple[int, int]]
-
-    def scales(self, image: int) -> tuple[float, float]:
-        """Return the factors, horizontal and vertical, from a resized image to its picture."""
-        (height, width), picture = self.resized[image], self.pictures[image]
-        return picture[1] / width, picture[0] / height
+    scales: Sequence[tuple[float, float]]
 
 
 def read_images(
@@ -53,12 +50,14 @@ def read_images(
     pictures = list(pictures)
     sizes = [(int(one.shape[-2]), int(one.shape[-1])) for one in pictures]
     batch, resized = _transformed(transform, pictures)
-    images = range(len(sizes))
-    read = ImageBatch((batch, batch, batch, batch), resized, sizes)
-    scales = tuple(read.scales(image) * 2 if places_boxes else (1.0,) * 4 for image in images)
-    limits = tuple((math.inf,) * 4 for _ in images)
-    inputs = (batch, *tables.on(batch.device, tuple(resized), scales, limits))
-    return ImageBatch(inputs, resized, sizes)
+    scales = tuple(
+        (width / resized_width, height / resized_height)
+        for (height, width), (resized_height, resized_width) in zip(sizes, resized, strict=True)
+    )
+    factors = tuple(pair * 2 if places_boxes else (1.0,) * 4 for pair in scales)
+    limits = tuple((math.inf,) * 4 for _ in sizes)
+    on_device = tables.on(batch.device, tuple(resized), factors, limits)
+    return ImageBatch((batch, on_device[0], on_device[1], on_device[2]), resized, sizes, scales)
 
 
 def _transformed(transform: Any, pictures: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:

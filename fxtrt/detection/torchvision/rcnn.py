@@ -45,7 +45,7 @@ class _Core(Core):
         placed, summary = place_detections(
             found.boxes, found.counts, found.overflow, scales, limits
         )
-        outputs = (summary, placed, found.classes, found.scores)
+        outputs: tuple[Tensor, ...] = (summary, placed, found.classes, found.scores)
         if "mask" in self.poolers:
             pooled = self.poolers["mask"](features, found.boxes, found.counts)
             outputs += (masks_of(heads, pooled, found.classes),)

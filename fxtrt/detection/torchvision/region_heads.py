@@ -110,7 +110,7 @@ class Pooler:
 
     def __call__(self, features: Mapping[str, Tensor], boxes: Tensor, counts: Tensor) -> Tensor:
         """Return (B * R, C, height, width) for (B, R, 4) boxes."""
-        return multilevel_roi_align(
+        pooled: Tensor = multilevel_roi_align(
             [features[name] for name in self._names],
             boxes,
             counts,
@@ -121,6 +121,7 @@ class Pooler:
             *self._canonical,
             "torchvision",
         )
+        return pooled
 
 
 def poolers_of(heads: Any, shapes: Shapes, side: int) -> dict[str, Pooler]:
@@ -177,5 +178,6 @@ def masks_of(heads: Any, pooled: Tensor, labels: Tensor) -> Tensor:
     """
     logits = heads.mask_predictor(heads.mask_head(pooled))
     index = labels.flatten().clamp(min=0)[:, None, None, None]
-    own: Tensor = logits.gather(1, index.expand(-1, 1, *logits.shape[2:])).sigmoid()
-    return own.unflatten(0, labels.shape)
+    own = logits.gather(1, index.expand(-1, 1, *logits.shape[2:])).sigmoid()
+    masks: Tensor = own.unflatten(0, labels.shape)
+    return masks

@@ -79,7 +79,7 @@ class Steps:
             placed = self._transform.postprocess(found, context.resized, context.pictures)
             return placed  # type: ignore[no-any-return]  # the user's own
         for image, one in enumerate(found):
-            _place(one, context.pictures[image], context.scales(image))
+            _place(one, context.pictures[image], context.scales[image])
         return found
 
     example = staticmethod(core_example)

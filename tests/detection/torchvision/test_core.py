@@ -162,7 +162,7 @@ def doubled(self: Any, *args: Any) -> Any:
     return [{**one, "boxes": one["boxes"] * 2} for one in found]
 
 
-def brightened(self: Any, image: Tensor) -> Tensor:
+def brightened(self: Any, image: Tensor) -> Any:
     return GeneralizedRCNNTransform.normalize(self, image * 0.5)
 
 
@@ -183,28 +183,28 @@ def test_a_transform_of_the_users_own_runs_around_the_core(
     assert fast.forward.fallbacks == {}
 
 
-class OwnHeads(RoIHeads):
+class OwnHeads(RoIHeads):  # type: ignore[misc]  # untyped
     def postprocess_detections(self, *args: Any) -> Any:
-        boxes, scores, labels = super().postprocess_detections(*args)  # type: ignore[no-untyped-call]
+        boxes, scores, labels = super().postprocess_detections(*args)
         return boxes, [one * 0.5 for one in scores], labels
 
 
-class OwnCoder(BoxCoder):
-    def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
+class OwnCoder(BoxCoder):  # type: ignore[misc]  # untyped
+    def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Any:
         return super().decode_single(rel_codes * 0.5, boxes)
 
 
-class OwnAnchors(AnchorGenerator):
+class OwnAnchors(AnchorGenerator):  # type: ignore[misc]  # untyped
     def grid_anchors(self, grid_sizes: Any, strides: Any) -> Any:
         return [anchors + 1 for anchors in super().grid_anchors(grid_sizes, strides)]
 
 
-class OwnPool(MultiScaleRoIAlign):
-    def forward(self, *args: Any) -> Tensor:
+class OwnPool(MultiScaleRoIAlign):  # type: ignore[misc]  # untyped
+    def forward(self, *args: Any) -> Any:
         return super().forward(*args) * 0.5
 
 
-class OwnBoxes(DefaultBoxGenerator):
+class OwnBoxes(DefaultBoxGenerator):  # type: ignore[misc]  # untyped
     def forward(self, *args: Any) -> Any:
         return [boxes + 1 for boxes in super().forward(*args)]
 

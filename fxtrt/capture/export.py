@@ -31,6 +31,7 @@ from ..graph.specs import Call
 from ..registry import registered
 from ..serialization.tree_data import SHADOWED
 from .frozen_weights import FrozenGraph
+from .pooled_sizes import pooled_sizes_without_guards
 from .quiet_export import silent_if_it_fails
 from .size_ranges import restore_ranges
 from .torch_message import message_of
@@ -86,6 +87,7 @@ def _export(
             torch.no_grad(),
             silent_if_it_fails(),
             _no_hooks_left_behind(),
+            pooled_sizes_without_guards(),
             warnings.catch_warnings(),
         ):
             # Assigned attributes are harmless unless the next call reads them, which `repeatable`

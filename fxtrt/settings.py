@@ -118,8 +118,10 @@ class Settings:
                           example's. Larger inputs are compiled again by torch.compile, and run in
                           PyTorch after `fxtrt.compile`. None gives no bound: TensorRT, which needs
                           one, leaves such nodes to PyTorch.
-    most_images:          the most images in a batch that the core of a detector takes, or the
-                          example's number of images if that is more. Scratch memory grows with it.
+    most_images:          the most images that the core of a detector takes at once, or the
+                          example's number of images if that is more. A call with more images runs
+                          the core several times. A larger number serves batches faster, and the
+                          scratch memory of each slot grows with it.
     on_build_failure:     what becomes of a cluster that does not build. "fallback" runs the nodes
                           that TensorRT's error names in PyTorch, and builds the rest again, up to 8
                           times. Where it names none, a cluster with more than 1 % of the graph's
@@ -164,7 +166,7 @@ class Settings:
     partition: str = "all"
     fuel: int | None = None
     max_growth: int | None = None
-    most_images: int = 8
+    most_images: int = 1
     on_build_failure: str = "fallback"
     cache_dir: Path | None = field(default_factory=_default_cache_dir)
     cache_limit_bytes: int | None = 20 << 30

@@ -144,7 +144,7 @@ class Replay:
                     function(*self._inputs)
                 stream.synchronize()
                 with _no_garbage_collection():
-                    self._graph, self._outputs = _capture(function, self._inputs)
+                    self._graph, self._outputs = _capture(function, self._inputs, slot.graph_pool())
         finally:
             caller.wait_stream(stream)
 
@@ -170,9 +170,9 @@ class Replay:
 
 
 def _capture(
-    function: Callable[..., Sequence[Any]], inputs: Sequence[Any]
+    function: Callable[..., Sequence[Any]], inputs: Sequence[Any], pool: Any
 ) -> tuple[torch.cuda.CUDAGraph, list[Any]]:
-    graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+    graph = torch.cuda.CUDAGraph()
     # Other threads may allocate memory meanwhile, which "thread_local" allows.
     try:
         # An exception right after this line must end the recording, so it is in the block.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx import GraphModule
 
 from ..capture.arguments import positional
@@ -20,6 +22,7 @@ __all__ = ["DetectorCall"]
 class DetectorCall(GuardedForward):
     """Replaces a detector's `forward`: prepares the images, runs the core, and cuts its results.
 
+    Images beyond the most that the core takes go through it in chunks.
     A call that the core does not fit runs the original `forward`, as in `GuardedForward`. So does
     a call with more candidates than the core looks at, because the result may then differ.
     """
@@ -37,6 +40,7 @@ class DetectorCall(GuardedForward):
             part.module, graph, part.specs, part.call, run, check_weights=check_weights
         )
         self._steps: HostSteps = part.steps
+        self._most = part.specs[0].high[0] or sys.maxsize
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_exporting():
@@ -44,10 +48,10 @@ class DetectorCall(GuardedForward):
         prepared = self._blocked() or self._prepared(args, kwargs)
         if isinstance(prepared, str):
             return self._fall_back(prepared, args, kwargs)
-        fitting = self._fitting(Call(prepared.inputs, {}))
+        fitting = self._chunks(prepared.inputs)
         if isinstance(fitting, str):
             return self._fall_back(fitting, args, kwargs)
-        outputs = self.run(*fitting.args)
+        outputs = _joined([self.run(*call.args) for call in fitting])
         # To ask hundreds of weights takes a while, and the GPU works meanwhile.
         if reason := self._changed_weights():
             return self._fall_back(reason, args, kwargs)
@@ -58,6 +62,19 @@ class DetectorCall(GuardedForward):
         self.fallbacks.count_compiled()
         return result
 
+    def _chunks(self, inputs: tuple[Tensor, ...]) -> list[Call] | str:
+        """Return calls of the core that together take all images, or why the core cannot."""
+        fitting: list[Call] = []
+        for start in range(0, len(inputs[0]), self._most):
+            chunk = inputs
+            if len(inputs[0]) > self._most:
+                chunk = tuple(tensor[start : start + self._most] for tensor in inputs)
+            call = self._fitting(Call(chunk, {}))
+            if isinstance(call, str):
+                return call
+            fitting.append(call)
+        return fitting
+
     def _prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Prepared | str:
         try:
             call = Call(args, kwargs)
@@ -67,3 +84,10 @@ class DetectorCall(GuardedForward):
                 return self._steps.before(*call.args, **call.kwargs)
         except Exception as error:  # The step meets whatever the caller passed.
             return f"the arguments are of another form than the example's: {type(error).__name__}"
+
+
+def _joined(outputs: Sequence[Sequence[Tensor]]) -> Sequence[Tensor]:
+    """Return the outputs for all images, from those of each chunk."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return [torch.cat(of_chunks) for of_chunks in zip(*outputs, strict=True)]

@@ -56,6 +56,7 @@ class Slot:
         self.caller = 0
         """The stream of the last caller; 0 is the default stream, and `stream` does its work."""
         self._at_work = False
+        self._graph_pool: Any = None
         self._scratch: torch.Tensor | None = None
         self.contexts: dict[Engine, ExecutionContext] = {}
         if device is None:
@@ -74,6 +75,15 @@ class Slot:
         """Return whether neither a call nor a CUDA graph of a caller has the slot."""
         loan = None if self.holder is None else self.holder()
         return not self.reserved and (loan is None or loan.slot is not self)
+
+    def graph_pool(self) -> Any:
+        """Return the memory that all CUDA graphs of this slot share.
+
+        They run one after the other, and each has its outputs copied before the next one runs.
+        """
+        if self._graph_pool is None:
+            self._graph_pool = torch.cuda.graph_pool_handle()
+        return self._graph_pool
 
     @contextmanager
     def other_contexts(self, engines: Sequence[Engine]) -> Iterator[dict[Engine, ExecutionContext]]:

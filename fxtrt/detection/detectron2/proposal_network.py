@@ -10,7 +10,7 @@ from detectron2.modeling.meta_arch.rcnn import ProposalNetwork
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ..host_steps import Prepared, unchanged
+from ..host_steps import Prepared, keeps_methods
 from ..ops.place_detections import place_detections
 from .image_batch import (
     ImageBatch,
@@ -75,6 +75,6 @@ class _Steps:
 
 def proposal_network_steps(model: Any) -> _Steps | str:
     """Return the core of a `ProposalNetwork` and its steps, or why it can have none."""
-    if not unchanged(model, ProposalNetwork, "forward"):
+    if not keeps_methods(model, ProposalNetwork, "forward"):
         return f"{type(model).__name__} has a forward of its own"
     return why_no_proposals(model.proposal_generator) or _Steps(model)

@@ -10,7 +10,7 @@ from detectron2.modeling.meta_arch.rcnn import GeneralizedRCNN
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ..host_steps import Prepared, unchanged
+from ..host_steps import Prepared, keeps_methods
 from ..ops.detectron2_heatmaps_to_keypoints import heatmaps_to_keypoints
 from ..ops.paste_masks import paste_masks
 from ..ops.place_detections import place_detections
@@ -127,7 +127,7 @@ class RCNNSteps:
 
 def rcnn_steps(model: Any) -> RCNNSteps | str:
     """Return the core of a `GeneralizedRCNN` and its steps, or why it can have none."""
-    if not unchanged(model, GeneralizedRCNN, "forward", "inference", "_postprocess"):
+    if not keeps_methods(model, GeneralizedRCNN, "forward", "inference", "_postprocess"):
         return f"{type(model).__name__} has an inference of its own"
     return why_no_rcnn(model) or RCNNSteps(model)
 

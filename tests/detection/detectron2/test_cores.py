@@ -45,8 +45,8 @@ def detector(family: str) -> Any:
     return small_detector(family)
 
 
-def photo(height: int, width: int, **more: Any) -> dict[str, Any]:
-    return {"image": picture(height, width), "height": height, "width": width, **more}
+def photo(height: int, width: int, /, **more: Any) -> dict[str, Any]:
+    return {"image": picture(height, width), "height": height, "width": width} | more
 
 
 def example() -> list[dict[str, Any]]:
@@ -78,7 +78,7 @@ def assert_agree(actual: Any, expected: Any) -> None:
         assert list(one) == list(other)
         for key, value in other.items():
             if key == "sem_seg":
-                torch.testing.assert_close(one[key], value, atol=1e-4, rtol=1e-4)
+                torch.testing.assert_close(one[key], value, atol=1e-4, rtol=1e-4, equal_nan=True)
             elif key == "panoptic_seg":
                 assert_same_segments(one[key], value)
             else:
@@ -203,14 +203,13 @@ def error_of(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Excepti
     [
         [],
         [{"image": torch.rand(160, 192, 3)}],
-        [{"image": torch.rand(160, 192)}],
         [{"image": "a.jpg"}],
         [{"picture": torch.rand(3, 160, 192)}],
         [{"image": torch.rand(4, 160, 192)}],
         [torch.rand(3, 160, 192)],
         None,
     ],
-    ids=["none", "HWC", "two dimensions", "path", "key", "four channels", "tensor", "None"],
+    ids=["none", "HWC", "path", "key", "four channels", "tensor", "None"],
 )
 def test_wrong_inputs_raise_what_eager_raises(family: str, call: Any) -> None:
     model, fast = core_of(family)
@@ -251,11 +250,18 @@ def assert_agree_exactly(actual: Any, expected: Any) -> None:
                 assert torch.equal(getattr(found, "tensor", found), getattr(field, "tensor", field))
 
 
+def test_an_image_without_channels_runs_in_pytorch() -> None:
+    """Detectron2 makes three of one."""
+    model, fast = core_of("Faster R-CNN")
+    call = [{"image": picture(160, 192)[0]}]
+    assert_fallback(fast, call, model(call), "the arguments are of another form")
+
+
 def test_images_of_a_side_out_of_range_run_in_pytorch() -> None:
     model, fast = core_of("Faster R-CNN")
     for size in ((64, 192), (160, 1400)):
         call = [photo(*size)]
-        assert_fallback(fast, call, model(call), "images")
+        assert_fallback(fast, call, model(call), " has shape (1, 3, ")
 
 
 def test_given_proposals_run_in_pytorch() -> None:
@@ -285,6 +291,7 @@ def test_changed_weights_run_in_pytorch(family: str) -> None:
         weight.mul_(1.5)
         changed = copy.deepcopy(detector(family))
         changed.load_state_dict(fast.state_dict())
+        changed.pixel_mean.copy_(fast.pixel_mean)  # Detectron2 0.4 does not save it.
         expected = changed(call)
         assert not torch.equal(before[0]["instances"].scores, expected[0]["instances"].scores)
         assert_fallback(fast, call, expected, "was changed after compiling")
@@ -366,7 +373,7 @@ def test_a_hook_that_a_core_would_go_round_leaves_none(path: str) -> None:
 def test_a_hook_on_a_head_is_not_lost() -> None:
     model = copy.deepcopy(detector("Faster R-CNN"))
     model.roi_heads.box_pooler.register_forward_hook(half_of)
-    fast, call = compiled(copy.deepcopy(model)), example()
+    fast, call = compiled(copy.deepcopy(model), dynamic_shapes={}), example()
     expected = model(call)
     plain = detector("Faster R-CNN")(call)
     assert not torch.equal(expected[0]["instances"].scores, plain[0]["instances"].scores)
@@ -392,8 +399,9 @@ def test_too_many_candidates_run_in_pytorch(family: str, monkeypatch: pytest.Mon
     assert_fallback(fast, call, model(call), "more candidates than the core looks at")
     assert_agree(fast(call[:1]), model(call[:1]))
     assert fast.forward.fallbacks.compiled == 1
-    rows = dict(fxtrt.report(fast).runtime.fallbacks)
-    assert rows["more candidates than the core looks at"] == 1
+    (row,) = fxtrt.report(fast).guards
+    assert (row.calls, row.compiled) == (2, 1)
+    assert row.reasons == (("more candidates than the core looks at", 1),)
 
 
 def own_class(path: str, base: str, **members: Any) -> Callable[[Any], None]:
@@ -529,17 +537,21 @@ OWN_PIECES: dict[str, tuple[str, Callable[[Any], None], str]] = {
 
 
 @pytest.mark.parametrize("piece", OWN_PIECES)
-def test_a_piece_of_the_users_own_leaves_no_core_and_runs(piece: str) -> None:
+def test_a_piece_of_the_users_own_leaves_no_core(piece: str) -> None:
     family, change, reason = OWN_PIECES[piece]
     model = copy.deepcopy(detector(family))
     change(model)
     assert why_no_core(model) == reason
+
+
+@pytest.mark.parametrize("piece", ["box predictor", "one-stage inference"])
+def test_a_model_with_a_piece_of_the_users_own_runs_as_in_pytorch(piece: str) -> None:
+    family, change, reason = OWN_PIECES[piece]
+    model = copy.deepcopy(detector(family))
+    change(model)
     expected = model(example())
     assert found_in(expected) == [10]
-    # Without dynamic sizes, these large graphs are captured sooner.
-    fast = fxtrt.compile(
-        model, (example(),), engine="reference", cache_dir=None, dynamic_shapes={}
-    )
+    fast = compiled(model, dynamic_shapes={})  # With dynamic sizes, capturing takes long.
     assert_agree(fast(example()), expected)
     details = [row.detail for row in fxtrt.report(fast).rejections if row.code == "capture"]
     assert any(reason in detail for detail in details), details
@@ -588,12 +600,19 @@ def test_a_saved_core_gives_the_same_without_a_capture(
 def test_a_core_is_not_loaded_around_heads_of_the_users_own(tmp_path: Path) -> None:
     model, fast = core_of("Mask R-CNN")
     fxtrt.save(fast, tmp_path / "detector.fxtrt")
-    for piece in ("RoI heads", "mask head", "postprocess"):
+    of_classes = {"RoI heads": "module 'roi_heads' was .* is now .*OwnStandardROIHeads"}
+    of_classes["mask head"] = "module 'roi_heads.mask_head' was .* is now .*OwnMask"
+    for piece, reason in of_classes.items():
         own = copy.deepcopy(model)
-        _, change, reason = OWN_PIECES[piece]
-        change(own)
+        OWN_PIECES[piece][1](own)
         with pytest.raises(ArtifactError, match=reason):
             fxtrt.load(tmp_path / "detector.fxtrt", own, cache_dir=None)
+    own = copy.deepcopy(model)
+    own.roi_heads.register_forward_hook(lambda *_: None)
+    with pytest.raises(
+        ArtifactError, match="the attribute .roi_heads._forward_hooks. was not there"
+    ):
+        fxtrt.load(tmp_path / "detector.fxtrt", own, cache_dir=None)
 
 
 def test_two_models_of_one_class_keep_their_own_cores() -> None:

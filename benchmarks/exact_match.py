@@ -202,6 +202,6 @@ class _Differences:
     def _line(self, side: int, row: int) -> str:
         where, score = ("not expected", "missing")[side], self._score(side, row)
         return (
-            f"{where}: score {score:.6f}, the threshold is {self._rules.score}; the overlap next to "
-            f"the limit is {self._nearest_overlap(side, row):.1e} away"
+            f"{where}: score {score:.6f}, the threshold is {self._rules.score}; the overlap "
+            f"nearest to the limit is {self._nearest_overlap(side, row):.1e} away"
         )

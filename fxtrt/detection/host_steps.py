@@ -32,7 +32,10 @@ class Prepared:
 class HostSteps(Protocol):
     """A detector's core, and the steps before and after it.
 
-    core: a module whose children are those of the detector, under the same names.
+    core: a module whose children are those of the detector, under the same names. The first
+          dimension of each of its inputs and outputs counts images, and nothing else in their
+          shapes depends on how many there are: calls with more images than the core takes are
+          cut into chunks.
     """
 
     core: torch.nn.Module
@@ -57,7 +60,10 @@ class HostSteps(Protocol):
         ...
 
     def dynamic_shapes(self, inputs: tuple[Tensor, ...], most_images: int) -> Any:
-        """Return the sizes of the core's inputs that vary, as `torch.export` takes them."""
+        """Return for each of the core's inputs a dict from dimensions to a `Dim`, or None.
+
+        Each `Dim` needs a maximum, because TensorRT needs one.
+        """
         ...
 
 

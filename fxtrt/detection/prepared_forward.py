@@ -90,7 +90,7 @@ def _dynamic(inputs: tuple[Tensor, ...], shapes: Any) -> _Ranges:
     """Mark the sizes that vary for Dynamo; return the input, the dimension and the most of each."""
     ranges = []
     for number, (tensor, sizes) in enumerate(zip(inputs, shapes, strict=True)):
-        for dim, size in sizes.items():
+        for dim, size in (sizes or {}).items():
             if tensor.shape[dim] > 1:
                 torch._dynamo.maybe_mark_dynamic(tensor, dim)
                 ranges.append((number, dim, _most(size)))

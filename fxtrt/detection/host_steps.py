@@ -14,7 +14,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["HostSteps", "Prepared", "TooManyCandidates", "keeps_methods", "unchanged"]
+__all__ = [
+    "HostSteps",
+    "Prepared",
+    "TooManyCandidates",
+    "for_inference",
+    "keeps_methods",
+    "unchanged",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,18 @@ class HostSteps(Protocol):
 
 class TooManyCandidates(Exception):
     """More candidates are above the threshold than the core looks at, so a result may differ."""
+
+
+def for_inference(core: torch.nn.Module, model: torch.nn.Module) -> torch.nn.Module:
+    """Return `core` after its own modules left training mode, in which a module begins.
+
+    Those that it shares with the model stay as they are.
+    """
+    shared = set(map(id, model.modules()))
+    for module in core.modules():
+        if id(module) not in shared:
+            module.training = False
+    return core
 
 
 def unchanged(piece: Any, kind: type[Any], *methods: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .host_steps import HostSteps, TooManyCandidates
+from .host_steps import HostSteps, TooManyCandidates, for_inference
 
 __all__ = ["is_prepared", "with_core"]
 
@@ -25,7 +25,7 @@ def with_core(model: torch.nn.Module, steps: HostSteps) -> Callable[[], None]:
     one image has a graph of its own, because Dynamo specializes on a size of 1.
     """
     original = model.forward
-    core = steps.core
+    core = for_inference(steps.core, model)
     modules = tuple(vars(module) for module in model.modules())
 
     def bounded_core(inputs: tuple[Tensor, ...], ranges: _Ranges) -> Any:

@@ -159,7 +159,6 @@ def adopt_children(core: torch.nn.Module, model: torch.nn.Module) -> None:
     """Give a core the submodules of its model, under the same names."""
     for name, child in model.named_children():
         core.add_module(name, child)
-    core.train(model.training)
 
 
 def counted(summary: Tensor) -> list[list[int]]:

@@ -29,7 +29,6 @@ class Core(torch.nn.Module):
         super().__init__()
         for name, child in model.named_children():
             self.add_module(name, child)
-        self.train(model.training)
 
 
 class Steps:

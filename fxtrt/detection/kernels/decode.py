@@ -1,8 +1,7 @@
 """Decode and clip boxes within kernels, with the roundings that PyTorch has on a GPU.
 
 Launch kernels that call these with `**EXACT`: a contraction of `a * b + c` would round once where
-PyTorch rounds twice, and a box may pass a threshold by that. Triton's `exp` of float32 is
-approximate, so it is computed in float64 and rounded once; PyTorch's may differ in the last bit.
+PyTorch rounds twice, and a box may pass a threshold by that.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import triton
 import triton.language as tl
 
 from ..box_coding import SCALE_CLAMP
+from .exponential import exp
 
 __all__ = ["EXACT", "clip", "decode", "inverses", "is_finite"]
 
@@ -41,15 +41,15 @@ def decode(dx, dy, dw, dh, x1, y1, x2, y2, inverse_weights):
     height = y2 - y1
     x = dx * inverse_weights[0] * width + (x1 + 0.5 * width)
     y = dy * inverse_weights[1] * height + (y1 + 0.5 * height)
-    width = _exp(dw * inverse_weights[2]) * width
-    height = _exp(dh * inverse_weights[3]) * height
+    width = exp(_limited(dw * inverse_weights[2])) * width
+    height = exp(_limited(dh * inverse_weights[3])) * height
     return x - 0.5 * width, y - 0.5 * height, x + 0.5 * width, y + 0.5 * height
 
 
 @triton.jit
-def _exp(x):
-    """Return exp(x) with x limited as both libraries limit it; NaN stays NaN."""
-    return tl.exp(tl.where(x > _SCALE_CLAMP, _SCALE_CLAMP, x).to(tl.float64)).to(tl.float32)
+def _limited(x):
+    """Limit dw or dh as both libraries do; NaN stays NaN."""
+    return tl.where(x > _SCALE_CLAMP, _SCALE_CLAMP, x)
 
 
 @triton.jit

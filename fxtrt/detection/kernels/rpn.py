@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .decode import EXACT, clip, decode, inverses, is_finite
+from .exponential import sigmoid
 from .levels import odd, pick, pick_odd, same_layout
 from .nms import MOST_BOXES, nms_sorted
 from .topk import best_of_levels
@@ -32,9 +33,13 @@ def takes(
     pre_nms_topk: int,
     *_: object,
 ) -> bool:
-    """Return whether the kernels can do it: few enough boxes a level, as many anchors in each."""
+    """Return whether the kernels can do it; otherwise PyTorch's operators must.
+
+    All levels have as many anchors a pixel, few enough boxes each, and no float64.
+    """
     most = min(pre_nms_topk, max(m.shape[1:].numel() for m in logits))
-    return most <= MOST_BOXES and len({m.shape[1] for m in logits}) == 1
+    alike = len({m.shape[1] for m in logits}) == 1
+    return alike and most <= MOST_BOXES and logits[0].element_size() <= 4
 
 
 def proposals(
@@ -54,8 +59,9 @@ def proposals(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Take and return what `fxtrt::rpn_proposals` does.
 
-    Equal logits of a level are taken by rising index. Otherwise results differ from the library's
-    on a GPU by the last bit of `exp` and `sigmoid`.
+    The numbers are those of the libraries on a GPU, but for two things. Equal logits of a level are
+    taken by rising index, where `torch.topk` promises no order. And of more than 25,000 candidates
+    in an image, torchvision counts only those that pass its filters to decide how it suppresses.
     """
     images, levels = image_sizes.shape[0], len(logits)
     largest_level = max(m.shape[1:].numel() for m in logits)
@@ -115,11 +121,6 @@ def _deltas(maps, level, image, anchor, pixel, pixels, exists, ANCHORS, CHANNELS
     )
 
 
-@triton.jit
-def _sigmoid(x):
-    return (1.0 / (1.0 + tl.exp(-x.to(tl.float64)))).to(tl.float32)
-
-
 @triton.jit(do_not_specialize=["most"])
 def _decode_best(
     maps, cell_anchors, image_sizes, index, scores, boxes, valid, largest,
@@ -151,7 +152,7 @@ def _decode_best(
     finite = is_finite(x1) & is_finite(y1) & is_finite(x2) & is_finite(y2) & is_finite(score)
     x1, y1, x2, y2 = _clipped(x1, y1, x2, y2, image_sizes + image * 2)
     if TORCHVISION:
-        score = _sigmoid(score)
+        score = sigmoid(score)
         tl.store(scores + place, score, mask=exists)
         passed = (x2 - x1 >= min_size) & (y2 - y1 >= min_size) & (score >= score_thresh)
     else:

@@ -91,8 +91,7 @@ def start(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.way == "artifact":
         fast = fxtrt.load(path, model)
     else:
-        shapes = {} if arguments.one_size else None
-        fast = fxtrt.compile(model, (images,), dynamic_shapes=shapes, **options(arguments))
+        fast = fxtrt.compile(model, (images,), **options(arguments))
     moments.append(time.perf_counter())
     with torch.no_grad():
         (found,) = fast(images)
@@ -110,10 +109,13 @@ def start(arguments: argparse.Namespace) -> dict[str, Any]:
         "engines": engines(fxtrt.report(fast)),
         "detections": digest(found),
         "machine": machine(),
-        "settings": {
-            name: str(getattr(arguments, name)) for name in ("size", "one_size", *_OPTIONS)
-        },
+        "settings": settings(arguments),
     }
+
+
+def settings(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return what the command line gives, for the file of results."""
+    return {name: str(getattr(arguments, name)) for name in ("size", "one_size", *_OPTIONS)}
 
 
 def engines(report: Any) -> str:
@@ -130,9 +132,10 @@ def digest(found: dict[str, Any]) -> str:
 
 
 def options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the fields of `Settings` that the command line gives."""
+    """Return the options of `fxtrt.compile` that the command line gives."""
     return {name: getattr(arguments, name) for name in _OPTIONS} | {
-        "cache_dir": arguments.folder / "cache"
+        "cache_dir": arguments.folder / "cache",
+        "dynamic_shapes": {} if arguments.one_size else None,
     }
 
 

@@ -8,7 +8,7 @@ that a machine needs, such as the tactic sources that its TensorRT has. What the
 the same source, machine and options is not run again (unless `--again` says so), so that several
 short runs make one file; `--merge FILE ...` adds the rows of other files. The exit status is 1 if
 any row misses a bar of gpu_bars.json, also one of an earlier run, and with `--all` if an example
-has not run at all.
+has not run at all. `--read FILE` runs nothing, and judges what a file has of all setups.
 """
 
 from __future__ import annotations
@@ -42,20 +42,30 @@ _OTHER_SIZES = ((640, 480), (480, 640))
 def main(given: Sequence[str] | None = None) -> int:
     """Run what is missing, print a table, and return the exit status."""
     arguments = _parser().parse_args(given)
+    bars = read_bars(arguments.bars)
+    if arguments.read:
+        known = ResultFile(arguments.read, KEY)
+        failures = [_judge(known, setup, bars) for setup in known.setups]
+        return int(any(failures))
     results = ResultFile(folder_of_gpu(arguments.out) / "gpu_check.json", KEY)
     for path in arguments.merge:
         results.merge(path)
     setup = setup_of(arguments.engine, options_of(arguments), size=arguments.size)
-    bars = read_bars(arguments.bars)
     for family in arguments.family:
         _run_family(CASES[family], arguments, results, setup)
-    rows = results.rows_of(setup)
-    text, failed = report(rows, bars, setup["machine"].get("gpu"), arguments.precision or "model")
-    print(text)
+    failed = _judge(results, setup, bars)
     missing = [key for key in _wanted() if not results.has(setup, dict(zip(KEY, key, strict=True)))]
     if missing:
         print(f"not run yet: {', '.join(' '.join(key) for key in missing)}")
     return int(failed or (arguments.all and bool(missing)))
+
+
+def _judge(results: ResultFile, setup: Mapping[str, Any], bars: Bars) -> bool:
+    """Print the rows of a setup with the bars that they miss; return whether any misses one."""
+    precision = setup["options"].get("precision", "model")
+    text, failed = report(results.rows_of(setup), bars, setup["machine"].get("gpu"), precision)
+    print(f"{setup['machine'].get('gpu', 'a CPU')}, {setup['options']}\n{text}")
+    return failed
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--bars", type=Path, default=Path(__file__).with_name("gpu_bars.json"))
     parser.add_argument("--merge", type=Path, nargs="+", default=[], help="files to join first")
+    parser.add_argument("--read", type=Path, help="judge this file, and run nothing")
     parser.add_argument("--again", action="store_true", help="run what the file has, too")
     parser.add_argument("--all", action="store_true", help="fail if an example has not run")
     add_engine_options(parser)

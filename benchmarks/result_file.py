@@ -1,7 +1,14 @@
-"""Keeps the rows of a benchmark in a JSON file that several short runs complete."""
+"""Keeps the rows of a benchmark in a JSON file that several short runs complete.
+
+    python benchmarks/result_file.py benchmarks/results/NVIDIA-H200/detectors.json FILE ...
+
+adds the rows of other files to the first one, on any machine.
+"""
 
 from __future__ import annotations
 
+import argparse
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,11 +81,23 @@ class ResultFile:
 
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"setups": self.setups, "rows": self.rows}, indent=1)
+        record = {"key": self.key, "setups": self.setups, "rows": self.rows}
+        text = json.dumps(record, indent=1)
         # The file is replaced in one step, because a run may be ended at any moment.
         written = self.path.with_suffix(".new")
         written.write_text(text + "\n")
         written.replace(self.path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Join files of results.")
+    parser.add_argument("into", type=Path)
+    parser.add_argument("files", type=Path, nargs="+")
+    arguments = parser.parse_args()
+    key = json.loads(arguments.files[0].read_text())["key"]
+    results = ResultFile(arguments.into, key)
+    for path in arguments.files:
+        results.merge(path)
 
 
 def setup_of(engine: str, options: Mapping[str, Any], **more: Any) -> dict[str, Any]:
@@ -94,6 +113,7 @@ def setup_of(engine: str, options: Mapping[str, Any], **more: Any) -> dict[str, 
     return dict(json.loads(json.dumps(setup)))
 
 
+@functools.cache
 def source_digest() -> str:
     """Return a digest of the package's source, so that results of other code are not mixed in."""
     digest = hashlib.sha256()
@@ -107,3 +127,7 @@ def folder_of_gpu(out: Path) -> Path:
     """Return the folder in `out` that is named after this machine's GPU."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return out / name.replace(" ", "-")
+
+
+if __name__ == "__main__":
+    main()

@@ -118,8 +118,8 @@ class Settings:
                           example's. Larger inputs are compiled again by torch.compile, and run in
                           PyTorch after `fxtrt.compile`. None gives no bound: TensorRT, which needs
                           one, leaves such nodes to PyTorch.
-    most_images:          the most images in a batch that the core of a detector takes, or as many as
-                          the example has. Scratch memory grows with it.
+    most_images:          the most images in a batch that the core of a detector takes, or the
+                          example's number of images if that is more. Scratch memory grows with it.
     on_build_failure:     what becomes of a cluster that does not build. "fallback" runs the nodes
                           that TensorRT's error names in PyTorch, and builds the rest again, up to 8
                           times. Where it names none, a cluster with more than 1 % of the graph's

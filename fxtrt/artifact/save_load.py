@@ -359,7 +359,9 @@ def _require_same(
         raise ArtifactError(f"{path} was saved with other weights than this model's: {way_out}")
 
 
-def _steps(path: str | os.PathLike[str], recipe: Recipe | None, model: torch.nn.Module) -> HostSteps:
+def _steps(
+    path: str | os.PathLike[str], recipe: Recipe | None, model: torch.nn.Module
+) -> HostSteps:
     """Return the host steps around the core of a detector."""
     steps = None if recipe is None or recipe.host_steps is None else recipe.host_steps(model)
     if steps is None or isinstance(steps, str):

@@ -24,6 +24,7 @@ from .untouched import untouched
 
 __all__ = ["Captured", "Missed", "ModelPart", "capture_model"]
 
+
 @dataclass(frozen=True, slots=True)
 class Missed:
     """A module that could not be captured.

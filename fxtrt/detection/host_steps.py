@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["HostSteps", "Prepared", "TooManyCandidates", "on_device", "unchanged"]
+__all__ = ["HostSteps", "Prepared", "TooManyCandidates", "unchanged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +63,6 @@ class HostSteps(Protocol):
 
 class TooManyCandidates(Exception):
     """More candidates are above the threshold than the core looks at, so a result may differ."""
-
-
-def on_device(rows: Sequence[Sequence[float]], device: torch.device) -> Tensor:
-    """Return a small table of float32 numbers on `device`; the host does not wait for the copy."""
-    if device.type != "cuda":
-        return torch.tensor(rows, dtype=torch.float32, device=device)
-    pinned = torch.tensor(rows, dtype=torch.float32, pin_memory=True)
-    return pinned.to(device, non_blocking=True)
 
 
 def unchanged(piece: Any, kind: type[Any], *methods: str) -> bool:

@@ -44,11 +44,15 @@ class DetectorCall(GuardedForward):
         prepared = self._blocked() or self._prepared(args, kwargs)
         if isinstance(prepared, str):
             return self._fall_back(prepared, args, kwargs)
-        fitting = self._checked(Call(prepared.inputs, {}))
+        fitting = self._fitting(Call(prepared.inputs, {}))
         if isinstance(fitting, str):
             return self._fall_back(fitting, args, kwargs)
+        outputs = self.run(*fitting.args)
+        # To ask hundreds of weights takes a while, and the GPU works meanwhile.
+        if reason := self._changed_weights():
+            return self._fall_back(reason, args, kwargs)
         try:
-            result = self._steps.after(self.run(*fitting.args), prepared.context)
+            result = self._steps.after(outputs, prepared.context)
         except TooManyCandidates:
             return self._fall_back("more candidates than the core looks at", args, kwargs)
         self.fallbacks.count_compiled()

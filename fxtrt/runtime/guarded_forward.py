@@ -130,7 +130,8 @@ class GuardedForward:
             given = Call(args, kwargs)
         else:
             given = self._form.arrange(args, kwargs)
-        return given if isinstance(given, str) else self._checked(given)
+        fitting = given if isinstance(given, str) else self._fitting(given)
+        return fitting if isinstance(fitting, str) else self._changed_weights() or fitting
 
     def _blocked(self) -> str | None:
         """Return why no call can run as compiled now, or None."""
@@ -138,13 +139,12 @@ class GuardedForward:
             return reason
         return "the module is in training mode" if any(map(_TRAINING, self._modules)) else None
 
-    def _checked(self, given: Call) -> Call | str:
+    def _fitting(self, given: Call) -> Call | str:
         """Return the call with plain tensors, or why it does not fit the graph."""
         leaves = self._nesting.flatten((given.args, given.kwargs))
         if leaves is None:
             return "the arguments have another structure than the example's"
-        reason = self._unfit(leaves) or self._changed_weights()
-        if reason is not None:
+        if reason := self._unfit(leaves):
             return reason
         if any(
             type(leaf) is not torch.Tensor and isinstance(leaf, torch.Tensor) for leaf in leaves

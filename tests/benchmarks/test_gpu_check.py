@@ -10,6 +10,7 @@ from typing import Any
 
 import gpu_check
 import pytest
+import torch
 from detector_cases import CASES, Case
 from detector_timing import Plan
 from documented_detectors import EXAMPLES, OTHERS, Example, blocks, find_block
@@ -106,7 +107,7 @@ def run_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *given: str, **val
         return {"family": case.key, "example": example.key, **kept, **values}
 
     monkeypatch.setattr(gpu_check, "check", measured)
-    monkeypatch.setattr(gpu_check.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     out = ["--out", str(tmp_path), "--engine", "reference"]
     return gpu_check.main([*out, *given])
 
@@ -119,7 +120,10 @@ def test_the_exit_status_tells_of_a_bar_that_is_missed(
     assert "flops_share is 0.068, at least 0.9 is wanted" in capsys.readouterr().out
     # What an earlier run missed is missed until it is measured again.
     assert run_main(tmp_path, monkeypatch, "--family", "mask") == 1
+    path = tmp_path / "cpu" / "gpu_check.json"
+    assert gpu_check.main(["--read", str(path)]) == 1
     assert run_main(tmp_path, monkeypatch, "--family", "c4", "--again") == 0
+    assert gpu_check.main(["--read", str(path)]) == 0
 
 
 def test_all_asks_for_every_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

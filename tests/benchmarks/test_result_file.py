@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from result_file import ResultFile, setup_of
+import pytest
+from result_file import ResultFile, main, setup_of
 
 KEY = ("family", "batch")
 
@@ -45,6 +46,18 @@ def test_files_of_two_machines_are_merged(tmp_path: Path) -> None:
     merged.merge(tmp_path / "b.json")
     record = json.loads((tmp_path / "a.json").read_text())
     assert [record["setups"][row["setup"]]["gpu"] for row in record["rows"]] == ["A", "B"]
+
+
+def test_files_are_merged_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [str(tmp_path / name) for name in ("a.json", "b.json")]
+    for file in files:
+        ResultFile(Path(file), KEY).add({}, {"family": file, "batch": 1})
+    into = tmp_path / "new" / "all.json"
+    monkeypatch.setattr("sys.argv", ["result_file.py", str(into), *files])
+    main()
+    assert [row["family"] for row in ResultFile(into, KEY).rows] == files
 
 
 def test_a_setup_reads_back_as_it_was_written(tmp_path: Path) -> None:

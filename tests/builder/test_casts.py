@@ -204,7 +204,7 @@ def test_a_size_that_varies_is_no_obstacle() -> None:
 
 def some_wide(x: torch.Tensor) -> Any:
     a = F.conv2d(x, W).relu()
-    b, c = F.conv2d(a + 1e6, W).split(2, 1)
+    b, c = torch.split(F.conv2d(a + 1e6, W), 2, 1)
     d = F.conv2d(a.exp(), TINY)
     return (
         torch.cat([a, b.exp(), c], 1),

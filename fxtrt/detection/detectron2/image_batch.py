@@ -12,18 +12,19 @@ from torch import Tensor
 from torch.export import Dim
 
 from ...errors import CaptureError
-from ..host_steps import TooManyCandidates, on_device
+from ..host_steps import TooManyCandidates
 from ..ops.normalize_images import normalize_images
+from ..small_tables import SmallTables
 from .structures import padded_sides
 
 __all__ = [
     "ImageBatch",
+    "ImageReader",
     "adopt_children",
     "core_example",
     "core_shapes",
     "counted",
     "kept",
-    "read_images",
 ]
 
 _LONGEST = 1344
@@ -47,50 +48,60 @@ class ImageBatch:
     scales: Sequence[tuple[float, float]]
 
 
-def read_images(model: Any, batched_inputs: Sequence[dict[str, Any]]) -> ImageBatch:
-    """Read a list of input dicts as the model's own `preprocess_image` does.
+class ImageReader:
+    """Reads lists of input dicts as a model's own `preprocess_image` does.
 
-    Raises:
-        ValueError: a dict has proposals of its own, which a core would ignore.
+    If that is Detectron2's, one operator does all of it.
     """
-    if any("proposals" in one for one in batched_inputs):
-        raise ValueError("the inputs have proposals of their own")
-    images, sizes = _preprocessed(model, batched_inputs)
-    pictures, scales = [], []
-    for one, (height, width) in zip(batched_inputs, sizes, strict=True):
-        picture = (one.get("height", height), one.get("width", width))
-        pictures.append(picture)
-        scales.append((picture[1] / width, picture[0] / height))
-    rows = [
-        (*size, *scale, *scale, width, height, width, height)
-        for size, scale, (height, width) in zip(sizes, scales, pictures, strict=True)
-    ]
-    columns = [[row[a:b] for row in rows] for a, b in ((0, 2), (2, 6), (6, 10))]
-    tables = [on_device(column, images.device) for column in columns]
-    return ImageBatch((images, *tables), sizes, pictures, scales)
 
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._is_own = _has_own_preprocessing(model)
+        self._tables = SmallTables()
 
-def _preprocessed(
-    model: Any, batched_inputs: Sequence[dict[str, Any]]
-) -> tuple[Tensor, list[tuple[int, int]]]:
-    """Return normalized, padded images, and their heights and widths without the padding."""
-    if not _has_own_preprocessing(model):
-        images = [one["image"].to(model.pixel_mean.device) for one in batched_inputs]
-        sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
+    def read(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageBatch:
+        """Return the batch for a core.
+
+        Raises:
+            ValueError: a dict has proposals of its own, which a core would ignore.
+        """
+        if any("proposals" in one for one in batched_inputs):
+            raise ValueError("the inputs have proposals of their own")
+        images, sizes = self._preprocessed(batched_inputs)
+        pictures = tuple(
+            (one.get("height", height), one.get("width", width))
+            for one, (height, width) in zip(batched_inputs, sizes, strict=True)
+        )
+        scales = tuple(
+            (across / width, down / height)
+            for (down, across), (height, width) in zip(pictures, sizes, strict=True)
+        )
+        limits = tuple((width, height) * 2 for height, width in pictures)
+        twice = tuple(scale * 2 for scale in scales)
+        tables = self._tables.on(images.device, sizes, twice, limits)
+        return ImageBatch((images, *tables), sizes, pictures, scales)
+
+    def _preprocessed(
+        self, batched_inputs: Sequence[dict[str, Any]]
+    ) -> tuple[Tensor, tuple[tuple[int, int], ...]]:
+        """Return normalized, padded images, and their heights and widths without the padding."""
+        model = self._model
+        if self._is_own:
+            batch = model.preprocess_image(batched_inputs)
+            return batch.tensor, tuple((int(h), int(w)) for h, w in batch.image_sizes)
+        mean, std = model.pixel_mean.flatten(), model.pixel_std.flatten()
+        images = [one["image"].to(mean.device) for one in batched_inputs]
+        sizes = tuple((image.shape[-2], image.shape[-1]) for image in images)
         backbone = model.backbone
         constraints = getattr(backbone, "padding_constraints", None)
         height, width = padded_sides(sizes, backbone.size_divisibility, constraints)
-        mean, std = model.pixel_mean.flatten(), model.pixel_std.flatten()
         return normalize_images(images, mean, std, int(height), int(width)), sizes
-    batch = model.preprocess_image(batched_inputs)
-    return batch.tensor, [(int(h), int(w)) for h, w in batch.image_sizes]
 
 
 def _has_own_preprocessing(model: Any) -> bool:
-    kind = type(model)
     known = {cls.preprocess_image for cls in vars(meta_arch).values() if _preprocesses(cls)}
     # Without this method, the images are preprocessed in `forward`, in the same way.
-    is_known = getattr(kind, "preprocess_image", None) in {None, *known}
+    is_known = getattr(type(model), "preprocess_image", None) in {None, *known}
     return not is_known or "preprocess_image" in vars(model) or model.pixel_mean.numel() != 3
 
 

@@ -17,12 +17,12 @@ from ..ops.dense_detections import dense_detections
 from ..ops.place_detections import place_detections
 from .image_batch import (
     ImageBatch,
+    ImageReader,
     adopt_children,
     core_example,
     core_shapes,
     counted,
     kept,
-    read_images,
 )
 from .padded_proposals import is_known_transform
 from .proposals import IS_0_4
@@ -91,9 +91,10 @@ class _Steps:
     def __init__(self, model: Any, head: str) -> None:
         self.core: torch.nn.Module = _Core(model, head)
         self._model = model
+        self._reader = ImageReader(model)
 
     def before(self, batched_inputs: Any) -> Prepared:
-        batch = read_images(self._model, batched_inputs)
+        batch = self._reader.read(batched_inputs)
         return Prepared(batch.inputs, batch)
 
     def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Any]]:

@@ -14,12 +14,12 @@ from ..host_steps import Prepared, unchanged
 from ..ops.place_detections import place_detections
 from .image_batch import (
     ImageBatch,
+    ImageReader,
     adopt_children,
     core_example,
     core_shapes,
     counted,
     kept,
-    read_images,
 )
 from .padded_proposals import padded_proposals, why_no_proposals
 
@@ -41,9 +41,7 @@ class _Core(torch.nn.Module):
             self.proposal_generator, self.backbone(images), image_sizes
         )
         overflow = torch.zeros_like(regions.counts, dtype=torch.bool)
-        boxes, summary = place_detections(
-            regions.boxes, regions.counts, overflow, scales, limits
-        )
+        boxes, summary = place_detections(regions.boxes, regions.counts, overflow, scales, limits)
         return boxes, logits, summary
 
 
@@ -53,9 +51,10 @@ class _Steps:
     def __init__(self, model: Any) -> None:
         self.core: torch.nn.Module = _Core(model)
         self._model = model
+        self._reader = ImageReader(model)
 
     def before(self, batched_inputs: Any) -> Prepared:
-        batch = read_images(self._model, batched_inputs)
+        batch = self._reader.read(batched_inputs)
         return Prepared(batch.inputs, batch)
 
     def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Any]]:

@@ -14,7 +14,15 @@ from ..host_steps import Prepared, unchanged
 from ..ops.detectron2_heatmaps_to_keypoints import heatmaps_to_keypoints
 from ..ops.paste_masks import paste_masks
 from ..ops.place_detections import place_detections
-from .image_batch import ImageBatch, adopt_children, core_example, core_shapes, counted, kept, read_images
+from .image_batch import (
+    ImageBatch,
+    ImageReader,
+    adopt_children,
+    core_example,
+    core_shapes,
+    counted,
+    kept,
+)
 from .padded_proposals import padded_proposals, why_no_proposals
 from .region_heads import keypoint_maps_of, masks_of, why_no_core, with_heads
 
@@ -55,9 +63,7 @@ class RCNNCore(torch.nn.Module):
         regions, _ = padded_proposals(self.proposal_generator, features, image_sizes)
         heads: Any = self.roi_heads
         found = with_heads(heads, features, regions)
-        boxes, summary = place_detections(
-            found.boxes, found.counts, found.overflow, scales, limits
-        )
+        boxes, summary = place_detections(found.boxes, found.counts, found.overflow, scales, limits)
         outputs = (boxes, found.scores, found.classes, summary)
         if getattr(heads, "mask_on", False):
             outputs += (masks_of(heads, features, found, image_sizes),)
@@ -75,11 +81,12 @@ class RCNNSteps:
     def __init__(self, model: Any) -> None:
         self.core: torch.nn.Module = RCNNCore(model)
         self.model = model
+        self._reader = ImageReader(model)
         self._has_masks = getattr(model.roi_heads, "mask_on", False)
         self._has_keypoints = getattr(model.roi_heads, "keypoint_on", False)
 
     def before(self, batched_inputs: Any) -> Prepared:
-        batch = read_images(self.model, batched_inputs)
+        batch = self._reader.read(batched_inputs)
         return Prepared(batch.inputs, batch)
 
     def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Any]]:

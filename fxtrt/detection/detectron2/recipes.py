@@ -156,9 +156,7 @@ def _register(
     """Register the recipe of a class of `detectron2.modeling.meta_arch`."""
     name = f"{_META_ARCH}.{architecture}"
     together = {**STRUCTURES, **equivalents}
-    recipe = Recipe(
-        name, together, sizes, images_and_sizes, glue, host_steps=host_steps
-    )
+    recipe = Recipe(name, together, sizes, images_and_sizes, glue, host_steps=host_steps)
     return register(recipe)
 
 

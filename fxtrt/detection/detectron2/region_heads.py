@@ -53,15 +53,21 @@ def with_heads(heads: Any, features: Mapping[str, Tensor], regions: Regions) -> 
 
 def _cascade(heads: Any, features: Mapping[str, Tensor], regions: Regions) -> Found:
     logits: list[Tensor] = []
+    deltas: list[Tensor] = []
     for stage, predictor in enumerate(heads.box_predictor):
         if stage:
-            weights = list(heads.box_predictor[stage - 1].box2box_transform.weights)
-            refined = refine_boxes(deltas, regions.boxes, regions.image_sizes, weights)
+            weights = _weights(heads.box_predictor[stage - 1])
+            refined = refine_boxes(deltas[-1], regions.boxes, regions.image_sizes, weights)
             regions = regions._replace(boxes=refined)
         pooled = _pooled(heads.box_pooler, features, heads.box_in_features, regions)
-        of_stage, deltas = predictor(heads.box_head[stage](pooled))
-        logits.append(of_stage)
-    return _detections(heads.box_predictor[-1], logits, deltas, regions)
+        outputs = predictor(heads.box_head[stage](pooled))
+        logits.append(outputs[0])
+        deltas.append(outputs[1])
+    return _detections(heads.box_predictor[-1], logits, deltas[-1], regions)
+
+
+def _weights(predictor: Any) -> list[float]:
+    return list(map(float, predictor.box2box_transform.weights))
 
 
 def _detections(
@@ -72,7 +78,7 @@ def _detections(
             list(logits),
             deltas,
             *regions,
-            list(map(float, predictor.box2box_transform.weights)),
+            _weights(predictor),
             predictor.test_score_thresh,
             predictor.test_nms_thresh,
             predictor.test_topk_per_image,
@@ -137,7 +143,12 @@ def why_no_core(heads: Any) -> str | None:
         own = unchanged(heads, d2.Res5ROIHeads, *_STEPS, "_shared_roi_transform")
     else:
         own = unchanged(
-            heads, d2.StandardROIHeads, *_STEPS, "_forward_box", "_forward_mask", "_forward_keypoint"
+            heads,
+            d2.StandardROIHeads,
+            *_STEPS,
+            "_forward_box",
+            "_forward_mask",
+            "_forward_keypoint",
         )
     if not own:
         return f"{type(heads).__name__} has a forward of its own"
@@ -151,6 +162,7 @@ def why_no_core(heads: Any) -> str | None:
 
 
 _STEPS = ("forward", "forward_with_given_boxes")
+_BRANCHES_OF_STANDARD = ("_forward_box", "_forward_mask", "_forward_keypoint")
 
 
 def _predictors(heads: Any) -> list[Any]:

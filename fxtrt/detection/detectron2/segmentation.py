@@ -13,7 +13,7 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import Tensor
 
 from ..host_steps import Prepared, unchanged
-from .image_batch import ImageBatch, adopt_children, core_example, core_shapes, read_images
+from .image_batch import ImageBatch, ImageReader, adopt_children, core_example, core_shapes
 from .rcnn import RCNNCore, RCNNSteps, why_no_rcnn
 
 __all__ = ["panoptic_steps", "semantic_steps"]
@@ -75,9 +75,10 @@ class _SemanticSteps:
     def __init__(self, model: Any) -> None:
         self.core: torch.nn.Module = _SemanticCore(model)
         self._model = model
+        self._reader = ImageReader(model)
 
     def before(self, batched_inputs: Any) -> Prepared:
-        batch = read_images(self._model, batched_inputs)
+        batch = self._reader.read(batched_inputs)
         return Prepared(batch.inputs[:1], batch)
 
     def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Any]]:

@@ -101,7 +101,8 @@ def table_detections(
         _decode_table[_grid(found)](
             listed, deltas.contiguous(), anchors.contiguous(), image_sizes.float().contiguous(),
             found.keys, found.boxes, found.classes, found.groups, found.tallies,
-            found.keys.shape[1], rows, columns, inverses(rules.weights), SLOTS=_SLOTS, **EXACT,
+            found.keys.shape[1], rows, columns, rules.score_thresh, inverses(rules.weights),
+            SLOTS=_SLOTS, **EXACT,
         )  # fmt: skip
     return detections(found, rules.nms_thresh, rules.most, rules.topk, columns)
 
@@ -111,7 +112,7 @@ def _grid(found: Candidates) -> tuple[int, int]:
 
 
 def _list(logits: Sequence[Tensor], found: Candidates, lowest: float, background: bool) -> Tensor:
-    """List what is greater than `lowest`, in any order.
+    """List what is at least `lowest`, in any order.
 
     Args:
         logits: (B, channels, height, width) of each level.
@@ -126,10 +127,11 @@ def _list(logits: Sequence[Tensor], found: Candidates, lowest: float, background
     maps, channels_last = same_layout(logits)
     blocks = sum(triton.cdiv(m.numel(), _BLOCK) for m in maps)
     if blocks:
+        # With few registers many programs read at once; what does not fit is rarely needed.
         _list_logits[blocks,](
             maps, listed, found.tallies, listed.shape[1], len(listed),
             odd(m[0].numel() for m in maps), maps[0].shape[1], lowest, CHANNELS_LAST=channels_last,
-            BACKGROUND=background, BLOCK=_BLOCK, num_warps=8, **EXACT,
+            BACKGROUND=background, BLOCK=_BLOCK, num_warps=8, maxnreg=64, **EXACT,
         )  # fmt: skip
     return listed
 
@@ -235,10 +237,10 @@ def _list_logits(
     start = (block - first_block).to(tl.int64) * BLOCK
     entry = start + tl.arange(0, BLOCK)
     base = pick(maps, level)
-    logit = tl.load(base + entry, mask=entry // _GROUP < total // _GROUP, other=float("-inf"))
+    logit = tl.load(base + entry, mask=entry // _GROUP < total // _GROUP, other=float("nan"))
     rest = (entry // _GROUP == total // _GROUP) & (entry < total)
-    logit = tl.where(rest, tl.load(base + entry, mask=rest, other=float("-inf")), logit)
-    wanted = logit.to(tl.float32) > lowest
+    logit = tl.where(rest, tl.load(base + entry, mask=rest, other=float("nan")), logit)
+    wanted = logit.to(tl.float32) >= lowest
     if tl.sum(wanted.to(tl.int32), 0) > 0:
         # Lanes divide integers of 32 bits: one division of 64 bits serves the block.
         first_image = start // size
@@ -332,16 +334,17 @@ def _decode_listed(
 @triton.jit(do_not_specialize=["capacity", "rows", "columns"])
 def _decode_table(
     listed, moves, anchors, limits, keys, boxes, classes, groups, tallies, capacity, rows, columns,
-    inverse_weights, SLOTS: tl.constexpr,
+    threshold, inverse_weights, SLOTS: tl.constexpr,
 ):  # fmt: skip
-    """Append all that is listed to the candidates of an image; each class is a group."""
+    """Append what passes the threshold to the candidates of an image; each class is a group."""
     image = tl.program_id(1).to(tl.int64)
     length = length_of(tallies, _LISTED, image, capacity)
     for start in range(tl.program_id(0) * SLOTS, length, tl.num_programs(0) * SLOTS):
         slot = start + tl.arange(0, SLOTS)
         exists = slot < length
         score, index = _read_listed(listed, image, slot, capacity, exists)
-        place, fits = append(keys, tallies, image + index * 0, score, index, exists, capacity)
+        wanted = exists & (score > threshold)
+        place, fits = append(keys, tallies, image + index * 0, score, index, wanted, capacity)
         tl.store(classes + place, index % columns, mask=fits)
         tl.store(groups + place, index % columns, mask=fits)
         row = index // columns

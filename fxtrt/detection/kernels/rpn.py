@@ -33,9 +33,13 @@ def takes(
     pre_nms_topk: int,
     *_: object,
 ) -> bool:
-    """Return whether the kernels can do it: few enough boxes a level, as many anchors in each."""
+    """Return whether the kernels can do it; otherwise PyTorch's operators must.
+
+    All levels have as many anchors a pixel, few enough boxes each, and no float64.
+    """
     most = min(pre_nms_topk, max(m.shape[1:].numel() for m in logits))
-    return most <= MOST_BOXES and len({m.shape[1] for m in logits}) == 1
+    alike = len({m.shape[1] for m in logits}) == 1
+    return alike and most <= MOST_BOXES and logits[0].element_size() <= 4
 
 
 def proposals(

@@ -50,6 +50,8 @@ def best_of_levels(maps: Sequence[Tensor], most: int) -> tuple[Tensor, Tensor]:
     sizes = [m.shape[1:].numel() for m in maps]
     chunks, rows = sum(triton.cdiv(n, _CHUNK) for n in sizes), images * levels
     bits = 8 * maps[0].element_size()
+    if bits not in (16, 32):
+        raise ValueError(f"values of {maps[0].dtype} have no radix selection: convert to float32")
     passes = bits // 8
     # The counts and the number of values collected so far, zeroed together.
     zeros = torch.zeros(rows * (passes * 256 + 1), dtype=torch.int32, device=device)

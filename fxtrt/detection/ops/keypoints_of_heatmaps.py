@@ -31,16 +31,26 @@ def keypoints_of_heatmaps(maps: Tensor, boxes: Tensor) -> Tensor:
         (N, K, 4), float32: x, y, logit and score, as Detectron2 has them. torchvision returns
         x, y and 1, and the logit. A box that is not finite counts as one of a single pixel.
     """
+    _require_sound(maps, boxes)
     return _composed(maps, boxes)
 
 
 @keypoints_of_heatmaps.register_kernel("cuda")
 def _(maps: Tensor, boxes: Tensor) -> Tensor:
+    _require_sound(maps, boxes)
     if TRITON and maps.dtype in _OF_KERNEL:
         from ..kernels.keypoints import peaks
 
         return peaks(maps, boxes)
     return _composed(maps, boxes)
+
+
+def _require_sound(maps: Tensor, boxes: Tensor) -> None:
+    if maps.ndim != 4 or boxes.shape != (len(maps), 4):
+        raise ValueError(
+            f"maps of the shape {tuple(maps.shape)} and boxes of the shape {tuple(boxes.shape)}; "
+            "expected (N, K, H, W) and (N, 4)"
+        )
 
 
 def _composed(maps: Tensor, boxes: Tensor) -> Tensor:

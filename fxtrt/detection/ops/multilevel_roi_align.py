@@ -52,6 +52,7 @@ def multilevel_roi_align(
         (B * R, C, *output_size), of the features' dtype; zero for padding, for boxes that are
         not finite, and for boxes without a level.
     """
+    _require_one_batch(features, boxes, counts, scales)
     return _composed(
         features,
         boxes,
@@ -68,11 +69,24 @@ def multilevel_roi_align(
 
 @multilevel_roi_align.register_kernel("cuda")
 def _(features: Sequence[Tensor], *arguments: Any) -> Tensor:
+    _require_one_batch(features, *arguments[:3])
     if TRITON and features[0].dtype in _OF_KERNEL:
         from ..kernels.roi_align import pool
 
         return pool(features, *arguments)
     return _composed(features, *arguments)
+
+
+def _require_one_batch(
+    features: Sequence[Tensor], boxes: Tensor, counts: Tensor, scales: Sequence[float]
+) -> None:
+    """Raise a ValueError if a kernel would read beyond a tensor."""
+    images = [len(feature) for feature in features]
+    if {*images, len(boxes), len(counts)} != {len(boxes)} or len(scales) != len(features):
+        raise ValueError(
+            f"features of {images} images with {len(scales)} scales do not go with boxes of "
+            f"{len(boxes)} images and {len(counts)} counts"
+        )
 
 
 def _composed(

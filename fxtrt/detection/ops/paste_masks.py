@@ -32,7 +32,7 @@ def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int, threshold
     Returns:
         (N, height, width), bool; all False where the box is not finite.
     """
-    _require_threshold(threshold)
+    _require_sound(masks, boxes, threshold)
     pasted = masks.new_zeros((len(masks), height, width), dtype=torch.bool)
     for mask, box, result in zip(masks, boxes.float(), pasted, strict=True):
         if box.isfinite().all():
@@ -43,7 +43,7 @@ def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int, threshold
 
 @paste_masks.register_kernel("cuda")
 def _(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float) -> Tensor:
-    _require_threshold(threshold)
+    _require_sound(masks, boxes, threshold)
     if TRITON and masks.dtype in _OF_KERNEL:
         from ..kernels.paste_masks import paste
 
@@ -69,7 +69,12 @@ def _touched(low: Tensor, high: Tensor, size: int) -> Tensor:
     return (pixels >= low.floor() - 1) & (pixels < high.ceil() + 1)
 
 
-def _require_threshold(threshold: float) -> None:
+def _require_sound(masks: Tensor, boxes: Tensor, threshold: float) -> None:
+    if masks.ndim != 3 or masks.shape[1] != masks.shape[2] or boxes.shape != (len(masks), 4):
+        raise ValueError(
+            f"masks of the shape {tuple(masks.shape)} and boxes of the shape {tuple(boxes.shape)}; "
+            "expected square masks (N, M, M) and boxes (N, 4)"
+        )
     if threshold < 0:
         raise ValueError(
             f"the threshold of masks is {threshold}, and a mask of booleans needs one of 0 or more"

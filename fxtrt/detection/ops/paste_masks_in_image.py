@@ -41,7 +41,8 @@ def paste_masks_in_image(
 
 @paste_masks_in_image.register_kernel("cuda")
 def _(masks: Tensor, boxes: Tensor, img_shape: Sequence[int], padding: int = 1) -> Tensor:
-    if TRITON and masks.dtype in _OF_KERNEL:
+    square = masks.shape[1:] == (1, masks.shape[-1], masks.shape[-1])
+    if TRITON and masks.dtype in _OF_KERNEL and square and len(masks) == len(boxes):
         from ..kernels.paste_resized_masks import paste_resized
 
         return paste_resized(masks, boxes, img_shape, padding)

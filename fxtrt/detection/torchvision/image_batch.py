@@ -14,7 +14,8 @@ from torch.export import Dim
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from ...errors import CaptureError
-from ..host_steps import on_device, unchanged
+from ..host_steps import unchanged
+from ..small_tables import SmallTables
 
 __all__ = ["ImageBatch", "core_example", "core_shapes", "read_images"]
 
@@ -37,7 +38,9 @@ class ImageBatch:
     scales: Sequence[tuple[float, float]]
 
 
-def read_images(transform: Any, pictures: Iterable[Tensor], *, places_boxes: bool) -> ImageBatch:
+def read_images(
+    transform: Any, pictures: Iterable[Tensor], tables: SmallTables, *, places_boxes: bool
+) -> ImageBatch:
     """Run a detector's own transform.
 
     Args:
@@ -47,14 +50,14 @@ def read_images(transform: Any, pictures: Iterable[Tensor], *, places_boxes: boo
     pictures = list(pictures)
     sizes = [(int(one.shape[-2]), int(one.shape[-1])) for one in pictures]
     batch, resized = _transformed(transform, pictures)
-    scales = [
+    scales = tuple(
         (width / resized_width, height / resized_height)
         for (height, width), (resized_height, resized_width) in zip(sizes, resized, strict=True)
-    ]
-    factors = [pair * 2 if places_boxes else (1.0,) * 4 for pair in scales]
-    limits = [(math.inf,) * 4 for _ in sizes]
-    tables = [on_device(table, batch.device) for table in (resized, factors, limits)]
-    return ImageBatch((batch, tables[0], tables[1], tables[2]), resized, sizes, scales)
+    )
+    factors = tuple(pair * 2 if places_boxes else (1.0,) * 4 for pair in scales)
+    limits = tuple((math.inf,) * 4 for _ in sizes)
+    on_device = tables.on(batch.device, tuple(resized), factors, limits)
+    return ImageBatch((batch, on_device[0], on_device[1], on_device[2]), resized, sizes, scales)
 
 
 def _transformed(transform: Any, pictures: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:

@@ -13,6 +13,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from ..box_coding import SCALE_CLAMP
 from ..host_steps import Prepared, TooManyCandidates, unchanged
 from ..ops.paste_masks_in_image import paste_masks_in_image
+from ..small_tables import SmallTables
 from .image_batch import ImageBatch, core_example, core_shapes, read_images
 
 __all__ = ["CANDIDATES", "Core", "Steps", "is_known_coder", "why_no_float32"]
@@ -51,13 +52,14 @@ class Steps:
         self.core = core
         self._transform = model.transform
         self._coarsest = coarsest
+        self._tables = SmallTables()
         self._names = names
         self._places_boxes = unchanged(model.transform, GeneralizedRCNNTransform, "postprocess")
 
     def before(self, images: Iterable[Tensor], targets: Any = None) -> Prepared:
         if targets is not None:
             raise ValueError("targets are for training")
-        batch = read_images(self._transform, images, places_boxes=self._places_boxes)
+        batch = read_images(self._transform, images, self._tables, places_boxes=self._places_boxes)
         return Prepared(batch.inputs, batch)
 
     def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Tensor]]:

@@ -39,7 +39,7 @@ def ties_by_index(monkeypatch: pytest.MonkeyPatch) -> None:
     """
 
     def best(scores: Tensor, rules: DenseRules) -> tuple[Tensor, Tensor]:
-        scores = scores.nan_to_num(-1)
+        scores = scores.nan_to_num(-2)
         ordered, order = scores.sort(descending=True, stable=True)
         count = min(rules.topk, int((ordered > rules.score_thresh).sum()))
         return ordered[:count], order[:count]
@@ -139,7 +139,8 @@ def test_images_that_share_a_block_and_blocks_that_share_an_image() -> None:
 @pytest.mark.parametrize("threshold", [-1.0, 0.999999, 1.0])
 def test_extreme_thresholds(threshold: float) -> None:
     head = dense_head(6, [(3, 3)], [1], 3, images=1)
-    head.logits[0].view(-1)[:6] = torch.tensor([13.0, 13.5, 13.8, 14.0, 14.5, 30.0])
+    values = [13.0, 13.5, 13.8, 14.0, 14.5, 30.0, -torch.inf, torch.nan]
+    head.logits[0].view(-1)[: len(values)] = torch.tensor(values)
     rules = dataclasses.replace(RULES, score_thresh=threshold)
     assert_same(*detect(head, cells_of([1]), rules))
 

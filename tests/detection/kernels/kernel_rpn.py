@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -98,7 +99,13 @@ def test_no_image() -> None:
     assert_same(maps_of(6, images=0), Limits(), 0.5, "detectron2")
 
 
-def test_levels_with_other_anchors_are_left_to_pytorch() -> None:
-    maps = maps_of(7)
-    maps.logits[0] = maps.logits[0][:, :2]
-    assert not rpn.takes(*maps.arguments(CELLS, 0.0), *Limits().arguments(), "detectron2")
+def test_what_is_left_to_pytorch() -> None:
+    maps, limits = maps_of(7), Limits().arguments()
+    assert rpn.takes(*maps.arguments(CELLS, 0.0), *limits, "detectron2")
+    for logits in ([maps.logits[0][:, :2], *maps.logits[1:]], [m.double() for m in maps.logits]):
+        other = replace(maps, logits=logits)
+        assert not rpn.takes(*other.arguments(CELLS, 0.0), *limits, "detectron2")
+    many = replace(maps, logits=[torch.zeros(1, 3, 60, 60)])
+    for most, few in ((8192, True), (8193, False)):
+        limits = Limits(pre_nms_topk=most).arguments()
+        assert rpn.takes(*many.arguments(CELLS, 0.0), *limits, "detectron2") is few

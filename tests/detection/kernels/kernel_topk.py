@@ -74,3 +74,8 @@ def test_nothing_to_select(images: int, most: int) -> None:
 
 def test_a_level_may_be_empty() -> None:
     assert_sorted([torch.zeros(2, 0, device=DEVICE), awkward((2, 30), torch.float32, 4)], 10)
+
+
+def test_float64_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"float64.*convert to float32"):
+        best_of_levels([torch.zeros(1, 9, dtype=torch.float64, device=DEVICE)], 3)

@@ -75,6 +75,11 @@ def test_float16_maps_are_enlarged_in_float32() -> None:
     assert torch.equal(actual, keypoints_of_heatmaps(maps.float(), boxes))
 
 
+def test_maps_without_boxes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"boxes of the shape \(1, 4\)"):
+        keypoints_of_heatmaps(maps_of(2), torch.zeros(1, 4))
+
+
 @pytest.mark.parametrize("count", [0, 2])
 def test_the_fake_agrees(count: int) -> None:
     arguments = (maps_of(count), torch.tensor([1.0, 2, 30, 40]).expand(count, 4))

@@ -141,6 +141,14 @@ def test_float16_features_are_pooled_in_float32() -> None:
     assert torch.equal(pooled, exact.half())
 
 
+@pytest.mark.parametrize(("images", "counted", "levels"), [(1, 2, 2), (2, 1, 2), (2, 2, 3)])
+def test_inputs_of_other_batches_are_refused(images: int, counted: int, levels: int) -> None:
+    counts = torch.zeros(counted, dtype=torch.int32)
+    arguments = (torch.zeros(2, 3, 4), counts, scales(levels), [2, 2], 0, True, 28, 2, "detectron2")
+    with pytest.raises(ValueError, match=r"features of \[., .\] images with . scales do not go"):
+        multilevel_roi_align(pyramid(2, images), *arguments)
+
+
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("rows", [0, 2])
 def test_the_fake_agrees(channels_last: bool, rows: int) -> None:

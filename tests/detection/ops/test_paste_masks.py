@@ -76,6 +76,14 @@ def test_a_negative_threshold_is_refused() -> None:
         paste_masks(torch.rand(1, 5, 5), torch.zeros(1, 4), 9, 9, -1.0)
 
 
+@pytest.mark.parametrize(("masks", "boxes"), [((2, 5, 4), (2, 4)), ((2, 5, 5), (1, 4))])
+def test_masks_that_are_not_square_or_lack_boxes_are_refused(
+    masks: tuple[int, ...], boxes: tuple[int, ...]
+) -> None:
+    with pytest.raises(ValueError, match="expected square masks"):
+        paste_masks(torch.zeros(masks), torch.zeros(boxes), 9, 9, 0.5)
+
+
 @pytest.mark.parametrize("count", [0, 2])
 def test_the_fake_agrees(count: int) -> None:
     arguments = (masks_of(count), torch.tensor([1.0, 2, 30, 40]).expand(count, 4), 40, 50, 0.5)

@@ -151,3 +151,31 @@ def test_the_fake_has_the_same_form(images: int, library: str) -> None:
     cells = [torch.tensor([[-9.0, -9, 9, 9], [-20, -9, 20, 9], [-9, -20, 9, 20]])] * 3
     arguments = (*maps_of(5, images=images).arguments(cells, 0.0), *Limits().arguments(), library)
     torch.library.opcheck(rpn_proposals, arguments, test_utils=("test_schema", "test_faketensor"))
+
+
+class TorchvisionStrides(torch.nn.Module):
+    """Passes the strides that torchvision computes, which are symbolic where sizes vary."""
+
+    def forward(self, batch: Tensor, sizes: Tensor, logits: Tensor, deltas: Tensor) -> Tensor:
+        strides = [batch.shape[2] // logits.shape[2], batch.shape[3] // logits.shape[3]]
+        cells = [torch.ones(3, 4) * torch.tensor([-9.0, -9, 9, 9])]
+        arguments = ([logits], [deltas], cells, sizes, strides, 0.0, [1.0] * 4)
+        boxes: Tensor = rpn_proposals(*arguments, *Limits().arguments(), "torchvision")[0]
+        return boxes
+
+
+def test_strides_may_be_symbolic() -> None:
+    def inputs(images: int, height: int, width: int) -> tuple[Tensor, ...]:
+        maps = maps_of(8, images=images, grids=((height, width),))
+        batch = torch.zeros(images, 3, 8 * height, 8 * width)
+        return batch, torch.tensor(maps.sizes).float(), maps.logits[0], maps.deltas[0]
+
+    batch, height, width = (torch.export.Dim(name, min=2, max=99) for name in "bhw")
+    sizes = {0: batch, 2: height, 3: width}
+    exported = torch.export.export(
+        TorchvisionStrides(),
+        inputs(3, 5, 7),
+        dynamic_shapes=({0: batch, 2: 8 * height, 3: 8 * width}, {0: batch}, sizes, sizes),
+    ).module()
+    for arguments in (inputs(3, 5, 7), inputs(2, 9, 6)):
+        assert torch.equal(exported(*arguments), TorchvisionStrides()(*arguments))

@@ -26,6 +26,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 import fxtrt
 from fxtrt.detection import recipe_of
+from fxtrt.detection.small_tables import SmallTables
 from fxtrt.detection.torchvision.image_batch import read_images
 from fxtrt.detection.torchvision.steps import Steps
 from fxtrt.diagnostics.example_models import calibrate, load_photograph
@@ -289,7 +290,7 @@ def test_a_batch_equals_that_of_the_transform(fixed: Any, dtype: torch.dtype) ->
     ).eval()
     pictures = [picture(50, 70).to(dtype), picture(120, 31).to(dtype)]
     expected, _ = transform(list(pictures))
-    actual = read_images(transform, pictures, places_boxes=True)
+    actual = read_images(transform, pictures, SmallTables(), places_boxes=True)
     assert torch.equal(actual.inputs[0], expected.tensors)
     assert actual.resized == expected.image_sizes
     assert actual.inputs[1].tolist() == [list(size) for size in expected.image_sizes]
@@ -299,9 +300,11 @@ def test_a_batch_equals_that_of_the_transform(fixed: Any, dtype: torch.dtype) ->
 def test_pictures_that_the_transform_refuses_are_refused_in_its_words() -> None:
     transform = small_rcnn(FasterRCNN).transform
     with pytest.raises(TypeError, match="Expected input images to be of floating type"):
-        read_images(transform, [torch.zeros(3, 8, 8, dtype=torch.uint8)], places_boxes=True)
+        read_images(
+            transform, [torch.zeros(3, 8, 8, dtype=torch.uint8)], SmallTables(), places_boxes=True
+        )
     with pytest.raises(ValueError, match="3d tensors"):
-        read_images(transform, [torch.zeros(8, 8)], places_boxes=True)
+        read_images(transform, [torch.zeros(8, 8)], SmallTables(), places_boxes=True)
 
 
 @pytest.mark.parametrize("family", ["Mask R-CNN", "FCOS"])

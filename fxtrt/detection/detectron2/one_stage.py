@@ -12,18 +12,11 @@ from detectron2.modeling.meta_arch.retinanet import RetinaNet
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from ..core_batch import adopt_children, core_example, counted
 from ..host_steps import Prepared, unchanged
 from ..ops.dense_detections import dense_detections
 from ..ops.place_detections import place_detections
-from .image_batch import (
-    ImageBatch,
-    ImageReader,
-    adopt_children,
-    core_example,
-    core_shapes,
-    counted,
-    kept,
-)
+from .image_batch import ImageBatch, ImageReader, core_shapes, kept
 from .padded_proposals import is_known_transform
 from .proposals import IS_0_4
 

@@ -10,17 +10,10 @@ from detectron2.modeling.meta_arch.rcnn import ProposalNetwork
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from ..core_batch import adopt_children, core_example, counted
 from ..host_steps import Prepared, unchanged
 from ..ops.place_detections import place_detections
-from .image_batch import (
-    ImageBatch,
-    ImageReader,
-    adopt_children,
-    core_example,
-    core_shapes,
-    counted,
-    kept,
-)
+from .image_batch import ImageBatch, ImageReader, core_shapes, kept
 from .padded_proposals import padded_proposals, why_no_proposals
 
 __all__ = ["proposal_network_steps"]

@@ -10,19 +10,12 @@ from detectron2.modeling.meta_arch.rcnn import GeneralizedRCNN
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from ..core_batch import adopt_children, core_example, counted
 from ..host_steps import Prepared, unchanged
 from ..ops.detectron2_heatmaps_to_keypoints import heatmaps_to_keypoints
 from ..ops.paste_masks import paste_masks
 from ..ops.place_detections import place_detections
-from .image_batch import (
-    ImageBatch,
-    ImageReader,
-    adopt_children,
-    core_example,
-    core_shapes,
-    counted,
-    kept,
-)
+from .image_batch import ImageBatch, ImageReader, core_shapes, kept
 from .padded_proposals import padded_proposals, why_no_proposals
 from .region_heads import keypoint_maps_of, masks_of, why_no_core, with_heads
 

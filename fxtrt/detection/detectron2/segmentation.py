@@ -12,8 +12,9 @@ from detectron2.modeling.meta_arch.semantic_seg import SemanticSegmentor
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import Tensor
 
+from ..core_batch import adopt_children, core_example
 from ..host_steps import Prepared, unchanged
-from .image_batch import ImageBatch, ImageReader, adopt_children, core_example, core_shapes
+from .image_batch import ImageBatch, ImageReader, core_shapes
 from .rcnn import RCNNCore, RCNNSteps, why_no_rcnn
 
 __all__ = ["panoptic_steps", "semantic_steps"]

@@ -146,12 +146,11 @@ def detections(
         boxes, valid, iou_threshold, most, groups=classes, counts=counts, largest=largest
     )
     found = _Found.allocate(images, most, device)
-    if most:
-        _write[images,](
-            kept, kept_counts, keys, boxes, classes, candidates.tallies, found.boxes,
-            found.scores, found.classes, found.rows, found.overflow.view(torch.int8), capacity,
-            bound, most, classes_of_row, MOST=triton.next_power_of_2(most), **EXACT,
-        )  # fmt: skip
+    _write[images,](
+        kept, kept_counts, keys, boxes, classes, candidates.tallies, found.boxes, found.scores,
+        found.classes, found.rows, found.overflow.view(torch.int8), capacity, bound, most,
+        classes_of_row, MOST=triton.next_power_of_2(max(most, 1)), **EXACT,
+    )  # fmt: skip
     return found.boxes, found.scores, found.classes, found.rows, kept_counts, found.overflow
 
 
@@ -170,7 +169,7 @@ class _Found:
             torch.empty((images, most), dtype=torch.float32, device=device),
             torch.empty((images, most), dtype=torch.int64, device=device),
             torch.empty((images, most), dtype=torch.int64, device=device),
-            torch.zeros(images, dtype=torch.bool, device=device),
+            torch.empty(images, dtype=torch.bool, device=device),
         )
 
 

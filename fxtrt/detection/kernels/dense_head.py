@@ -25,6 +25,7 @@ from .candidates import (
     reserve,
 )
 from .decode import EXACT, clip, decode, inverses
+from .exponential import sigmoid
 from .levels import odd, pick, pick_odd, same_layout
 
 __all__ = ["MOST_BOXES", "dense_detections", "table_detections", "takes"]
@@ -146,11 +147,6 @@ def _lowest_logit(rules: DenseRules) -> float:
         return -math.inf
     lowest *= 1 - 1e-5
     return math.inf if lowest >= 1 else math.log(lowest / (1 - lowest))
-
-
-@triton.jit
-def _sigmoid(x):
-    return (1.0 / (1.0 + tl.exp(-x.to(tl.float64)))).to(tl.float32)
 
 
 @triton.jit
@@ -308,11 +304,11 @@ def _decode_listed(
         channel = (index - first) % (ANCHORS * CLASSES)
         anchor = channel // CLASSES
         pixels = pick_odd(pixels_of_levels, level)
-        score = _sigmoid(logit)
+        score = sigmoid(logit)
         if CENTERNESS:
             place = (image * ANCHORS + anchor) * pixels + pixel
             centre = tl.load(pick(centres, level) + place, mask=exists, other=0.0)
-            score = tl.sqrt_rn(score * _sigmoid(centre.to(tl.float32)))
+            score = tl.sqrt_rn(score * sigmoid(centre.to(tl.float32)))
         wanted = exists & (score > threshold)
         place, fits = append(keys, tallies, image + index * 0, score, index, wanted, capacity)
         tl.store(classes + place, channel % CLASSES, mask=fits)

@@ -168,7 +168,7 @@ def _composed(
         boxes, scores, classes = select(outputs, anchors, size, rules)
         keep = batched_nms(boxes, scores, classes, rules.nms_thresh)[: rules.most]
         found.append((boxes[keep], scores[keep], classes[keep]))
-    return _padded(found, rules.most)
+    return _padded(found, rules.most) if found else _empty(image_sizes, rules.most)
 
 
 def _anchors(
@@ -268,6 +268,19 @@ def _padded(found: Sequence[_Found], most: int) -> DenseDetections:
     )
 
 
+def _empty(image_sizes: Tensor, most: int) -> DenseDetections:
+    """Allocate the results; `image_sizes` tells their device and how many images there are."""
+    images = image_sizes.shape[0]
+    table = (images, most)
+    return (
+        image_sizes.new_empty((*table, 4), dtype=torch.float32),
+        image_sizes.new_empty(table, dtype=torch.float32),
+        image_sizes.new_empty(table, dtype=torch.int64),
+        image_sizes.new_empty(images, dtype=torch.int32),
+        image_sizes.new_empty(images, dtype=torch.bool),
+    )
+
+
 @dense_detections.register_fake
 def _(
     logits: Sequence[Tensor],
@@ -286,14 +299,7 @@ def _(
     library: str,
     head: str,
 ) -> DenseDetections:
-    images = image_sizes.shape[0]
-    return (
-        image_sizes.new_empty((images, most, 4), dtype=torch.float32),
-        image_sizes.new_empty((images, most), dtype=torch.float32),
-        image_sizes.new_empty((images, most), dtype=torch.int64),
-        image_sizes.new_empty(images, dtype=torch.int32),
-        image_sizes.new_empty(images, dtype=torch.bool),
-    )
+    return _empty(image_sizes, most)
 
 
 explain("fxtrt::dense_detections", "which boxes it keeps depends on the data")

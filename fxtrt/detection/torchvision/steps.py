@@ -11,10 +11,11 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from ..box_coding import SCALE_CLAMP
-from ..host_steps import Prepared, TooManyCandidates, unchanged
+from ..core_batch import adopt_children, core_example, counted
+from ..host_steps import Prepared, unchanged
 from ..ops.paste_masks_in_image import paste_masks_in_image
 from ..small_tables import SmallTables
-from .image_batch import ImageBatch, core_example, core_shapes, read_images
+from .image_batch import ImageBatch, core_shapes, read_images
 
 __all__ = ["CANDIDATES", "Core", "Steps", "is_known_coder", "why_no_float32"]
 
@@ -27,9 +28,7 @@ class Core(torch.nn.Module):
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
-        for name, child in model.named_children():
-            self.add_module(name, child)
-        self.train(model.training)
+        adopt_children(self, model)
 
 
 class Steps:
@@ -64,9 +63,7 @@ class Steps:
 
     def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Tensor]]:
         summary, *padded = outputs
-        rows = summary.tolist()  # The one wait.
-        if any(row[1] for row in rows):
-            raise TooManyCandidates
+        rows = counted(summary)
         named = dict(zip(self._names, padded, strict=True))
         found = [
             {name: output[image, : row[0]] for name, output in named.items()}

@@ -101,8 +101,12 @@ def test_refined_boxes() -> None:
     assert expected[0].isfinite().all(1).sum() > 10
 
 
-def test_no_image_and_no_proposal() -> None:
+def test_no_proposal_and_no_detection_wanted() -> None:
     empty = box_head(0, [0, 0], 4, 3)
     actual, _ = detect(empty, "detectron2")
     assert actual[4].tolist() == [0, 0]
     assert (actual[2] == -1).all()
+    assert not actual[5].any()
+    none_wanted, _ = detect(box_head(0, [2], 3, 2), "detectron2", most=0)
+    assert none_wanted[4].tolist() == [0]
+    assert none_wanted[5].tolist() == [False]

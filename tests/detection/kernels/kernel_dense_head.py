@@ -11,6 +11,8 @@ from kernel_device import DEVICE
 from torch import Tensor
 
 from fxtrt.detection.dense_rules import DenseRules
+from fxtrt.detection.kernels import candidates as selection
+from fxtrt.detection.kernels import dense_head as dense_kernels
 from fxtrt.detection.ops import dense_detections as operator
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning")
@@ -45,7 +47,7 @@ def ties_by_index(monkeypatch: pytest.MonkeyPatch) -> None:
         return ordered[:count], order[:count]
 
     monkeypatch.setattr(operator, "_best", best)
-    monkeypatch.setattr(Tensor, "sigmoid", lambda x: torch.special.expit(x.double()).float())
+    monkeypatch.setattr(Tensor, "sigmoid", lambda x: 1 / (1 + x.double().neg().exp().float()))
 
 
 def cells_of(counts: list[int]) -> list[Tensor]:
@@ -127,10 +129,15 @@ def test_ssd(special: str) -> None:
     assert expected[3].sum() > 5
 
 
-def test_images_that_share_a_block_and_blocks_that_share_an_image() -> None:
+def test_images_that_share_a_block_and_blocks_that_share_an_image(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The lists are also longer than what their programs take at once."""
+    monkeypatch.setattr(selection, "_PROGRAMS", 2)
+    monkeypatch.setattr(dense_kernels, "_PROGRAMS", 1)
     head = dense_head(5, [(12, 16), (1, 1)], [1, 1], 5, images=3)
     logits = [x - 5 for x in head.logits]
-    logits[1] += 5
+    logits[1] += 3
     crowded = DenseHead(logits, head.deltas, [], head.sizes)
     rules = dataclasses.replace(RULES, topk=1000)
     assert_same(*detect(crowded, cells_of([1, 1]), rules))

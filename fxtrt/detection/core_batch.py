@@ -1,4 +1,4 @@
-"""What the cores of all detectors share: their example, their dynamic sizes, their counts."""
+"""Make a core's example and its dynamic sizes, and read its counts, for all detectors alike."""
 
 from __future__ import annotations
 

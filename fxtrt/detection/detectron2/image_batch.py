@@ -10,7 +10,7 @@ from detectron2.modeling import meta_arch
 from torch import Tensor
 
 from ..core_batch import varying_batch, varying_sides
-from ..ops.normalize_images import normalize_images
+from ..ops.normalize_images import normalized
 from ..small_tables import SmallTables
 from .structures import padded_sides
 
@@ -84,7 +84,7 @@ class ImageReader:
         backbone = model.backbone
         constraints = getattr(backbone, "padding_constraints", None)
         height, width = padded_sides(sizes, backbone.size_divisibility, constraints)
-        return normalize_images(images, mean, std, int(height), int(width)), sizes
+        return normalized(images, mean, std, int(height), int(width)), sizes
 
 
 def _has_own_preprocessing(model: Any) -> bool:

@@ -13,7 +13,7 @@ import torch
 from ..engines.base import Engine
 from ..forks import ForkLock
 from .fallbacks import Fallbacks
-from .slots import (
+from .slot import (
     Slot,
     keep_for,
     one_at_a_time,

@@ -21,7 +21,8 @@ from ..graph.sizes import is_unbacked
 from ..settings import Settings
 from .cuda_graphs import GraphRunner, NotRecorded
 from .engine_module import EngineModule
-from .slots import Slot, Slots
+from .slot import Slot
+from .slots import Slots
 
 __all__ = ["Observer", "StitchedCall", "engine_modules", "serve"]
 

@@ -181,7 +181,7 @@ def test_all_structures_of_calls_come_back(tmp_path: Path) -> None:
 def test_another_process_gives_the_same_bits(saved: Path, tmp_path: Path) -> None:
     """For convolutions of dynamic sizes, and for a detector that is one graph."""
     model, inputs = detector()
-    fast = fxtrt.compile(model, inputs, engine="reference", other_sizes="pytorch")
+    fast = fxtrt.compile(model, inputs, engine="reference")
     path, out = tmp_path / "detector.fxtrt", tmp_path / "out"
     fxtrt.save(fast, path)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..detection.small_tables import is_kept
 from ..engines.base import Engine
 from ..forks import ForkLock
 from .fallbacks import Fallbacks
@@ -131,6 +132,7 @@ class Replay:
         caller = torch.cuda.current_stream(slot.device)
         stream.wait_stream(caller)
         self._last: Any = stream
+        self._copied: list[Any] = [None] * len(values)
         try:
             with (
                 one_at_a_time(),
@@ -154,9 +156,10 @@ class Replay:
         if stream != self._last:
             keep_for(stream, self._inputs)
             self._last = stream
-        for mine, value in zip(self._inputs, values, strict=True):
-            if isinstance(mine, torch.Tensor):
+        for i, (mine, value) in enumerate(zip(self._inputs, values, strict=True)):
+            if isinstance(mine, torch.Tensor) and value is not self._copied[i]:
                 mine.copy_(value)
+                self._copied[i] = value if is_kept(value) else None
         self._graph.replay()
         copies: dict[int, torch.Tensor] = {}
         results: list[Any] = []

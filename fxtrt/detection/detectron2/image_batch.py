@@ -10,7 +10,7 @@ from detectron2.modeling import meta_arch
 from torch import Tensor
 
 from ..core_batch import varying_batch, varying_sides
-from ..ops.normalize_images import normalized
+from ..normalized_batch import normalized_batch
 from ..small_tables import SmallTables
 from .structures import padded_sides
 
@@ -78,13 +78,13 @@ class ImageReader:
         if self._is_own:
             batch = model.preprocess_image(batched_inputs)
             return batch.tensor, tuple((int(h), int(w)) for h, w in batch.image_sizes)
-        mean, std = model.pixel_mean.flatten(), model.pixel_std.flatten()
+        mean, std = model.pixel_mean, model.pixel_std
         images = [one["image"].to(mean.device) for one in batched_inputs]
         sizes = tuple((image.shape[-2], image.shape[-1]) for image in images)
         backbone = model.backbone
         constraints = getattr(backbone, "padding_constraints", None)
         height, width = padded_sides(sizes, backbone.size_divisibility, constraints)
-        return normalized(images, mean, std, int(height), int(width)), sizes
+        return normalized_batch(images, mean, std, int(height), int(width)), sizes
 
 
 def _has_own_preprocessing(model: Any) -> bool:

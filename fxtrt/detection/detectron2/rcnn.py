@@ -83,9 +83,11 @@ class RCNNSteps:
         return Prepared(batch.inputs, batch)
 
     def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Any]]:
-        rows = counted(outputs[3])
+        boxes, scores, classes, summary, *rest = outputs
+        images = zip(*(output.unbind() for output in (boxes, scores, classes, *rest)), strict=True)
         return [
-            {"instances": self._instances(outputs, i, row, context)} for i, row in enumerate(rows)
+            {"instances": self._instances(of_image, row, number, context)}
+            for number, (row, of_image) in enumerate(zip(counted(summary), images, strict=True))
         ]
 
     example = staticmethod(core_example)
@@ -94,11 +96,9 @@ class RCNNSteps:
         return core_shapes(inputs, most_images, self.model.backbone)
 
     def _instances(
-        self, outputs: Sequence[Tensor], image: int, row: list[int], context: ImageBatch
+        self, outputs: Sequence[Tensor], row: list[int], image: int, context: ImageBatch
     ) -> Any:
-        boxes, scores, classes, *rest = (
-            kept(output[image], row) for output in (*outputs[:3], *outputs[4:])
-        )
+        boxes, scores, classes, *rest = (kept(output, row) for output in outputs)
         height, width = context.pictures[image]
         instances = Instances((height, width))
         instances.pred_boxes = Boxes(boxes)

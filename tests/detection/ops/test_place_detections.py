@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from detectron2_package import require_detectron2
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxtrt.detection.ops.place_detections import place_detections
@@ -18,6 +18,7 @@ COORDINATES = st.floats(-20, 120, width=32)
 SIDES = st.integers(1, 200)
 
 
+@settings(deadline=None)  # The first example imports Detectron2.
 @given(
     st.lists(st.lists(COORDINATES, min_size=4, max_size=4), min_size=1, max_size=6),
     st.tuples(SIDES, SIDES),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..core_batch import adopt_children, core_example, counted
 from ..host_steps import Prepared, unchanged
-from ..ops.detectron2_heatmaps_to_keypoints import heatmaps_to_keypoints
+from ..ops.keypoints_of_heatmaps import keypoints_of_heatmaps
 from ..ops.paste_masks import paste_masks
 from ..ops.place_detections import place_detections
 from .image_batch import ImageBatch, ImageReader, core_shapes, kept
@@ -62,7 +62,7 @@ class RCNNCore(torch.nn.Module):
             outputs += (masks_of(heads, features, found, image_sizes),)
         if getattr(heads, "keypoint_on", False):
             maps = keypoint_maps_of(heads, features, found, image_sizes)
-            keypoints = heatmaps_to_keypoints(maps, found.boxes.flatten(0, 1))
+            keypoints = keypoints_of_heatmaps(maps, found.boxes.flatten(0, 1))
             shape = found.classes.shape
             outputs += (keypoints.unflatten(0, shape), maps.unflatten(0, shape))
         return outputs

@@ -24,8 +24,8 @@ def with_core(model: torch.nn.Module, steps: HostSteps) -> Callable[[], None]:
     The sizes of the batch are marked as dynamic, so that one graph serves all of them. A batch of
     one image has a graph of its own, because Dynamo specializes on a size of 1.
     """
-    original = model.forward
-    core = steps.core
+    original, core = model.forward, steps.core
+    before, after = _host_steps(steps)
 
     def bounded_core(inputs: tuple[Tensor, ...], ranges: _Ranges) -> Any:
         for tensor, dim, high in ranges:
@@ -42,6 +42,19 @@ def with_core(model: torch.nn.Module, steps: HostSteps) -> Callable[[], None]:
         inputs, ranges, context = call
         result = after(bounded_core(inputs, ranges), context)
         return original(*args, **kwargs) if result is None else result
+
+    prepared.core = core
+    model.forward = prepared
+
+    def undo() -> None:
+        if vars(model).get("forward") is prepared:
+            del model.forward
+
+    return undo
+
+
+def _host_steps(steps: HostSteps) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return the steps before and after the core, out of any graph; both may return None."""
 
     @_out_of_dynamo
     def before(args: Any, kwargs: Any) -> tuple[tuple[Tensor, ...], _Ranges, Any] | None:
@@ -60,14 +73,7 @@ def with_core(model: torch.nn.Module, steps: HostSteps) -> Callable[[], None]:
         except TooManyCandidates:
             return None
 
-    prepared.core = core
-    model.forward = prepared
-
-    def undo() -> None:
-        if vars(model).get("forward") is prepared:
-            del model.forward
-
-    return undo
+    return before, after
 
 
 def is_prepared(model: torch.nn.Module) -> bool:

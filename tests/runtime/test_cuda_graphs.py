@@ -6,6 +6,7 @@ There is no GPU here: a graph that "replays" runs its function again, into the m
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -43,15 +44,18 @@ class Recorder:
         self.graphs = 0
         self.replays = 0
         self.broken = False
+        self.pools: list[object] = []
+        monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
         monkeypatch.setattr(cuda_graphs, "_capture", self.capture)
 
     def capture(
-        self, function: Callable[..., Sequence[Any]], inputs: Sequence[Any]
+        self, function: Callable[..., Sequence[Any]], inputs: Sequence[Any], pool: object
     ) -> tuple[Any, list[Any]]:
         if self.broken:
             self.broken = False
             raise RuntimeError("operation not permitted when stream is capturing\nand more")
         self.graphs += 1
+        self.pools.append(pool)
         outputs = list(function(*inputs))
 
         def replay() -> None:
@@ -276,6 +280,7 @@ def test_warming_up_makes_all_slots_and_graphs(recorder: Recorder) -> None:
     fxtrt.warm_up(compiled, (torch.randn(4, 3),), (torch.randn(6, 3),))
     row = runtime(compiled)
     assert (row.made, row.recorded) == (3, 6)
+    assert sorted(Counter(recorder.pools).values()) == [2, 2, 2]  # Those of a slot share memory.
     with pytest.raises(FxtrtError, match=r"what fxtrt\.compile returned"):
         fxtrt.warm_up(Whole())
 

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 """numpy warns of sums and quotients that are not finite, which a GPU computes silently."""
 
 EXAMPLES = 3 if DEVICE == "cpu" else 200
-"""Of Hypothesis; Triton's interpreter takes about a second for each."""
+"""How many examples Hypothesis draws; Triton's interpreter takes about a second for each."""
 HEIGHT, WIDTH = 40, 52
 BOXES = torch.tensor(
     [
@@ -46,7 +46,7 @@ BOXES = torch.tensor(
         [0, 0, torch.inf, 9],
     ]
 )
-"""Of all levels, empty, at the border of two levels, reversed, outside, and not finite."""
+"""Boxes of all levels, empty, at the border of two levels, reversed, outside, and not finite."""
 
 
 def random(*shape: int) -> Tensor:
@@ -73,7 +73,7 @@ def test_pool(
     aligned: bool,
     library: str,
 ) -> None:
-    """Of the second image only the first five boxes are real."""
+    """The second image has five real boxes; the others are padding."""
     features = [random(2, 5, max(1, 20 >> i), max(1, 26 >> i)).to(dtype) for i in range(levels)]
     boxes = torch.stack([BOXES, BOXES.flip(0)])
     counts = torch.tensor([len(BOXES), 5], dtype=torch.int32)
@@ -118,7 +118,7 @@ def test_paste_of_drawn_boxes(boxes: Tensor) -> None:
 @given(boxes(least=1))
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True)
 def test_peaks_of_drawn_boxes(boxes: Tensor) -> None:
-    """Of two values that are equal but for rounding, a GPU may take the other one."""
+    """A GPU may take another one of the values that are equal but for rounding."""
     maps = random(len(boxes), 3, 8, 8)
     expected = keypoints_of_heatmaps(maps, boxes)
     actual = peaks(maps.to(DEVICE), boxes.to(DEVICE)).cpu()
@@ -173,7 +173,7 @@ def test_normalize() -> None:
 
 @pytest.mark.parametrize("spread", [0.0, 1.0])
 def test_peaks(spread: float) -> None:
-    """Of equal values the first one counts, as in a flat map."""
+    """The first one of equal values counts, as in a flat map."""
     maps = random(len(BOXES), 2, 6, 6) * spread
     expected = keypoints_of_heatmaps(maps, BOXES)
     actual = peaks(maps.to(DEVICE), BOXES.to(DEVICE))

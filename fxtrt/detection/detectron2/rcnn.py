@@ -10,7 +10,7 @@ from detectron2.modeling.meta_arch.rcnn import GeneralizedRCNN
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ..core_batch import adopt_children, core_example, counted
+from ..core_batch import Core, core_example, counted
 from ..host_steps import Prepared, unchanged
 from ..ops.keypoints_of_heatmaps import keypoints_of_heatmaps
 from ..ops.paste_masks import paste_masks
@@ -25,12 +25,8 @@ _MASK_THRESHOLD = 0.5
 """The default of `detector_postprocess`, which `GeneralizedRCNN` never changes."""
 
 
-class RCNNCore(torch.nn.Module):
+class RCNNCore(Core):
     """The networks of a `GeneralizedRCNN` with operators of fixed shape between them."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        adopt_children(self, model)
 
     def forward(
         self, images: Tensor, image_sizes: Tensor, scales: Tensor, limits: Tensor

@@ -14,12 +14,13 @@ from torchvision.models.detection._utils import BoxLinearCoder
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
+from ..core_batch import CANDIDATES, Core
 from ..host_steps import unchanged
 from ..ops.dense_detections import dense_detections
 from ..ops.place_detections import place_detections
 from .anchors import cell_anchors_of, strides_of, why_no_anchors
 from .pyramid import Shapes, features_of, level_shapes
-from .steps import CANDIDATES, Core, Steps, is_known_coder, why_no_float32
+from .steps import Steps, is_known_coder, why_no_float32
 
 __all__ = ["fcos_steps", "retinanet_steps", "ssd_steps"]
 

@@ -57,7 +57,6 @@ class Recorder:
             self.broken = False
             raise RuntimeError("operation not permitted when stream is capturing\nand more")
         self.graphs += 1
-        self.pools.append(pool)
         outputs = list(function(*inputs))
 
         def replay() -> None:

@@ -26,6 +26,7 @@ def with_core(model: torch.nn.Module, steps: HostSteps) -> Callable[[], None]:
     """
     original, core = model.forward, steps.core
     before, after = _host_steps(steps)
+    modules = tuple(vars(module) for module in model.modules())
 
     def bounded_core(inputs: tuple[Tensor, ...], ranges: _Ranges) -> Any:
         for tensor, dim, high in ranges:
@@ -36,12 +37,19 @@ def with_core(model: torch.nn.Module, steps: HostSteps) -> Callable[[], None]:
     # those that it calls.
     @partial(torch.compiler.disable, recursive=False, reason=_REASON)
     def prepared(*args: Any, **kwargs: Any) -> Any:
-        call = None if model.training else before(args, kwargs)
+        call = before(args, kwargs) if fits() else None
         if call is None:
             return original(*args, **kwargs)
         inputs, ranges, context = call
         result = after(bounded_core(inputs, ranges), context)
         return original(*args, **kwargs) if result is None else result
+
+    @_out_of_dynamo
+    def fits() -> bool:
+        if any(module["training"] for module in modules):
+            return False
+        # The core has the children of the time when it was made.
+        return all(core._modules.get(name) is child for name, child in model._modules.items())
 
     prepared.core = core
     model.forward = prepared

@@ -11,7 +11,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from ..core_batch import Core, core_example, counted
-from ..host_steps import Prepared, unchanged
+from ..host_steps import Prepared, keeps_methods
 from ..ops.keypoints_of_heatmaps import keypoints_of_heatmaps
 from ..ops.paste_masks import paste_masks
 from ..ops.place_detections import place_detections
@@ -116,7 +116,7 @@ class RCNNSteps:
 
 def rcnn_steps(model: Any) -> RCNNSteps | str:
     """Return the core of a `GeneralizedRCNN` and its steps, or why it can have none."""
-    if not unchanged(model, GeneralizedRCNN, "forward", "inference", "_postprocess"):
+    if not keeps_methods(model, GeneralizedRCNN, "forward", "inference", "_postprocess"):
         return f"{type(model).__name__} has an inference of its own"
     return why_no_rcnn(model) or RCNNSteps(model)
 

@@ -125,13 +125,13 @@ def why_no_core(heads: Any) -> str | None:
     A core runs their networks itself, so what lies between these must be Detectron2's own.
     """
     if isinstance(heads, d2.CascadeROIHeads):
-        own = unchanged(heads, d2.CascadeROIHeads, *_STEPS, "_forward_box", "_run_stage")
+        own = unchanged(heads, d2.CascadeROIHeads, *_STEPS, *_BRANCH_STEPS, *_CASCADE_STEPS)
     elif isinstance(heads, d2.Res5ROIHeads):
         own = unchanged(heads, d2.Res5ROIHeads, *_STEPS, "_shared_roi_transform")
     else:
-        own = unchanged(heads, d2.StandardROIHeads, *_STEPS, *_BRANCHES_OF_STANDARD)
+        own = unchanged(heads, d2.StandardROIHeads, *_STEPS, *_BRANCH_STEPS)
     if not own:
-        return f"{type(heads).__name__} has a forward of its own"
+        return f"{type(heads).__name__} has a forward or hooks of its own"
     for predictor in _predictors(heads):
         if not _is_known_predictor(predictor):
             return f"{type(predictor).__name__} predicts boxes in a way of its own"
@@ -142,7 +142,8 @@ def why_no_core(heads: Any) -> str | None:
 
 
 _STEPS = ("forward", "forward_with_given_boxes")
-_BRANCHES_OF_STANDARD = ("_forward_box", "_forward_mask", "_forward_keypoint")
+_BRANCH_STEPS = ("_forward_box", "_forward_mask", "_forward_keypoint")
+_CASCADE_STEPS = ("_run_stage", "_create_proposals_from_boxes")
 
 
 def _predictors(heads: Any) -> list[Any]:
@@ -188,7 +189,7 @@ def _why_no_branches(heads: Any) -> str | None:
             continue
         head = getattr(heads, f"{name}_head")
         if not unchanged(head, kind, "forward"):
-            return f"{type(head).__name__} has a forward of its own"
+            return f"{type(head).__name__} has a forward or hooks of its own"
         if not isinstance(heads, d2.Res5ROIHeads) and getattr(heads, pooler) is None:
             return f"{type(head).__name__} pools its features itself"
     return None

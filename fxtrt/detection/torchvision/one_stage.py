@@ -15,7 +15,7 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from ..core_batch import CANDIDATES, Core
-from ..host_steps import unchanged
+from ..host_steps import keeps_methods, unchanged
 from ..ops.dense_detections import dense_detections
 from ..ops.place_detections import place_detections
 from .anchors import cell_anchors_of, strides_of, why_no_anchors
@@ -217,7 +217,7 @@ def _why_no_core(model: Any, family: _Family, known_coder: bool) -> str | None:
 
     A core runs the networks itself, so what lies between these must be torchvision's own.
     """
-    if not unchanged(model, family.kind, "forward", "postprocess_detections", "eager_outputs"):
+    if not keeps_methods(model, family.kind, "forward", "postprocess_detections", "eager_outputs"):
         return f"{type(model).__name__} has steps of its own"
     if not known_coder:
         return f"{type(model.box_coder).__name__} decodes boxes in a way of its own"

@@ -124,7 +124,7 @@ def _on_kernels(
     rules: DenseRules,
 ) -> DenseDetections | None:
     """Return what the kernels give, or None if they do not take so many candidates or such maps."""
-    from ..kernels import dense_head
+    from ..kernels import dense_head, ssd_head
 
     if rules.candidates > dense_head.MOST_BOXES:
         return None
@@ -136,7 +136,7 @@ def _on_kernels(
             for part in (logits, deltas)
         )
         anchors = torch.cat(list(cell_anchors)).float()
-        found = dense_head.table_detections(scores.softmax(-1), moves, anchors, image_sizes, rules)
+        found = ssd_head.ssd_detections(scores.softmax(-1), moves, anchors, image_sizes, rules)
     elif dense_head.takes(logits, cell_anchors):
         found = dense_head.dense_detections(*maps, cell_anchors, image_sizes, strides, rules)
     else:

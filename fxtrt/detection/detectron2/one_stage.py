@@ -22,8 +22,8 @@ from .proposals import IS_0_4
 
 __all__ = ["one_stage_steps"]
 
-_CANDIDATES = 2048
-"""The most scores above the threshold that a GPU kernel looks at for one image."""
+_CANDIDATES = 8192
+"""The most boxes of an image that a GPU kernel suppresses; the levels' limits give fewer."""
 _COARSEST = 128
 """The largest stride of the levels."""
 

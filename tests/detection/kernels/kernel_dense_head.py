@@ -151,8 +151,8 @@ def test_any_number_of_scores_may_pass_the_threshold(kind: str) -> None:
 @pytest.mark.parametrize(("candidates", "most", "overflow"), [(120, 20, False), (120, 120, True)])
 def test_more_scores_of_ssd_than_are_looked_at(candidates: int, most: int, overflow: bool) -> None:
     head = dense_head(10, [(12, 12)], [1], 70, images=1)
-    limits = {"score_thresh": 0.0, "topk": 2, "most": most, "candidates": candidates}
-    rules = dataclasses.replace(RULES, library="torchvision", head="ssd", **limits)
+    rules = dataclasses.replace(RULES, library="torchvision", head="ssd", score_thresh=0.0, topk=2)
+    rules = dataclasses.replace(rules, most=most, candidates=candidates)
     actual, expected = detect(head, [cells_of([144])[0] + 30], rules)
     assert actual[-1].tolist() == [overflow]
     if not overflow:

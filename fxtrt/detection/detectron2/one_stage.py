@@ -12,7 +12,7 @@ from detectron2.modeling.meta_arch.retinanet import RetinaNet
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ..core_batch import CANDIDATES, Core, core_example, counted
+from ..core_batch import DENSE_CANDIDATES, Core, core_example, counted
 from ..host_steps import Prepared, keeps_methods, unchanged
 from ..ops.dense_detections import dense_detections
 from ..ops.place_detections import place_detections
@@ -39,7 +39,7 @@ class _Core(Core):
             model.test_nms_thresh,
             model.test_topk_candidates,
             model.max_detections_per_image,
-            CANDIDATES,
+            DENSE_CANDIDATES,
             "detectron2_0.4" if IS_0_4 else "detectron2",
             head,
         )

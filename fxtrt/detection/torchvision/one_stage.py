@@ -14,7 +14,7 @@ from torchvision.models.detection._utils import BoxLinearCoder
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from ..core_batch import Core
+from ..core_batch import DENSE_CANDIDATES, Core
 from ..host_steps import keeps_methods, unchanged
 from ..ops.dense_detections import dense_detections
 from ..ops.place_detections import place_detections

@@ -37,7 +37,7 @@ from .reporting.shortfall import shortfall
 from .runtime.cuda_graphs import CALLS_TO_RECORD
 from .runtime.detector_call import DetectorCall
 from .runtime.guarded_forward import GuardedForward
-from .runtime.slots import Slot
+from .runtime.slot import Slot
 from .runtime.stitched_call import serve
 from .settings import Options, Settings
 

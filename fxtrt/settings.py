@@ -191,7 +191,7 @@ class Settings:
             if getattr(self, name) is not None:
                 _require_int(name, getattr(self, name), low, high)
         _require_seconds("slot_timeout", self.slot_timeout)
-        if self.cuda_graphs not in (None, True, False):
+        if not isinstance(self.cuda_graphs, bool | None):
             raise SettingsError(
                 f"cuda_graphs must be True, False or None, not {self.cuda_graphs!r}"
             )

@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from ..graph.aliases import erase_dead, is_pure
 from ..graph.composites import composites_whole
 from ..graph.metadata import PARTS_OF, PROVENANCE, fake_mode_of, same_metadata
+from ..graph.pooled_sizes import pooled_sizes_without_guards
 from ..graph.sizes import is_unbacked
 from ..graph.weights import add_weight, weight
 from ..registry import registered
@@ -157,7 +158,7 @@ def _unguarded(fakes: list[Any]) -> Iterator[None]:
         return
     shape_env: ShapeEnv | None = modes[0].shape_env
     if shape_env is None:
-        with modes[0]:
+        with modes[0], pooled_sizes_without_guards():
             yield
         return
 
@@ -167,7 +168,7 @@ def _unguarded(fakes: list[Any]) -> Iterator[None]:
     # Before it adds a guard, a ShapeEnv calls this; on this object alone it now raises.
     setattr(shape_env, "_check_frozen", refuse)  # noqa: B010  # mypy knows it as a method
     try:
-        with modes[0]:
+        with modes[0], pooled_sizes_without_guards():
             yield
     finally:
         del shape_env._check_frozen

@@ -19,8 +19,10 @@ from ..serialization.typed_json import parse, typed
 
 __all__ = ["ArtifactFile", "write_artifact"]
 
-_MAGIC = b"fxtrt artifact 2 "
-"""The beginning of the ZIP file's comment; the SHA-256 of the manifest follows."""
+_NAME = b"fxtrt artifact "
+_MAGIC = _NAME + b"3 "
+"""The beginning of the ZIP file's comment, with the number of the format; the SHA-256 of the
+manifest follows."""
 _END = len(_MAGIC) + 64
 _MANIFEST, _CONTENTS = "manifest.json", "contents"
 _DATE = (1980, 1, 1, 0, 0, 0)
@@ -110,9 +112,12 @@ class ArtifactFile:
         self._file.seek(max(size - _END, 0))
         comment = self._file.read()
         if not comment.startswith(_MAGIC):
-            raise ArtifactError(
-                f"{self._path} is cut short, or no artifact of this version of fxtrt"
-            )
+            if comment.startswith(_NAME):
+                raise ArtifactError(
+                    f"{self._path} was saved by another version of fxtrt: compile the model again "
+                    f"and save it"
+                )
+            raise ArtifactError(f"{self._path} is cut short, or no artifact of fxtrt")
         return comment.removeprefix(_MAGIC).decode("ascii", "replace")
 
     def _manifest(self, digest: str) -> dict[str, Any]:

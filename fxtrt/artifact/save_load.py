@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from torch.fx import GraphModule
@@ -23,14 +23,12 @@ from ..ahead_of_time import (
     weights_hold,
 )
 from ..cache.engine_key import EngineKey
-from ..cache.plan_file import PlanHeader
 from ..cache.plan_store import PlanStores
 from ..cache.store import PlanCache
 from ..capture.export import require_inference
 from ..capture.model_part import ModelPart
-from ..capture.model_parts import Captured, Missed
+from ..capture.model_parts import Captured
 from ..capture.twin import twin_of
-from ..capture.uncaptured import OutsideCall
 from ..detection import Recipe, recipe_of
 from ..detection.host_steps import HostSteps
 from ..engines.base import EngineBackend
@@ -47,7 +45,6 @@ from ..lowering.lower import normalize, preview
 from ..runtime.stitched_call import engine_modules
 from ..serialization.allowed_operators import untrusted
 from ..serialization.constant_data import (
-    Form,
     read_constants,
     write_constants,
 )
@@ -57,14 +54,14 @@ from ..serialization.graph_data import (
     store,
 )
 from ..serialization.model_identity import (
-    Identity,
     difference,
     identity_of,
     weights_digest,
 )
 from ..serialization.typed_json import parse, typed
-from ..settings import Options, Settings
+from ..settings import Options
 from .archive import ArtifactFile, write_artifact
+from .manifest import OF_SERVING, PORTABLE, Manifest, settings_of
 from .stored_plans import (
     PLAN_KINDS,
     plan_name,
@@ -74,50 +71,6 @@ from .stored_plans import (
 __all__ = ["load", "save"]
 
 log = logging.getLogger(__name__)
-
-_PORTABLE = (
-    *("engine", "precision", "keep_fp32", "min_cluster_size", "whitelist", "blacklist"),
-    *("components", "partition", "max_growth", "most_images", "on_build_failure"),
-    *("optimization_level", "workspace_bytes", "tactic_sources", "compute_capabilities"),
-    *("slots", "slot_timeout", "cuda_graphs", "check_weights"),
-)
-"""The fields of `Settings` that a file has. All others, such as `cache_dir`, belong to the machine
-and to the user who loads the file."""
-_OF_THE_CAPTURE = ("most_images", "max_growth", "fuel")
-_OF_SERVING = ("slots", "slot_timeout", "cuda_graphs", "check_weights")
-"""The portable fields that change no engine."""
-
-
-class _Part(TypedDict):
-    """Describes a graph in the manifest; its nodes and constants are members of the file.
-
-    failures: the names of the nodes that left clusters which did not build, as in `Outcome`.
-    """
-
-    path: str
-    core: bool
-    constants: list[Form]
-    failures: list[dict[str, str]]
-
-
-class _Manifest(TypedDict):
-    """The manifest of a file.
-
-    model:   the identity of the model, from `identity_of`.
-    weights: the digest of the weights.
-    whole:   how many of the parts are `Captured.parts`; the rest are its `others`.
-    plans:   the headers of the plans in the file, by name.
-    """
-
-    model: Identity
-    weights: str
-    engine: dict[str, str]
-    settings: dict[str, Any]
-    parts: list[_Part]
-    whole: int
-    missed: list[Missed]
-    outside: list[OutsideCall]
-    plans: dict[str, PlanHeader]
 
 
 def save(compiled: torch.nn.Module, path: str | os.PathLike[str]) -> None:
@@ -158,14 +111,14 @@ def save(compiled: torch.nn.Module, path: str | os.PathLike[str]) -> None:
         "model": captured.identity,
         "weights": weights_digest(compiled),
         "engine": _engine(outcome.target.backend),
-        "settings": {name: getattr(settings, name) for name in _PORTABLE},
+        "settings": {name: getattr(settings, name) for name in PORTABLE},
         "parts": parts,
         "whole": len(captured.parts),
         "missed": list(map(asdict, captured.missed)),
         "outside": list(map(asdict, captured.outside)),
         "plans": plans,
     }
-    typed(parse(json.dumps(manifest).encode(), "the manifest"), _Manifest, "the manifest")
+    typed(parse(json.dumps(manifest).encode(), "the manifest"), Manifest, "the manifest")
     write_artifact(Path(path), manifest, chain(contents, _plans(outcome, stored, plans)))
 
 
@@ -204,8 +157,8 @@ def load(
     """
     require_inference(model, ())
     with ArtifactFile(Path(path)) as file:
-        manifest = typed(file.manifest, _Manifest, f"the manifest of {path}")
-        settings = _settings(manifest, overrides)
+        manifest = typed(file.manifest, Manifest, f"the manifest of {path}")
+        settings = settings_of(manifest, overrides)
         target = Target.of(settings)
         twin = twin_of(model)
         _require_same(path, manifest, twin)
@@ -214,7 +167,7 @@ def load(
         failures: list[Failures] = []
         if _engine(target.backend) != manifest["engine"]:
             log.warning("%s has engines for %s: building others", path, manifest["engine"])
-        elif not any(name in _PORTABLE and name not in _OF_SERVING for name in overrides):
+        elif not any(name in PORTABLE and name not in OF_SERVING for name in overrides):
             stores = plans_of(file, manifest["plans"])
             failures = [part["failures"] for part in manifest["parts"]]
         loaded = _compiled(captured, target, stores, failures, overridden=bool(overrides))
@@ -327,28 +280,7 @@ def _engine(backend: EngineBackend) -> dict[str, str]:
     return {"name": backend.name, "runs on": backend.fingerprint}
 
 
-def _settings(manifest: _Manifest, overrides: Mapping[str, Any]) -> Settings:
-    """Combine the settings in the file, those of this machine, and overrides."""
-    own = Settings.from_env()
-    if unknown := manifest["settings"].keys() - set(_PORTABLE):
-        raise ArtifactError(f"no file may have the setting {min(unknown)!r:.80}")
-    try:
-        settings = replace(own, **manifest["settings"])
-    except (SettingsError, TypeError, ValueError, OverflowError) as error:
-        raise ArtifactError(f"a setting is wrong: {error}") from error
-    changed = Settings.of(settings, overrides)
-    for name in _OF_THE_CAPTURE:
-        before, now = getattr(settings, name), getattr(changed, name)
-        if now != before:
-            raise SettingsError(
-                f"the model was captured with {name}={before!r}: for {now!r} compile it again"
-            )
-    return changed
-
-
-def _require_same(
-    path: str | os.PathLike[str], manifest: _Manifest, model: torch.nn.Module
-) -> None:
+def _require_same(path: str | os.PathLike[str], manifest: Manifest, model: torch.nn.Module) -> None:
     way_out = "compile the model again and save it"
     for part in manifest["parts"]:
         if part["path"] not in manifest["model"]["modules"]:
@@ -375,7 +307,7 @@ def _steps(
 def _captured(
     path: str | os.PathLike[str],
     file: ArtifactFile,
-    manifest: _Manifest,
+    manifest: Manifest,
     model: torch.nn.Module,
     operators: Collection[str],
 ) -> Captured:

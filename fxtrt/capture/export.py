@@ -26,12 +26,12 @@ from ..announce import announced
 from ..errors import CaptureError
 from ..graph.composites import composites_whole
 from ..graph.layouts import Layouts
+from ..graph.pooled_sizes import pooled_sizes_without_guards
 from ..graph.provenance import set_module_prefix
 from ..graph.specs import Call
 from ..registry import registered
 from ..serialization.tree_data import SHADOWED
 from .frozen_weights import FrozenGraph
-from .pooled_sizes import pooled_sizes_without_guards
 from .quiet_export import silent_if_it_fails
 from .size_ranges import restore_ranges
 from .torch_message import message_of

@@ -11,6 +11,7 @@ from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
+from .pooled_sizes import pooled_sizes_without_guards
 from .sizes import Size, expression
 
 __all__ = [
@@ -65,7 +66,7 @@ def fake_result(node: Node, value_of: Callable[[Node], Any]) -> Any:
     )
     mode = next((fake.fake_mode for fake in fakes), None) or fake_mode_of(_owner(node))
     # Some operators decompose in Python only if a size is symbolic, here as in tracing.
-    with mode, enable_python_dispatcher(), torch.no_grad():
+    with mode, enable_python_dispatcher(), torch.no_grad(), pooled_sizes_without_guards():
         return node.target(*args, **kwargs)  # type: ignore[operator]  # a call_function
 
 

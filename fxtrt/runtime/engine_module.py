@@ -15,7 +15,8 @@ from ..graph.plain import why_unreadable
 from ..graph.sizes import memory_order
 from .cuda_graphs import GraphRunner
 from .fallbacks import Fallbacks
-from .slots import Slot, Slots
+from .slot import Slot
+from .slots import Slots
 
 __all__ = ["EngineModule"]
 

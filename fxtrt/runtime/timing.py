@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from .engine_module import EngineModule
-from .slots import Slot
+from .slot import Slot
 
 __all__ = ["Timing", "measure"]
 

@@ -68,6 +68,15 @@ def test_a_changed_byte_is_refused_wherever_it_is(saved: Path) -> None:
     fxtrt.load(saved, case("dynamic"))
 
 
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_a_file_of_another_version_is_refused_with_the_way_out(number: int, saved: Path) -> None:
+    data = saved.read_bytes()
+    assert data.count(b"fxtrt artifact 3 ") == 1
+    saved.write_bytes(data.replace(b"fxtrt artifact 3 ", b"fxtrt artifact %d " % number))
+    with pytest.raises(ArtifactError, match="another version of fxtrt: compile the model again"):
+        fxtrt.load(saved, case("dynamic"))
+
+
 def call_another(name: str) -> Callable[[Edited], Any]:
     def change(edited: Edited) -> None:
         node = next(node for node in edited.graph["nodes"] if node[1] == "call_function")

@@ -6,6 +6,7 @@ There is no GPU here: a graph that "replays" runs its function again, into the m
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -43,11 +44,15 @@ class Recorder:
         self.graphs = 0
         self.replays = 0
         self.broken = False
+        self.pools: list[Any] = []
+        monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 1 << 20)
         monkeypatch.setattr(cuda_graphs, "_capture", self.capture)
 
     def capture(
-        self, function: Callable[..., Sequence[Any]], inputs: Sequence[Any]
+        self, function: Callable[..., Sequence[Any]], inputs: Sequence[Any], pool: Any
     ) -> tuple[Any, list[Any]]:
+        self.pools.append(pool)
         if self.broken:
             self.broken = False
             raise RuntimeError("operation not permitted when stream is capturing\nand more")
@@ -101,6 +106,18 @@ def compile(model: torch.nn.Module, **options: Any) -> torch.nn.Module:
 def runtime(compiled: torch.nn.Module) -> RuntimeRow:
     (row,) = fxtrt.report(compiled).runtime
     return row
+
+
+def test_the_graphs_of_a_slot_share_memory_and_are_counted(recorder: Recorder) -> None:
+    compiled = compile(Whole(), slots=1)
+    with torch.no_grad():
+        for rows in (4, 5) * 2:
+            compiled(torch.randn(rows, 3))
+    assert recorder.graphs == 2
+    assert recorder.pools[0] is recorder.pools[1]
+    row = runtime(compiled)
+    assert row.graph_bytes == (4 + 5) * 3 * 4
+    assert "2 CUDA graphs recorded, in 0.1 KiB" in str(fxtrt.report(compiled))
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -276,6 +293,7 @@ def test_warming_up_makes_all_slots_and_graphs(recorder: Recorder) -> None:
     fxtrt.warm_up(compiled, (torch.randn(4, 3),), (torch.randn(6, 3),))
     row = runtime(compiled)
     assert (row.made, row.recorded) == (3, 6)
+    assert sorted(Counter(recorder.pools).values()) == [2, 2, 2]  # Those of a slot share memory.
     with pytest.raises(FxtrtError, match=r"what fxtrt\.compile returned"):
         fxtrt.warm_up(Whole())
 

@@ -21,7 +21,8 @@ from gpu_model import FakeEvent, FakeGpu, FakeStream
 import fxtrt
 from fxtrt.errors import SlotTimeout
 from fxtrt.runtime import cuda_graphs
-from fxtrt.runtime.slots import Slot, Slots
+from fxtrt.runtime.slot import Slot
+from fxtrt.runtime.slots import Slots
 
 
 class Interrupt(BaseException):
@@ -225,11 +226,10 @@ def test_an_interrupted_recording_ends(at: str, monkeypatch: pytest.MonkeyPatch)
 
     graph = SimpleNamespace(capture_begin=step("capture_begin"), capture_end=step("capture_end"))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
     abandoned: list[object] = []
     monkeypatch.setattr(cuda_graphs, "_abandon", lambda *args: abandoned.extend(args))
     with pytest.raises(Interrupt):
-        cuda_graphs._capture(step("work"), [])
+        cuda_graphs._capture(step("work"), [], "pool")
     assert done[-1] == at
     assert abandoned == [graph, "pool"]
 

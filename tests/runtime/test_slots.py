@@ -15,7 +15,8 @@ from gpu_model import FakeGpu
 import fxtrt
 from fxtrt.engines.base import Engine
 from fxtrt.errors import EngineError, SlotTimeout
-from fxtrt.runtime.slots import Slot, Slots
+from fxtrt.runtime.slot import Slot
+from fxtrt.runtime.slots import Slots
 
 
 @pytest.fixture

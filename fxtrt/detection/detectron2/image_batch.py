@@ -7,26 +7,15 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
-import torch
 from detectron2.modeling import meta_arch
 from torch import Tensor
-from torch.export import Dim
 
-from ...errors import CaptureError
-from ..host_steps import TooManyCandidates
-from ..ops.normalize_images import normalize_images
+from ..core_batch import varying_batch, varying_sides
+from ..normalized_batch import normalized_batch
 from ..small_tables import SmallTables
 from .structures import padded_sides
 
-__all__ = [
-    "ImageBatch",
-    "ImageReader",
-    "adopt_children",
-    "core_example",
-    "core_shapes",
-    "counted",
-    "kept",
-]
+__all__ = ["ImageBatch", "ImageReader", "core_shapes", "kept"]
 
 _LONGEST = 1344
 """The longest side of the model zoo's images, 1333, padded."""
@@ -93,13 +82,13 @@ class ImageReader:
         if self._is_own:
             batch = model.preprocess_image(batched_inputs)
             return batch.tensor, tuple((int(h), int(w)) for h, w in batch.image_sizes)
-        mean, std = model.pixel_mean.flatten(), model.pixel_std.flatten()
+        mean, std = model.pixel_mean, model.pixel_std
         images = [one["image"].to(mean.device) for one in batched_inputs]
         sizes = tuple((image.shape[-2], image.shape[-1]) for image in images)
         backbone = model.backbone
         constraints = getattr(backbone, "padding_constraints", None)
         height, width = padded_sides(sizes, backbone.size_divisibility, constraints)
-        return normalize_images(images, mean, std, int(height), int(width)), sizes
+        return normalized_batch(images, mean, std, int(height), int(width)), sizes
 
 
 def _has_own_preprocessing(model: Any) -> bool:
@@ -113,16 +102,6 @@ def _preprocesses(cls: Any) -> bool:
     return isinstance(cls, type) and hasattr(cls, "preprocess_image")
 
 
-def core_example(inputs: tuple[Tensor, ...], most_images: int) -> tuple[Tensor, ...]:
-    """Return the inputs of a core with two images in place of one, if it may have more than one.
-
-    Tracing specializes on a batch of 1.
-    """
-    if most_images > 1 and inputs[0].shape[0] == 1:
-        return tuple(torch.cat([tensor, tensor]) for tensor in inputs)
-    return inputs
-
-
 def core_shapes(
     inputs: tuple[Tensor, ...], most_images: int, backbone: Any, coarsest: int = 64
 ) -> Any:
@@ -130,47 +109,16 @@ def core_shapes(
 
     Args:
         backbone: its padding decides whether sides vary, and in which steps.
-        coarsest: the largest stride of the pyramid's levels. A level must have at least two rows,
-            because tracing specializes on a size of 1.
+        coarsest: the largest stride of the pyramid's levels.
 
     Raises:
         CaptureError: the example is too small for that.
     """
-    images = inputs[0]
-    batch, sides = images.shape[0], images.shape[2:]
-    count = {0: Dim("images", min=1, max=max(most_images, batch))} if batch > 1 else {}
     constraints = getattr(backbone, "padding_constraints", None) or {}
     if constraints.get("square_size", 0):
-        return (count,) * len(inputs)
+        return varying_batch(inputs, most_images)
     step = max(constraints.get("size_divisibility", backbone.size_divisibility), 1)
-    least, most = coarsest // step + 1, max(_LONGEST, *sides) // step
-    if min(sides) < least * step:
-        raise CaptureError(
-            f"the padded example has {sides[0]} x {sides[1]} pixels: where sides vary, each must "
-            f"have at least {least * step}"
-        )
-    # Each side has its own name, lest torch takes equal sizes for the same one.
-    rows, columns = (Dim(name, min=least, max=most) for name in ("rows", "columns"))
-    varying = {2: rows, 3: columns} if step == 1 else {2: step * rows, 3: step * columns}
-    return ({**count, **varying}, *[count] * (len(inputs) - 1))
-
-
-def adopt_children(core: torch.nn.Module, model: torch.nn.Module) -> None:
-    """Give a core the submodules of its model, under the same names."""
-    for name, child in model.named_children():
-        core.add_module(name, child)
-
-
-def counted(summary: Tensor) -> list[list[int]]:
-    """Return the summary of `place_detections` as numbers, after the one wait for the GPU.
-
-    Raises:
-        TooManyCandidates: for an image whose result may differ.
-    """
-    rows: list[list[int]] = summary.tolist()
-    if any(overflow for _, overflow, *_ in rows):
-        raise TooManyCandidates
-    return rows
+    return varying_sides(inputs, most_images, step, coarsest, _LONGEST)
 
 
 def kept(rows: Tensor, counts: Sequence[int]) -> Tensor:

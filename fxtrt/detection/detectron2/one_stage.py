@@ -12,35 +12,25 @@ from detectron2.modeling.meta_arch.retinanet import RetinaNet
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from ..core_batch import DENSE_CANDIDATES, Core, core_example, counted
 from ..host_steps import Prepared, keeps_methods, unchanged
 from ..ops.dense_detections import dense_detections
 from ..ops.place_detections import place_detections
-from .image_batch import (
-    ImageBatch,
-    ImageReader,
-    adopt_children,
-    core_example,
-    core_shapes,
-    counted,
-    kept,
-)
+from .image_batch import ImageBatch, ImageReader, core_shapes, kept
 from .padded_proposals import is_known_transform
 from .proposals import IS_0_4
 
 __all__ = ["one_stage_steps"]
 
-_CANDIDATES = 2048
-"""The most scores above the threshold that a GPU kernel looks at for one image."""
 _COARSEST = 128
 """The largest stride of the levels."""
 
 
-class _Core(torch.nn.Module):
+class _Core(Core):
     """The networks of a one-stage detector, and the selection of its detections."""
 
     def __init__(self, model: Any, head: str) -> None:
-        super().__init__()
-        adopt_children(self, model)
+        super().__init__(model)
         transform = model.box2box_transform
         self._names = list(model.head_in_features)
         self._rules = (
@@ -49,7 +39,7 @@ class _Core(torch.nn.Module):
             model.test_nms_thresh,
             model.test_topk_candidates,
             model.max_detections_per_image,
-            _CANDIDATES,
+            DENSE_CANDIDATES,
             "detectron2_0.4" if IS_0_4 else "detectron2",
             head,
         )

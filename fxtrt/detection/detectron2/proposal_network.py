@@ -10,28 +10,17 @@ from detectron2.modeling.meta_arch.rcnn import ProposalNetwork
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from ..core_batch import Core, core_example, counted
 from ..host_steps import Prepared, keeps_methods
 from ..ops.place_detections import place_detections
-from .image_batch import (
-    ImageBatch,
-    ImageReader,
-    adopt_children,
-    core_example,
-    core_shapes,
-    counted,
-    kept,
-)
+from .image_batch import ImageBatch, ImageReader, core_shapes, kept
 from .padded_proposals import padded_proposals, why_no_proposals
 
 __all__ = ["proposal_network_steps"]
 
 
-class _Core(torch.nn.Module):
+class _Core(Core):
     """The networks of a `ProposalNetwork`, and the selection of its proposals."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        adopt_children(self, model)
 
     def forward(
         self, images: Tensor, image_sizes: Tensor, scales: Tensor, limits: Tensor

@@ -10,19 +10,12 @@ from detectron2.modeling.meta_arch.rcnn import GeneralizedRCNN
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from ..core_batch import Core, core_example, counted
 from ..host_steps import Prepared, keeps_methods
-from ..ops.detectron2_heatmaps_to_keypoints import heatmaps_to_keypoints
+from ..ops.keypoints_of_heatmaps import keypoints_of_heatmaps
 from ..ops.paste_masks import paste_masks
 from ..ops.place_detections import place_detections
-from .image_batch import (
-    ImageBatch,
-    ImageReader,
-    adopt_children,
-    core_example,
-    core_shapes,
-    counted,
-    kept,
-)
+from .image_batch import ImageBatch, ImageReader, core_shapes, kept
 from .padded_proposals import padded_proposals, why_no_proposals
 from .region_heads import keypoint_maps_of, masks_of, why_no_core, with_heads
 
@@ -32,12 +25,8 @@ _MASK_THRESHOLD = 0.5
 """The default of `detector_postprocess`, which `GeneralizedRCNN` never changes."""
 
 
-class RCNNCore(torch.nn.Module):
+class RCNNCore(Core):
     """The networks of a `GeneralizedRCNN` with operators of fixed shape between them."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        adopt_children(self, model)
 
     def forward(
         self, images: Tensor, image_sizes: Tensor, scales: Tensor, limits: Tensor
@@ -69,7 +58,7 @@ class RCNNCore(torch.nn.Module):
             outputs += (masks_of(heads, features, found, image_sizes),)
         if getattr(heads, "keypoint_on", False):
             maps = keypoint_maps_of(heads, features, found, image_sizes)
-            keypoints = heatmaps_to_keypoints(maps, found.boxes.flatten(0, 1))
+            keypoints = keypoints_of_heatmaps(maps, found.boxes.flatten(0, 1))
             shape = found.classes.shape
             outputs += (keypoints.unflatten(0, shape), maps.unflatten(0, shape))
         return outputs
@@ -90,9 +79,11 @@ class RCNNSteps:
         return Prepared(batch.inputs, batch)
 
     def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Any]]:
-        rows = counted(outputs[3])
+        boxes, scores, classes, summary, *rest = outputs
+        images = zip(*(output.unbind() for output in (boxes, scores, classes, *rest)), strict=True)
         return [
-            {"instances": self._instances(outputs, i, row, context)} for i, row in enumerate(rows)
+            {"instances": self._instances(of_image, row, number, context)}
+            for number, (row, of_image) in enumerate(zip(counted(summary), images, strict=True))
         ]
 
     example = staticmethod(core_example)
@@ -101,11 +92,9 @@ class RCNNSteps:
         return core_shapes(inputs, most_images, self.model.backbone)
 
     def _instances(
-        self, outputs: Sequence[Tensor], image: int, row: list[int], context: ImageBatch
+        self, outputs: Sequence[Tensor], row: list[int], image: int, context: ImageBatch
     ) -> Any:
-        boxes, scores, classes, *rest = (
-            kept(output[image], row) for output in (*outputs[:3], *outputs[4:])
-        )
+        boxes, scores, classes, *rest = (kept(output, row) for output in outputs)
         height, width = context.pictures[image]
         instances = Instances((height, width))
         instances.pred_boxes = Boxes(boxes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from detectron2.layers import ROIAlign
@@ -11,27 +11,14 @@ from detectron2.modeling import roi_heads as d2
 from detectron2.modeling.poolers import ROIPooler
 from torch import Tensor
 
+from ..core_batch import CANDIDATES, Found
 from ..host_steps import unchanged
 from ..ops.box_detections import box_detections
 from ..ops.multilevel_roi_align import multilevel_roi_align
 from ..ops.refine_boxes import refine_boxes
 from .padded_proposals import Regions, is_known_transform
 
-__all__ = ["Found", "keypoint_maps_of", "masks_of", "why_no_core", "with_heads"]
-
-_CANDIDATES = 2048
-"""The most scores above the threshold that a GPU kernel looks at for one image."""
-
-
-class Found(NamedTuple):
-    """Padded detections of each image, as `fxtrt::box_detections` returns them."""
-
-    boxes: Tensor
-    scores: Tensor
-    classes: Tensor
-    rows: Tensor
-    counts: Tensor
-    overflow: Tensor
+__all__ = ["keypoint_maps_of", "masks_of", "why_no_core", "with_heads"]
 
 
 def with_heads(heads: Any, features: Mapping[str, Tensor], regions: Regions) -> Found:
@@ -82,7 +69,7 @@ def _detections(
             predictor.test_score_thresh,
             predictor.test_nms_thresh,
             predictor.test_topk_per_image,
-            _CANDIDATES,
+            CANDIDATES,
             "detectron2",
         )
     )

@@ -12,8 +12,9 @@ from detectron2.modeling.meta_arch.semantic_seg import SemanticSegmentor
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import Tensor
 
+from ..core_batch import Core, core_example
 from ..host_steps import Prepared, keeps_methods
-from .image_batch import ImageBatch, ImageReader, adopt_children, core_example, core_shapes
+from .image_batch import ImageBatch, ImageReader, core_shapes
 from .rcnn import RCNNCore, RCNNSteps, why_no_rcnn
 
 __all__ = ["panoptic_steps", "semantic_steps"]
@@ -56,12 +57,8 @@ class _PanopticSteps(RCNNSteps):
         return results
 
 
-class _SemanticCore(torch.nn.Module):
+class _SemanticCore(Core):
     """The networks of a `SemanticSegmentor`."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        adopt_children(self, model)
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """Return (B, classes, H, W) logits for (B, 3, H, W) normalized, zero padded images."""

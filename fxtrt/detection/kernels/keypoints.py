@@ -102,7 +102,7 @@ def _find_peaks(
             value += _row(heatmap + r2 * WIDTH, c0, c1, c2, c3, a0, a1, a2, a3) * b2[:, None]
             value += _row(heatmap + r3 * WIDTH, c0, c1, c2, c3, a0, a1, a2, a3) * b3[:, None]
             inside = (y < tall)[:, None] & (x < wide)[None, :]
-            # Of equal values the first one stays, as in `argmax`.
+            # The first one of equal values stays, as in `argmax`.
             better = inside & (value > best)
             best = tl.where(better, value, best)
             place = tl.where(better, y[:, None] * wide + x[None, :], place)

@@ -2,8 +2,8 @@
 
 A program computes a block of bins and channels of one region. It picks the level from the
 region's area, so that neither the host nor another kernel sorts the regions by level.
-Decisions, such as the level and the number of samples, are computed without contraction and
-with correctly rounded divisions, in the order of torchvision's CPU kernel.
+The number of samples is computed without contraction and with correctly rounded divisions, in the
+order of torchvision's CPU kernel.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..region_levels import level_borders
 from .decode import EXACT
 from .levels import odd, pick, pick_odd, same_layout
 
@@ -25,16 +26,15 @@ _WARPS = 4
 
 
 @triton.jit
-def _level(x1, y1, x2, y2, canonical_size, canonical_level, first, last, DETECTRON2: tl.constexpr):
+def _level(x1, y1, x2, y2, borders, LEVELS: tl.constexpr):
     """Return the level of the box, or -1 if it has none because its area is negative."""
-    area = (x2 - x1) * (y2 - y1)
-    ratio = tl.div_rn(tl.sqrt_rn(tl.maximum(area, 0.0)), canonical_size)
-    if DETECTRON2:
-        level = canonical_level + tl.log2((ratio + 1e-8).to(tl.float64)).to(tl.float32)
-    else:
-        level = canonical_level + tl.log2(ratio.to(tl.float64)).to(tl.float32) + 1e-6
-    level = tl.minimum(tl.maximum(tl.floor(level), first), last) - first
-    return tl.where(area >= 0, level.to(tl.int32), -1)
+    level = tl.full([], 0, tl.int32)
+    if LEVELS > 1:
+        area = (x2 - x1) * (y2 - y1)
+        for i in tl.static_range(len(borders)):
+            level += (area >= borders[i]).to(tl.int32)
+        level = tl.where(area >= 0, level, -1)
+    return level
 
 
 @triton.jit
@@ -105,7 +105,10 @@ def _mean(
     feature, stored, height, width, top, left, bin_height, bin_width, samples_y, samples_x,
     STEP: tl.constexpr, FUSED: tl.constexpr, BINS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Average the samples of each bin. `top` and `left` are (BINS,), `feature` (1, BLOCK)."""
+    """Average the samples of each bin. `top` and `left` are (BINS,), `feature` (1, BLOCK).
+
+    If FUSED, where results are rounded to 16 bits, the quicker reciprocal replaces the division.
+    """
     total = tl.zeros([BINS, BLOCK], tl.float32)
     for sample_y in range(samples_y):
         y1, y2, weight_y, inside_y = _neighbours(top, bin_height, sample_y, samples_y, height)
@@ -117,24 +120,25 @@ def _mean(
             x1 = (x1 * STEP)[:, None]
             x2 = (x2 * STEP)[:, None]
             total = _add_sample(total, upper, lower, x1, x2, weight_y, weight_x, mask, FUSED)
-    return tl.div_rn(total, tl.maximum(samples_y * samples_x, 1).to(tl.float32))
+    count = tl.maximum(samples_y * samples_x, 1).to(tl.float32)
+    if FUSED:
+        total *= tl.div_rn(1.0, count)
+    else:
+        total = tl.div_rn(total, count)
+    return total
 
 
 @triton.jit
 def _pool(
-    features, heights, widths, scales,
-    boxes, counts, out, rows, canonical_size, canonical_level, first, last,
+    features, heights, widths, scales, borders, boxes, counts, out, rows,
     CHANNELS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
-    RATIO: tl.constexpr, ALIGNED: tl.constexpr, DETECTRON2: tl.constexpr,
+    RATIO: tl.constexpr, ALIGNED: tl.constexpr,
     CHANNELS_LAST: tl.constexpr, FUSED: tl.constexpr, BINS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     region = tl.program_id(0)
     image = region // rows
     x1, y1, x2, y2, real = _box(boxes, counts, region, image, rows)
-    if len(features) == 1:
-        level = tl.full([], 0, tl.int32)
-    else:
-        level = _level(x1, y1, x2, y2, canonical_size, canonical_level, first, last, DETECTRON2)
+    level = _level(x1, y1, x2, y2, borders, len(features))
     real &= (level >= 0) & (level < len(features))
     height = pick_odd(heights, level)
     width = pick_odd(widths, level)
@@ -184,10 +188,10 @@ def pool(
     _pool[grid](
         maps, odd(m.shape[2] for m in maps), odd(m.shape[3] for m in maps),
         tuple(float(scale) for scale in scales),
+        level_borders(tuple(scales), canonical_size, canonical_level, library) or (math.inf,),
         boxes.float().contiguous(), counts.contiguous(), out, rows,
-        float(canonical_size), float(canonical_level), *_ends(scales),
         CHANNELS=channels, HEIGHT=height, WIDTH=width,
-        RATIO=max(sampling_ratio, 0), ALIGNED=aligned, DETECTRON2=library == "detectron2",
+        RATIO=max(sampling_ratio, 0), ALIGNED=aligned,
         CHANNELS_LAST=channels_last, FUSED=out.dtype != torch.float32, BINS=bins, BLOCK=block,
         num_warps=_WARPS, **EXACT,
     )  # fmt: skip
@@ -202,9 +206,3 @@ def _block(bins: int, channels: int, channels_last: bool) -> tuple[int, int]:
         min(most, triton.next_power_of_2(bins)),
         min(widest, triton.next_power_of_2(channels)),
     )
-
-
-def _ends(scales: Sequence[float]) -> tuple[float, float]:
-    """Return the first and the last level, counted as the canonical level is."""
-    first, last = (float(int(-math.log2(scale))) for scale in (scales[0], scales[-1]))
-    return first, last

@@ -61,7 +61,7 @@ def box_detections(
     On a GPU the kernels give what the library gives there, but for the last bit of a coordinate.
     Suppression decides about a box from better ones only. So the result is certain if all
     candidates were looked at, or if `most` boxes were kept among those that were. Otherwise
-    `overflow` tells so, also if there were more than 16 * `candidates` scores above the threshold.
+    `overflow` tells so. Any number of scores may be above the threshold.
     """
     return _composed(
         logits, deltas, proposals, counts, image_sizes, weights, score_thresh, nms_thresh, most,
@@ -118,8 +118,8 @@ def _composed(
     decoded = apply_deltas(deltas, proposals.reshape(-1, 4), weights)
     select = {"detectron2": _detectron2, "torchvision": _torchvision}[library]
     images = zip(
-        probabilities.view(*proposals.shape[:2], -1),
-        decoded.view(*proposals.shape[:2], -1, 4),
+        probabilities.view(*proposals.shape[:2], probabilities.shape[1]),
+        decoded.view(*proposals.shape[:2], decoded.shape[1], 4),
         counts.tolist(),
         image_sizes,
         strict=True,
@@ -128,7 +128,7 @@ def _composed(
         select(scores[:count], boxes[:count], size, score_thresh, nms_thresh, most)
         for scores, boxes, count, size in images
     ]
-    return _padded(found, most)
+    return _padded(found, most) if found else _empty(image_sizes, most)
 
 
 def _probabilities(logits: Sequence[Tensor]) -> Tensor:
@@ -185,6 +185,20 @@ def _padded(found: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], most: int) -
     )
 
 
+def _empty(image_sizes: Tensor, most: int) -> Detections:
+    """Allocate the results; `image_sizes` tells their device and how many images there are."""
+    images = image_sizes.shape[0]
+    table = (images, most)
+    return (
+        image_sizes.new_empty((*table, 4), dtype=torch.float32),
+        image_sizes.new_empty(table, dtype=torch.float32),
+        image_sizes.new_empty(table, dtype=torch.int64),
+        image_sizes.new_empty(table, dtype=torch.int64),
+        image_sizes.new_empty(images, dtype=torch.int32),
+        image_sizes.new_empty(images, dtype=torch.bool),
+    )
+
+
 @box_detections.register_fake
 def _(
     logits: Sequence[Tensor],
@@ -199,16 +213,7 @@ def _(
     candidates: int,
     library: str,
 ) -> Detections:
-    images = proposals.shape[0]
-    table = (images, most)
-    return (
-        proposals.new_empty((*table, 4), dtype=torch.float32),
-        proposals.new_empty(table, dtype=torch.float32),
-        proposals.new_empty(table, dtype=torch.int64),
-        proposals.new_empty(table, dtype=torch.int64),
-        proposals.new_empty(images, dtype=torch.int32),
-        proposals.new_empty(images, dtype=torch.bool),
-    )
+    return _empty(image_sizes, most)
 
 
 explain("fxtrt::box_detections", "which boxes it keeps depends on the data")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from torchvision.ops import roi_align
 
 from ...registry import explain
 from ..kernels.available import TRITON
+from ..region_levels import levels_of
 
 __all__ = ["multilevel_roi_align"]
 
@@ -110,7 +110,8 @@ def _composed(
     if aligned and sampling_ratio <= 0:
         # Such a box has no samples, and torchvision's kernel for the CPU fails to allocate them.
         real = real & (rois[:, 3:] >= rois[:, 1:3]).all(1)
-    levels = _levels(rois[:, 1:], scales, canonical_size, canonical_level, library)
+    areas = (rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])
+    levels = levels_of(areas, scales, canonical_size, canonical_level, library)
     pooled = features[0].new_zeros(
         (len(boxes) * count, features[0].shape[1], *output_size), dtype=_precision(features[0])
     )
@@ -135,21 +136,6 @@ def _rois(boxes: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     rows = torch.arange(count, device=boxes.device)
     real = (rows < counts[:, None]) & boxes.isfinite().all(2)
     return torch.cat([index[..., None].to(boxes.dtype), boxes], 2).flatten(0, 1), real.flatten()
-
-
-def _levels(
-    boxes: Tensor, scales: Sequence[float], size: int, canonical_level: int, library: str
-) -> Tensor:
-    """Return the level of each box; a negative area has none."""
-    if len(scales) == 1:
-        return torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
-    side = torch.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
-    if library == "detectron2":
-        levels = canonical_level + torch.log2(side / size + 1e-8)
-    else:
-        levels = canonical_level + torch.log2(side / size) + torch.tensor(1e-6)
-    first, last = (int(-math.log2(scale)) for scale in (scales[0], scales[-1]))
-    return torch.clamp(torch.floor(levels), min=first, max=last).to(torch.int64) - first
 
 
 @multilevel_roi_align.register_fake

@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.export import Dim
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from ...errors import CaptureError
+from ..core_batch import varying_batch, varying_sides
 from ..host_steps import unchanged
 from ..small_tables import SmallTables
 
-__all__ = ["ImageBatch", "core_example", "core_shapes", "read_images"]
+__all__ = ["ImageBatch", "core_shapes", "read_images"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,42 +91,19 @@ def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device)
     return torch.tensor(values, dtype=dtype, device=device)[:, None, None]
 
 
-def core_example(inputs: tuple[Tensor, ...], most_images: int) -> tuple[Tensor, ...]:
-    """Return the inputs of a core with two images in place of one, if it may have more than one.
-
-    Tracing specializes on a batch of 1.
-    """
-    if most_images > 1 and inputs[0].shape[0] == 1:
-        return tuple(torch.cat([tensor, tensor]) for tensor in inputs)
-    return inputs
-
-
 def core_shapes(inputs: tuple[Tensor, ...], most_images: int, transform: Any, coarsest: int) -> Any:
     """Return the dynamic sizes of a core's inputs, the images first.
 
     Sides vary up to the longest that the transform makes, unless it gives all images one size.
 
     Args:
-        coarsest: the largest stride of the levels. A level must have at least two rows, because
-            tracing specializes on a size of 1.
+        coarsest: the largest stride of the levels.
 
     Raises:
         CaptureError: the example is too small for that.
     """
-    images = inputs[0]
-    batch, sides = images.shape[0], images.shape[2:]
-    count = {0: Dim("images", min=1, max=max(most_images, batch))} if batch > 1 else {}
     if getattr(transform, "fixed_size", None) is not None:
-        return (count,) * len(inputs)
+        return varying_batch(inputs, most_images)
     step = max(int(getattr(transform, "size_divisible", 1)), 1)
-    longest = math.ceil(getattr(transform, "max_size", 0) / step)
-    least, most = coarsest // step + 1, max(longest, *(side // step for side in sides))
-    if min(sides) < least * step:
-        raise CaptureError(
-            f"the padded example has {sides[0]} x {sides[1]} pixels: where sides vary, each must "
-            f"have at least {least * step}"
-        )
-    # Each side has its own name, lest torch takes equal sizes for the same one.
-    rows, columns = (Dim(name, min=least, max=most) for name in ("rows", "columns"))
-    varying = {2: rows, 3: columns} if step == 1 else {2: step * rows, 3: step * columns}
-    return ({**count, **varying}, *[count] * (len(inputs) - 1))
+    longest = math.ceil(getattr(transform, "max_size", 0) / step) * step
+    return varying_sides(inputs, most_images, step, coarsest, longest)

@@ -14,15 +14,18 @@ from torchvision.models.detection._utils import BoxLinearCoder
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
+from ..core_batch import DENSE_CANDIDATES, Core
 from ..host_steps import keeps_methods, unchanged
 from ..ops.dense_detections import dense_detections
 from ..ops.place_detections import place_detections
 from .anchors import cell_anchors_of, strides_of, why_no_anchors
 from .pyramid import Shapes, features_of, level_shapes
-from .steps import CANDIDATES, Core, Steps, is_known_coder, why_no_float32
+from .steps import Steps, is_known_coder, why_no_float32
 
 __all__ = ["fcos_steps", "retinanet_steps", "ssd_steps"]
 
+_SSD_CANDIDATES = 4096
+"""The same for SSD, whose limits for each class would admit many more."""
 _SIDE = 1024
 """The side of the images that tell the strides of levels, in pixels."""
 
@@ -52,7 +55,7 @@ class _Core(Core):
             model.nms_thresh,
             model.topk_candidates,
             model.detections_per_img,
-            CANDIDATES,
+            _SSD_CANDIDATES if family is _SSD else DENSE_CANDIDATES,
             "torchvision",
             family.name,
         )

@@ -11,24 +11,13 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from ..box_coding import SCALE_CLAMP
-from ..host_steps import Prepared, TooManyCandidates, unchanged
+from ..core_batch import core_example, counted
+from ..host_steps import Prepared, unchanged
 from ..ops.paste_masks_in_image import paste_masks_in_image
 from ..small_tables import SmallTables
-from .image_batch import ImageBatch, core_example, core_shapes, read_images
+from .image_batch import ImageBatch, core_shapes, read_images
 
-__all__ = ["CANDIDATES", "Core", "Steps", "is_known_coder", "why_no_float32"]
-
-CANDIDATES = 2048
-"""The most scores above the threshold that a GPU kernel looks at for one image."""
-
-
-class Core(torch.nn.Module):
-    """The networks of a detector, under its names."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        for name, child in model.named_children():
-            self.add_module(name, child)
+__all__ = ["Steps", "is_known_coder", "why_no_float32"]
 
 
 class Steps:
@@ -63,9 +52,7 @@ class Steps:
 
     def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Tensor]]:
         summary, *padded = outputs
-        rows = summary.tolist()  # The one wait.
-        if any(row[1] for row in rows):
-            raise TooManyCandidates
+        rows = counted(summary)
         named = dict(zip(self._names, padded, strict=True))
         found = [
             {name: output[image, : row[0]] for name, output in named.items()}

@@ -81,7 +81,7 @@ def crowd(copies: int) -> BoxHead:
         (2, 9, True),  # It is not looked at.
         (1, 9, False),  # It is not wanted.
         (3, 10, True),  # A third might follow.
-        (1, 1, True),  # The list itself is too short for all candidates.
+        (1, 1, False),  # The best of all is kept in any case.
     ],
 )
 def test_overflow_is_told_where_it_could_matter(most: int, candidates: int, overflow: bool) -> None:
@@ -89,6 +89,13 @@ def test_overflow_is_told_where_it_could_matter(most: int, candidates: int, over
     assert actual[-1].tolist() == [overflow]
     if not overflow:
         assert_same(actual[:-1], expected[:-1])
+
+
+def test_any_number_of_scores_may_pass_the_threshold() -> None:
+    head = box_head(4, [60], 501, 1)
+    actual, expected = detect(head, "detectron2", most=20, candidates=128, threshold=0.0)
+    assert_same(actual, expected)
+    assert expected[4].tolist() == [20]
 
 
 def test_refined_boxes() -> None:
@@ -101,8 +108,12 @@ def test_refined_boxes() -> None:
     assert expected[0].isfinite().all(1).sum() > 10
 
 
-def test_no_image_and_no_proposal() -> None:
+def test_no_proposal_and_no_detection_wanted() -> None:
     empty = box_head(0, [0, 0], 4, 3)
     actual, _ = detect(empty, "detectron2")
     assert actual[4].tolist() == [0, 0]
     assert (actual[2] == -1).all()
+    assert not actual[5].any()
+    none_wanted, _ = detect(box_head(0, [2], 3, 2), "detectron2", most=0)
+    assert none_wanted[4].tolist() == [0]
+    assert none_wanted[5].tolist() == [False]

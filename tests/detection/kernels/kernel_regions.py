@@ -14,13 +14,11 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.testing import assert_close
 
 from fxtrt.detection.kernels.keypoints import peaks
-from fxtrt.detection.kernels.normalize_images import normalize
 from fxtrt.detection.kernels.paste_masks import paste
 from fxtrt.detection.kernels.paste_resized_masks import paste_resized
 from fxtrt.detection.kernels.roi_align import pool
 from fxtrt.detection.ops.keypoints_of_heatmaps import keypoints_of_heatmaps
 from fxtrt.detection.ops.multilevel_roi_align import multilevel_roi_align
-from fxtrt.detection.ops.normalize_images import normalize_images
 from fxtrt.detection.ops.paste_masks import paste_masks
 from fxtrt.detection.ops.paste_masks_in_image import paste_masks_in_image
 
@@ -28,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 """numpy warns of sums and quotients that are not finite, which a GPU computes silently."""
 
 EXAMPLES = 3 if DEVICE == "cpu" else 200
-"""Of Hypothesis; Triton's interpreter takes about a second for each."""
+"""How many examples Hypothesis draws; Triton's interpreter takes about a second for each."""
 HEIGHT, WIDTH = 40, 52
 BOXES = torch.tensor(
     [
@@ -46,7 +44,7 @@ BOXES = torch.tensor(
         [0, 0, torch.inf, 9],
     ]
 )
-"""Of all levels, empty, at the border of two levels, reversed, outside, and not finite."""
+"""Boxes of all levels, empty, at the border of two levels, reversed, outside, and not finite."""
 
 
 def random(*shape: int) -> Tensor:
@@ -73,7 +71,7 @@ def test_pool(
     aligned: bool,
     library: str,
 ) -> None:
-    """Of the second image only the first five boxes are real."""
+    """The second image has five real boxes; the others are padding."""
     features = [random(2, 5, max(1, 20 >> i), max(1, 26 >> i)).to(dtype) for i in range(levels)]
     boxes = torch.stack([BOXES, BOXES.flip(0)])
     counts = torch.tensor([len(BOXES), 5], dtype=torch.int32)
@@ -118,7 +116,7 @@ def test_paste_of_drawn_boxes(boxes: Tensor) -> None:
 @given(boxes(least=1))
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True)
 def test_peaks_of_drawn_boxes(boxes: Tensor) -> None:
-    """Of two values that are equal but for rounding, a GPU may take the other one."""
+    """A GPU may take another one of the values that are equal but for rounding."""
     maps = random(len(boxes), 3, 8, 8)
     expected = keypoints_of_heatmaps(maps, boxes)
     actual = peaks(maps.to(DEVICE), boxes.to(DEVICE)).cpu()
@@ -161,19 +159,9 @@ def test_paste_resized(dtype: torch.dtype, padding: int) -> None:
     assert not actual[9:].any()
 
 
-def test_normalize() -> None:
-    mean, std = torch.tensor([103.53, 116.28, 123.675]), torch.tensor([57.375, 57.12, 58.395])
-    pixels = (random(3, 20, 31) * 255).to(torch.uint8)
-    images = [pixels, pixels.half(), pixels.float().permute(0, 2, 1), pixels[:, ::2, ::3]]
-    expected = normalize_images(images, mean, std, 32, 32)
-    moved = [image.to(DEVICE) for image in images]
-    actual = normalize(moved, mean.to(DEVICE), std.to(DEVICE), 32, 32)
-    assert torch.equal(actual.cpu(), expected)
-
-
 @pytest.mark.parametrize("spread", [0.0, 1.0])
 def test_peaks(spread: float) -> None:
-    """Of equal values the first one counts, as in a flat map."""
+    """The first one of equal values counts, as in a flat map."""
     maps = random(len(BOXES), 2, 6, 6) * spread
     expected = keypoints_of_heatmaps(maps, BOXES)
     actual = peaks(maps.to(DEVICE), BOXES.to(DEVICE))

@@ -153,3 +153,14 @@ def test_its_fake_tells_the_shapes(library: str) -> None:
     head = box_head(0, [30, 20], 4, 4 if library == "torchvision" else 3, stages=2)
     arguments = (head.logits, head.deltas, head.proposals, *sizes_of(head), list(WEIGHTS))
     torch.library.opcheck(box_detections, (*arguments, 0.05, 0.5, 10, 64, library), test_utils=FAKE)
+
+
+@pytest.mark.parametrize("images", [0, 2])
+def test_without_images_or_proposals_there_is_no_detection(images: int) -> None:
+    regions = 0 if images else 5
+    tables = (torch.zeros(0, 3), torch.zeros(0, 8), torch.zeros(images, regions, 4))
+    sizes = (torch.zeros(images, dtype=torch.int32), torch.zeros(images, 2))
+    found = detect(BoxHead([tables[0]], *tables[1:], *sizes), 0.05, 7, "detectron2")
+    table = (images, 7)
+    assert [x.shape for x in found] == [(*table, 4), table, table, table, (images,), (images,)]
+    assert found[4].tolist() == [0] * images

@@ -26,6 +26,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 import fxtrt
 from fxtrt.detection import recipe_of
+from fxtrt.detection.small_tables import SmallTables
 from fxtrt.detection.torchvision.image_batch import read_images
 from fxtrt.detection.torchvision.steps import Steps
 from fxtrt.diagnostics.example_models import calibrate, load_photograph
@@ -102,6 +103,7 @@ def assert_takes_sixty_of_sixty(model: Any) -> None:
     assert fast.forward.fallbacks == {}
 
 
+@pytest.mark.slow
 def test_pictures_of_sixty_sizes_run_in_the_same_engines() -> None:
     model = copy.deepcopy(small_rcnn(FasterRCNN))
     model.transform.min_size, model.transform.max_size = (160,), 256
@@ -123,6 +125,7 @@ def test_pictures_of_sixty_sizes_run_in_the_same_engines_of_a_real_model() -> No
     assert_takes_sixty_of_sixty(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_batches_of_different_sizes_equal_eager(family: str) -> None:
     model = FAMILIES[family]()
@@ -166,6 +169,7 @@ def brightened(self: Any, image: Tensor) -> Any:
     return GeneralizedRCNNTransform.normalize(self, image * 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name", "method"),
     [(KeypointRCNN, "postprocess", doubled), (FasterRCNN, "normalize", brightened)],
@@ -286,7 +290,7 @@ def test_a_batch_equals_that_of_the_transform(fixed: Any, dtype: torch.dtype) ->
     ).eval()
     pictures = [picture(50, 70).to(dtype), picture(120, 31).to(dtype)]
     expected, _ = transform(list(pictures))
-    actual = read_images(transform, pictures, places_boxes=True)
+    actual = read_images(transform, pictures, SmallTables(), places_boxes=True)
     assert torch.equal(actual.inputs[0], expected.tensors)
     assert actual.resized == expected.image_sizes
     assert actual.inputs[1].tolist() == [list(size) for size in expected.image_sizes]
@@ -296,6 +300,27 @@ def test_a_batch_equals_that_of_the_transform(fixed: Any, dtype: torch.dtype) ->
 def test_pictures_that_the_transform_refuses_are_refused_in_its_words() -> None:
     transform = small_rcnn(FasterRCNN).transform
     with pytest.raises(TypeError, match="Expected input images to be of floating type"):
-        read_images(transform, [torch.zeros(3, 8, 8, dtype=torch.uint8)], places_boxes=True)
+        read_images(
+            transform, [torch.zeros(3, 8, 8, dtype=torch.uint8)], SmallTables(), places_boxes=True
+        )
     with pytest.raises(ValueError, match="3d tensors"):
-        read_images(transform, [torch.zeros(8, 8)], places_boxes=True)
+        read_images(transform, [torch.zeros(8, 8)], SmallTables(), places_boxes=True)
+
+
+@pytest.mark.parametrize("family", ["Mask R-CNN", "FCOS"])
+def test_a_plan_of_a_core_builds(family: str) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    if torch.cuda.is_available():
+        pytest.skip("TensorRT-RTX would build for this GPU, which it may not support")
+    compiled = fxtrt.compile(
+        FAMILIES[family](),
+        (images(1),),
+        engine="tensorrt_rtx",
+        precision="fp16",
+        compute_capabilities=("sm80", "sm89", "sm120"),
+        on_build_failure="raise",
+        cache_dir=None,
+    )
+    coverage = fxtrt.report(compiled)
+    assert coverage.flops_share == 1.0
+    assert all(row.build is not None and row.build.plan_bytes for row in coverage.clusters)

@@ -161,9 +161,8 @@ def test_images_that_are_too_large_run_in_pytorch() -> None:
         detector.transform.max_size = 320
     wide = [torch.nn.functional.interpolate(inputs[0][None], (100, 250))[0]]
     assert_same(compiled(wide), model(wide))
-    assert list(compiled.forward.fallbacks) == [
-        "images has shape (1, 3, 128, 320), expected (1..8)x3x(32..160)x(32..160)"
-    ]
+    (reason,) = compiled.forward.fallbacks
+    assert reason.endswith(" has shape (1, 3, 128, 320), expected 1x3x(32..160)x(32..160)")
 
 
 def one_level() -> FasterRCNN:

@@ -40,12 +40,13 @@ class Rules:
     @classmethod
     def of(cls, model: Any) -> Rules:
         """Return the rules of a detector of Detectron2."""
-        if not hasattr(model, "roi_heads"):
+        heads: Any = getattr(model, "roi_heads", None)
+        if heads is None:
             return cls(
                 model.test_score_thresh, model.test_nms_thresh, model.max_detections_per_image
             )
-        predictor = model.roi_heads.box_predictor
-        last = predictor[-1] if isinstance(predictor, torch.nn.ModuleList) else predictor
+        predictor = heads.box_predictor
+        last: Any = predictor[-1] if isinstance(predictor, torch.nn.ModuleList) else predictor
         return cls(last.test_score_thresh, last.test_nms_thresh, last.test_topk_per_image)
 
 
@@ -185,12 +186,12 @@ class _Differences:
     def _overlaps(self, side: int, row: int, of: int) -> Tensor:
         """Return the overlaps with those of a side that may suppress a detection; 0 for others."""
         mine, theirs = self._sides[side], self._sides[of]
-        overlaps = box_iou(mine["boxes"][row][None].double(), theirs["boxes"].double())[0]
+        overlaps: Tensor = box_iou(mine["boxes"][row][None].double(), theirs["boxes"].double())[0]
         rivals = theirs["labels"] == mine["labels"][row]
         rivals &= theirs["scores"].double() >= self._score(side, row) - TIE
         if side == of:
             rivals[row] = False
-        return overlaps.nan_to_num() * rivals
+        return overlaps.nan_to_num().mul(rivals)
 
     def _nearest_overlap(self, side: int, row: int) -> float:
         both = torch.cat([self._overlaps(side, row, of) for of in (0, 1)])

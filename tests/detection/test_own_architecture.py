@@ -31,8 +31,9 @@ def registered(host_steps: Callable[[Any], HostSteps | str] | None) -> SpotDetec
     register(Recipe(NAME, {}, host_steps=host_steps))
     model = SpotDetector().eval()
     # Some cells are above the threshold, and often fewer than ten.
-    model.net[2].bias.fill_(-0.1)
-    model.net[2].weight.mul_(3)
+    last: Any = model.net[2]
+    last.bias.fill_(-0.1)
+    last.weight.mul_(3)
     return model
 
 

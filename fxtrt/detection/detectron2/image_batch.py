@@ -71,8 +71,9 @@ class ImageReader:
         )
         limits = tuple((width, height) * 2 for height, width in pictures)
         twice = tuple(scale * 2 for scale in scales)
-        tables = self._tables.on(images.device, sizes, twice, limits)
-        return ImageBatch((images, *tables), sizes, pictures, scales)
+        of_images, of_scales, of_limits = self._tables.on(images.device, sizes, twice, limits)
+        inputs = (images, of_images, of_scales, of_limits)
+        return ImageBatch(inputs, sizes, pictures, scales)
 
     def _preprocessed(
         self, batched_inputs: Sequence[dict[str, Any]]

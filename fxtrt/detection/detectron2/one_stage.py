@@ -29,6 +29,9 @@ _COARSEST = 128
 class _Core(Core):
     """The networks of a one-stage detector, and the selection of its detections."""
 
+    backbone: Any
+    head: Any
+
     def __init__(self, model: Any, head: str) -> None:
         super().__init__(model)
         transform = model.box2box_transform

@@ -22,6 +22,8 @@ __all__ = ["proposal_network_steps"]
 class _Core(Core):
     """The networks of a `ProposalNetwork`, and the selection of its proposals."""
 
+    backbone: Any
+
     def forward(
         self, images: Tensor, image_sizes: Tensor, scales: Tensor, limits: Tensor
     ) -> tuple[Tensor, ...]:

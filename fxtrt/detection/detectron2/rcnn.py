@@ -28,6 +28,8 @@ _MASK_THRESHOLD = 0.5
 class RCNNCore(Core):
     """The networks of a `GeneralizedRCNN` with operators of fixed shape between them."""
 
+    backbone: Any
+
     def forward(
         self, images: Tensor, image_sizes: Tensor, scales: Tensor, limits: Tensor
     ) -> tuple[Tensor, ...]:
@@ -53,11 +55,11 @@ class RCNNCore(Core):
         heads: Any = self.roi_heads
         found = with_heads(heads, features, regions)
         boxes, summary = place_detections(found.boxes, found.counts, found.overflow, scales, limits)
-        outputs = (boxes, found.scores, found.classes, summary)
+        outputs: tuple[Tensor, ...] = (boxes, found.scores, found.classes, summary)
         if getattr(heads, "mask_on", False):
             outputs += (masks_of(heads, features, found, image_sizes),)
         if getattr(heads, "keypoint_on", False):
-            maps = keypoint_maps_of(heads, features, found, image_sizes)
+            maps: Any = keypoint_maps_of(heads, features, found, image_sizes)
             keypoints = keypoints_of_heatmaps(maps, found.boxes.flatten(0, 1))
             shape = found.classes.shape
             outputs += (keypoints.unflatten(0, shape), maps.unflatten(0, shape))
@@ -107,9 +109,10 @@ class RCNNSteps:
         if self._has_keypoints:
             keypoints, maps = rest
             scale_x, scale_y = context.scales[image]
-            keypoints[:, :, 0] *= scale_x
-            keypoints[:, :, 1] *= scale_y
-            instances.pred_keypoints = keypoints[:, :, [0, 1, 3]]
+            points = keypoints[:, :, [0, 1, 3]]
+            points[:, :, 0] *= scale_x
+            points[:, :, 1] *= scale_y
+            instances.pred_keypoints = points
             instances.pred_keypoint_heatmaps = maps
         return instances
 

@@ -80,7 +80,7 @@ def _pooled(
 ) -> Tensor:
     """Return (B * R, C, height, width)."""
     first = pooler.level_poolers[0]
-    return multilevel_roi_align(
+    pooled: Tensor = multilevel_roi_align(
         [features[name] for name in names],
         regions.boxes,
         regions.counts,
@@ -92,6 +92,7 @@ def _pooled(
         pooler.canonical_level,
         "detectron2",
     )
+    return pooled
 
 
 def masks_of(heads: Any, features: Mapping[str, Tensor], found: Found, sizes: Tensor) -> Tensor:
@@ -106,7 +107,8 @@ def masks_of(heads: Any, features: Mapping[str, Tensor], found: Found, sizes: Te
         labels = found.classes.flatten().clamp(min=0)
         index = labels[:, None, None, None].expand(-1, 1, *logits.shape[2:])
         logits = logits.gather(1, index)
-    return logits.sigmoid().float().unflatten(0, found.classes.shape)[:, :, 0]
+    masks: Tensor = logits.sigmoid().float().unflatten(0, found.classes.shape)[:, :, 0]
+    return masks
 
 
 def keypoint_maps_of(

@@ -23,6 +23,8 @@ __all__ = ["panoptic_steps", "semantic_steps"]
 class _PanopticCore(RCNNCore):
     """Adds (B, classes, H, W) logits of each pixel's class to what `RCNNCore` returns."""
 
+    sem_seg_head: Any
+
     def forward(
         self, images: Tensor, image_sizes: Tensor, scales: Tensor, limits: Tensor
     ) -> tuple[Tensor, ...]:
@@ -59,6 +61,9 @@ class _PanopticSteps(RCNNSteps):
 
 class _SemanticCore(Core):
     """The networks of a `SemanticSegmentor`."""
+
+    backbone: Any
+    sem_seg_head: Any
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """Return (B, classes, H, W) logits for (B, 3, H, W) normalized, zero padded images."""

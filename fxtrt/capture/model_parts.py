@@ -17,7 +17,7 @@ from .detector_core import capture_core
 from .example_run import record_calls
 from .export import require_inference
 from .model_part import ModelPart, part_of
-from .part_sizes import PartShapes, region_counts
+from .part_sizes import region_counts
 from .twin import require_module, twin_of
 from .uncaptured import OutsideCall
 from .untouched import untouched
@@ -130,7 +130,7 @@ def _capture_twin(
             raise
         missed.append(_missed(twin, "", error))
         calls, watch = record_calls(twin, call)
-        parts = _parts_below(twin, "", calls, missed, region_counts)
+        parts = _parts_below(twin, "", calls, missed)
         outside = watch.below([part.path for part in parts])
     others = [_whole(twin, recipe, example, None, missed) for example in more_calls]
     return Captured(twin, recipe, identity, parts, missed, outside, others)
@@ -167,29 +167,20 @@ def _arguments(recipe: Recipe, call: Call) -> tuple[Any, ...]:
 
 
 def _parts_below(
-    module: torch.nn.Module,
-    path: str,
-    calls: Mapping[str, Call],
-    missed: list[Missed],
-    shapes_of: PartShapes,
+    module: torch.nn.Module, path: str, calls: Mapping[str, Call], missed: list[Missed]
 ) -> list[ModelPart]:
     """Capture the largest submodules that can be; the others are added to `missed`."""
     parts: list[ModelPart] = []
     for name, child in module.named_children():
         child_path = f"{path}.{name}" if path else name
-        call = calls.get(child_path)
-        if call is None:
-            parts += _parts_below(child, child_path, calls, missed, shapes_of)
-            continue
-        shapes = shapes_of(child, call)
-        if shapes is False:
-            parts += _parts_below(child, child_path, calls, missed, shapes_of)
-            continue
-        try:
-            parts.append(part_of(child, recipe_of(child), call, shapes, child_path))
-        except CaptureError as error:
-            missed.append(_missed(child, child_path, error))
-            parts += _parts_below(child, child_path, calls, missed, shapes_of)
+        if (call := calls.get(child_path)) is not None:
+            shapes = region_counts(call)
+            try:
+                parts.append(part_of(child, recipe_of(child), call, shapes, child_path))
+                continue
+            except CaptureError as error:
+                missed.append(_missed(child, child_path, error))
+        parts += _parts_below(child, child_path, calls, missed)
     return parts
 
 

@@ -1,8 +1,8 @@
-"""Make a core's example and its dynamic sizes, and read its counts, for all detectors alike."""
+"""What the cores of all detectors share: their networks, example, dynamic sizes and counts."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,14 +11,45 @@ from torch.export import Dim
 from ..errors import CaptureError
 from .host_steps import TooManyCandidates
 
-__all__ = ["adopt_children", "core_example", "counted", "varying_batch", "varying_sides"]
+__all__ = [
+    "CANDIDATES",
+    "DENSE_CANDIDATES",
+    "Core",
+    "Found",
+    "core_example",
+    "counted",
+    "varying_batch",
+    "varying_sides",
+]
 
 
-def adopt_children(core: torch.nn.Module, model: torch.nn.Module) -> None:
-    """Give a core the submodules of its model, under the same names."""
-    for name, child in model.named_children():
-        core.add_module(name, child)
-    core.train(model.training)
+CANDIDATES = 2048
+"""The most scores above the threshold that a GPU kernel looks at for one image."""
+DENSE_CANDIDATES = 8192
+"""The most boxes of an image that are suppressed after a head over whole feature maps.
+
+The levels' own limits give fewer."""
+
+
+class Core(torch.nn.Module):
+    """The networks of a detector, under its names."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        for name, child in model.named_children():
+            self.add_module(name, child)
+        self.train(model.training)
+
+
+class Found(NamedTuple):
+    """Padded detections of each image, as `fxtrt::box_detections` returns them."""
+
+    boxes: Tensor
+    scores: Tensor
+    classes: Tensor
+    rows: Tensor
+    counts: Tensor
+    overflow: Tensor
 
 
 def core_example(inputs: tuple[Tensor, ...], most_images: int) -> tuple[Tensor, ...]:

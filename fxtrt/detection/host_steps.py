@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["HostSteps", "Prepared", "TooManyCandidates", "unchanged"]
+__all__ = ["HostSteps", "Prepared", "TooManyCandidates", "keeps_methods", "unchanged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,17 @@ class TooManyCandidates(Exception):
 
 
 def unchanged(piece: Any, kind: type[Any], *methods: str) -> bool:
+    """Return whether a core may do the work of `piece` itself, as a `kind` does it.
+
+    The methods of these names must be those of `kind`, and hooks would never run.
+    """
+    hooked = isinstance(piece, torch.nn.Module) and (
+        piece._forward_hooks or piece._forward_pre_hooks
+    )
+    return keeps_methods(piece, kind, *methods) and not hooked
+
+
+def keeps_methods(piece: Any, kind: type[Any], *methods: str) -> bool:
     """Return whether `piece` is a `kind` whose methods of these names are those of `kind`.
 
     A subclass may override anything else, such as its losses.

@@ -6,6 +6,7 @@ There is no GPU here: a graph that "replays" runs its function again, into the m
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -292,6 +293,7 @@ def test_warming_up_makes_all_slots_and_graphs(recorder: Recorder) -> None:
     fxtrt.warm_up(compiled, (torch.randn(4, 3),), (torch.randn(6, 3),))
     row = runtime(compiled)
     assert (row.made, row.recorded) == (3, 6)
+    assert sorted(Counter(recorder.pools).values()) == [2, 2, 2]  # Those of a slot share memory.
     with pytest.raises(FxtrtError, match=r"what fxtrt\.compile returned"):
         fxtrt.warm_up(Whole())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from detectron2.modeling import meta_arch
@@ -52,7 +53,8 @@ class ImageReader:
         """Return the batch for a core.
 
         Raises:
-            ValueError: a dict has proposals of its own, which a core would ignore.
+            ValueError: a dict has proposals of its own, which a core would ignore, or a size of its
+                picture that is no whole number.
         """
         if any("proposals" in one for one in batched_inputs):
             raise ValueError("the inputs have proposals of their own")
@@ -61,6 +63,8 @@ class ImageReader:
             (one.get("height", height), one.get("width", width))
             for one, (height, width) in zip(batched_inputs, sizes, strict=True)
         )
+        if not all(isinstance(side, Integral) for sides in pictures for side in sides):
+            raise ValueError("a picture's height or width is no whole number")
         scales = tuple(
             (across / width, down / height)
             for (down, across), (height, width) in zip(pictures, sizes, strict=True)

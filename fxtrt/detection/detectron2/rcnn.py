@@ -10,8 +10,8 @@ from detectron2.modeling.meta_arch.rcnn import GeneralizedRCNN
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ..core_batch import adopt_children, core_example, counted
-from ..host_steps import Prepared, unchanged
+from ..core_batch import Core, core_example, counted
+from ..host_steps import Prepared, keeps_methods
 from ..ops.keypoints_of_heatmaps import keypoints_of_heatmaps
 from ..ops.paste_masks import paste_masks
 from ..ops.place_detections import place_detections
@@ -25,12 +25,8 @@ _MASK_THRESHOLD = 0.5
 """The default of `detector_postprocess`, which `GeneralizedRCNN` never changes."""
 
 
-class RCNNCore(torch.nn.Module):
+class RCNNCore(Core):
     """The networks of a `GeneralizedRCNN` with operators of fixed shape between them."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        adopt_children(self, model)
 
     def forward(
         self, images: Tensor, image_sizes: Tensor, scales: Tensor, limits: Tensor
@@ -120,7 +116,7 @@ class RCNNSteps:
 
 def rcnn_steps(model: Any) -> RCNNSteps | str:
     """Return the core of a `GeneralizedRCNN` and its steps, or why it can have none."""
-    if not unchanged(model, GeneralizedRCNN, "forward", "inference", "_postprocess"):
+    if not keeps_methods(model, GeneralizedRCNN, "forward", "inference", "_postprocess"):
         return f"{type(model).__name__} has an inference of its own"
     return why_no_rcnn(model) or RCNNSteps(model)
 

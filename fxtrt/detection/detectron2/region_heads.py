@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from detectron2.layers import ROIAlign
@@ -11,27 +11,14 @@ from detectron2.modeling import roi_heads as d2
 from detectron2.modeling.poolers import ROIPooler
 from torch import Tensor
 
+from ..core_batch import CANDIDATES, Found
 from ..host_steps import unchanged
 from ..ops.box_detections import box_detections
 from ..ops.multilevel_roi_align import multilevel_roi_align
 from ..ops.refine_boxes import refine_boxes
 from .padded_proposals import Regions, is_known_transform
 
-__all__ = ["Found", "keypoint_maps_of", "masks_of", "why_no_core", "with_heads"]
-
-_CANDIDATES = 2048
-"""The most scores above the threshold that a GPU kernel looks at for one image."""
-
-
-class Found(NamedTuple):
-    """Padded detections of each image, as `fxtrt::box_detections` returns them."""
-
-    boxes: Tensor
-    scores: Tensor
-    classes: Tensor
-    rows: Tensor
-    counts: Tensor
-    overflow: Tensor
+__all__ = ["keypoint_maps_of", "masks_of", "why_no_core", "with_heads"]
 
 
 def with_heads(heads: Any, features: Mapping[str, Tensor], regions: Regions) -> Found:
@@ -82,7 +69,7 @@ def _detections(
             predictor.test_score_thresh,
             predictor.test_nms_thresh,
             predictor.test_topk_per_image,
-            _CANDIDATES,
+            CANDIDATES,
             "detectron2",
         )
     )
@@ -138,20 +125,13 @@ def why_no_core(heads: Any) -> str | None:
     A core runs their networks itself, so what lies between these must be Detectron2's own.
     """
     if isinstance(heads, d2.CascadeROIHeads):
-        own = unchanged(heads, d2.CascadeROIHeads, *_STEPS, "_forward_box", "_run_stage")
+        own = unchanged(heads, d2.CascadeROIHeads, *_STEPS, *_BRANCH_STEPS, *_CASCADE_STEPS)
     elif isinstance(heads, d2.Res5ROIHeads):
         own = unchanged(heads, d2.Res5ROIHeads, *_STEPS, "_shared_roi_transform")
     else:
-        own = unchanged(
-            heads,
-            d2.StandardROIHeads,
-            *_STEPS,
-            "_forward_box",
-            "_forward_mask",
-            "_forward_keypoint",
-        )
+        own = unchanged(heads, d2.StandardROIHeads, *_STEPS, *_BRANCH_STEPS)
     if not own:
-        return f"{type(heads).__name__} has a forward of its own"
+        return f"{type(heads).__name__} has a forward or hooks of its own"
     for predictor in _predictors(heads):
         if not _is_known_predictor(predictor):
             return f"{type(predictor).__name__} predicts boxes in a way of its own"
@@ -162,7 +142,8 @@ def why_no_core(heads: Any) -> str | None:
 
 
 _STEPS = ("forward", "forward_with_given_boxes")
-_BRANCHES_OF_STANDARD = ("_forward_box", "_forward_mask", "_forward_keypoint")
+_BRANCH_STEPS = ("_forward_box", "_forward_mask", "_forward_keypoint")
+_CASCADE_STEPS = ("_run_stage", "_create_proposals_from_boxes")
 
 
 def _predictors(heads: Any) -> list[Any]:
@@ -208,7 +189,7 @@ def _why_no_branches(heads: Any) -> str | None:
             continue
         head = getattr(heads, f"{name}_head")
         if not unchanged(head, kind, "forward"):
-            return f"{type(head).__name__} has a forward of its own"
+            return f"{type(head).__name__} has a forward or hooks of its own"
         if not isinstance(heads, d2.Res5ROIHeads) and getattr(heads, pooler) is None:
             return f"{type(head).__name__} pools its features itself"
     return None

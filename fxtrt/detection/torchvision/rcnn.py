@@ -7,13 +7,14 @@ from typing import Any
 from torch import Tensor
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
-from ..host_steps import unchanged
+from ..core_batch import Core
+from ..host_steps import keeps_methods
 from ..ops.keypoints_of_heatmaps import keypoints_of_heatmaps
 from ..ops.place_detections import place_detections
 from .anchors import cell_anchors_of
 from .pyramid import Shapes, features_of, level_shapes
 from .region_heads import detections_of, masks_of, poolers_of, proposals_of, why_no_heads
-from .steps import Core, Steps, why_no_float32
+from .steps import Steps, why_no_float32
 
 __all__ = ["rcnn_steps"]
 
@@ -63,7 +64,7 @@ _NAMES = {"box": ("boxes", "labels", "scores"), "mask": ("masks",), "keypoint": 
 
 def rcnn_steps(model: Any) -> Steps | str:
     """Return the core of a `GeneralizedRCNN` and its steps, or why it can have none."""
-    if not unchanged(model, GeneralizedRCNN, "forward", "eager_outputs"):
+    if not keeps_methods(model, GeneralizedRCNN, "forward", "eager_outputs"):
         return f"{type(model).__name__} has a forward of its own"
     if reason := why_no_float32(model):
         return reason

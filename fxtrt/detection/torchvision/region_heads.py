@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops.poolers import LevelMapper, MultiScaleRoIAlign
 
+from ..core_batch import CANDIDATES, Found
 from ..host_steps import unchanged
 from ..ops.box_detections import box_detections
 from ..ops.multilevel_roi_align import multilevel_roi_align
 from ..ops.rpn_proposals import rpn_proposals
 from .anchors import strides_of, why_no_anchors
 from .pyramid import Shapes
-from .steps import CANDIDATES, is_known_coder
+from .steps import is_known_coder
 
 __all__ = [
-    "Found",
     "Pooler",
     "detections_of",
     "masks_of",
@@ -28,17 +28,6 @@ __all__ = [
     "proposals_of",
     "why_no_heads",
 ]
-
-
-class Found(NamedTuple):
-    """Padded detections of each image, as `fxtrt::box_detections` returns them."""
-
-    boxes: Tensor
-    scores: Tensor
-    classes: Tensor
-    rows: Tensor
-    counts: Tensor
-    overflow: Tensor
 
 
 def proposals_of(

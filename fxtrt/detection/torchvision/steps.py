@@ -11,24 +11,13 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from ..box_coding import SCALE_CLAMP
-from ..core_batch import adopt_children, core_example, counted
+from ..core_batch import core_example, counted
 from ..host_steps import Prepared, unchanged
 from ..ops.paste_masks_in_image import paste_masks_in_image
 from ..small_tables import SmallTables
 from .image_batch import ImageBatch, core_shapes, read_images
 
-__all__ = ["CANDIDATES", "Core", "Steps", "is_known_coder", "why_no_float32"]
-
-CANDIDATES = 2048
-"""The most scores above the threshold that a GPU kernel looks at for one image."""
-
-
-class Core(torch.nn.Module):
-    """The networks of a detector, under its names."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        super().__init__()
-        adopt_children(self, model)
+__all__ = ["Steps", "is_known_coder", "why_no_float32"]
 
 
 class Steps:

@@ -87,7 +87,7 @@ def test_the_graph_is_the_model(options: tuple[Any, ...], has_instances: bool) -
 
 def test_engines_serve_every_size() -> None:
     model, example = small_panoptic_deeplab(), pictures()
-    compiled = fxtrt.compile(model, (example,), engine="reference", other_sizes="pytorch")
+    compiled = fxtrt.compile(model, (example,), engine="reference")
     coverage = fxtrt.report(compiled)
     assert len([row for row in coverage.clusters if row.flops]) == 1
     assert coverage.flops_share == 1.0

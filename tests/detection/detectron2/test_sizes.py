@@ -14,7 +14,6 @@ from detectron2_package import require_detectron2
 from small_detectron2 import ARCHITECTURES, picture, small_detector
 
 import fxtrt
-from fxtrt.runtime.guarded_forward import GuardedForward
 
 pytestmark = [
     pytest.mark.detectron2,
@@ -26,13 +25,6 @@ SIZES = ((192, 160), (130, 131), (180, 300))
 
 
 HEIGHTS, WIDTHS = (160, 130, 192, 144), (150, 192, 133, 180, 160)
-PARTS = {
-    "RetinaNet": ("backbone", "head"),
-    "FCOS": ("backbone", "head"),
-    "Semantic FPN": ("backbone", "sem_seg_head"),
-    "Panoptic FPN": ("backbone", "sem_seg_head", "roi_heads.box_head"),
-}
-"""Those that have engines for other numbers of images."""
 
 
 @cache
@@ -82,8 +74,4 @@ def test_any_number_of_images_of_different_sizes(architecture: str) -> None:
         ]
         call[1]["image"] = torch.full_like(call[1]["image"], torch.nan)
         assert_close(fast(call), model(call))
-    assert sum(fast.forward.fallbacks.values()) == 2  # It is for one image; the parts are not.
-    for path in PARTS[architecture]:
-        part = fast.get_submodule(path).forward
-        assert isinstance(part, GuardedForward)
-        assert part.fallbacks == {}
+    assert fast.forward.fallbacks == {}

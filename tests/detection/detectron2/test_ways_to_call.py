@@ -45,7 +45,7 @@ def predictors() -> tuple[Any, Any]:
     example = ([{"image": image, "height": 480, "width": 600}],)
     with torch.no_grad():
         calibrate(plain.model, example)
-    compiled.model = fxtrt.compile(plain.model, example, engine="reference", other_sizes="pytorch")
+    compiled.model = fxtrt.compile(plain.model, example, engine="reference")
     return plain, compiled
 
 

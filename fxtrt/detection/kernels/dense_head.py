@@ -49,7 +49,7 @@ def dense_detections(
     strides: Sequence[int],
     rules: DenseRules,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Do what `fxtrt::dense_detections` does for RetinaNet and FCOS; the last but two is unused.
+    """Do what `fxtrt::dense_detections` does for RetinaNet and FCOS; rows mean nothing here.
 
     Equal scores of a level are taken by rising index. Otherwise results differ from the library's
     on a GPU by the last bit of `exp`, and where boxes are not finite.
@@ -60,7 +60,7 @@ def dense_detections(
     topk = min(rules.topk, max(pixels) * logits[0].shape[1])
     values, places = best_of_levels(scores, topk)
     bound = max(min(rules.candidates, MOST_BOXES, len(pixels) * topk), 1)
-    merged = torch.full((images, bound), -1.0, device=device)
+    merged = torch.full((images, bound), -1.0, dtype=torch.float32, device=device)
     source = torch.zeros((images, bound), dtype=torch.int32, device=device)
     programs = triton.cdiv(bound, _SLOTS)
     tallies = torch.empty((images, programs, 2), dtype=torch.int32, device=device)

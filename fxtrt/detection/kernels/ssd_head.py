@@ -21,7 +21,7 @@ _SLOTS = 32
 def ssd_detections(
     probabilities: Tensor, deltas: Tensor, anchors: Tensor, image_sizes: Tensor, rules: DenseRules
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Do what `fxtrt::dense_detections` does for SSD; the rows of detections come with it.
+    """Do what `fxtrt::dense_detections` does for SSD; rows are numbers of anchors.
 
     The best scores of all classes are looked at, and of these each class's best are admitted. The
     number of a class's better scores is exact, because all that are better are looked at as well.

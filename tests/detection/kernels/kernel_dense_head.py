@@ -137,6 +137,17 @@ def test_pixels_of_several_groups(layout: str, monkeypatch: pytest.MonkeyPatch) 
     assert_same(*detect(in_layout(head, layout) if layout else head, cells_of([2, 2, 2]), RULES))
 
 
+def test_ties_of_groups_of_other_scores_are_taken_by_rising_index() -> None:
+    head = dense_head(11, [(3, 3)], [1], 3, images=1)
+    logits = head.logits[0].fill_(-5).view(3, 9)  # Classes, pixels.
+    logits[0, 0], logits[0, 1], logits[1, 1] = 1, 2, 1
+    actual, expected = detect(
+        head, cells_of([1]), dataclasses.replace(RULES, topk=2, nms_thresh=1.0)
+    )
+    assert_same(actual, expected)
+    assert expected[2][0, :2].tolist() == [0, 0]  # The third has class 1.
+
+
 @pytest.mark.parametrize("kind", ["retinanet", "fcos"])
 def test_any_number_of_scores_may_pass_the_threshold(kind: str) -> None:
     """The libraries' own limit for a level bounds the candidates."""

@@ -1,7 +1,8 @@
 """Turns a measured row into the bars that it misses.
 
 gpu_bars.json holds the bars: for all examples, and others for some examples and families, which
-take their places. A bar on milliseconds belongs to a GPU, a precision and a family.
+take their places. A bar on milliseconds belongs to a GPU, a precision, a level of TensorRT's
+builder and a family.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from fxtrt import Settings
 
 __all__ = ["Bars", "read_bars"]
 
@@ -48,17 +51,23 @@ class Bars:
         }
 
     def missed(
-        self, row: Mapping[str, Any], gpu: str | None = None, precision: str = "model"
+        self,
+        row: Mapping[str, Any],
+        gpu: str | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> list[str]:
         """Return a line on each bar that `row` misses; a value that is missing misses its bar.
 
         Args:
             gpu: the name of the GPU, or None on a CPU, where only the GPU's own values are let off.
+            options: of `fxtrt.compile`; the precision and the builder's level decide on times.
         """
         if problem := row.get("problem"):
             return [str(problem)]
         bars = self.of(row["example"], row["family"])
-        times = self._record.get("ms_per_image", {}).get(f"{gpu}, {precision}", {})
+        given = Settings.of(None, options)
+        name = f"{gpu}, {given.precision}, level {given.optimization_level}"
+        times = self._record.get("ms_per_image", {}).get(name, {})
         if row["family"] in times:
             bars["most"]["ms_per_image"] = times[row["family"]]
         lines = []

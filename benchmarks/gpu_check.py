@@ -62,9 +62,9 @@ def main(given: Sequence[str] | None = None) -> int:
 
 def _judge(results: ResultFile, setup: Mapping[str, Any], bars: Bars) -> bool:
     """Print the rows of a setup with the bars that they miss; return whether any misses one."""
-    precision = setup["options"].get("precision", "model")
-    text, failed = report(results.rows_of(setup), bars, setup["machine"].get("gpu"), precision)
-    print(f"{setup['machine'].get('gpu', 'a CPU')}, {setup['options']}\n{text}")
+    options = setup["options"]
+    text, failed = report(results.rows_of(setup), bars, setup["machine"].get("gpu"), options)
+    print(f"{setup['machine'].get('gpu', 'a CPU')}, {options}\n{text}")
     return failed
 
 
@@ -162,12 +162,15 @@ def _coverage(fast: Any) -> dict[str, Any]:
 
 
 def report(
-    rows: Sequence[Mapping[str, Any]], bars: Bars, gpu: str | None, precision: str
+    rows: Sequence[Mapping[str, Any]],
+    bars: Bars,
+    gpu: str | None,
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[str, bool]:
     """Return a table of the rows with the bars that they miss, and whether any misses one."""
     lines, failed = [], False
     for row in rows:
-        missed = bars.missed(row, gpu, precision)
+        missed = bars.missed(row, gpu, options)
         failed |= bool(missed)
         numbers = [
             *(_number(row.get("seconds"), 0), _number(row.get("flops_share"), 3)),

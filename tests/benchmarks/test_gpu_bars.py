@@ -16,9 +16,11 @@ BARS = Bars(
         "all": {"least": {"flops_share": 0.9}, "most": {"fallbacks": 0, "host_waits": 1}},
         "examples": {"loose": {"least": {"flops_share": 0.5}}, "alone": {"only": True}},
         "families": {"panoptic": {"most": {"host_waits": 3}}},
-        "ms_per_image": {"H200, fp16": {"mask": 3.0}},
+        "ms_per_image": {"H200, fp16, level 3": {"mask": 3.0}},
     }
 )
+
+FP16 = {"precision": "fp16"}
 
 
 def row(**values: Any) -> dict[str, Any]:
@@ -27,7 +29,7 @@ def row(**values: Any) -> dict[str, Any]:
 
 
 def test_a_row_that_keeps_all_bars() -> None:
-    assert BARS.missed(row(), "H200", "fp16") == []
+    assert BARS.missed(row(), "H200", FP16) == []
 
 
 @pytest.mark.parametrize(
@@ -43,14 +45,15 @@ def test_a_row_that_keeps_all_bars() -> None:
     ],
 )
 def test_a_row_that_misses_a_bar_says_which(values: dict[str, Any], line: str) -> None:
-    assert BARS.missed(row(**values), "H200", "fp16") == [line]
+    assert BARS.missed(row(**values), "H200", FP16) == [line]
 
 
-def test_a_bar_on_time_is_for_one_gpu_and_precision() -> None:
+def test_a_bar_on_time_is_for_one_gpu_precision_and_level() -> None:
     slow = row(ms_per_image=100.0)
-    assert BARS.missed(slow, "H100", "fp16") == []
-    assert BARS.missed(slow, "H200", "model") == []
-    assert len(BARS.missed(slow, "H200", "fp16")) == 1
+    assert BARS.missed(slow, "H100", FP16) == []
+    assert BARS.missed(slow, "H200") == []
+    assert BARS.missed(slow, "H200", {**FP16, "optimization_level": 0}) == []
+    assert len(BARS.missed(slow, "H200", FP16)) == 1
 
 
 def test_a_cpu_is_let_off_what_only_a_gpu_has() -> None:

@@ -49,7 +49,7 @@ def test_an_example_keeps_its_bars(key: str, tmp_path: Path) -> None:
     row = run(key, torchvision_case(), tmp_path)
     assert row.get("problem") is None
     assert row["compared"] >= 10
-    text, failed = report([row], BARS, None, "model")
+    text, failed = report([row], BARS, None)
     assert not failed, text
     assert text.splitlines()[-1].endswith("kept")
 
@@ -59,7 +59,7 @@ def test_an_example_keeps_its_bars(key: str, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_a_detector_of_detectron2_keeps_its_bars(tmp_path: Path) -> None:
     row = run("readme", detectron2_case(), tmp_path)
-    text, failed = report([row], BARS, None, "model")
+    text, failed = report([row], BARS, None)
     assert not failed, text
 
 
@@ -70,7 +70,7 @@ def test_an_example_that_fails_is_a_row_that_misses_its_bars(
     monkeypatch.setitem(BY_KEY, "readme", broken)
     row = run("readme", torchvision_case(), tmp_path)
     assert row["problem"] == "ValueError: README.md has 0 blocks with 'no such line', not one"
-    text, failed = report([row], BARS, None, "model")
+    text, failed = report([row], BARS, None)
     assert failed
     assert "README.md has 0 blocks" in text
 
@@ -86,7 +86,7 @@ def test_images_that_run_in_pytorch_are_counted(
     options = {"engine": "reference", "cache_dir": tmp_path / "cache"}
     row = check(torchvision_case(), fixed, SIZE, options, PLAN, other_sizes=((100, 160),))
     assert row["fallbacks"] == 1
-    text, failed = report([row], BARS, None, "model")
+    text, failed = report([row], BARS, None)
     assert failed
     assert "fallbacks is 1, at most 0 is wanted" in text
 
@@ -94,7 +94,7 @@ def test_images_that_run_in_pytorch_are_counted(
 def test_one_row_below_its_bar_fails_the_whole() -> None:
     good = {"family": "mask", "example": "readme", "flops_share": 1.0, "agreement": 1.0}
     good["fallbacks"] = 0
-    text, failed = report([good, {**good, "flops_share": 0.068}], BARS, None, "model")
+    text, failed = report([good, {**good, "flops_share": 0.068}], BARS, None)
     assert failed
     assert [line.endswith("kept") for line in text.splitlines()[-2:]] == [True, False]
 

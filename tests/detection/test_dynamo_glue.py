@@ -12,6 +12,7 @@ pytest.importorskip("torchvision", reason="torchvision is not installed")
 
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import MultiScaleRoIAlign
 
 import fxtrt
@@ -34,12 +35,25 @@ def fresh_dynamo() -> Iterator[None]:
     torch._dynamo.reset()
 
 
+class OwnHeads(RoIHeads):
+    """RoI heads that no core can go round, because they have a `forward` of their own."""
+
+    def forward(self, *args: Any) -> Any:
+        return super().forward(*args)
+
+
+def without_core(model: FasterRCNN) -> FasterRCNN:
+    model.roi_heads.__class__ = OwnHeads
+    return model
+
+
 @pytest.mark.slow
 def test_a_prepared_detector_is_few_graphs() -> None:
     torch.manual_seed(0)
     backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None)
     size = {"min_size": 128, "max_size": 160, "box_detections_per_img": 10}
     model = FasterRCNN(backbone, num_classes=5, rpn_post_nms_top_n_test=60, **size).eval()
+    without_core(model)
     inputs = ([torch.nn.functional.avg_pool2d(load_photograph(), 4)],)
     calibrate(model, inputs)
     expected = model(*inputs)
@@ -59,7 +73,8 @@ def test_a_prepared_detector_is_few_graphs() -> None:
 
 
 def test_the_originals_come_back() -> None:
-    model = FasterRCNN(resnet_fpn_backbone(backbone_name="resnet18", weights=None), 5)
+    backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None)
+    model = without_core(FasterRCNN(backbone, 5))
     original = MultiScaleRoIAlign.forward
     undo = prepare(model)
     assert MultiScaleRoIAlign.forward is not original

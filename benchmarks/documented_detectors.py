@@ -124,6 +124,7 @@ OTHERS: Mapping[str, Sequence[str]] = {
     "docs/how-to/other-models.md": ("fxtrt.compile(model",),
     "docs/how-to/find-a-wrong-answer.md": ("fuel=0",),
     "docs/how-to/half-precision.md": ('engine="reference"',),
+    "docs/how-to/own-architecture.md": ("SpotDetector().eval()",),
     _SIZES: ("dynamic_shapes=(varies,)", 'torch.compile(model, backend="fxtrt")'),
 }
 """Texts of the blocks that compile no detector, a part of one, or what needs a data set."""

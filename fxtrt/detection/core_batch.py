@@ -1,4 +1,4 @@
-"""What the cores of all detectors share: their networks, example, dynamic sizes and counts."""
+"""Define what the cores of all detectors share: networks, example, dynamic sizes and counts."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_images_that_run_in_pytorch_are_counted(
     page.write_text(f"```python\n{code}\n```\n")
     fixed = replace(BY_KEY["readme"], document=str(page), lines=("dynamic_shapes",))
     options = {"engine": "reference", "cache_dir": tmp_path / "cache"}
-    row = check(torchvision_case(), fixed, SIZE, options, PLAN, other_sizes=((100, 160),))
+    row = check(torchvision_case(), fixed, SIZE, options, PLAN, other_sizes=((200, 100),))
     assert row["fallbacks"] == 1
     text, failed = report([row], BARS, None)
     assert failed

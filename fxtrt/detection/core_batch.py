@@ -1,4 +1,4 @@
-"""What the cores of all detectors share: their networks, example, dynamic sizes and counts."""
+"""Make the class, the example and the dynamic sizes of cores, and read their counts."""
 
 from __future__ import annotations
 

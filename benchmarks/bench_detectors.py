@@ -75,11 +75,12 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", help="inside engines; the model's own by default")
     parser.add_argument("--optimization-level", type=int, help="of TensorRT's builder, 0 to 5")
     parser.add_argument("--tactic-sources", nargs="*", help="names of trt.TacticSource")
+    parser.add_argument("--most-images", type=int, help="that a core takes at once")
 
 
 def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the options of `fxtrt.compile` that the command line gives."""
-    names = ("engine", "precision", "optimization_level", "tactic_sources")
+    names = ("engine", "precision", "optimization_level", "tactic_sources", "most_images")
     given = {name: getattr(arguments, name) for name in names}
     return {name: value for name, value in given.items() if value is not None}
 

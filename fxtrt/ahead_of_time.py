@@ -271,7 +271,9 @@ def _report_jit(model: torch._dynamo.OptimizedModule, call: Call | None, measure
     is_broken = recorded.graph_breaks and not is_prepared(model._orig_mod)
     recipe = recipe_of(model._orig_mod) if is_broken else None
     if recipe is not None:
-        recorded = replace(recorded, capture=(*recorded.capture, _better_than_jit(recipe)))
+        recorded = replace(
+            recorded, capture=(*recorded.capture, _better_than_jit(recipe, model._orig_mod))
+        )
     if call is None:
         return recorded
     outside = watched_run(model, call).below(())
@@ -279,11 +281,13 @@ def _report_jit(model: torch._dynamo.OptimizedModule, call: Call | None, measure
     return replace(recorded, rejections=(*recorded.rejections, *rows))
 
 
-def _better_than_jit(recipe: Recipe) -> str:
+def _better_than_jit(recipe: Recipe, model: torch.nn.Module) -> str:
     """Say what to do about the graph breaks of a detector."""
     advice = "fxtrt.compile(model, inputs) would make it one graph, which nothing breaks"
-    if recipe.glue:
-        advice += "; or call fxtrt.detection.prepare(model) before torch.compile, for fewer breaks"
+    has_core = recipe.host_steps is not None and not isinstance(recipe.host_steps(model), str)
+    if has_core or recipe.glue:
+        gain = "one graph that serves images of all sizes" if has_core else "fewer breaks"
+        advice += f"; or call fxtrt.detection.prepare(model) before torch.compile, for {gain}"
     return advice
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..detection import Recipe
-from ..detection.host_steps import HostSteps
+from ..detection.host_steps import HostSteps, for_inference
 from ..errors import CaptureError
 from ..graph.specs import Call
 from .model_part import ModelPart, part_of
@@ -48,7 +48,7 @@ def capture_core(
         most = max(most_images, *(one[0].shape[0] for one in prepared))
         inputs = steps.example(inputs, most)
         shapes = steps.dynamic_shapes(inputs, most)
-    part = part_of(steps.core, recipe, Call(inputs, {}), shapes, "")
+    part = part_of(for_inference(steps.core, model), recipe, Call(inputs, {}), shapes, "")
     return replace(part, module=model, steps=steps)
 
 

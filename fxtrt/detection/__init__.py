@@ -1,7 +1,17 @@
 """Capture a detector as one graph from images to detections, by the recipe of its architecture."""
 
 from .dynamo_glue import prepare
+from .host_steps import HostSteps, Prepared, TooManyCandidates
 from .recipes import Recipe, recipe_of, register
 from .substitution import with_equivalents
 
-__all__ = ["Recipe", "prepare", "recipe_of", "register", "with_equivalents"]
+__all__ = [
+    "HostSteps",
+    "Prepared",
+    "Recipe",
+    "TooManyCandidates",
+    "prepare",
+    "recipe_of",
+    "register",
+    "with_equivalents",
+]

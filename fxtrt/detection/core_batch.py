@@ -13,6 +13,7 @@ from .host_steps import TooManyCandidates
 
 __all__ = [
     "CANDIDATES",
+    "DENSE_CANDIDATES",
     "Core",
     "Found",
     "core_example",
@@ -24,6 +25,10 @@ __all__ = [
 
 CANDIDATES = 2048
 """The most scores above the threshold that a GPU kernel looks at for one image."""
+DENSE_CANDIDATES = 8192
+"""The most boxes of an image that are suppressed after a head over whole feature maps.
+
+The levels' own limits give fewer."""
 
 
 class Core(torch.nn.Module):
@@ -33,7 +38,6 @@ class Core(torch.nn.Module):
         super().__init__()
         for name, child in model.named_children():
             self.add_module(name, child)
-        self.train(model.training)
 
 
 class Found(NamedTuple):

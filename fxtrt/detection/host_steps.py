@@ -14,7 +14,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["HostSteps", "Prepared", "TooManyCandidates", "unchanged"]
+__all__ = [
+    "HostSteps",
+    "Prepared",
+    "TooManyCandidates",
+    "for_inference",
+    "keeps_methods",
+    "unchanged",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +39,10 @@ class Prepared:
 class HostSteps(Protocol):
     """A detector's core, and the steps before and after it.
 
-    core: a module whose children are those of the detector, under the same names.
+    core: a module whose children are those of the detector, under the same names. The first
+          dimension of each of its inputs and outputs counts images, and nothing else in their
+          shapes depends on how many there are: calls with more images than the core takes are
+          cut into chunks.
     """
 
     core: torch.nn.Module
@@ -57,7 +67,10 @@ class HostSteps(Protocol):
         ...
 
     def dynamic_shapes(self, inputs: tuple[Tensor, ...], most_images: int) -> Any:
-        """Return the sizes of the core's inputs that vary, as `torch.export` takes them."""
+        """Return for each of the core's inputs a dict from dimensions to a `Dim`, or None.
+
+        Each `Dim` needs a maximum, because TensorRT needs one.
+        """
         ...
 
 
@@ -65,7 +78,30 @@ class TooManyCandidates(Exception):
     """More candidates are above the threshold than the core looks at, so a result may differ."""
 
 
+def for_inference(core: torch.nn.Module, model: torch.nn.Module) -> torch.nn.Module:
+    """Return `core` after its own modules left training mode, in which a module begins.
+
+    Those that it shares with the model stay as they are.
+    """
+    shared = set(map(id, model.modules()))
+    for module in core.modules():
+        if id(module) not in shared:
+            module.training = False
+    return core
+
+
 def unchanged(piece: Any, kind: type[Any], *methods: str) -> bool:
+    """Return whether a core may do the work of `piece` itself, as a `kind` does it.
+
+    The methods of these names must be those of `kind`, and hooks would never run.
+    """
+    hooked = isinstance(piece, torch.nn.Module) and (
+        piece._forward_hooks or piece._forward_pre_hooks
+    )
+    return keeps_methods(piece, kind, *methods) and not hooked
+
+
+def keeps_methods(piece: Any, kind: type[Any], *methods: str) -> bool:
     """Return whether `piece` is a `kind` whose methods of these names are those of `kind`.
 
     A subclass may override anything else, such as its losses.

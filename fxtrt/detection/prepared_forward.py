@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .host_steps import HostSteps, TooManyCandidates
+from .host_steps import HostSteps, TooManyCandidates, for_inference
 
 __all__ = ["is_prepared", "with_core"]
 
 _REASON = "fxtrt.detection.prepare keeps the steps around a detector's core out of any graph"
 _MOST_IMAGES = 8
+_MOST_SHAPES = 4096
 _Ranges = tuple[tuple[int, int, int], ...]
 
 
@@ -24,8 +25,9 @@ def with_core(model: torch.nn.Module, steps: HostSteps) -> Callable[[], None]:
     The sizes of the batch are marked as dynamic, so that one graph serves all of them. A batch of
     one image has a graph of its own, because Dynamo specializes on a size of 1.
     """
-    original, core = model.forward, steps.core
+    original, core = model.forward, for_inference(steps.core, model)
     before, after = _host_steps(steps)
+    modules = tuple(vars(module) for module in model.modules())
 
     def bounded_core(inputs: tuple[Tensor, ...], ranges: _Ranges) -> Any:
         for tensor, dim, high in ranges:
@@ -36,12 +38,19 @@ def with_core(model: torch.nn.Module, steps: HostSteps) -> Callable[[], None]:
     # those that it calls.
     @partial(torch.compiler.disable, recursive=False, reason=_REASON)
     def prepared(*args: Any, **kwargs: Any) -> Any:
-        call = None if model.training else before(args, kwargs)
+        call = before(args, kwargs) if fits() else None
         if call is None:
             return original(*args, **kwargs)
         inputs, ranges, context = call
         result = after(bounded_core(inputs, ranges), context)
         return original(*args, **kwargs) if result is None else result
+
+    @_out_of_dynamo
+    def fits() -> bool:
+        if any(module["training"] for module in modules):
+            return False
+        # The core has the children of the time when it was made.
+        return all(core._modules.get(name) is child for name, child in model._modules.items())
 
     prepared.core = core
     model.forward = prepared
@@ -55,16 +64,26 @@ def with_core(model: torch.nn.Module, steps: HostSteps) -> Callable[[], None]:
 
 def _host_steps(steps: HostSteps) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return the steps before and after the core, out of any graph; both may return None."""
+    ranges_of: dict[tuple[torch.Size, ...], _Ranges] = {}
 
     @_out_of_dynamo
     def before(args: Any, kwargs: Any) -> tuple[tuple[Tensor, ...], _Ranges, Any] | None:
         try:
             with torch.no_grad():
                 call = steps.before(*args, **kwargs)
-                shapes = steps.dynamic_shapes(call.inputs, _MOST_IMAGES)
+                # To make sizes anew at each call would take a millisecond.
+                shapes = tuple(tensor.shape for tensor in call.inputs)
+                ranges = ranges_of.get(shapes)
+                if ranges is None:
+                    if len(ranges_of) >= _MOST_SHAPES:
+                        ranges_of.clear()
+                    dynamic = steps.dynamic_shapes(call.inputs, _MOST_IMAGES)
+                    ranges = ranges_of[shapes] = _ranges(call.inputs, dynamic)
         except Exception:  # It meets whatever the caller passed; `original` says what is wrong.
             return None
-        return call.inputs, _dynamic(call.inputs, shapes), call.context
+        for number, dim, _ in ranges:
+            torch._dynamo.maybe_mark_dynamic(call.inputs[number], dim)
+        return call.inputs, ranges, call.context
 
     @_out_of_dynamo
     def after(outputs: Any, context: Any) -> Any:
@@ -85,15 +104,14 @@ def _out_of_dynamo(function: Callable[..., Any]) -> Any:
     return torch.compiler.disable(function, reason=_REASON)  # type: ignore[no-untyped-call]  # torch's
 
 
-def _dynamic(inputs: tuple[Tensor, ...], shapes: Any) -> _Ranges:
-    """Mark the sizes that vary for Dynamo; return the input, the dimension and the most of each."""
-    ranges = []
-    for number, (tensor, sizes) in enumerate(zip(inputs, shapes, strict=True)):
-        for dim, size in sizes.items():
-            if tensor.shape[dim] > 1:
-                torch._dynamo.maybe_mark_dynamic(tensor, dim)
-                ranges.append((number, dim, _most(size)))
-    return tuple(ranges)
+def _ranges(inputs: tuple[Tensor, ...], shapes: Any) -> _Ranges:
+    """Return the input, the dimension and the most of each size that varies."""
+    return tuple(
+        (number, dim, _most(size))
+        for number, (tensor, sizes) in enumerate(zip(inputs, shapes, strict=True))
+        for dim, size in (sizes or {}).items()
+        if tensor.shape[dim] > 1
+    )
 
 
 def _most(size: Any) -> int:

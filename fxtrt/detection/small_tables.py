@@ -8,12 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["SmallTables"]
+__all__ = ["SmallTables", "is_kept"]
 
 Rows = tuple[tuple[float, ...], ...]
 _MOST = 512
 """The most tables that are kept; others are copied at each call. None is ever dropped, because
 another stream may still read it."""
+
+
+_KEPT = "fxtrt_kept"
+
+
+def is_kept(tensor: Tensor) -> bool:
+    """Return whether a tensor is a table that is kept, whose numbers never change."""
+    return _KEPT in tensor.__dict__
 
 
 class SmallTables:
@@ -36,6 +44,8 @@ class SmallTables:
             return copied
         copied = _copied(device, tables)
         if len(self._kept) < _MOST:
+            for table in copied:
+                table.__dict__[_KEPT] = True
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's
             done.record(torch.cuda.current_stream(device))
             self._kept[device, tables] = copied, done

@@ -51,6 +51,7 @@ def _row(calls: Sequence[tuple[StitchedCall, Coverage, int]]) -> RuntimeRow:
         plan_bytes=sum(build.plan_bytes or 0 for build in built if build is not None),
         cuda_graphs=any(call.cuda_graphs for call, _, _ in calls),
         recorded=sum(runner.recorded for call, _, _ in calls for runner in call.recorders),
+        graph_bytes=sum(runner.recorded_bytes for call, _, _ in calls for runner in call.recorders),
         unrecorded=tuple(unrecorded[:_MOST_NAMED]),
         fallbacks=tuple(fallback for call in calls for fallback in _fallbacks(*call)),
     )

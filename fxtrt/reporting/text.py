@@ -95,7 +95,8 @@ def _runtime_lines(coverage: CoverageValues) -> Iterator[str]:
             memory += f"besides {bytes_text(row.plan_bytes)} of plans"
         yield f"{row.slots} slots ({row.made} made){memory}"
         if row.cuda_graphs:
-            yield f"{row.recorded} CUDA graphs recorded"
+            memory = f", in {bytes_text(row.graph_bytes)}" if row.graph_bytes else ""
+            yield f"{row.recorded} CUDA graphs recorded{memory}"
         yield from (f"in no CUDA graph of the whole: {reason}" for reason in row.unrecorded)
         for fallback in row.fallbacks:
             yield f"{fallback.cluster} ran {fallback.calls} times in PyTorch: {fallback.reason}"

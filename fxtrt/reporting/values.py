@@ -131,8 +131,9 @@ class RuntimeRow:
     made:          how many slots exist by now.
     scratch_bytes: the device memory of each slot.
     plan_bytes:    the size of all plans; their weights are in memory once.
-    cuda_graphs:   whether the user asked for CUDA graphs.
+    cuda_graphs:   whether CUDA graphs are recorded.
     recorded:      how many CUDA graphs there are in all slots.
+    graph_bytes:   the device memory that these took, with their inputs and outputs.
     unrecorded:    "node: why" for what a CUDA graph of the whole cannot hold, and for what failed.
     fallbacks:     the calls of clusters that ran in PyTorch.
     """
@@ -143,6 +144,7 @@ class RuntimeRow:
     plan_bytes: int
     cuda_graphs: bool = False
     recorded: int = 0
+    graph_bytes: int = 0
     unrecorded: tuple[str, ...] = ()
     fallbacks: tuple[Fallback, ...] = ()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..detection.small_tables import is_kept
 from ..engines.base import Engine
 from ..forks import ForkLock
 from .fallbacks import Fallbacks
@@ -62,6 +63,15 @@ class GraphRunner:
     def recorded(self) -> int:
         """Count the graphs in all slots."""
         return sum(map(len, list(self._of_slot.values())))
+
+    @property
+    def recorded_bytes(self) -> int:
+        """Return the memory that the graphs of all slots took."""
+        return sum(
+            replay.bytes
+            for of_slot in list(self._of_slot.values())
+            for replay in list(of_slot.values())
+        )
 
     def run(self, slot: Slot, values: Sequence[Any]) -> list[Any] | None:
         """Return what the function gives for `values`, in new memory, or None if there is no graph.
@@ -118,6 +128,9 @@ class Replay:
     """One run of a function, recorded as a CUDA graph on a slot's stream.
 
     It has contexts of its own, because a graph depends on the state of the contexts in it.
+
+    bytes: by how much torch's memory grew while it was recorded. Another thread may have added to
+           this, and graphs of the same slot share memory.
     """
 
     def __init__(
@@ -131,6 +144,7 @@ class Replay:
         caller = torch.cuda.current_stream(slot.device)
         stream.wait_stream(caller)
         self._last: Any = stream
+        self._copied: list[Any] = [None] * len(values)
         try:
             with (
                 one_at_a_time(),
@@ -143,8 +157,11 @@ class Replay:
                 for _ in range(_WARM_UP):
                     function(*self._inputs)
                 stream.synchronize()
+                taken = torch.cuda.memory_reserved(slot.device)
                 with _no_garbage_collection():
                     self._graph, self._outputs = _capture(function, self._inputs, slot.graph_pool())
+                taken = torch.cuda.memory_reserved(slot.device) - taken
+                self.bytes = max(0, taken) + _bytes(self._inputs)
         finally:
             caller.wait_stream(stream)
 
@@ -154,9 +171,10 @@ class Replay:
         if stream != self._last:
             keep_for(stream, self._inputs)
             self._last = stream
-        for mine, value in zip(self._inputs, values, strict=True):
-            if isinstance(mine, torch.Tensor):
+        for i, (mine, value) in enumerate(zip(self._inputs, values, strict=True)):
+            if isinstance(mine, torch.Tensor) and value is not self._copied[i]:
                 mine.copy_(value)
+                self._copied[i] = value if is_kept(value) else None
         self._graph.replay()
         copies: dict[int, torch.Tensor] = {}
         results: list[Any] = []
@@ -211,6 +229,10 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def _bytes(values: Sequence[Any]) -> int:
+    return sum(value.nbytes for value in values if isinstance(value, torch.Tensor))
 
 
 def _first_line(error: Exception) -> str:

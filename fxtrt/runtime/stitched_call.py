@@ -51,6 +51,8 @@ class StitchedCall:
         self.cuda_graphs = cuda_graphs
         self.unrecorded: tuple[str, ...] = ()
         self._whole: GraphRunner | None = None
+        (nested,) = graph.graph.output_node().args
+        self._structure = pytree.tree_structure(nested)
         self._observer: Observer | None = None
         for module in self.modules:
             module.slots, module.graphs = slots, None
@@ -110,10 +112,11 @@ class StitchedCall:
 
     def _run(self, slot: Slot, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._whole is not None and self._observer is None:
-            whole, leaves = self._whole, pytree.tree_leaves((args, kwargs))
+            whole, leaves = self._whole, _leaves(args, kwargs)
             flat = whole.run(slot, leaves) if _can_be_copied(leaves) else None
             if flat is not None:
-                return self.graph.graph.process_outputs(_unflatten(flat, self.graph))
+                nested = pytree.tree_unflatten(flat, self._structure)
+                return self.graph.graph.process_outputs(nested)
             if whole.broken is not None:
                 self.unrecorded, self._whole = (whole.broken,), None
                 self._record_engines()
@@ -212,10 +215,10 @@ def _present(engines: Iterable[Engine | None]) -> list[Engine]:
     return [engine for engine in engines if engine is not None]
 
 
-def _unflatten(flat: Sequence[Any], graph: GraphModule) -> Any:
-    """Nest the values of the output node as it nests them."""
-    (nested,) = graph.graph.output_node().args
-    return pytree.tree_unflatten(flat, pytree.tree_structure(nested))
+def _leaves(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[Any]:
+    if not kwargs and all(type(value) is torch.Tensor for value in args):
+        return args
+    return pytree.tree_leaves((args, kwargs))
 
 
 def _unrecordable(graph: GraphModule, device: str) -> Iterator[str]:

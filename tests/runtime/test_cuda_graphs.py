@@ -44,18 +44,19 @@ class Recorder:
         self.graphs = 0
         self.replays = 0
         self.broken = False
-        self.pools: list[object] = []
+        self.pools: list[Any] = []
         monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 1 << 20)
         monkeypatch.setattr(cuda_graphs, "_capture", self.capture)
 
     def capture(
-        self, function: Callable[..., Sequence[Any]], inputs: Sequence[Any], pool: object
+        self, function: Callable[..., Sequence[Any]], inputs: Sequence[Any], pool: Any
     ) -> tuple[Any, list[Any]]:
+        self.pools.append(pool)
         if self.broken:
             self.broken = False
             raise RuntimeError("operation not permitted when stream is capturing\nand more")
         self.graphs += 1
-        self.pools.append(pool)
         outputs = list(function(*inputs))
 
         def replay() -> None:
@@ -105,6 +106,18 @@ def compile(model: torch.nn.Module, **options: Any) -> torch.nn.Module:
 def runtime(compiled: torch.nn.Module) -> RuntimeRow:
     (row,) = fxtrt.report(compiled).runtime
     return row
+
+
+def test_the_graphs_of_a_slot_share_memory_and_are_counted(recorder: Recorder) -> None:
+    compiled = compile(Whole(), slots=1)
+    with torch.no_grad():
+        for rows in (4, 5) * 2:
+            compiled(torch.randn(rows, 3))
+    assert recorder.graphs == 2
+    assert recorder.pools[0] is recorder.pools[1]
+    row = runtime(compiled)
+    assert row.graph_bytes == (4 + 5) * 3 * 4
+    assert "2 CUDA graphs recorded, in 0.1 KiB" in str(fxtrt.report(compiled))
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

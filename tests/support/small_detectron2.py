@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -10,9 +9,9 @@ import torch
 from detectron2_package import require_detectron2
 from torch import nn
 
-__all__ = ["ARCHITECTURES", "picture", "small_config", "small_detector"]
+__all__ = ["ARCHITECTURES", "FAMILIES", "picture", "small_config", "small_detector"]
 
-_LEVELS = {"p3": 8, "p5": 32}
+_LEVELS = {"p3": 8, "p4": 16, "p5": 32}
 """Strides."""
 _COMMON = (
     *("MODEL.WEIGHTS", "", "MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NAME", "small_backbone"),
@@ -22,6 +21,7 @@ _COMMON = (
     *("MODEL.RPN.IN_FEATURES", ["p5"], "MODEL.RPN.POST_NMS_TOPK_TEST", 30),
     *("MODEL.ROI_HEADS.IN_FEATURES", ["p3"], "MODEL.ROI_BOX_HEAD.FC_DIM", 16),
     *("MODEL.ROI_MASK_HEAD.NUM_CONV", 1, "MODEL.ROI_MASK_HEAD.CONV_DIM", 8),
+    *("MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", [8]),
     *("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["p3"], "MODEL.SEM_SEG_HEAD.CONVS_DIM", 32),
     *("MODEL.SEM_SEG_HEAD.COMMON_STRIDE", 8, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 6),
     *("MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH", 0.05),
@@ -33,6 +33,24 @@ _CONFIGS = {
 }
 ARCHITECTURES = (*_CONFIGS, "FCOS")
 """The last of them is not in Detectron2 0.4."""
+_REGION_CONFIGS = {
+    "Faster R-CNN": "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
+    "Faster R-CNN, C4": "COCO-Detection/faster_rcnn_R_50_C4_1x.yaml",
+    "Mask R-CNN": "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
+    "Keypoint R-CNN": "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml",
+    "Cascade R-CNN": "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml",
+    "RPN": "COCO-Detection/rpn_R_50_FPN_1x.yaml",
+}
+FAMILIES = (*_REGION_CONFIGS, *ARCHITECTURES)
+_TWO_LEVELS = (
+    *("MODEL.RPN.IN_FEATURES", ["p3", "p4"], "MODEL.ROI_HEADS.IN_FEATURES", ["p3", "p4"]),
+    *("MODEL.ANCHOR_GENERATOR.SIZES", [[32], [64]]),
+)
+_C4 = (
+    *("MODEL.RESNETS.RES2_OUT_CHANNELS", 4, "MODEL.RESNETS.WIDTH_PER_GROUP", 1),
+    *("MODEL.MASK_ON", True),
+)
+"""Its head has a stage of ResNet, which takes the 16 channels of the small backbone."""
 
 
 @cache
@@ -50,7 +68,8 @@ def _register_backbone() -> None:
 
         def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
             p3 = self.first(x).relu()
-            return {"p3": p3, "p5": self.second(p3).relu()}
+            p4 = nn.functional.max_pool2d(p3, 1, 2)
+            return {"p3": p3, "p4": p4, "p5": self.second(p3).relu()}
 
         def output_shape(self) -> Any:
             return {name: ShapeSpec(channels=16, stride=stride) for name, stride in _LEVELS.items()}
@@ -62,14 +81,19 @@ def _register_backbone() -> None:
 
 
 @cache
-def small_detector(architecture: str) -> nn.Module:
-    """A calibrated model: it finds something in `picture`."""
+def small_detector(architecture: str, options: tuple[Any, ...] = ()) -> nn.Module:
+    """A calibrated model: it finds something in `picture`.
+
+    Args:
+        options: of the config, after those of all small models; FCOS has no config.
+    """
     require_detectron2()
     from fxtrt.diagnostics.example_models import calibrate
 
     _register_backbone()
     torch.manual_seed(0)
-    model: nn.Module = (_fcos if architecture == "FCOS" else _of_config(architecture))().eval()
+    model: nn.Module = _fcos() if architecture == "FCOS" else _of_config(architecture, options)
+    model.eval()
     with torch.no_grad():
         calibrate(model, ([{"image": picture(160, 192), "height": 200, "width": 240}],))
     return model
@@ -81,16 +105,21 @@ def small_config(architecture: str) -> Any:
     from detectron2 import model_zoo
 
     _register_backbone()
-    cfg = model_zoo.get_config(_CONFIGS[architecture])
+    cfg = model_zoo.get_config({**_CONFIGS, **_REGION_CONFIGS}[architecture])
     cfg.merge_from_list(list(_COMMON))
+    if architecture == "Faster R-CNN, C4":
+        cfg.merge_from_list(list(_C4))
+    elif architecture in _REGION_CONFIGS:
+        cfg.merge_from_list(list(_TWO_LEVELS))
     return cfg
 
 
-def _of_config(architecture: str) -> Callable[[], Any]:
+def _of_config(architecture: str, options: tuple[Any, ...]) -> Any:
     from detectron2.modeling import build_model
 
     cfg = small_config(architecture)
-    return lambda: build_model(cfg)
+    cfg.merge_from_list(list(options))
+    return build_model(cfg)
 
 
 def _fcos() -> Any:

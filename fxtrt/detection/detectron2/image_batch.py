@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from detectron2.modeling import meta_arch
 from torch import Tensor
 
 from ..core_batch import varying_batch, varying_sides
-from ..ops.normalize_images import normalized
+from ..normalized_batch import normalized_batch
 from ..small_tables import SmallTables
 from .structures import padded_sides
 
@@ -52,7 +53,8 @@ class ImageReader:
         """Return the batch for a core.
 
         Raises:
-            ValueError: a dict has proposals of its own, which a core would ignore.
+            ValueError: a dict has proposals of its own, which a core would ignore, or a size of its
+                picture that is no whole number.
         """
         if any("proposals" in one for one in batched_inputs):
             raise ValueError("the inputs have proposals of their own")
@@ -61,14 +63,17 @@ class ImageReader:
             (one.get("height", height), one.get("width", width))
             for one, (height, width) in zip(batched_inputs, sizes, strict=True)
         )
+        if not all(isinstance(side, Integral) for sides in pictures for side in sides):
+            raise ValueError("a picture's height or width is no whole number")
         scales = tuple(
             (across / width, down / height)
             for (down, across), (height, width) in zip(pictures, sizes, strict=True)
         )
         limits = tuple((width, height) * 2 for height, width in pictures)
         twice = tuple(scale * 2 for scale in scales)
-        tables = self._tables.on(images.device, sizes, twice, limits)
-        return ImageBatch((images, *tables), sizes, pictures, scales)
+        of_images, of_scales, of_limits = self._tables.on(images.device, sizes, twice, limits)
+        inputs = (images, of_images, of_scales, of_limits)
+        return ImageBatch(inputs, sizes, pictures, scales)
 
     def _preprocessed(
         self, batched_inputs: Sequence[dict[str, Any]]
@@ -78,13 +83,13 @@ class ImageReader:
         if self._is_own:
             batch = model.preprocess_image(batched_inputs)
             return batch.tensor, tuple((int(h), int(w)) for h, w in batch.image_sizes)
-        mean, std = model.pixel_mean.flatten(), model.pixel_std.flatten()
+        mean, std = model.pixel_mean, model.pixel_std
         images = [one["image"].to(mean.device) for one in batched_inputs]
         sizes = tuple((image.shape[-2], image.shape[-1]) for image in images)
         backbone = model.backbone
         constraints = getattr(backbone, "padding_constraints", None)
         height, width = padded_sides(sizes, backbone.size_divisibility, constraints)
-        return normalized(images, mean, std, int(height), int(width)), sizes
+        return normalized_batch(images, mean, std, int(height), int(width)), sizes
 
 
 def _has_own_preprocessing(model: Any) -> bool:

@@ -12,8 +12,8 @@ from detectron2.modeling.meta_arch.retinanet import RetinaNet
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ..core_batch import CANDIDATES, Core, core_example, counted
-from ..host_steps import Prepared, unchanged
+from ..core_batch import DENSE_CANDIDATES, Core, core_example, counted
+from ..host_steps import Prepared, keeps_methods, unchanged
 from ..ops.dense_detections import dense_detections
 from ..ops.place_detections import place_detections
 from .image_batch import ImageBatch, ImageReader, core_shapes, kept
@@ -29,6 +29,9 @@ _COARSEST = 128
 class _Core(Core):
     """The networks of a one-stage detector, and the selection of its detections."""
 
+    backbone: Any
+    head: Any
+
     def __init__(self, model: Any, head: str) -> None:
         super().__init__(model)
         transform = model.box2box_transform
@@ -39,7 +42,7 @@ class _Core(Core):
             model.test_nms_thresh,
             model.test_topk_candidates,
             model.max_detections_per_image,
-            CANDIDATES,
+            DENSE_CANDIDATES,
             "detectron2_0.4" if IS_0_4 else "detectron2",
             head,
         )
@@ -108,6 +111,7 @@ _METHODS_OF_0_4 = ("forward", "inference", "inference_single_image")
 _METHODS = (
     *("forward", "forward_inference", "inference_single_image"),
     *("_decode_multi_level_predictions", "_decode_per_level_predictions"),
+    "_transpose_dense_predictions",
 )
 
 
@@ -131,7 +135,7 @@ def _is_linear(kind: type[Any], transform: Any) -> bool:
 
 
 def _why_none(model: Any, kind: type[Any], is_known: Any) -> str | None:
-    if not unchanged(model, kind, *(_METHODS_OF_0_4 if IS_0_4 else _METHODS)):
+    if not keeps_methods(model, kind, *(_METHODS_OF_0_4 if IS_0_4 else _METHODS)):
         return f"{type(model).__name__} has an inference of its own"
     if not unchanged(model.anchor_generator, DefaultAnchorGenerator, "forward", "_grid_anchors"):
         return f"{type(model.anchor_generator).__name__} makes anchors in a way of its own"

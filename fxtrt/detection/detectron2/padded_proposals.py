@@ -69,7 +69,7 @@ def padded_proposals(
 def why_no_proposals(rpn: Any) -> str | None:
     """Return why an RPN cannot be part of a core, or None."""
     if not unchanged(rpn, RPN, "forward", "predict_proposals", "_decode_proposals"):
-        return f"{type(rpn).__name__} has a forward of its own"
+        return f"{type(rpn).__name__} has a forward or hooks of its own"
     generator = rpn.anchor_generator
     if not unchanged(generator, DefaultAnchorGenerator, "forward", "_grid_anchors"):
         return f"{type(generator).__name__} makes anchors in a way of its own"

@@ -11,7 +11,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from ..core_batch import Core, core_example, counted
-from ..host_steps import Prepared, unchanged
+from ..host_steps import Prepared, keeps_methods
 from ..ops.place_detections import place_detections
 from .image_batch import ImageBatch, ImageReader, core_shapes, kept
 from .padded_proposals import padded_proposals, why_no_proposals
@@ -21,6 +21,8 @@ __all__ = ["proposal_network_steps"]
 
 class _Core(Core):
     """The networks of a `ProposalNetwork`, and the selection of its proposals."""
+
+    backbone: Any
 
     def forward(
         self, images: Tensor, image_sizes: Tensor, scales: Tensor, limits: Tensor
@@ -64,6 +66,6 @@ class _Steps:
 
 def proposal_network_steps(model: Any) -> _Steps | str:
     """Return the core of a `ProposalNetwork` and its steps, or why it can have none."""
-    if not unchanged(model, ProposalNetwork, "forward"):
+    if not keeps_methods(model, ProposalNetwork, "forward"):
         return f"{type(model).__name__} has a forward of its own"
     return why_no_proposals(model.proposal_generator) or _Steps(model)

@@ -11,8 +11,8 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from ..core_batch import Core, core_example, counted
-from ..host_steps import Prepared, unchanged
-from ..ops.detectron2_heatmaps_to_keypoints import heatmaps_to_keypoints
+from ..host_steps import Prepared, keeps_methods
+from ..ops.keypoints_of_heatmaps import keypoints_of_heatmaps
 from ..ops.paste_masks import paste_masks
 from ..ops.place_detections import place_detections
 from .image_batch import ImageBatch, ImageReader, core_shapes, kept
@@ -27,6 +27,8 @@ _MASK_THRESHOLD = 0.5
 
 class RCNNCore(Core):
     """The networks of a `GeneralizedRCNN` with operators of fixed shape between them."""
+
+    backbone: Any
 
     def forward(
         self, images: Tensor, image_sizes: Tensor, scales: Tensor, limits: Tensor
@@ -53,12 +55,12 @@ class RCNNCore(Core):
         heads: Any = self.roi_heads
         found = with_heads(heads, features, regions)
         boxes, summary = place_detections(found.boxes, found.counts, found.overflow, scales, limits)
-        outputs = (boxes, found.scores, found.classes, summary)
+        outputs: tuple[Tensor, ...] = (boxes, found.scores, found.classes, summary)
         if getattr(heads, "mask_on", False):
             outputs += (masks_of(heads, features, found, image_sizes),)
         if getattr(heads, "keypoint_on", False):
-            maps = keypoint_maps_of(heads, features, found, image_sizes)
-            keypoints = heatmaps_to_keypoints(maps, found.boxes.flatten(0, 1))
+            maps: Any = keypoint_maps_of(heads, features, found, image_sizes)
+            keypoints = keypoints_of_heatmaps(maps, found.boxes.flatten(0, 1))
             shape = found.classes.shape
             outputs += (keypoints.unflatten(0, shape), maps.unflatten(0, shape))
         return outputs
@@ -79,9 +81,11 @@ class RCNNSteps:
         return Prepared(batch.inputs, batch)
 
     def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Any]]:
-        rows = counted(outputs[3])
+        boxes, scores, classes, summary, *rest = outputs
+        images = zip(*(output.unbind() for output in (boxes, scores, classes, *rest)), strict=True)
         return [
-            {"instances": self._instances(outputs, i, row, context)} for i, row in enumerate(rows)
+            {"instances": self._instances(of_image, row, number, context)}
+            for number, (row, of_image) in enumerate(zip(counted(summary), images, strict=True))
         ]
 
     example = staticmethod(core_example)
@@ -90,11 +94,9 @@ class RCNNSteps:
         return core_shapes(inputs, most_images, self.model.backbone)
 
     def _instances(
-        self, outputs: Sequence[Tensor], image: int, row: list[int], context: ImageBatch
+        self, outputs: Sequence[Tensor], row: list[int], image: int, context: ImageBatch
     ) -> Any:
-        boxes, scores, classes, *rest = (
-            kept(output[image], row) for output in (*outputs[:3], *outputs[4:])
-        )
+        boxes, scores, classes, *rest = (kept(output, row) for output in outputs)
         height, width = context.pictures[image]
         instances = Instances((height, width))
         instances.pred_boxes = Boxes(boxes)
@@ -107,16 +109,17 @@ class RCNNSteps:
         if self._has_keypoints:
             keypoints, maps = rest
             scale_x, scale_y = context.scales[image]
-            keypoints[:, :, 0] *= scale_x
-            keypoints[:, :, 1] *= scale_y
-            instances.pred_keypoints = keypoints[:, :, [0, 1, 3]]
+            points = keypoints[:, :, [0, 1, 3]]
+            points[:, :, 0] *= scale_x
+            points[:, :, 1] *= scale_y
+            instances.pred_keypoints = points
             instances.pred_keypoint_heatmaps = maps
         return instances
 
 
 def rcnn_steps(model: Any) -> RCNNSteps | str:
     """Return the core of a `GeneralizedRCNN` and its steps, or why it can have none."""
-    if not unchanged(model, GeneralizedRCNN, "forward", "inference", "_postprocess"):
+    if not keeps_methods(model, GeneralizedRCNN, "forward", "inference", "_postprocess"):
         return f"{type(model).__name__} has an inference of its own"
     return why_no_rcnn(model) or RCNNSteps(model)
 

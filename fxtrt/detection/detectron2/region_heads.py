@@ -80,7 +80,7 @@ def _pooled(
 ) -> Tensor:
     """Return (B * R, C, height, width)."""
     first = pooler.level_poolers[0]
-    return multilevel_roi_align(
+    pooled: Tensor = multilevel_roi_align(
         [features[name] for name in names],
         regions.boxes,
         regions.counts,
@@ -92,6 +92,7 @@ def _pooled(
         pooler.canonical_level,
         "detectron2",
     )
+    return pooled
 
 
 def masks_of(heads: Any, features: Mapping[str, Tensor], found: Found, sizes: Tensor) -> Tensor:
@@ -106,7 +107,8 @@ def masks_of(heads: Any, features: Mapping[str, Tensor], found: Found, sizes: Te
         labels = found.classes.flatten().clamp(min=0)
         index = labels[:, None, None, None].expand(-1, 1, *logits.shape[2:])
         logits = logits.gather(1, index)
-    return logits.sigmoid().float().unflatten(0, found.classes.shape)[:, :, 0]
+    masks: Tensor = logits.sigmoid().float().unflatten(0, found.classes.shape)[:, :, 0]
+    return masks
 
 
 def keypoint_maps_of(
@@ -125,13 +127,13 @@ def why_no_core(heads: Any) -> str | None:
     A core runs their networks itself, so what lies between these must be Detectron2's own.
     """
     if isinstance(heads, d2.CascadeROIHeads):
-        own = unchanged(heads, d2.CascadeROIHeads, *_STEPS, "_forward_box", "_run_stage")
+        own = unchanged(heads, d2.CascadeROIHeads, *_STEPS, *_BRANCH_STEPS, *_CASCADE_STEPS)
     elif isinstance(heads, d2.Res5ROIHeads):
         own = unchanged(heads, d2.Res5ROIHeads, *_STEPS, "_shared_roi_transform")
     else:
-        own = unchanged(heads, d2.StandardROIHeads, *_STEPS, *_BRANCHES_OF_STANDARD)
+        own = unchanged(heads, d2.StandardROIHeads, *_STEPS, *_BRANCH_STEPS)
     if not own:
-        return f"{type(heads).__name__} has a forward of its own"
+        return f"{type(heads).__name__} has a forward or hooks of its own"
     for predictor in _predictors(heads):
         if not _is_known_predictor(predictor):
             return f"{type(predictor).__name__} predicts boxes in a way of its own"
@@ -142,7 +144,8 @@ def why_no_core(heads: Any) -> str | None:
 
 
 _STEPS = ("forward", "forward_with_given_boxes")
-_BRANCHES_OF_STANDARD = ("_forward_box", "_forward_mask", "_forward_keypoint")
+_BRANCH_STEPS = ("_forward_box", "_forward_mask", "_forward_keypoint")
+_CASCADE_STEPS = ("_run_stage", "_create_proposals_from_boxes")
 
 
 def _predictors(heads: Any) -> list[Any]:
@@ -188,7 +191,7 @@ def _why_no_branches(heads: Any) -> str | None:
             continue
         head = getattr(heads, f"{name}_head")
         if not unchanged(head, kind, "forward"):
-            return f"{type(head).__name__} has a forward of its own"
+            return f"{type(head).__name__} has a forward or hooks of its own"
         if not isinstance(heads, d2.Res5ROIHeads) and getattr(heads, pooler) is None:
             return f"{type(head).__name__} pools its features itself"
     return None

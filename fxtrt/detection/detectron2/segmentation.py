@@ -13,7 +13,7 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import Tensor
 
 from ..core_batch import Core, core_example
-from ..host_steps import Prepared, unchanged
+from ..host_steps import Prepared, keeps_methods
 from .image_batch import ImageBatch, ImageReader, core_shapes
 from .rcnn import RCNNCore, RCNNSteps, why_no_rcnn
 
@@ -23,11 +23,13 @@ __all__ = ["panoptic_steps", "semantic_steps"]
 class _PanopticCore(RCNNCore):
     """Adds (B, classes, H, W) logits of each pixel's class to what `RCNNCore` returns."""
 
+    sem_seg_head: Any
+
     def forward(
         self, images: Tensor, image_sizes: Tensor, scales: Tensor, limits: Tensor
     ) -> tuple[Tensor, ...]:
         features = self.backbone(images)
-        logits, _ = self.sem_seg_head(features)
+        logits, _ = self.sem_seg_head(features, None)
         return (*self.detections(features, image_sizes, scales, limits), logits)
 
 
@@ -60,9 +62,12 @@ class _PanopticSteps(RCNNSteps):
 class _SemanticCore(Core):
     """The networks of a `SemanticSegmentor`."""
 
+    backbone: Any
+    sem_seg_head: Any
+
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """Return (B, classes, H, W) logits for (B, 3, H, W) normalized, zero padded images."""
-        logits, _ = self.sem_seg_head(self.backbone(images))
+        logits, _ = self.sem_seg_head(self.backbone(images), None)
         return (logits,)
 
 
@@ -93,7 +98,7 @@ class _SemanticSteps:
 
 def panoptic_steps(model: Any) -> _PanopticSteps | str:
     """Return the core of a `PanopticFPN` and its steps, or why it can have none."""
-    if not unchanged(model, PanopticFPN, "forward", "inference"):
+    if not keeps_methods(model, PanopticFPN, "forward", "inference"):
         return f"{type(model).__name__} has an inference of its own"
     if not getattr(model, "combine_on", True):
         return "it does not combine its results"
@@ -102,6 +107,6 @@ def panoptic_steps(model: Any) -> _PanopticSteps | str:
 
 def semantic_steps(model: Any) -> _SemanticSteps | str:
     """Return the core of a `SemanticSegmentor` and its steps, or why it can have none."""
-    if not unchanged(model, SemanticSegmentor, "forward"):
+    if not keeps_methods(model, SemanticSegmentor, "forward"):
         return f"{type(model).__name__} has a forward of its own"
     return _SemanticSteps(model)

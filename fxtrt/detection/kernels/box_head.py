@@ -1,4 +1,4 @@
-"""Find a box head's candidates: decode the classes above the threshold of each proposal."""
+"""Pick a box head's detections: mask the scores, select the best, decode and suppress these."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .candidates import MOST_BOXES, append, detections, new_candidates
-from .decode import EXACT, clip, decode, inverses, is_finite
+from .candidates import MOST_BOXES, detections, new_candidates, tally
+from .decode import EXACT, clip_box, decode, inverses, is_finite, load_four, store_four
+from .topk import best_of_levels
 
 __all__ = ["MOST_BOXES", "box_detections", "refine_boxes"]
+
+_SLOTS = 128
+"""How many boxes a program decodes at once."""
 
 
 def box_detections(
@@ -40,61 +44,35 @@ def box_detections(
     """
     images, regions = proposals.shape[:2]
     columns, moves = probabilities.shape[1], deltas.shape[1] // 4
-    listed = new_candidates(images, regions * (columns - 1), candidates, proposals.device)
+    deltas, proposals = deltas.contiguous(), proposals.float().contiguous()
+    sizes, inverse_weights = image_sizes.float().contiguous(), inverses(weights)
+    scores = proposals.new_empty((images, regions * columns))
+    tallies = torch.empty((images, regions, 2), dtype=torch.int32, device=proposals.device)
     if images * regions:
-        _collect[images * regions,](
-            probabilities.contiguous(), deltas.contiguous(), proposals.float().contiguous(), counts,
-            image_sizes.float().contiguous(), listed.keys, listed.boxes, listed.classes,
-            listed.tallies, regions, listed.keys.shape[1], score_thresh, inverses(weights),
-            smallest_side, COLUMNS=columns, MOVES=moves,
+        _mask[images * regions,](
+            probabilities.contiguous(), deltas, proposals, counts, sizes, scores, tallies, regions,
+            score_thresh, inverse_weights, smallest_side, COLUMNS=columns, MOVES=moves,
             PADDED_COLUMNS=triton.next_power_of_2(columns), TORCHVISION=library == "torchvision",
             num_warps=1 if columns <= 128 else 4, **EXACT,
         )  # fmt: skip
-    return detections(listed, nms_thresh, most, None, columns)
+    bound = max(min(candidates, regions * (columns - 1)), 1)
+    values, index = best_of_levels([scores], bound)
+    found = new_candidates(values[:, 0], index[:, 0], tallies)
+    _decode_best[triton.cdiv(bound, _SLOTS), images](
+        found.scores, found.index, deltas, proposals, sizes, found.boxes, found.classes,
+        found.valid, bound, regions, inverse_weights, COLUMNS=columns, MOVES=moves, SLOTS=_SLOTS,
+        **EXACT,
+    )  # fmt: skip
+    return detections(found, nms_thresh, most, bound, columns)
 
 
-@triton.jit
-def _four(base, mask):
-    """Load four neighbours as float32."""
-    return (
-        tl.load(base, mask=mask, other=0.0).to(tl.float32),
-        tl.load(base + 1, mask=mask, other=0.0).to(tl.float32),
-        tl.load(base + 2, mask=mask, other=0.0).to(tl.float32),
-        tl.load(base + 3, mask=mask, other=0.0).to(tl.float32),
-    )
-
-
-@triton.jit
-def _store_four(base, x1, y1, x2, y2, mask):
-    tl.store(base, x1, mask=mask)
-    tl.store(base + 1, y1, mask=mask)
-    tl.store(base + 2, x2, mask=mask)
-    tl.store(base + 3, y2, mask=mask)
-
-
-@triton.jit
-def _decode(deltas, mask, box, inverse_weights):
-    """Decode all boxes of a proposal, which lies at `box`."""
-    dx, dy, dw, dh = _four(deltas, mask)
-    x1, y1, x2, y2 = tl.load(box), tl.load(box + 1), tl.load(box + 2), tl.load(box + 3)
-    return decode(dx, dy, dw, dh, x1, y1, x2, y2, inverse_weights)
-
-
-@triton.jit
-def _clip(x1, y1, x2, y2, size, mask):
-    """Limit boxes to the height and the width that lie at `size`."""
-    height = tl.load(size, mask=mask)
-    width = tl.load(size + 1, mask=mask)
-    return clip(x1, width), clip(y1, height), clip(x2, width), clip(y2, height)
-
-
-@triton.jit(do_not_specialize=["regions", "capacity"])
-def _collect(
-    probabilities, deltas, proposals, counts, image_sizes, keys, boxes, classes, tallies, regions,
-    capacity, threshold, inverse_weights, smallest_side, COLUMNS: tl.constexpr,
-    MOVES: tl.constexpr, PADDED_COLUMNS: tl.constexpr, TORCHVISION: tl.constexpr,
+@triton.jit(do_not_specialize=["regions"])
+def _mask(
+    probabilities, deltas, proposals, counts, image_sizes, scores, tallies, regions, threshold,
+    inverse_weights, smallest_side, COLUMNS: tl.constexpr, MOVES: tl.constexpr,
+    PADDED_COLUMNS: tl.constexpr, TORCHVISION: tl.constexpr,
 ):  # fmt: skip
-    """Append the candidates of a proposal; the index of one is its place in the image's table."""
+    """Write the scores of a proposal's candidates, -1 for all other classes."""
     row = tl.program_id(0).to(tl.int64)
     image = row // regions
     column = tl.arange(0, PADDED_COLUMNS)
@@ -102,25 +80,53 @@ def _collect(
     score = tl.load(probabilities + row * COLUMNS + column, mask=exists, other=0.0)
     # The background is the first column for torchvision and the last for Detectron2.
     foreground = (exists & (column > 0)) if TORCHVISION else (column < COLUMNS - 1)
-    region = row % regions + column * 0
-    wanted = foreground & (score > threshold) & (region < tl.load(counts + image))
+    wanted = foreground & (score > threshold) & (row % regions < tl.load(counts + image))
+    x1 = score
+    y1 = score
+    x2 = score
+    y2 = score
     if tl.sum(wanted.to(tl.int32), 0) > 0:
         move = deltas + row * (4 * MOVES) + (column * 4 if MOVES > 1 else column * 0)
-        x1, y1, x2, y2 = _decode(
-            move, column < (MOVES if MOVES > 1 else COLUMNS), proposals + row * 4, inverse_weights
-        )
+        dx, dy, dw, dh = load_four(move, 1, column < (MOVES if MOVES > 1 else COLUMNS))
+        box = proposals + row * 4
+        x1, y1, x2, y2 = decode(
+            dx, dy, dw, dh, tl.load(box), tl.load(box + 1), tl.load(box + 2), tl.load(box + 3),
+            inverse_weights,
+        )  # fmt: skip
         finite = is_finite(x1) & is_finite(y1) & is_finite(x2) & is_finite(y2)
-        x1, y1, x2, y2 = _clip(x1, y1, x2, y2, image_sizes + image * 2, None)
+        x1, y1, x2, y2 = clip_box(x1, y1, x2, y2, image_sizes + image * 2, None)
         if TORCHVISION:
             wanted = wanted & (x2 - x1 >= smallest_side) & (y2 - y1 >= smallest_side)
         else:  # One value that is not finite drops the whole proposal.
             finite = (finite | (column >= MOVES)) & (is_finite(score) | (column >= COLUMNS))
             all_finite = tl.min(finite.to(tl.int32), 0) + column * 0
             wanted = wanted & (all_finite > 0)
-        index = region * COLUMNS + column
-        place, fits = append(keys, tallies, image + column * 0, score, index, wanted, capacity)
-        tl.store(classes + place, column, mask=fits)
-        _store_four(boxes + place * 4, x1, y1, x2, y2, fits)
+    tl.store(scores + row * COLUMNS + column, tl.where(wanted, score, -1.0), mask=exists)
+    tally(tallies, row, wanted, wanted, x1, y1, x2, y2)
+
+
+@triton.jit(do_not_specialize=["bound", "regions"])
+def _decode_best(
+    scores, index, deltas, proposals, image_sizes, boxes, classes, valid, bound, regions,
+    inverse_weights, COLUMNS: tl.constexpr, MOVES: tl.constexpr, SLOTS: tl.constexpr,
+):  # fmt: skip
+    """Decode the selected boxes; the index of one is its place in the image's table of scores."""
+    image = tl.program_id(1).to(tl.int64)
+    slot = tl.program_id(0) * SLOTS + tl.arange(0, SLOTS)
+    exists = slot < bound
+    place = image * bound + slot
+    taken = tl.load(scores + place, mask=exists, other=-1.0) >= 0
+    number = tl.load(index + place, mask=taken, other=0)
+    column = number % COLUMNS
+    row = image * regions + number // COLUMNS
+    move = deltas + row * (4 * MOVES) + (column * 4 if MOVES > 1 else column * 0)
+    dx, dy, dw, dh = load_four(move, 1, taken)
+    x1, y1, x2, y2 = load_four(proposals + row * 4, 1, taken)
+    x1, y1, x2, y2 = decode(dx, dy, dw, dh, x1, y1, x2, y2, inverse_weights)
+    x1, y1, x2, y2 = clip_box(x1, y1, x2, y2, image_sizes + image * 2, None)
+    store_four(boxes + place * 4, x1, y1, x2, y2, exists)
+    tl.store(classes + place, column, mask=exists)
+    tl.store(valid + place, taken.to(tl.int8), mask=exists)
 
 
 def refine_boxes(
@@ -143,8 +149,8 @@ def _refine(
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     exists = row < rows
-    dx, dy, dw, dh = _four(deltas + row * 4, exists)
-    x1, y1, x2, y2 = _four(boxes + row * 4, exists)
+    dx, dy, dw, dh = load_four(deltas + row * 4, 1, exists)
+    x1, y1, x2, y2 = load_four(boxes + row * 4, 1, exists)
     x1, y1, x2, y2 = decode(dx, dy, dw, dh, x1, y1, x2, y2, inverse_weights)
-    x1, y1, x2, y2 = _clip(x1, y1, x2, y2, image_sizes + (row // regions) * 2, exists)
-    _store_four(refined + row * 4, x1, y1, x2, y2, exists)
+    x1, y1, x2, y2 = clip_box(x1, y1, x2, y2, image_sizes + (row // regions) * 2, exists)
+    store_four(refined + row * 4, x1, y1, x2, y2, exists)

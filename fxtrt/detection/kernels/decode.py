@@ -15,7 +15,16 @@ import triton.language as tl
 from ..box_coding import SCALE_CLAMP
 from .exponential import exp
 
-__all__ = ["EXACT", "clip", "decode", "inverses", "is_finite"]
+__all__ = [
+    "EXACT",
+    "clip",
+    "clip_box",
+    "decode",
+    "inverses",
+    "is_finite",
+    "load_four",
+    "store_four",
+]
 
 EXACT = {"enable_fp_fusion": False}
 """The option of a launch by which nothing is contracted.
@@ -61,3 +70,31 @@ def clip(x, most):
 @triton.jit
 def is_finite(x):
     return tl.abs(x) < float("inf")
+
+
+@triton.jit
+def clip_box(x1, y1, x2, y2, size, mask):
+    """Limit boxes to the height and the width that lie at `size`."""
+    height = tl.load(size, mask=mask)
+    width = tl.load(size + 1, mask=mask)
+    return clip(x1, width), clip(y1, height), clip(x2, width), clip(y2, height)
+
+
+@triton.jit
+def load_four(base, step, mask):
+    """Load four numbers, `step` apart, as float32."""
+    return (
+        tl.load(base, mask=mask, other=0.0).to(tl.float32),
+        tl.load(base + step, mask=mask, other=0.0).to(tl.float32),
+        tl.load(base + 2 * step, mask=mask, other=0.0).to(tl.float32),
+        tl.load(base + 3 * step, mask=mask, other=0.0).to(tl.float32),
+    )
+
+
+@triton.jit
+def store_four(base, x1, y1, x2, y2, mask):
+    """Store four neighbours."""
+    tl.store(base, x1, mask=mask)
+    tl.store(base + 1, y1, mask=mask)
+    tl.store(base + 2, x2, mask=mask)
+    tl.store(base + 3, y2, mask=mask)

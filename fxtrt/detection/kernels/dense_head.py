@@ -1,13 +1,16 @@
-"""Find the candidates of a one-stage detector: read each score once, decode the few that count.
+"""Pick the detections of a one-stage detector: read all scores once, decode the best.
 
-One launch reads the logits of all levels as they lie in memory and lists those that can pass the
-threshold. Another computes the scores of these and decodes their boxes.
+A level has up to millions of scores, and the best thousand are wanted. So scores are put in groups
+of neighbours in a level's order. The best k scores of a level lie in its best k groups, by their
+highest scores, and of equal groups the first: each of k groups ahead of another has a score ahead
+of all of that one's. A first launch reads all and writes the highest score of each group. The
+radix selection picks groups, then scores from these. It needs no bound, so nothing can overflow.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
@@ -15,31 +18,20 @@ import triton.language as tl
 from torch import Tensor
 
 from ..dense_rules import DenseRules
-from .candidates import (
-    MOST_BOXES,
-    Candidates,
-    append,
-    detections,
-    length_of,
-    new_candidates,
-    reserve,
-)
-from .decode import EXACT, clip, decode, inverses
+from .candidates import MOST_BOXES, detections, new_candidates, tally
+from .decode import EXACT, clip_box, decode, inverses, load_four, store_four
 from .exponential import sigmoid
 from .levels import odd, pick, pick_odd, same_layout
+from .topk import best_of_levels, level_of_chunk
 
-__all__ = ["MOST_BOXES", "dense_detections", "table_detections", "takes"]
+__all__ = ["MOST_BOXES", "dense_detections", "takes"]
 
-_BLOCK = 2048
-"""How many logits a program reads."""
-_GROUP = tl.constexpr(8)
-"""Whole groups of so many logits are read together, which lets loads be wide; then the rest."""
-_LISTED = tl.constexpr(3)
-"""The tally of the list of logits."""
+_WIDTH = 64
+"""How many channels of a pixel are a group."""
+_PIXELS = 64
+"""How many groups a program reads."""
 _SLOTS = 128
-"""How many listed logits a program decodes at once."""
-_PROGRAMS = 128
-"""How many programs share the list of an image."""
+"""How many boxes a program decodes."""
 
 
 def takes(logits: Sequence[Tensor], cell_anchors: Sequence[Tensor]) -> bool:
@@ -57,106 +49,183 @@ def dense_detections(
     strides: Sequence[int],
     rules: DenseRules,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Do what `fxtrt::dense_detections` does for RetinaNet and FCOS; rows come with it.
+    """Do what `fxtrt::dense_detections` does for RetinaNet and FCOS; rows mean nothing here.
 
     Equal scores of a level are taken by rising index. Otherwise results differ from the library's
     on a GPU by the last bit of `exp`, and where boxes are not finite.
     """
-    sizes = [level[0].numel() for level in logits]
-    bound = min(rules.candidates, sum(min(size, rules.topk) for size in sizes))
-    found = new_candidates(len(image_sizes), sum(sizes), bound, image_sizes.device)
-    listed = _list(logits, found, _lowest_logit(rules), background=False)
-    if found.keys.numel():
-        moves, moves_last = same_layout(deltas)
-        # Centerness has a channel for each anchor, which makes it far smaller than the others.
-        centres = tuple(level.contiguous() for level in centerness) or moves
-        _decode_listed[_grid(found)](
-            listed, moves, centres, torch.cat(list(cell_anchors)).float(),
-            image_sizes.float().contiguous(), found.keys, found.boxes, found.classes, found.groups,
-            found.tallies, found.keys.shape[1], odd(sizes), odd(m[0, 0].numel() for m in logits),
-            odd(m.shape[3] for m in logits), odd(strides[::2]), odd(strides[1::2]),
-            rules.score_thresh, inverses(rules.weights), ANCHORS=len(cell_anchors[0]),
-            CLASSES=logits[0].shape[1] // len(cell_anchors[0]), OFFSET=float(rules.offset),
-            MOVES_LAST=moves_last, CENTERNESS=len(centerness) > 0, LINEAR=rules.head == "fcos",
-            TORCHVISION=rules.library == "torchvision", SLOTS=_SLOTS, **EXACT,
+    images, device = len(image_sizes), image_sizes.device
+    pixels = [level.shape[2:].numel() for level in logits]
+    groups, scores = _best_scores(logits, centerness, pixels, len(cell_anchors[0]), rules)
+    topk = min(rules.topk, max(pixels) * logits[0].shape[1])
+    values, places = best_of_levels(scores, topk)
+    bound = max(min(rules.candidates, MOST_BOXES, len(pixels) * topk), 1)
+    merged = torch.full((images, bound), -1.0, dtype=torch.float32, device=device)
+    source = torch.zeros((images, bound), dtype=torch.int32, device=device)
+    programs = triton.cdiv(bound, _SLOTS)
+    tallies = torch.empty((images, programs, 2), dtype=torch.int32, device=device)
+    if values.numel():
+        _merge[triton.cdiv(len(pixels) * topk, 16), images](
+            values, merged, source, len(pixels) * topk, bound, SLOTS=16, OTHERS=256, **EXACT
         )  # fmt: skip
-    return detections(found, rules.nms_thresh, rules.most, rules.topk, 1)
+    found = new_candidates(merged, source, tallies)
+    moves, moves_last = same_layout(deltas)
+    _decode_best[programs, images](
+        merged, source, places, groups, moves, torch.cat(list(cell_anchors)).float(),
+        image_sizes.float().contiguous(), found.boxes, found.classes, found.valid, tallies, bound,
+        topk, groups.shape[2], odd(pixels), odd(m.shape[3] for m in logits), odd(strides[::2]),
+        odd(strides[1::2]), inverses(rules.weights), ANCHORS=len(cell_anchors[0]),
+        CHANNELS=logits[0].shape[1], OFFSET=float(rules.offset), MOVES_LAST=moves_last,
+        LINEAR=rules.head == "fcos", TORCHVISION=rules.library == "torchvision", WIDTH=_WIDTH,
+        SLOTS=_SLOTS, **EXACT,
+    )  # fmt: skip
+    limit = bound if bound == len(pixels) * topk else bound - 1
+    return detections(found, rules.nms_thresh, rules.most, limit, 1)
 
 
-def table_detections(
-    probabilities: Tensor, deltas: Tensor, anchors: Tensor, image_sizes: Tensor, rules: DenseRules
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Do what `fxtrt::dense_detections` does for SSD.
-
-    Args:
-        probabilities: (B, N, K), float32; the first class is the background.
-        deltas: (B, N, 4), float32.
-        anchors: (N, 4), float32.
-    """
-    images, rows, columns = probabilities.shape
-    bound = min(rules.candidates, (columns - 1) * min(rows, rules.topk))
-    found = new_candidates(images, rows * (columns - 1), bound, image_sizes.device)
-    table = probabilities.transpose(1, 2)[..., None]
-    listed = _list([table], found, rules.score_thresh, background=True)
-    if found.keys.numel():
-        _decode_table[_grid(found)](
-            listed, deltas.contiguous(), anchors.contiguous(), image_sizes.float().contiguous(),
-            found.keys, found.boxes, found.classes, found.groups, found.tallies,
-            found.keys.shape[1], rows, columns, rules.score_thresh, inverses(rules.weights),
-            SLOTS=_SLOTS, **EXACT,
-        )  # fmt: skip
-    return detections(found, rules.nms_thresh, rules.most, rules.topk, columns)
-
-
-def _grid(found: Candidates) -> tuple[int, int]:
-    return min(triton.cdiv(found.keys.shape[1], _SLOTS), _PROGRAMS), len(found.keys)
-
-
-def _list(logits: Sequence[Tensor], found: Candidates, lowest: float, background: bool) -> Tensor:
-    """List what is at least `lowest`, in any order.
-
-    Args:
-        logits: (B, channels, height, width) of each level.
-        found: candidates, whose list has the same capacity and whose tallies count this one too.
-        background: leave the first channel out.
+def _best_scores(
+    logits: Sequence[Tensor],
+    centerness: Sequence[Tensor],
+    pixels: Sequence[int],
+    anchors: int,
+    rules: DenseRules,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Select the groups of each level that hold its best scores.
 
     Returns:
-        (B, N), int64: the pattern of the float32 logit above its index in the image's table of
-        levels, pixels and channels.
+        (B, levels, n), int32: the groups of each level, by rising number; and (B, n * `_WIDTH`),
+        float32, of each level, the scores in these groups, -1 for those that do not count.
     """
-    listed = torch.empty_like(found.keys)
-    maps, channels_last = same_layout(logits)
-    blocks = sum(triton.cdiv(m.numel(), _BLOCK) for m in maps)
-    if blocks:
-        # With few registers many programs read at once; what does not fit is rarely needed.
-        _list_logits[blocks,](
-            maps, listed, found.tallies, listed.shape[1], len(listed),
-            odd(m[0].numel() for m in maps), maps[0].shape[1], lowest, CHANNELS_LAST=channels_last,
-            BACKGROUND=background, BLOCK=_BLOCK, num_warps=8, maxnreg=64, **EXACT,
-        )  # fmt: skip
-    return listed
-
-
-def _lowest_logit(rules: DenseRules) -> float:
-    """Return a logit below which no score passes the threshold, with a margin for rounding.
-
-    FCOS's score is the root of a product with a probability, so the square is compared.
-    """
-    lowest = rules.score_thresh**2 if rules.head == "fcos" else rules.score_thresh
-    if rules.score_thresh <= 0:
-        return -math.inf
-    lowest *= 1 - 1e-5
-    return math.inf if lowest >= 1 else math.log(lowest / (1 - lowest))
+    maps, last = same_layout(logits)
+    images, channels, device = maps[0].shape[0], maps[0].shape[1], maps[0].device
+    # Centerness has a channel for each anchor, which makes it far smaller than the others.
+    centres = tuple(level.contiguous() for level in centerness) or maps
+    common = (maps, centres, odd(pixels), rules.score_thresh)
+    constants: dict[str, Any] = {
+        "ANCHORS": anchors, "CHANNELS": channels, "LAST": last, "CENTERNESS": len(centerness) > 0,
+        "WIDTH": _WIDTH, **EXACT,
+    }  # fmt: skip
+    parts = triton.cdiv(channels, _WIDTH)
+    best = tuple(
+        torch.empty((images, n * parts), dtype=torch.float32, device=device) for n in pixels
+    )
+    tiles = sum(triton.cdiv(n, _PIXELS) for n in pixels)
+    _best_of_groups[tiles, parts, images](*common, best, PIXELS=_PIXELS, **constants)
+    most = min(rules.topk, max(pixels) * parts)
+    _, groups = best_of_levels(best, most, by_index=True)
+    scores = tuple(
+        torch.empty((images, min(most, n * parts) * _WIDTH), dtype=torch.float32, device=device)
+        for n in pixels
+    )
+    _scores_of_groups[triton.cdiv(most, 16), images * len(maps)](
+        *common, groups, scores, most, SLOTS=16, **constants
+    )  # fmt: skip
+    return groups, scores
 
 
 @triton.jit
-def _load_four(base, step, mask):
-    return (
-        tl.load(base, mask=mask, other=0.0).to(tl.float32),
-        tl.load(base + step, mask=mask, other=0.0).to(tl.float32),
-        tl.load(base + 2 * step, mask=mask, other=0.0).to(tl.float32),
-        tl.load(base + 3 * step, mask=mask, other=0.0).to(tl.float32),
-    )
+def _read(
+    maps, level, image, pixel, channel, pixels, exists, CHANNELS: tl.constexpr, LAST: tl.constexpr
+):  # fmt: skip
+    """Return logits of pixels (in rows) and channels, -inf for NaN and for what does not exist."""
+    place = pixel * CHANNELS + channel if LAST else channel * pixels + pixel
+    base = pick(maps, level) + image * pixels * CHANNELS
+    logit = tl.load(base + place, mask=exists, other=float("-inf")).to(tl.float32)
+    return tl.where(logit == logit, logit, float("-inf"))
+
+
+@triton.jit
+def _with_centerness(
+    score, centres, level, image, pixel, channel, pixels, exists, ANCHORS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """Return FCOS's scores from the probabilities of classes."""
+    anchor = channel // (CHANNELS // ANCHORS)
+    place = (image * ANCHORS + anchor) * pixels + pixel
+    centre = tl.load(pick(centres, level) + place, mask=exists, other=0.0).to(tl.float32)
+    return tl.sqrt_rn(score * sigmoid(centre))
+
+
+@triton.jit
+def _best_of_groups(
+    maps, centres, pixels_of_levels, threshold, best, ANCHORS: tl.constexpr,
+    CHANNELS: tl.constexpr, LAST: tl.constexpr, CENTERNESS: tl.constexpr, WIDTH: tl.constexpr,
+    PIXELS: tl.constexpr,
+):  # fmt: skip
+    """Write the highest score of each group, -1 where none passes the threshold."""
+    tile = tl.program_id(0)
+    part = tl.program_id(1)
+    image = tl.program_id(2).to(tl.int64)
+    level, first = level_of_chunk(tile, pixels_of_levels, PIXELS)
+    pixels = pick_odd(pixels_of_levels, level)
+    group = (tile - first) * PIXELS + tl.arange(0, PIXELS)
+    pixel = group[:, None]
+    channel = (part * WIDTH + tl.arange(0, WIDTH))[None, :]
+    exists = (pixel < pixels) & (channel < CHANNELS)
+    logit = _read(maps, level, image, pixel, channel, pixels, exists, CHANNELS, LAST)
+    if CENTERNESS:
+        score = _with_centerness(
+            sigmoid(logit), centres, level, image, pixel, channel, pixels, exists, ANCHORS, CHANNELS
+        )
+        highest = tl.max(tl.where(score > threshold, score, -1.0), 1)
+    else:  # The sigmoid rises, so one of the highest logit is enough.
+        highest = sigmoid(tl.max(logit, 1))
+        highest = tl.where(highest > threshold, highest, -1.0)
+    parts = tl.num_programs(1)
+    target = pick(best, level) + image * pixels * parts + group * parts + part
+    tl.store(target, highest, mask=group < pixels)
+
+
+@triton.jit(do_not_specialize=["most"])
+def _scores_of_groups(
+    maps, centres, pixels_of_levels, threshold, groups, scores, most, ANCHORS: tl.constexpr,
+    CHANNELS: tl.constexpr, LAST: tl.constexpr, CENTERNESS: tl.constexpr, WIDTH: tl.constexpr,
+    SLOTS: tl.constexpr,
+):  # fmt: skip
+    """Write the scores of the selected groups, -1 for those that do not pass the threshold."""
+    row = tl.program_id(1).to(tl.int64)
+    image = row // len(maps)
+    level = (row % len(maps)).to(tl.int32)
+    pixels = pick_odd(pixels_of_levels, level)
+    parts: tl.constexpr = (CHANNELS + WIDTH - 1) // WIDTH
+    count = tl.minimum(most, pixels * parts)
+    slot = tl.program_id(0) * SLOTS + tl.arange(0, SLOTS)
+    group = tl.load(groups + row * most + slot, mask=slot < count, other=0)
+    lane = tl.arange(0, WIDTH)[None, :]
+    pixel = (group // parts)[:, None]
+    channel = (group % parts)[:, None] * WIDTH + lane
+    exists = (slot < count)[:, None] & (channel < CHANNELS)
+    logit = _read(maps, level, image, pixel, channel, pixels, exists, CHANNELS, LAST)
+    score = sigmoid(logit)
+    if CENTERNESS:
+        score = _with_centerness(
+            score, centres, level, image, pixel, channel, pixels, exists, ANCHORS, CHANNELS
+        )
+    score = tl.where(exists & (score > threshold), score, -1.0)
+    target = pick(scores, level) + (image * count + slot[:, None]) * WIDTH + lane
+    tl.store(target, score, mask=(slot < count)[:, None] & (lane < WIDTH))
+
+
+@triton.jit(do_not_specialize=["length", "bound"])
+def _merge(
+    values, merged, source, length, bound, SLOTS: tl.constexpr, OTHERS: tl.constexpr
+):  # fmt: skip
+    """Write each score of all levels to the place that the number of better ones gives it.
+
+    Equal ones go by rising level, and then as they are.
+    """
+    image = tl.program_id(1).to(tl.int64)
+    slot = tl.program_id(0) * SLOTS + tl.arange(0, SLOTS)
+    mine = tl.load(values + image * length + slot, mask=slot < length, other=-1.0)
+    rank = tl.zeros([SLOTS], tl.int32)
+    for start in range(0, length, OTHERS):
+        other = start + tl.arange(0, OTHERS)
+        theirs = tl.load(values + image * length + other, mask=other < length, other=-1.0)
+        equal = (theirs[None, :] == mine[:, None]) & (other[None, :] < slot[:, None])
+        rank += tl.sum(((theirs[None, :] > mine[:, None]) | equal).to(tl.int32), 1)
+    taken = (mine >= 0) & (rank < bound)
+    tl.store(merged + image * bound + rank, mine, mask=taken)
+    tl.store(source + image * bound + rank, slot, mask=taken)
 
 
 @triton.jit
@@ -164,15 +233,8 @@ def _anchor(cell_anchors, anchor, x, y, horizontal, vertical, mask, OFFSET: tl.c
     """Return a shifted anchor; the shift is computed in float64 and rounded once."""
     x = (x.to(tl.float64) * horizontal + OFFSET * horizontal).to(tl.float32)
     y = (y.to(tl.float64) * vertical + OFFSET * vertical).to(tl.float32)
-    x1, y1, x2, y2 = _load_four(cell_anchors + anchor * 4, 1, mask)
+    x1, y1, x2, y2 = load_four(cell_anchors + anchor * 4, 1, mask)
     return x + x1, y + y1, x + x2, y + y2
-
-
-@triton.jit
-def _decode(move, box, inverse_weights):
-    return decode(
-        move[0], move[1], move[2], move[3], box[0], box[1], box[2], box[3], inverse_weights
-    )
 
 
 @triton.jit
@@ -193,87 +255,6 @@ def _decode_linear(move, box, TORCHVISION: tl.constexpr):
 
 
 @triton.jit
-def _store_box(base, corners, limits, mask, CLIPPED: tl.constexpr):
-    """Write boxes, clipped to the height and width at `limits` if asked to."""
-    x1, y1, x2, y2 = corners
-    if CLIPPED:
-        height = tl.load(limits)
-        width = tl.load(limits + 1)
-        x1 = clip(x1, width)
-        y1 = clip(y1, height)
-        x2 = clip(x2, width)
-        y2 = clip(y2, height)
-    tl.store(base, x1, mask=mask)
-    tl.store(base + 1, y1, mask=mask)
-    tl.store(base + 2, x2, mask=mask)
-    tl.store(base + 3, y2, mask=mask)
-
-
-@triton.jit(do_not_specialize=["capacity", "images", "channels"])
-def _list_logits(
-    maps, listed, tallies, capacity, images, sizes, channels, lowest, CHANNELS_LAST: tl.constexpr,
-    BACKGROUND: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """List the logits of a block; those of a level lie image after image."""
-    block = tl.program_id(0)
-    level = block * 0
-    first_block = block * 0
-    first_index = block * 0
-    seen = block * 0
-    index = block * 0
-    for i in tl.static_range(len(sizes)):
-        level = tl.where(block >= seen, i, level)
-        first_block = tl.where(block >= seen, seen, first_block)
-        first_index = tl.where(block >= seen, index, first_index)
-        size = sizes[i] >> 1
-        seen += ((size.to(tl.int64) * images + BLOCK - 1) // BLOCK).to(tl.int32)
-        index += size
-    size = pick_odd(sizes, level)
-    total = size.to(tl.int64) * images
-    start = (block - first_block).to(tl.int64) * BLOCK
-    entry = start + tl.arange(0, BLOCK)
-    base = pick(maps, level)
-    logit = tl.load(base + entry, mask=entry // _GROUP < total // _GROUP, other=float("nan"))
-    rest = (entry // _GROUP == total // _GROUP) & (entry < total)
-    logit = tl.where(rest, tl.load(base + entry, mask=rest, other=float("nan")), logit)
-    wanted = logit.to(tl.float32) >= lowest
-    if tl.sum(wanted.to(tl.int32), 0) > 0:
-        # Lanes divide integers of 32 bits: one division of 64 bits serves the block.
-        first_image = start // size
-        within = (start - first_image * size).to(tl.int32) + tl.arange(0, BLOCK)
-        image = first_image + within // size
-        within = within % size
-        if not CHANNELS_LAST:
-            pixels = size // channels
-            within = within % pixels * channels + within // pixels
-        if BACKGROUND:
-            wanted = wanted & (within % channels > 0)
-        place, fits = reserve(tallies, _LISTED, image, wanted, capacity)
-        pattern = logit.to(tl.float32).to(tl.int32, bitcast=True).to(tl.int64) << 32
-        tl.store(listed + place, pattern | (first_index + within).to(tl.int64), mask=fits)
-
-
-@triton.jit
-def _read_listed(listed, image, slot, capacity, exists):
-    """Return the logits at slots of an image's list, and their indices."""
-    both = tl.load(listed + image * capacity + slot, mask=exists, other=0)
-    return (both >> 32).to(tl.int32).to(tl.float32, bitcast=True), (both & 0x7FFFFFFF).to(tl.int32)
-
-
-@triton.jit
-def _level_of(index, sizes):
-    """Return the levels of indices of an image's table, and the first index of each of these."""
-    level = index * 0
-    first = index * 0
-    seen = 0
-    for i in tl.static_range(len(sizes)):
-        level = tl.where(index >= seen, i, level)
-        first = tl.where(index >= seen, seen, first)
-        seen += sizes[i] >> 1
-    return level, first
-
-
-@triton.jit
 def _move(base, pixel, anchor, pixels, mask, ANCHORS: tl.constexpr, LAST: tl.constexpr):
     """Return the four deltas of anchors from the maps of an image and level."""
     if LAST:
@@ -282,69 +263,49 @@ def _move(base, pixel, anchor, pixels, mask, ANCHORS: tl.constexpr, LAST: tl.con
     else:
         place = anchor * 4 * pixels + pixel
         step = pixels
-    return _load_four(base + place, step, mask)
+    return load_four(base + place, step, mask)
 
 
-@triton.jit(do_not_specialize=["capacity"])
-def _decode_listed(
-    listed, moves, centres, cell_anchors, limits, keys, boxes, classes, groups, tallies, capacity,
-    sizes, pixels_of_levels, widths, verticals, horizontals, threshold, inverse_weights,
-    ANCHORS: tl.constexpr, CLASSES: tl.constexpr, OFFSET: tl.constexpr, MOVES_LAST: tl.constexpr,
-    CENTERNESS: tl.constexpr, LINEAR: tl.constexpr, TORCHVISION: tl.constexpr, SLOTS: tl.constexpr,
+@triton.jit(do_not_specialize=["bound", "topk", "most_groups"])
+def _decode_best(
+    merged, source, places, groups, moves, cell_anchors, limits, boxes, classes, valid, tallies,
+    bound, topk, most_groups, pixels_of_levels, widths, verticals, horizontals, inverse_weights,
+    ANCHORS: tl.constexpr, CHANNELS: tl.constexpr, OFFSET: tl.constexpr, MOVES_LAST: tl.constexpr,
+    LINEAR: tl.constexpr, TORCHVISION: tl.constexpr, WIDTH: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
-    """Append what passes the threshold to the candidates of an image; each level is a group."""
+    """Decode the selected boxes."""
     image = tl.program_id(1).to(tl.int64)
-    length = length_of(tallies, _LISTED, image, capacity)
-    for start in range(tl.program_id(0) * SLOTS, length, tl.num_programs(0) * SLOTS):
-        slot = start + tl.arange(0, SLOTS)
-        exists = slot < length
-        logit, index = _read_listed(listed, image, slot, capacity, exists)
-        level, first = _level_of(index, sizes)
-        pixel = (index - first) // (ANCHORS * CLASSES)
-        channel = (index - first) % (ANCHORS * CLASSES)
-        anchor = channel // CLASSES
-        pixels = pick_odd(pixels_of_levels, level)
-        score = sigmoid(logit)
-        if CENTERNESS:
-            place = (image * ANCHORS + anchor) * pixels + pixel
-            centre = tl.load(pick(centres, level) + place, mask=exists, other=0.0)
-            score = tl.sqrt_rn(score * sigmoid(centre.to(tl.float32)))
-        wanted = exists & (score > threshold)
-        place, fits = append(keys, tallies, image + index * 0, score, index, wanted, capacity)
-        tl.store(classes + place, channel % CLASSES, mask=fits)
-        tl.store(groups + place, level, mask=fits)
-        base = pick(moves, level) + image * pixels * (4 * ANCHORS)
-        move = _move(base, pixel, anchor, pixels, fits, ANCHORS, MOVES_LAST)
-        width = pick_odd(widths, level)
-        box = _anchor(
-            cell_anchors, level * ANCHORS + anchor, pixel % width, pixel // width,
-            pick_odd(horizontals, level), pick_odd(verticals, level), fits, OFFSET,
+    slot = tl.program_id(0) * SLOTS + tl.arange(0, SLOTS)
+    exists = slot < bound
+    taken = tl.load(merged + image * bound + slot, mask=exists, other=-1.0) >= 0
+    entry = tl.load(source + image * bound + slot, mask=exists, other=0)
+    level = entry // topk
+    row = image * len(moves) + level
+    place = tl.load(places + row * topk + entry % topk, mask=taken, other=0)
+    group = tl.load(groups + row * most_groups + place // WIDTH, mask=taken, other=0)
+    parts: tl.constexpr = (CHANNELS + WIDTH - 1) // WIDTH
+    pixel = group // parts
+    channel = group % parts * WIDTH + place % WIDTH
+    anchor = channel // (CHANNELS // ANCHORS)
+    pixels = pick_odd(pixels_of_levels, level)
+    base = pick(moves, level) + image * pixels * (4 * ANCHORS)
+    move = _move(base, pixel, anchor, pixels, taken, ANCHORS, MOVES_LAST)
+    width = pick_odd(widths, level)
+    x1, y1, x2, y2 = _anchor(
+        cell_anchors, level * ANCHORS + anchor, pixel % width, pixel // width,
+        pick_odd(horizontals, level), pick_odd(verticals, level), taken, OFFSET,
+    )  # fmt: skip
+    if LINEAR:
+        x1, y1, x2, y2 = _decode_linear(move, (x1, y1, x2, y2), TORCHVISION)
+    else:
+        x1, y1, x2, y2 = decode(
+            move[0], move[1], move[2], move[3], x1, y1, x2, y2, inverse_weights
         )  # fmt: skip
-        if LINEAR:
-            corners = _decode_linear(move, box, TORCHVISION)
-        else:
-            corners = _decode(move, box, inverse_weights)
-        _store_box(boxes + place * 4, corners, limits + image * 2, fits, TORCHVISION)
-
-
-@triton.jit(do_not_specialize=["capacity", "rows", "columns"])
-def _decode_table(
-    listed, moves, anchors, limits, keys, boxes, classes, groups, tallies, capacity, rows, columns,
-    threshold, inverse_weights, SLOTS: tl.constexpr,
-):  # fmt: skip
-    """Append what passes the threshold to the candidates of an image; each class is a group."""
-    image = tl.program_id(1).to(tl.int64)
-    length = length_of(tallies, _LISTED, image, capacity)
-    for start in range(tl.program_id(0) * SLOTS, length, tl.num_programs(0) * SLOTS):
-        slot = start + tl.arange(0, SLOTS)
-        exists = slot < length
-        score, index = _read_listed(listed, image, slot, capacity, exists)
-        wanted = exists & (score > threshold)
-        place, fits = append(keys, tallies, image + index * 0, score, index, wanted, capacity)
-        tl.store(classes + place, index % columns, mask=fits)
-        tl.store(groups + place, index % columns, mask=fits)
-        row = index // columns
-        move = _load_four(moves + (image * rows + row) * 4, 1, fits)
-        box = _load_four(anchors + row * 4, 1, fits)
-        corners = _decode(move, box, inverse_weights)
-        _store_box(boxes + place * 4, corners, limits + image * 2, fits, True)
+    if TORCHVISION:
+        x1, y1, x2, y2 = clip_box(x1, y1, x2, y2, limits + image * 2, None)
+    target = image * bound + slot
+    store_four(boxes + target * 4, x1, y1, x2, y2, exists)
+    tl.store(classes + target, channel % (CHANNELS // ANCHORS), mask=exists)
+    tl.store(valid + target, taken.to(tl.int8), mask=exists)
+    program = image * tl.num_programs(0) + tl.program_id(0)
+    tally(tallies, program, taken, taken, x1, y1, x2, y2)

@@ -22,7 +22,7 @@ from torch import Tensor
 from .decode import EXACT
 from .levels import odd, pick, pick_odd, same_layout
 
-__all__ = ["best_of_levels"]
+__all__ = ["best_of_levels", "level_of_chunk"]
 
 _CHUNK = 2048
 """How many values a program reads."""
@@ -30,7 +30,9 @@ _COUNTED_TOGETHER = tl.constexpr(128)
 """A program sums the ties of as many earlier chunks at once."""
 
 
-def best_of_levels(maps: Sequence[Tensor], most: int) -> tuple[Tensor, Tensor]:
+def best_of_levels(
+    maps: Sequence[Tensor], most: int, *, by_index: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return the `most` highest values of each level of each image, by falling value.
 
     It waits for nothing and can be recorded in a CUDA graph.
@@ -39,6 +41,7 @@ def best_of_levels(maps: Sequence[Tensor], most: int) -> tuple[Tensor, Tensor]:
         maps: (B, A, height, width) of each level, NCHW or channels-last, whose values count in the
             order height, width, A; or (B, n) of each level. All have one floating-point dtype of
             16 or 32 bits.
+        by_index: return them by rising index instead.
 
     Returns:
         (B, levels, most) values, float32, and (B, levels, most) indices, int32. Where a level has
@@ -69,8 +72,8 @@ def best_of_levels(maps: Sequence[Tensor], most: int) -> tuple[Tensor, Tensor]:
             _count_digits[chunks, images](*common, PASS=number, **constants)
         _collect[chunks, images](*common, collected, selected, **constants)
     _sort_by_counting[triton.cdiv(most, 32), rows](
-        maps, odd(sizes), selected, values, index, most, BITS=bits, SLOTS=32, OTHERS=128,
-        **EXACT,
+        maps, odd(sizes), selected, values, index, most, BITS=bits, BY_INDEX=by_index, SLOTS=32,
+        OTHERS=128, **EXACT,
     )  # fmt: skip
     return values, index
 
@@ -105,7 +108,7 @@ def _value(signed_key, dtype: tl.constexpr, BITS: tl.constexpr):
 
 
 @triton.jit
-def _level_of_chunk(chunk, sizes, CHUNK: tl.constexpr):
+def level_of_chunk(chunk, sizes, CHUNK: tl.constexpr):
     """Return the level that a chunk belongs to, and that level's first chunk."""
     level = chunk * 0
     first = chunk * 0
@@ -161,7 +164,7 @@ def _count_digits(
     """Count the digits number `PASS` of the keys that share all wanted digits before it."""
     chunk = tl.program_id(0)
     image = tl.program_id(1)
-    level, first = _level_of_chunk(chunk, sizes, CHUNK)
+    level, first = level_of_chunk(chunk, sizes, CHUNK)
     size = pick_odd(sizes, level)
     row = image * len(sizes) + level
     prefix, _, _ = _wanted_prefix(counts, row, rows, tl.minimum(most, size), PASS)
@@ -186,7 +189,7 @@ def _collect(
     """Write each selected value as one integer, key before index, in any order."""
     chunk = tl.program_id(0)
     image = tl.program_id(1)
-    level, first = _level_of_chunk(chunk, sizes, CHUNK)
+    level, first = level_of_chunk(chunk, sizes, CHUNK)
     size = pick_odd(sizes, level)
     row = image * len(sizes) + level
     last, left, digit = _wanted_prefix(counts, row, rows, tl.minimum(most, size), BITS // 8)
@@ -213,10 +216,10 @@ def _collect(
 
 @triton.jit(do_not_specialize=["most"])
 def _sort_by_counting(
-    maps, sizes, selected, values, indices, most, BITS: tl.constexpr, SLOTS: tl.constexpr,
-    OTHERS: tl.constexpr,
+    maps, sizes, selected, values, indices, most, BITS: tl.constexpr, BY_INDEX: tl.constexpr,
+    SLOTS: tl.constexpr, OTHERS: tl.constexpr,
 ):  # fmt: skip
-    """Write each selected value to the place that the number of greater ones gives it."""
+    """Write each selected value to the place that the number of those before it gives it."""
     row = tl.program_id(1)
     count = tl.minimum(most, pick_odd(sizes, row % len(sizes)))
     slot = tl.program_id(0) * SLOTS + tl.arange(0, SLOTS)
@@ -227,7 +230,11 @@ def _sort_by_counting(
         other = start + tl.arange(0, OTHERS)
         # No key with an index is as low as this.
         theirs = tl.load(base + other, mask=other < count, other=-0x7FFFFFFFFFFFFFFF)
-        place += tl.sum((theirs[None, :] > mine[:, None]).to(tl.int32), 1)
+        if BY_INDEX:  # The lower half alone is greater the lower the index is.
+            before = (theirs & 0xFFFFFFFF)[None, :] > (mine & 0xFFFFFFFF)[:, None]
+        else:
+            before = theirs[None, :] > mine[:, None]
+        place += tl.sum(before.to(tl.int32), 1)
     padding = slot >= count
     value = _value((mine >> 32).to(tl.int32), maps[0].dtype.element_ty, BITS)
     target = row.to(tl.int64) * most + tl.where(padding, slot, place)

@@ -61,7 +61,7 @@ def box_detections(
     On a GPU the kernels give what the library gives there, but for the last bit of a coordinate.
     Suppression decides about a box from better ones only. So the result is certain if all
     candidates were looked at, or if `most` boxes were kept among those that were. Otherwise
-    `overflow` tells so, also if there were more than 16 * `candidates` scores above the threshold.
+    `overflow` tells so. Any number of scores may be above the threshold.
     """
     return _composed(
         logits, deltas, proposals, counts, image_sizes, weights, score_thresh, nms_thresh, most,

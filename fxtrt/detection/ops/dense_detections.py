@@ -75,8 +75,12 @@ def dense_detections(
     of their own; otherwise they give what the library gives there, but for the last bit of a
     score or coordinate. Suppression decides about a box from better ones only. So the result is
     certain if all candidates were looked at, or if `most` boxes were kept among those that were.
-    Otherwise `overflow` tells so, also if there were more than 16 * `candidates` scores above the
-    threshold. Levels of different numbers of anchors, but for SSD, run without the kernels.
+    Otherwise `overflow` tells so. It is never True if `candidates` is at least the number of
+    levels times `pre_nms_topk`, which bounds the candidates of RetinaNet and FCOS; any number of
+    scores may be above the threshold. SSD's classes are shifted for suppression by the largest
+    coordinate of the candidates that were looked at, where torchvision takes all: an overlap may
+    be rounded otherwise. Levels of different numbers of anchors, but for SSD, run without the
+    kernels.
     """
     rules = DenseRules(
         offset, weights, score_thresh, nms_thresh, pre_nms_topk, most, candidates, library, head
@@ -124,7 +128,7 @@ def _on_kernels(
     rules: DenseRules,
 ) -> DenseDetections | None:
     """Return what the kernels give, or None if they do not take so many candidates or such maps."""
-    from ..kernels import dense_head
+    from ..kernels import dense_head, ssd_head
 
     if rules.candidates > dense_head.MOST_BOXES:
         return None
@@ -136,7 +140,7 @@ def _on_kernels(
             for part in (logits, deltas)
         )
         anchors = torch.cat(list(cell_anchors)).float()
-        found = dense_head.table_detections(scores.softmax(-1), moves, anchors, image_sizes, rules)
+        found = ssd_head.ssd_detections(scores.softmax(-1), moves, anchors, image_sizes, rules)
     elif dense_head.takes(logits, cell_anchors):
         found = dense_head.dense_detections(*maps, cell_anchors, image_sizes, strides, rules)
     else:

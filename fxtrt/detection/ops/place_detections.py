@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.library import custom_op
 
 from ...registry import explain
+from ..kernels.available import TRITON
 
 __all__ = ["place_detections"]
 
@@ -27,6 +28,23 @@ def place_detections(
         (B, D, 4) boxes; and (B, 2 + D), int32: for each image its count, its overflow, and for
         each row whether the box still has an area.
     """
+    return _composed(boxes, counts, overflow, scales, limits)
+
+
+@place_detections.register_kernel("cuda")
+def _(
+    boxes: Tensor, counts: Tensor, overflow: Tensor, scales: Tensor, limits: Tensor
+) -> tuple[Tensor, Tensor]:
+    if not TRITON:
+        return _composed(boxes, counts, overflow, scales, limits)
+    from ..kernels.placing import place
+
+    return place(boxes, counts, overflow, scales, limits)
+
+
+def _composed(
+    boxes: Tensor, counts: Tensor, overflow: Tensor, scales: Tensor, limits: Tensor
+) -> tuple[Tensor, Tensor]:
     scaled = boxes * scales[:, None]
     placed = torch.minimum(scaled.clamp(min=0), limits[:, None])
     is_large = (placed[..., 2:] > placed[..., :2]).all(dim=-1)

@@ -14,8 +14,8 @@ from torchvision.models.detection._utils import BoxLinearCoder
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from ..core_batch import CANDIDATES, Core
-from ..host_steps import unchanged
+from ..core_batch import DENSE_CANDIDATES, Core
+from ..host_steps import keeps_methods, unchanged
 from ..ops.dense_detections import dense_detections
 from ..ops.place_detections import place_detections
 from .anchors import cell_anchors_of, strides_of, why_no_anchors
@@ -24,6 +24,8 @@ from .steps import Steps, is_known_coder, why_no_float32
 
 __all__ = ["fcos_steps", "retinanet_steps", "ssd_steps"]
 
+_SSD_CANDIDATES = 4096
+"""The same for SSD, whose limits for each class would admit many more."""
 _SIDE = 1024
 """The side of the images that tell the strides of levels, in pixels."""
 
@@ -53,7 +55,7 @@ class _Core(Core):
             model.nms_thresh,
             model.topk_candidates,
             model.detections_per_img,
-            CANDIDATES,
+            _SSD_CANDIDATES if family is _SSD else DENSE_CANDIDATES,
             "torchvision",
             family.name,
         )
@@ -217,7 +219,7 @@ def _why_no_core(model: Any, family: _Family, known_coder: bool) -> str | None:
 
     A core runs the networks itself, so what lies between these must be torchvision's own.
     """
-    if not unchanged(model, family.kind, "forward", "postprocess_detections", "eager_outputs"):
+    if not keeps_methods(model, family.kind, "forward", "postprocess_detections", "eager_outputs"):
         return f"{type(model).__name__} has steps of its own"
     if not known_coder:
         return f"{type(model.box_coder).__name__} decodes boxes in a way of its own"

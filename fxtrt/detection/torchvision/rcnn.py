@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from ..core_batch import Core
-from ..host_steps import unchanged
+from ..host_steps import keeps_methods
 from ..ops.keypoints_of_heatmaps import keypoints_of_heatmaps
 from ..ops.place_detections import place_detections
 from .anchors import cell_anchors_of
@@ -64,7 +64,7 @@ _NAMES = {"box": ("boxes", "labels", "scores"), "mask": ("masks",), "keypoint": 
 
 def rcnn_steps(model: Any) -> Steps | str:
     """Return the core of a `GeneralizedRCNN` and its steps, or why it can have none."""
-    if not unchanged(model, GeneralizedRCNN, "forward", "eager_outputs"):
+    if not keeps_methods(model, GeneralizedRCNN, "forward", "eager_outputs"):
         return f"{type(model).__name__} has a forward of its own"
     if reason := why_no_float32(model):
         return reason

@@ -81,7 +81,7 @@ def crowd(copies: int) -> BoxHead:
         (2, 9, True),  # It is not looked at.
         (1, 9, False),  # It is not wanted.
         (3, 10, True),  # A third might follow.
-        (1, 1, True),  # The list itself is too short for all candidates.
+        (1, 1, False),  # The best of all is kept in any case.
     ],
 )
 def test_overflow_is_told_where_it_could_matter(most: int, candidates: int, overflow: bool) -> None:
@@ -89,6 +89,13 @@ def test_overflow_is_told_where_it_could_matter(most: int, candidates: int, over
     assert actual[-1].tolist() == [overflow]
     if not overflow:
         assert_same(actual[:-1], expected[:-1])
+
+
+def test_any_number_of_scores_may_pass_the_threshold() -> None:
+    head = box_head(4, [60], 501, 1)
+    actual, expected = detect(head, "detectron2", most=20, candidates=128, threshold=0.0)
+    assert_same(actual, expected)
+    assert expected[4].tolist() == [20]
 
 
 def test_refined_boxes() -> None:

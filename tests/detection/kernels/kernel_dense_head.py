@@ -11,7 +11,6 @@ from kernel_device import DEVICE
 from torch import Tensor
 
 from fxtrt.detection.dense_rules import DenseRules
-from fxtrt.detection.kernels import candidates as selection
 from fxtrt.detection.kernels import dense_head as dense_kernels
 from fxtrt.detection.ops import dense_detections as operator
 
@@ -129,18 +128,46 @@ def test_ssd(special: str) -> None:
     assert expected[3].sum() > 5
 
 
-def test_images_that_share_a_block_and_blocks_that_share_an_image(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The lists are also longer than what their programs take at once."""
-    monkeypatch.setattr(selection, "_PROGRAMS", 2)
-    monkeypatch.setattr(dense_kernels, "_PROGRAMS", 1)
-    head = dense_head(5, [(12, 16), (1, 1)], [1, 1], 5, images=3)
-    logits = [x - 5 for x in head.logits]
-    logits[1] += 3
-    crowded = DenseHead(logits, head.deltas, [], head.sizes)
-    rules = dataclasses.replace(RULES, topk=1000)
-    assert_same(*detect(crowded, cells_of([1, 1]), rules))
+@pytest.mark.parametrize("layout", ["", "mixed", "channels last"])
+def test_pixels_of_several_groups(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups end within the classes of an anchor, and there are more than are selected."""
+    monkeypatch.setattr(dense_kernels, "_WIDTH", 4)
+    monkeypatch.setattr(dense_kernels, "_PIXELS", 8)
+    head = dense_head(5, GRIDS, [2, 2, 2], 5, "ties")
+    assert_same(*detect(in_layout(head, layout) if layout else head, cells_of([2, 2, 2]), RULES))
+
+
+def test_ties_of_groups_of_other_scores_are_taken_by_rising_index() -> None:
+    head = dense_head(11, [(3, 3)], [1], 3, images=1)
+    logits = head.logits[0].fill_(-5).view(3, 9)  # Classes, pixels.
+    logits[0, 0], logits[0, 1], logits[1, 1] = 1, 2, 1
+    actual, expected = detect(
+        head, cells_of([1]), dataclasses.replace(RULES, topk=2, nms_thresh=1.0)
+    )
+    assert_same(actual, expected)
+    assert expected[2][0, :2].tolist() == [0, 0]  # The third has class 1.
+
+
+@pytest.mark.parametrize("kind", ["retinanet", "fcos"])
+def test_any_number_of_scores_may_pass_the_threshold(kind: str) -> None:
+    """The libraries' own limit for a level bounds the candidates."""
+    head = dense_head(9, [(40, 50)], [1], 50, centerness=kind == "fcos", images=1)
+    rules = dataclasses.replace(RULES, head=kind, score_thresh=0.0, topk=40, most=60)
+    actual, expected = detect(head, cells_of([1]), rules)
+    assert head.logits[0].numel() == 100_000
+    assert_same(actual, expected)
+    assert 0 < int(expected[3]) < 60
+
+
+@pytest.mark.parametrize(("candidates", "most", "overflow"), [(120, 20, False), (120, 120, True)])
+def test_more_scores_of_ssd_than_are_looked_at(candidates: int, most: int, overflow: bool) -> None:
+    head = dense_head(10, [(12, 12)], [1], 70, images=1)
+    rules = dataclasses.replace(RULES, library="torchvision", head="ssd", score_thresh=0.0, topk=2)
+    rules = dataclasses.replace(rules, most=most, candidates=candidates)
+    actual, expected = detect(head, [cells_of([144])[0] + 30], rules)
+    assert actual[-1].tolist() == [overflow]
+    if not overflow:
+        assert_same(actual, expected)
 
 
 @pytest.mark.parametrize("threshold", [-1.0, 0.999999, 1.0])
@@ -164,8 +191,6 @@ def test_overflow_is_told_where_it_could_matter() -> None:
         assert actual[-1].tolist() == [overflow]
         if not overflow:
             assert_same(actual, expected)
-    limited = dataclasses.replace(rules, most=1, candidates=2)
-    assert detect(same, cells, limited)[0][-1].tolist() == [True]  # 36 do not fit in a list of 32.
 
 
 def test_levels_that_differ_are_left_to_the_composition() -> None:

@@ -14,13 +14,11 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.testing import assert_close
 
 from fxtrt.detection.kernels.keypoints import peaks
-from fxtrt.detection.kernels.normalize_images import normalize
 from fxtrt.detection.kernels.paste_masks import paste
 from fxtrt.detection.kernels.paste_resized_masks import paste_resized
 from fxtrt.detection.kernels.roi_align import pool
 from fxtrt.detection.ops.keypoints_of_heatmaps import keypoints_of_heatmaps
 from fxtrt.detection.ops.multilevel_roi_align import multilevel_roi_align
-from fxtrt.detection.ops.normalize_images import normalize_images
 from fxtrt.detection.ops.paste_masks import paste_masks
 from fxtrt.detection.ops.paste_masks_in_image import paste_masks_in_image
 
@@ -159,16 +157,6 @@ def test_paste_resized(dtype: torch.dtype, padding: int) -> None:
     tolerance = 1e-5 if dtype == torch.float32 else 1e-3
     assert_close(actual[:7].cpu(), expected, rtol=0, atol=tolerance)
     assert not actual[9:].any()
-
-
-def test_normalize() -> None:
-    mean, std = torch.tensor([103.53, 116.28, 123.675]), torch.tensor([57.375, 57.12, 58.395])
-    pixels = (random(3, 20, 31) * 255).to(torch.uint8)
-    images = [pixels, pixels.half(), pixels.float().permute(0, 2, 1), pixels[:, ::2, ::3]]
-    expected = normalize_images(images, mean, std, 32, 32)
-    moved = [image.to(DEVICE) for image in images]
-    actual = normalize(moved, mean.to(DEVICE), std.to(DEVICE), 32, 32)
-    assert torch.equal(actual.cpu(), expected)
 
 
 @pytest.mark.parametrize("spread", [0.0, 1.0])

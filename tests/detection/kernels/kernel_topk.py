@@ -45,6 +45,17 @@ def test_maps(most: int, dtype: torch.dtype, memory_format: torch.memory_format)
     assert_sorted(maps, most)
 
 
+def test_by_rising_index() -> None:
+    maps = [awkward((2, 500), torch.float32, 5), awkward((2, 30), torch.float32, 6)]
+    values, index = best_of_levels(maps, 40)
+    rising_values, rising = best_of_levels(maps, 40, by_index=True)
+    for level, count in enumerate((40, 30)):
+        order = index[:, level, :count].argsort(1)
+        assert torch.equal(rising[:, level, :count], index[:, level, :count].gather(1, order))
+        expected = values[:, level, :count].gather(1, order)
+        torch.testing.assert_close(rising_values[:, level, :count], expected, equal_nan=True)
+
+
 def test_all_of_a_map() -> None:
     assert_sorted([awkward((1, 300), torch.float32, 1)], 300)
 

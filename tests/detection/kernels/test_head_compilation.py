@@ -14,13 +14,14 @@ from kernel_compiler import compiled_kernels
 
 from fxtrt.detection.dense_rules import DenseRules
 from fxtrt.detection.kernels import box_head as box_kernels
-from fxtrt.detection.kernels import candidates, nms
+from fxtrt.detection.kernels import candidates, nms, ssd_head, topk
 from fxtrt.detection.kernels import dense_head as dense_kernels
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("TRITON_INTERPRET") == "1", reason="Triton compiles nothing while it interprets"
 )
-SELECTION = ["_admit", "_place", "_compare", "_suppress", "_write"]
+BEST = ["_count_digits"] * 4 + ["_collect", "_sort_by_counting"]
+SELECTION = ["_decode_best", "_sum_up", "_compare", "_suppress", "_write"]
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
 
@@ -32,7 +33,7 @@ def test_box_head(library: str, moves: int) -> None:
             head.logits[0], head.deltas.half(), head.proposals, head.counts, head.sizes, WEIGHTS,
             0.05, 0.5, 100, 2048, library, 1e-2,
         )  # fmt: skip
-    assert names == ["_collect", *SELECTION]
+    assert names == ["_mask", *BEST, *SELECTION]
 
 
 def test_refined_boxes() -> None:
@@ -69,14 +70,14 @@ def dense(kind: str, library: str, grids: list[tuple[int, int]], dtype: torch.dt
 def test_dense_head(kind: str, library: str) -> None:
     dtype = torch.float16 if kind == "fcos" else torch.float32
     names = dense(kind, library, [(9, 14), (5, 7)], dtype)
-    assert names == ["_list_logits", "_decode_listed", *SELECTION]
+    assert names == ["_best_of_groups", *BEST, "_scores_of_groups", *BEST, "_merge", *SELECTION]
 
 
 def test_ssd() -> None:
     tables = (torch.zeros(2, 50, 21), torch.zeros(2, 50, 4), torch.zeros(50, 4), torch.zeros(2, 2))
     with compiled_kernels() as names:
-        dense_kernels.table_detections(*tables, rules_of("ssd", "torchvision"))
-    assert names == ["_list_logits", "_decode_table", *SELECTION]
+        ssd_head.ssd_detections(*tables, rules_of("ssd", "torchvision"))
+    assert names == [*BEST, *SELECTION]
 
 
 def test_maps_of_other_sizes_need_no_other_kernels() -> None:
@@ -84,7 +85,7 @@ def test_maps_of_other_sizes_need_no_other_kernels() -> None:
     compiled = []
     for grids in ([(9, 14), (5, 7)], [(16, 32), (1, 1)], [(48, 17), (16, 1)]):
         dense("retinanet", "torchvision", grids, torch.float16)
-        modules = (candidates, dense_kernels, nms)
+        modules = (candidates, dense_kernels, nms, topk)
         kernels = [one for module in modules for one in vars(module).values()]
         compiled.append(sum(map(variants, kernels)))
     assert compiled[0] > 0

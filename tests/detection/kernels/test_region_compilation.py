@@ -13,21 +13,20 @@ pytest.importorskip("triton", reason="Triton is not installed")
 from kernel_compiler import compiled_kernels
 
 from fxtrt.detection.kernels import (
-    normalize_images,
     paste_masks,
     paste_resized_masks,
     roi_align,
 )
 from fxtrt.detection.kernels.keypoints import peaks
-from fxtrt.detection.kernels.normalize_images import normalize
 from fxtrt.detection.kernels.paste_masks import paste
 from fxtrt.detection.kernels.paste_resized_masks import paste_resized
+from fxtrt.detection.kernels.placing import place
 from fxtrt.detection.kernels.roi_align import pool
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("TRITON_INTERPRET") == "1", reason="Triton compiles nothing while it interprets"
 )
-KERNELS = (roi_align, normalize_images, paste_masks, paste_resized_masks)
+KERNELS = (roi_align, paste_masks, paste_resized_masks)
 BOXES = torch.zeros(2, 4)
 
 
@@ -50,6 +49,13 @@ def test_pool(
     assert names == ["_pool"]
 
 
+def test_place() -> None:
+    table = torch.zeros(2, 4)
+    with compiled_kernels() as names:
+        place(torch.zeros(2, 100, 4), torch.zeros(2).int(), torch.zeros(2).bool(), table, table)
+    assert names == ["_place"]
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_paste_and_peaks(dtype: torch.dtype) -> None:
     masks = torch.zeros(2, 1, 28, 28, dtype=dtype)
@@ -58,15 +64,6 @@ def test_paste_and_peaks(dtype: torch.dtype) -> None:
         paste_resized(masks, BOXES, (480, 641))
         peaks(masks, BOXES)
     assert names == ["_paste", "_paste", "_find_peaks", "_describe_peaks"]
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32])
-def test_normalize(dtype: torch.dtype) -> None:
-    image = torch.zeros(20, 31, 3, dtype=dtype)
-    images = [image.permute(2, 0, 1), image.permute(2, 1, 0).contiguous()]
-    with compiled_kernels() as names:
-        normalize(images, torch.zeros(3), torch.ones(3), 32, 64)
-    assert names == ["_normalize"] * 2
 
 
 def test_images_of_other_sizes_need_no_other_kernels() -> None:
@@ -80,12 +77,11 @@ def test_images_of_other_sizes_need_no_other_kernels() -> None:
         features = [torch.zeros(1, 5, -(-height // s), -(-width // s)) for s in (2, 4)]
         with compiled_kernels():
             pool(features, BOXES[None], counts, *rule, "detectron2")
-            normalize([torch.zeros(3, height, width)], torch.zeros(3), torch.ones(3), 64, 64)
             paste(torch.zeros(2, 9, 9), BOXES, height + 32, width + 32, 0.5)
             paste_resized(torch.zeros(2, 1, 9, 9), BOXES, (height + 32, width + 32))
         compiled.append([variants(module) for module in KERNELS])
     assert compiled[1] == compiled[-1]
-    assert [later - first for first, later in zip(*compiled[:2], strict=True)] == [0, 0, 1, 1]
+    assert [later - first for first, later in zip(*compiled[:2], strict=True)] == [0, 1, 1]
 
 
 def variants(module: ModuleType) -> int:

@@ -64,8 +64,8 @@ def compile(
     equivalents of what it does with data (`fxtrt.detection`); where that fails, every largest
     submodule that exports is compiled in its place. The copy has the type, the attributes and the
     `state_dict` keys of `model`. Calls that differ from the example (other shapes, training mode,
-    changed weights) run in PyTorch; a detector's backbone and heads have engines for other sizes
-    and numbers of images too (the option `other_sizes`).
+    changed weights) run in PyTorch. The core of a detector takes any size and number of images in
+    a range.
 
     Args:
         model: in eval mode.

@@ -1,4 +1,4 @@
-"""Define what the cores of all detectors share: networks, example, dynamic sizes and counts."""
+"""Make the class, the example and the dynamic sizes of cores, and read their counts."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from detector_cases import Built
@@ -105,7 +105,7 @@ def _eager_autocast(built: Built, count: int, options: Mapping[str, Any], starts
 
 
 def _channels_last(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # its stub lacks it
+    return copy.deepcopy(model).to(memory_format=torch.channels_last)
 
 
 def _eager_channels_last(
@@ -161,7 +161,7 @@ def _fxtrt_jit(built: Built, count: int, options: Mapping[str, Any], starts: boo
     put_back = prepare(built.model)
     try:
         fast = torch.compile(built.model, backend="fxtrt", options=given)
-        side = Side(_running(fast), compiled=fast, close=put_back)
+        side = Side(_running(fast), compiled=cast(nn.Module, fast), close=put_back)
         side.seconds["first_call"] = _seconds(lambda: side.call(built.batch(count)))[0]
     except BaseException:
         put_back()

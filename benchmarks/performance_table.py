@@ -166,10 +166,11 @@ def plot_stages(rows: Sequence[Row], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.patches import Rectangle
 
     figure, axes = pyplot.subplots(figsize=(10, 1 + 0.9 * len(rows)))
     names = list(dict.fromkeys(one["stage"] for row in rows for one in row["stages"]))
-    colors = dict(zip(names, pyplot.get_cmap("tab10").colors, strict=False))
+    colors = dict(zip(names, (f"C{i}" for i in range(10)), strict=False))
     for i, row in enumerate(rows):
         for offset, key in ((-0.2, "ms"), (0.2, "floor_ms")):
             left = 0.0
@@ -182,7 +183,7 @@ def plot_stages(rows: Sequence[Row], path: Path) -> None:
     axes.set_yticks(range(len(rows)), [f"{r['family']}, batch {r['batch']}" for r in rows])
     axes.invert_yaxis()
     axes.set_xlabel("ms per image: stages, below them their floors; the line is the wall time")
-    handles = [pyplot.Rectangle((0, 0), 1, 1, color=colors[name]) for name in names]
+    handles = [Rectangle((0, 0), 1, 1, color=colors[name]) for name in names]
     axes.legend(handles, names, fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.0))
     figure.savefig(path, dpi=120, bbox_inches="tight")
     pyplot.close(figure)

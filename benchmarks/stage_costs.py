@@ -91,7 +91,8 @@ def stages_of(graph: Graph) -> dict[str, str]:
 
 
 def _name_of(node: Node) -> str:
-    return node.target.name() if isinstance(node.target, torch._ops.OpOverload) else ""
+    target = node.target
+    return target._schema.name if isinstance(target, torch._ops.OpOverload) else ""
 
 
 class RangeObserver:

@@ -112,7 +112,8 @@ def _under_load(
 class _Worker:
     def __init__(self, call: Callable[[], Any], streams: bool, expected: Any) -> None:
         self._call, self._expected = call, expected
-        self._stream = torch.cuda.Stream() if streams and torch.cuda.is_available() else None
+        on_stream = streams and torch.cuda.is_available()
+        self._stream = torch.cuda.Stream() if on_stream else None  # type: ignore[no-untyped-call]  # torch's
         self.latencies: list[float] = []
         self.failure: Exception | None = None
 

@@ -58,5 +58,5 @@ def _copied(device: torch.device, tables: Sequence[Rows]) -> list[Tensor]:
     pinned = torch.tensor(numbers, dtype=torch.float32, pin_memory=True)
     together = pinned.to(device, non_blocking=True)
     sizes = [len(rows) * len(rows[0]) for rows in tables]
-    parts = together.split(sizes)
+    parts = torch.split(together, sizes)
     return [part.view(len(rows), -1) for part, rows in zip(parts, tables, strict=True)]

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 Observer = Callable[[Node, Sequence[Any], Callable[[], Any]], Any]
 """Gets a call of the graph, its arguments and a function that runs it; returns what that gives."""
 
-_SELECTIONS = frozenset({"fxtrt::rpn_proposals", "fxtrt::dense_detections"})
+_SELECTIONS = ("fxtrt.rpn_proposals.default", "fxtrt.dense_detections.default")
 _MASKS = (torch.bool, torch.uint8)
 _READ_BY_HOST = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
@@ -187,10 +187,7 @@ def serve(graphs: Sequence[GraphModule], settings: Settings) -> list[StitchedCal
 
 def _is_core(graph: GraphModule) -> bool:
     """Return whether a graph has a selection of fixed shape, as the cores of detectors have."""
-    return any(
-        isinstance(node.target, OpOverload) and node.target.name() in _SELECTIONS
-        for node in graph.graph.nodes
-    )
+    return any(str(node.target) in _SELECTIONS for node in graph.graph.nodes)
 
 
 def _tell_memory(slots: Slots) -> None:

@@ -35,7 +35,7 @@ def fresh_dynamo() -> Iterator[None]:
     torch._dynamo.reset()
 
 
-class OwnHeads(RoIHeads):
+class OwnHeads(RoIHeads):  # type: ignore[misc]  # untyped
     """RoI heads that no core can go round, because they have a `forward` of their own."""
 
     def forward(self, *args: Any) -> Any:

@@ -298,9 +298,7 @@ def _decode_best(
     if LINEAR:
         x1, y1, x2, y2 = _decode_linear(move, (x1, y1, x2, y2), TORCHVISION)
     else:
-        x1, y1, x2, y2 = decode(
-            move[0], move[1], move[2], move[3], x1, y1, x2, y2, inverse_weights
-        )  # fmt: skip
+        x1, y1, x2, y2 = decode(move[0], move[1], move[2], move[3], x1, y1, x2, y2, inverse_weights)
     if TORCHVISION:
         x1, y1, x2, y2 = clip_box(x1, y1, x2, y2, limits + image * 2, None)
     target = image * bound + slot

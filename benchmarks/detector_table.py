@@ -25,9 +25,9 @@ _INTRODUCTION = (
     "settings (1000 proposals), takes one image of 480x640 and is captured with fixed sizes. "
     "*Nodes* are compute nodes, in engines of all; *engines* those with a convolution or a matrix "
     "product; *cuts* the tensors that pass between engines and PyTorch. Differences are the "
-    "largest from eager in float32 on the same device, without TF32, over two images: boxes in pixels, scores "
-    "as probabilities, of masks the share of pixels of the worst mask, else as named. Detectron2's "
-    "main branch calls itself 0.6."
+    "largest from eager in float32 on the same device, without TF32, over two images: boxes "
+    "in pixels, scores as probabilities, of masks the share of pixels of the worst mask, else as named. "
+    "Detectron2's main branch calls itself 0.6."
 )
 
 

@@ -26,8 +26,8 @@ _INTRODUCTION = (
     "*Nodes* are compute nodes, in engines of all; *engines* those with a convolution or a matrix "
     "product; *cuts* the tensors that pass between engines and PyTorch. Differences are the "
     "largest from eager in float32 on the same device, without TF32, over two images: boxes "
-    "in pixels, scores as probabilities, of masks the share of pixels of the worst mask, else as named. "
-    "Detectron2's main branch calls itself 0.6."
+    "in pixels, scores as probabilities, of masks the share of pixels of the worst mask, else as "
+    "named. Detectron2's main branch calls itself 0.6."
 )
 
 

@@ -22,10 +22,9 @@ _OWN_COLUMN = ("pred_boxes", "proposal_boxes", "scores", "pred_masks", *_EXACT)
 _INTRODUCTION = (
     "Written by `PYTHONPATH=tests/support python benchmarks/detector_coverage.py --results FILE "
     "--table docs/reference/detectors.md`. Each model has random, calibrated weights and the zoo's "
-    "settings (1000 proposals), takes one image of 480x640 and is captured whole with fixed "
-    "sizes. *Nodes* are "
-    "compute nodes, in engines of all; *engines* those with a convolution or a matrix product; "
-    "*cuts* the tensors that pass between engines and PyTorch. Differences are the largest from "
+    "settings (1000 proposals), takes one image of 480x640 and is captured with fixed sizes. "
+    "*Nodes* are compute nodes, in engines of all; *engines* those with a convolution or a matrix "
+    "product; *cuts* the tensors that pass between engines and PyTorch. Differences are the largest from "
     "eager in float32 on the same device, without TF32, over two images: boxes in pixels, scores "
     "as probabilities, of masks the share of pixels of the worst mask, else as named. Detectron2's "
     "main branch calls itself 0.6."

@@ -60,12 +60,12 @@ def compile(
 ) -> torch.nn.Module:
     """Return a copy of `model` that runs what it can in engines, with the same weights.
 
-    The whole model is captured through `torch.export`, a detector of a known architecture with
-    equivalents of what it does with data (`fxtrt.detection`); where that fails, every largest
-    submodule that exports is compiled in its place. The copy has the type, the attributes and the
-    `state_dict` keys of `model`. Calls that differ from the example (other shapes, training mode,
-    changed weights) run in PyTorch. The core of a detector takes any size and number of images in
-    a range.
+    The whole model is captured through `torch.export`, a detector of a known architecture as its
+    core or with equivalents of what it does with data (`fxtrt.detection`); where that fails, every
+    largest submodule that exports is compiled in its place. The copy has the type, the attributes
+    and the `state_dict` keys of `model`. Calls that differ from the example (other shapes, training
+    mode, changed weights) run in PyTorch. The core of a detector takes any size in a range, and any
+    number of images.
 
     Args:
         model: in eval mode.
@@ -79,7 +79,8 @@ def compile(
             all; `{}` keeps all.
         more_inputs: examples of calls of other structures, as of two images in a batch, each
             written like `inputs`: each has a graph and engines of its own. The whole model must
-            export with them.
+            export with them. The core of a detector takes up to as many images at once as the
+            largest of them has.
         overrides: fields of `Settings`.
 
     Raises:

@@ -30,11 +30,11 @@ def capture_core(
     Args:
         calls: calls of the model; the first is the example, and each must fit the core.
         most_images: the upper bound of images, unless a call has more.
-        static: whether the core is for the sizes of the example only.
+        static: whether the core is for the padded sizes of the example only.
 
     Raises:
-        CaptureError: the architecture has no core, this model has code of its own where a core
-            would go round it, or the core cannot be captured.
+        CaptureError: the architecture has no core, the model overrides what a core does itself,
+            the inputs are not what a core takes, or the core cannot be captured.
     """
     if recipe.host_steps is None:
         raise CaptureError(f"the recipe of {recipe.architecture} has no core")

@@ -55,7 +55,7 @@ class ModelPart:
 
     @property
     def sizes(self) -> str:
-        """Describe the inputs with their ranges, as "images float32[1..8, 3, 96..1344, ...]"."""
+        """Describe the sizes of the first input, as "1x3x(96..1344)x(96..1344)"."""
         return self.specs[0].describe()
 
     def without_values(self) -> ModelPart:

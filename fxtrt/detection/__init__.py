@@ -1,4 +1,4 @@
-"""Capture a detector as one graph from images to detections, by the recipe of its architecture."""
+"""Capture a detector as one graph by the recipe of its architecture: its core, or the whole."""
 
 from .dynamo_glue import prepare
 from .host_steps import HostSteps, Prepared, TooManyCandidates

@@ -24,11 +24,9 @@ __all__ = [
 
 
 CANDIDATES = 2048
-"""The most scores above the threshold that a GPU kernel looks at for one image."""
+"""How many of an image's best boxes the GPU kernels after a box head look at."""
 DENSE_CANDIDATES = 8192
-"""The most boxes of an image that are suppressed after a head over whole feature maps.
-
-The levels' own limits give fewer."""
+"""The same for RetinaNet and FCOS, whose usual limits of 1000 for each level admit fewer."""
 
 
 class Core(torch.nn.Module):

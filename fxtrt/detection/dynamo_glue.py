@@ -1,4 +1,4 @@
-"""Keep functions out of Dynamo that would break a detector into dozens of small graphs."""
+"""Keep out of Dynamo what would break a detector into dozens of small graphs."""
 
 from __future__ import annotations
 

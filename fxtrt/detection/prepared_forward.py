@@ -15,15 +15,19 @@ __all__ = ["is_prepared", "with_core"]
 
 _REASON = "fxtrt.detection.prepare keeps the steps around a detector's core out of any graph"
 _MOST_IMAGES = 8
+"""The upper bound of images that TensorRT gets, unless a call has more."""
 _MOST_SHAPES = 4096
+"""The most shapes of batches whose ranges are kept."""
 _Ranges = tuple[tuple[int, int, int], ...]
+"""The input, the dimension and the most of each size that varies."""
 
 
 def with_core(model: torch.nn.Module, steps: HostSteps) -> Callable[[], None]:
     """Replace `model.forward` by its core between the host steps; return what undoes that.
 
     The sizes of the batch are marked as dynamic, so that one graph serves all of them. A batch of
-    one image has a graph of its own, because Dynamo specializes on a size of 1.
+    one image has a graph of its own, because Dynamo specializes on a size of 1. A call that the
+    steps refuse, or whose bound on candidates may have changed the result, runs the original.
     """
     original, core = model.forward, for_inference(steps.core, model)
     before, after = _host_steps(steps)
@@ -105,7 +109,7 @@ def _out_of_dynamo(function: Callable[..., Any]) -> Any:
 
 
 def _ranges(inputs: tuple[Tensor, ...], shapes: Any) -> _Ranges:
-    """Return the input, the dimension and the most of each size that varies."""
+    """Return the ranges of a call's inputs, from what `HostSteps.dynamic_shapes` returned."""
     return tuple(
         (number, dim, _most(size))
         for number, (tensor, sizes) in enumerate(zip(inputs, shapes, strict=True))

@@ -22,9 +22,9 @@ __all__ = ["DetectorCall"]
 class DetectorCall(GuardedForward):
     """Replaces a detector's `forward`: prepares the images, runs the core, and cuts its results.
 
-    Images beyond the most that the core takes go through it in chunks.
-    A call that the core does not fit runs the original `forward`, as in `GuardedForward`. So does
-    a call with more candidates than the core looks at, because the result may then differ.
+    A call with more images than the core takes is cut into chunks, and the core runs for each. A
+    call that does not fit the core runs the original `forward`, as in `GuardedForward`. So does a
+    call with more candidates than the core looks at, because the result may then differ.
     """
 
     def __init__(

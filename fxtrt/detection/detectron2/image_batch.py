@@ -39,9 +39,9 @@ class ImageBatch:
 
 
 class ImageReader:
-    """Reads lists of input dicts as a model's own `preprocess_image` does.
+    """Reads lists of input dicts as a model's `preprocess_image` does.
 
-    If that is Detectron2's, one operator does all of it.
+    If that is Detectron2's, `normalized_batch` does the same in fewer steps; another one is called.
     """
 
     def __init__(self, model: Any) -> None:
@@ -93,6 +93,7 @@ class ImageReader:
 
 
 def _has_own_preprocessing(model: Any) -> bool:
+    """Return whether images must go through the model's `preprocess_image`."""
     known = {cls.preprocess_image for cls in vars(meta_arch).values() if _preprocesses(cls)}
     # Without this method, the images are preprocessed in `forward`, in the same way.
     is_known = getattr(type(model), "preprocess_image", None) in {None, *known}

@@ -11,13 +11,13 @@ from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.proposal_generator.rpn import RPN
 from torch import Tensor
 
+from ..box_coding import SCALE_CLAMP
 from ..host_steps import unchanged
 from ..ops.rpn_proposals import rpn_proposals
 from .proposals import IS_0_4
 
 __all__ = ["Regions", "is_known_transform", "padded_proposals", "why_no_proposals"]
 
-_SCALE_CLAMP = math.log(1000.0 / 16)
 _LIBRARY = "detectron2_0.4" if IS_0_4 else "detectron2"
 
 
@@ -81,4 +81,4 @@ def why_no_proposals(rpn: Any) -> str | None:
 def is_known_transform(transform: Any) -> bool:
     """Return whether boxes are decoded as in Detectron2, with its usual limit of sides."""
     own = unchanged(transform, Box2BoxTransform, "apply_deltas")
-    return own and math.isclose(transform.scale_clamp, _SCALE_CLAMP)
+    return own and math.isclose(transform.scale_clamp, SCALE_CLAMP)

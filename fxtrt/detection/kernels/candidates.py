@@ -17,12 +17,10 @@ import triton.language as tl
 from torch import Tensor
 
 from .decode import EXACT
-from .nms import MOST_BOXES, nms_sorted
+from .nms import MOST_BOXES, SHIFTED_BOXES, nms_sorted
 
 __all__ = ["MOST_BOXES", "Candidates", "detections", "new_candidates", "tally"]
 
-_SHIFTED_BOXES = 25_000
-"""Up to as many boxes torchvision's `batched_nms` shifts on a GPU instead of taking them apart."""
 _LOWEST = tl.constexpr(-2139095041)
 """The `_order` of -inf."""
 
@@ -86,7 +84,7 @@ def detections(
     largest = torch.empty(images, dtype=torch.float32, device=device)
     _sum_up[images,](
         found.tallies, counts, totals, largest, found.tallies.shape[1], bound,
-        SHIFTED=_SHIFTED_BOXES, BLOCK=1024, **EXACT,
+        SHIFTED=SHIFTED_BOXES, BLOCK=1024, **EXACT,
     )  # fmt: skip
     kept, kept_counts = nms_sorted(
         found.boxes, found.valid, iou_threshold, most, groups=found.classes, counts=counts,

@@ -1,4 +1,4 @@
-"""Decode and clip boxes within kernels, with the roundings that PyTorch has on a GPU.
+"""Load, decode and clip boxes within kernels, with the roundings that PyTorch has on a GPU.
 
 Launch kernels that call these with `**EXACT`: a contraction of `a * b + c` would round once where
 PyTorch rounds twice, and a box may pass a threshold by that.
@@ -22,6 +22,8 @@ __all__ = [
     "decode",
     "inverses",
     "is_finite",
+    "load_anchor",
+    "load_deltas",
     "load_four",
     "store_four",
 ]
@@ -78,6 +80,38 @@ def clip_box(x1, y1, x2, y2, size, mask):
     height = tl.load(size, mask=mask)
     width = tl.load(size + 1, mask=mask)
     return clip(x1, width), clip(y1, height), clip(x2, width), clip(y2, height)
+
+
+@triton.jit
+def load_anchor(cell_anchors, number, x, y, horizontal, vertical, mask, OFFSET: tl.constexpr):
+    """Load cell anchors and move them to the cells in columns x and rows y of a level.
+
+    The shift is computed in float64 and rounded once, as in `anchors.grid_anchors`.
+
+    Args:
+        horizontal, vertical: the level's strides.
+    """
+    x = (x.to(tl.float64) * horizontal + horizontal.to(tl.float64) * OFFSET).to(tl.float32)
+    y = (y.to(tl.float64) * vertical + vertical.to(tl.float64) * OFFSET).to(tl.float32)
+    x1, y1, x2, y2 = load_four(cell_anchors + number * 4, 1, mask)
+    return x + x1, y + y1, x + x2, y + y2
+
+
+@triton.jit
+def load_deltas(base, pixel, anchor, pixels, mask, ANCHORS: tl.constexpr, LAST: tl.constexpr):
+    """Load the four deltas of anchors from the maps of an image and level.
+
+    Args:
+        base: where these maps begin; they have `pixels` pixels.
+        LAST: whether they are channels-last.
+    """
+    if LAST:
+        place = (pixel * ANCHORS + anchor) * 4
+        step = 1
+    else:
+        place = anchor * 4 * pixels + pixel
+        step = pixels
+    return load_four(base + place, step, mask)
 
 
 @triton.jit

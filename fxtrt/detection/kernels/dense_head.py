@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..dense_rules import DenseRules
 from .candidates import MOST_BOXES, detections, new_candidates, tally
-from .decode import EXACT, clip_box, decode, inverses, load_four, store_four
+from .decode import EXACT, clip_box, decode, inverses, load_anchor, load_deltas, store_four
 from .exponential import sigmoid
 from .levels import odd, pick, pick_odd, same_layout
 from .topk import best_of_levels, level_of_chunk
@@ -229,15 +229,6 @@ def _merge(
 
 
 @triton.jit
-def _anchor(cell_anchors, anchor, x, y, horizontal, vertical, mask, OFFSET: tl.constexpr):
-    """Return a shifted anchor; the shift is computed in float64 and rounded once."""
-    x = (x.to(tl.float64) * horizontal + OFFSET * horizontal).to(tl.float32)
-    y = (y.to(tl.float64) * vertical + OFFSET * vertical).to(tl.float32)
-    x1, y1, x2, y2 = load_four(cell_anchors + anchor * 4, 1, mask)
-    return x + x1, y + y1, x + x2, y + y2
-
-
-@triton.jit
 def _decode_linear(move, box, TORCHVISION: tl.constexpr):
     """Measure sides from an anchor's centre as `box_coding.apply_linear_deltas` does."""
     left, top, right, bottom = move
@@ -252,18 +243,6 @@ def _decode_linear(move, box, TORCHVISION: tl.constexpr):
     width = x2 - x1
     height = y2 - y1
     return x - left * width, y - top * height, x + right * width, y + bottom * height
-
-
-@triton.jit
-def _move(base, pixel, anchor, pixels, mask, ANCHORS: tl.constexpr, LAST: tl.constexpr):
-    """Return the four deltas of anchors from the maps of an image and level."""
-    if LAST:
-        place = (pixel * ANCHORS + anchor) * 4
-        step = 1
-    else:
-        place = anchor * 4 * pixels + pixel
-        step = pixels
-    return load_four(base + place, step, mask)
 
 
 @triton.jit(do_not_specialize=["bound", "topk", "most_groups"])
@@ -289,9 +268,9 @@ def _decode_best(
     anchor = channel // (CHANNELS // ANCHORS)
     pixels = pick_odd(pixels_of_levels, level)
     base = pick(moves, level) + image * pixels * (4 * ANCHORS)
-    move = _move(base, pixel, anchor, pixels, taken, ANCHORS, MOVES_LAST)
+    move = load_deltas(base, pixel, anchor, pixels, taken, ANCHORS, MOVES_LAST)
     width = pick_odd(widths, level)
-    x1, y1, x2, y2 = _anchor(
+    x1, y1, x2, y2 = load_anchor(
         cell_anchors, level * ANCHORS + anchor, pixel % width, pixel // width,
         pick_odd(horizontals, level), pick_odd(verticals, level), taken, OFFSET,
     )  # fmt: skip

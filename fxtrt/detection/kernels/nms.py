@@ -13,10 +13,12 @@ from torch import Tensor
 
 from .decode import EXACT
 
-__all__ = ["MOST_BOXES", "nms_sorted"]
+__all__ = ["MOST_BOXES", "SHIFTED_BOXES", "nms_sorted"]
 
 MOST_BOXES = 8192
 """The most boxes of a problem: a program keeps a bit for each of them, and a row of bits for 64."""
+SHIFTED_BOXES = 25_000
+"""Up to as many boxes torchvision's `batched_nms` shifts on a GPU instead of taking them apart."""
 
 
 def nms_sorted(

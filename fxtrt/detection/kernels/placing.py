@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .decode import EXACT
+from .decode import EXACT, clip
 
 __all__ = ["place"]
 
@@ -36,7 +36,7 @@ def _place(boxes, counts, overflow, scales, limits, placed, summary, most, SLOTS
 def _side(boxes, scales, limits, image, place, column, exists):
     """Return one coordinate of each box, scaled and clipped."""
     value = tl.load(boxes + place, mask=exists, other=0.0) * tl.load(scales + image * 4 + column)
-    return tl.minimum(tl.maximum(value, 0.0), tl.load(limits + image * 4 + column))
+    return clip(value, tl.load(limits + image * 4 + column))
 
 
 def place(

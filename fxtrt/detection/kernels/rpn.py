@@ -9,16 +9,22 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .decode import EXACT, clip, decode, inverses, is_finite
+from .decode import (
+    EXACT,
+    clip_box,
+    decode,
+    inverses,
+    is_finite,
+    load_anchor,
+    load_deltas,
+    store_four,
+)
 from .exponential import sigmoid
 from .levels import odd, pick, pick_odd, same_layout
-from .nms import MOST_BOXES, nms_sorted
+from .nms import MOST_BOXES, SHIFTED_BOXES, nms_sorted
 from .topk import best_of_levels
 
 __all__ = ["proposals", "takes"]
-
-_SHIFTED_BOXES = 25_000
-"""Up to as many boxes torchvision's `batched_nms` shifts on a GPU instead of taking them apart."""
 
 
 def takes(
@@ -82,43 +88,11 @@ def proposals(
         ANCHORS=logits[0].shape[1], OFFSET=float(offset), CHANNELS_LAST=channels_last,
         TORCHVISION=library == "torchvision", SLOTS=128, **EXACT,
     )  # fmt: skip
-    shifted = levels > 1 and levels * most <= _SHIFTED_BOXES
+    shifted = levels > 1 and levels * most <= SHIFTED_BOXES
     kept, counts = nms_sorted(
         boxes, valid, nms_thresh, limit, largest=largest if shifted else None, levels=levels
     )
     return _merged(boxes, scores, kept, counts, post_nms_topk)
-
-
-@triton.jit
-def _anchor(cell_anchors, row, x, y, exists, horizontal, vertical, OFFSET: tl.constexpr):
-    """Return a shifted anchor; the shift is computed in float64 and rounded once."""
-    x = (x.to(tl.float64) * horizontal + horizontal.to(tl.float64) * OFFSET).to(tl.float32)
-    y = (y.to(tl.float64) * vertical + vertical.to(tl.float64) * OFFSET).to(tl.float32)
-    place = cell_anchors + row * 4
-    return (
-        x + tl.load(place, mask=exists, other=0.0),
-        y + tl.load(place + 1, mask=exists, other=0.0),
-        x + tl.load(place + 2, mask=exists, other=0.0),
-        y + tl.load(place + 3, mask=exists, other=0.0),
-    )
-
-
-@triton.jit
-def _deltas(maps, level, image, anchor, pixel, pixels, exists, ANCHORS, CHANNELS_LAST):
-    """Return dx, dy, dw and dh of an anchor at a pixel."""
-    if CHANNELS_LAST:
-        place = (pixel * ANCHORS + anchor) * 4
-        step = 1
-    else:
-        place = anchor * 4 * pixels + pixel
-        step = pixels
-    base = pick(maps, level) + image.to(tl.int64) * pixels * (4 * ANCHORS) + place
-    return (
-        tl.load(base, mask=exists, other=0.0).to(tl.float32),
-        tl.load(base + step, mask=exists, other=0.0).to(tl.float32),
-        tl.load(base + 2 * step, mask=exists, other=0.0).to(tl.float32),
-        tl.load(base + 3 * step, mask=exists, other=0.0).to(tl.float32),
-    )
 
 
 @triton.jit(do_not_specialize=["most"])
@@ -140,17 +114,16 @@ def _decode_best(
     anchor = number % ANCHORS
     pixel = number // ANCHORS
     width = pick_odd(widths, level)
-    ax1, ay1, ax2, ay2 = _anchor(
-        cell_anchors, level * ANCHORS + anchor, pixel % width, pixel // width, exists,
-        pick_odd(horizontals, level), pick_odd(verticals, level), OFFSET,
+    ax1, ay1, ax2, ay2 = load_anchor(
+        cell_anchors, level * ANCHORS + anchor, pixel % width, pixel // width,
+        pick_odd(horizontals, level), pick_odd(verticals, level), exists, OFFSET,
     )  # fmt: skip
-    dx, dy, dw, dh = _deltas(
-        maps, level, image, anchor, pixel, pixels, exists, ANCHORS, CHANNELS_LAST
-    )
+    base = pick(maps, level) + image.to(tl.int64) * pixels * (4 * ANCHORS)
+    dx, dy, dw, dh = load_deltas(base, pixel, anchor, pixels, exists, ANCHORS, CHANNELS_LAST)
     x1, y1, x2, y2 = decode(dx, dy, dw, dh, ax1, ay1, ax2, ay2, inverse_weights)
     score = tl.load(scores + place, mask=exists, other=0.0)
     finite = is_finite(x1) & is_finite(y1) & is_finite(x2) & is_finite(y2) & is_finite(score)
-    x1, y1, x2, y2 = _clipped(x1, y1, x2, y2, image_sizes + image * 2)
+    x1, y1, x2, y2 = clip_box(x1, y1, x2, y2, image_sizes + image * 2, None)
     if TORCHVISION:
         score = sigmoid(score)
         tl.store(scores + place, score, mask=exists)
@@ -158,26 +131,11 @@ def _decode_best(
     else:
         passed = (x2 - x1 > min_size) & (y2 - y1 > min_size) & finite
     passed = passed & exists
-    _store_box(boxes + place * 4, x1, y1, x2, y2, slot < most)
+    store_four(boxes + place * 4, x1, y1, x2, y2, slot < most)
     tl.store(valid + place, passed.to(tl.int8), mask=slot < most)
     # Coordinates are not negative, so their patterns order as integers.
     most_right = tl.max(tl.where(passed, tl.maximum(x2, y2), 0.0), 0)
     tl.atomic_max(largest + image, most_right.to(tl.int32, bitcast=True), sem="relaxed")
-
-
-@triton.jit
-def _clipped(x1, y1, x2, y2, size):
-    bottom = tl.load(size)
-    right = tl.load(size + 1)
-    return clip(x1, right), clip(y1, bottom), clip(x2, right), clip(y2, bottom)
-
-
-@triton.jit
-def _store_box(place, x1, y1, x2, y2, mask):
-    tl.store(place, x1, mask=mask)
-    tl.store(place + 1, y1, mask=mask)
-    tl.store(place + 2, x2, mask=mask)
-    tl.store(place + 3, y2, mask=mask)
 
 
 def _merged(

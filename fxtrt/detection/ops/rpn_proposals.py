@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.library import custom_op
 
 from ...registry import explain
+from ..anchors import grid_anchors
 from ..box_coding import apply_deltas, clip
 from ..kernels.available import TRITON
 from ..padded_rows import new_counts, pad_rows
@@ -115,7 +116,7 @@ def _best_of_level(
     by_anchor = (
         deltas.float().reshape(images, len(cell_anchors), 4, height, width).permute(0, 3, 4, 1, 2)
     )
-    anchors = _anchors(cell_anchors, height, width, vertical, horizontal, offset)
+    anchors = grid_anchors(cell_anchors, (height, width), (vertical, horizontal), offset)
     decoded = apply_deltas(by_anchor.reshape(-1, 4), anchors.repeat(images, 1), weights)
     boxes = decoded.view(images, len(anchors), 4)
     best, index = _highest(scores, min(most, scores.shape[1]), library)
@@ -129,21 +130,6 @@ def _highest(scores: Tensor, count: int, library: str) -> tuple[Tensor, Tensor]:
         return best, index
     ordered, order = scores.sort(descending=True, dim=1)
     return ordered[:, :count], order[:, :count]
-
-
-def _anchors(
-    cell_anchors: Tensor, height: int, width: int, vertical: int, horizontal: int, offset: float
-) -> Tensor:
-    """Return (height * width * A, 4), the anchors of a level, row by row.
-
-    torchvision computes the shifts as integers, which float32 holds exactly.
-    """
-    device = cell_anchors.device
-    x = horizontal * torch.arange(width, dtype=torch.float64, device=device) + offset * horizontal
-    y = vertical * torch.arange(height, dtype=torch.float64, device=device) + offset * vertical
-    y, x = torch.meshgrid(y.float(), x.float(), indexing="ij")
-    shifts = torch.stack((x, y, x, y), dim=-1).reshape(-1, 1, 4)
-    return (shifts + cell_anchors).view(-1, 4)
 
 
 def _filter_detectron2(candidates: Candidates, size: Tensor, min_size: float) -> Candidates:

@@ -25,7 +25,7 @@ from .steps import Steps, is_known_coder, why_no_float32
 __all__ = ["fcos_steps", "retinanet_steps", "ssd_steps"]
 
 _SSD_CANDIDATES = 4096
-"""The same for SSD, whose limits for each class would admit many more."""
+"""The most boxes of an image that SSD suppresses; its limits for each class admit many more."""
 _SIDE = 1024
 """The side of the images that tell the strides of levels, in pixels."""
 

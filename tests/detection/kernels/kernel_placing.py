@@ -25,3 +25,17 @@ def test_boxes_inside_outside_and_empty() -> None:
     actual = place(*(tensor.to(DEVICE) for tensor in given))
     assert all(map(torch.equal, (tensor.cpu() for tensor in actual), expected))
     assert expected[1][:, :2].tolist() == [[5, 0], [2, 1], [0, 0]]
+
+
+def test_a_coordinate_that_is_nan_stays_so() -> None:
+    boxes = torch.tensor([[[torch.nan, 0.0, 4.0, 4.0], [1.0, 1.0, torch.nan, 4.0]]])
+    given = (
+        boxes,
+        torch.tensor([2], dtype=torch.int32),
+        torch.tensor([False]),
+        torch.ones(1, 4),
+        torch.full((1, 4), 9.0),
+    )
+    placed, summary = place(*(tensor.to(DEVICE) for tensor in given))
+    assert torch.equal(placed.isnan().cpu(), boxes.isnan())
+    assert summary.tolist() == [[2, 0, 0, 0]]

@@ -109,10 +109,8 @@ class RCNNSteps:
         if self._has_keypoints:
             keypoints, maps = rest
             scale_x, scale_y = context.scales[image]
-            points = keypoints[:, :, [0, 1, 3]]
-            points[:, :, 0] *= scale_x
-            points[:, :, 1] *= scale_y
-            instances.pred_keypoints = points
+            x, y, _, scores = keypoints.unbind(-1)
+            instances.pred_keypoints = torch.stack([x * scale_x, y * scale_y, scores], -1)
             instances.pred_keypoint_heatmaps = maps
         return instances
 

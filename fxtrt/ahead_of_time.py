@@ -110,9 +110,10 @@ def assemble(
         failures: what failed before in each of the graphs, if that is known.
     """
     lowered = lower_model(captured, target, stores, failures)
-    calls = serve([one.graph for one in lowered], target.settings)
-    reported = []
     parts = [*captured.parts, *captured.others]
+    cores = any(part.steps is not None for part in parts)
+    calls = serve([one.graph for one in lowered], target.settings, cores=cores)
+    reported = []
     for part, one, call in zip(parts, lowered, calls, strict=True):
         reported.append(Reported(one.coverage, call))
         if one.coverage.clusters:

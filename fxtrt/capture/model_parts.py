@@ -114,8 +114,10 @@ def _capture_twin(
     identity, recipe = identity_of(twin), recipe_of(twin)
     missed: list[Missed] = []
     outside: list[OutsideCall] = []
-    if recipe is not None and recipe.host_steps is not None and not dynamic_shapes:
-        static = dynamic_shapes is not None
+    static = dynamic_shapes is not None
+    # A core for one size only does not take examples of others.
+    wants_core = not dynamic_shapes and not (static and more_calls)
+    if wants_core and recipe is not None and recipe.host_steps is not None:
         all_calls = [call, *more_calls]
         try:
             core = capture_core(twin, recipe, all_calls, settings.most_images, static=static)

@@ -170,8 +170,15 @@ class _ObservedRun(Interpreter):
         return self._observer(n, args, partial(super().run_node, n))
 
 
-def serve(graphs: Sequence[GraphModule], settings: Settings) -> list[StitchedCall]:
-    """Make the calls of a model's stitched graphs, which share slots and scratch memory."""
+def serve(
+    graphs: Sequence[GraphModule], settings: Settings, *, cores: bool = False
+) -> list[StitchedCall]:
+    """Make the calls of a model's stitched graphs, which share slots and scratch memory.
+
+    Args:
+        cores: whether the graphs are cores of detectors, which CUDA graphs hold by default. A graph
+            of Dynamo's counts as one if it has a selection of fixed shape.
+    """
     engines = _present(module.engine for module in engine_modules(graphs))
     slots = Slots(engines, settings.slots, settings.slot_timeout)
     if slots.device is not None:
@@ -179,13 +186,13 @@ def serve(graphs: Sequence[GraphModule], settings: Settings) -> list[StitchedCal
     calls = []
     for graph in graphs:
         records = settings.cuda_graphs
-        calls.append(
-            StitchedCall(graph, slots, cuda_graphs=_is_core(graph) if records is None else records)
-        )
+        if records is None:
+            records = cores or _selects(graph)
+        calls.append(StitchedCall(graph, slots, cuda_graphs=records))
     return calls
 
 
-def _is_core(graph: GraphModule) -> bool:
+def _selects(graph: GraphModule) -> bool:
     """Return whether a graph has a selection of fixed shape, as the cores of detectors have."""
     return any(str(node.target) in _SELECTIONS for node in graph.graph.nodes)
 

@@ -173,6 +173,8 @@ class Replay:
             self._last = stream
         for i, (mine, value) in enumerate(zip(self._inputs, values, strict=True)):
             if isinstance(mine, torch.Tensor) and value is not self._copied[i]:
+                # An exception may come between the copy and the note of it.
+                self._copied[i] = None
                 mine.copy_(value)
                 self._copied[i] = value if is_kept(value) else None
         self._graph.replay()

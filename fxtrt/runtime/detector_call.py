@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
 
 from ..capture.arguments import positional
 from ..capture.model_part import ModelPart
@@ -76,6 +77,9 @@ class DetectorCall(GuardedForward):
         return fitting
 
     def _prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Prepared | str:
+        # The batch never requires grad, so only the caller's own tensors tell.
+        if torch.is_grad_enabled() and any(map(_requires_grad, pytree.tree_leaves((args, kwargs)))):
+            return "an input requires grad"
         try:
             call = Call(args, kwargs)
             if kwargs:
@@ -84,6 +88,10 @@ class DetectorCall(GuardedForward):
                 return self._steps.before(*call.args, **call.kwargs)
         except Exception as error:  # The step meets whatever the caller passed.
             return f"the arguments are of another form than the example's: {type(error).__name__}"
+
+
+def _requires_grad(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
 
 
 def _joined(outputs: Sequence[Sequence[Tensor]]) -> Sequence[Tensor]:

@@ -85,6 +85,8 @@ class ImageReader:
             return batch.tensor, tuple((int(h), int(w)) for h, w in batch.image_sizes)
         mean, std = model.pixel_mean, model.pixel_std
         images = [one["image"].to(mean.device) for one in batched_inputs]
+        if any(image.ndim != 3 for image in images):
+            raise ValueError("an image has other dimensions than channels, height and width")
         sizes = tuple((image.shape[-2], image.shape[-1]) for image in images)
         backbone = model.backbone
         constraints = getattr(backbone, "padding_constraints", None)

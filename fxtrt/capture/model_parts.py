@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..detection import Recipe, recipe_of
+from ..detection.prepared_forward import is_prepared
 from ..errors import CaptureError
 from ..graph.specs import Call
 from ..serialization.model_identity import Identity, identity_of
@@ -99,6 +100,8 @@ def capture_model(
     for example in (call, *more_calls):
         require_inference(model, (example.args, example.kwargs))
     twin = twin_of(model)
+    if is_prepared(twin):
+        del twin.forward  # That was for Dynamo; the core comes from the model's own.
     examples = [(example.args, example.kwargs) for example in (call, *more_calls)]
     with untouched(twin, examples):
         return _capture_twin(twin, call, dynamic_shapes, settings, more_calls)

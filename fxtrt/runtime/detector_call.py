@@ -74,7 +74,7 @@ class DetectorCall(GuardedForward):
             if isinstance(call, str):
                 return call
             fitting.append(call)
-        return fitting
+        return fitting or "there are no images"
 
     def _prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Prepared | str:
         # The batch never requires grad, so only the caller's own tensors tell.

@@ -245,3 +245,15 @@ def test_the_report_says_what_preparing_brings() -> None:
     assert coverage.capture[0].startswith("captured by torch.compile in 1 graph")
     assert "prepare" not in "\n".join(coverage.capture)
     assert coverage.flops_share == 1.0
+
+
+def test_a_prepared_detector_is_compiled_ahead_of_time_as_any_other() -> None:
+    model = copy.deepcopy(small_rcnn(FasterRCNN))
+    images = of_torchvision((96, 128))
+    expected = model(images)
+    undo = prepare(model)
+    fast: Any = fxtrt.compile(model, (images,), engine="reference", cache_dir=None)
+    undo()
+    assert "core" in fxtrt.report(fast).capture[0]
+    torch.testing.assert_close(fast(images)[0]["boxes"], expected[0]["boxes"], atol=1e-2, rtol=0)
+    assert fast.forward.fallbacks == {}

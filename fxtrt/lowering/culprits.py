@@ -58,7 +58,7 @@ class Culprits:
         nodes = failed.cluster.nodes
         halves = self._target.settings.on_build_failure == "bisect"
         built, _ = with_precision(failed.module, failed.cluster.settings)
-        named = named_nodes(error, nodes, failed.module, built)
+        named = named_nodes(error, nodes, failed.originals, built)
         if by_name and named.nodes and not halves and not self._is_heavy(named.between):
             return self._with_alike(failed, list(named.nodes), error), error
         about_nodes = isinstance(error, BuildError | ConversionError)

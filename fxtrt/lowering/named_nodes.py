@@ -11,7 +11,7 @@ from torch.fx import Graph, GraphModule, Node
 from ..builder.build import BuildFailure
 from ..errors import ConversionError
 from ..graph.flops import flops
-from ..graph.nodes import is_size, producer
+from ..graph.nodes import producer
 
 __all__ = ["Named", "Range", "layers_in", "named_nodes"]
 
@@ -55,18 +55,16 @@ def layers_in(message: str) -> tuple[tuple[str, ...], tuple[Range, ...]]:
 
 
 def named_nodes(
-    error: BuildFailure, nodes: Sequence[Node], cluster: GraphModule, built: GraphModule
+    error: BuildFailure, nodes: Sequence[Node], originals: Mapping[str, Node], built: GraphModule
 ) -> Named:
     """Return which of `nodes` the error of their build names.
 
     Args:
         nodes: those of the cluster, in graph order.
-        cluster: their copies, in the same order, as `extract` makes them.
-        built: what was converted: `cluster`, or a copy of it with casts, whose layers may be named
-            too. A cast is no node of the cluster, but can be an end of a range.
+        originals: these nodes by the names of their copies, as in `Extracted`.
+        built: what was converted: these copies with casts, whose layers may be named too. A cast is
+            no node of the cluster, but can be an end of a range.
     """
-    copies = [n for n in cluster.graph.nodes if n.op.startswith("call_") and not is_size(n)]
-    originals = {copy.name: node for copy, node in zip(copies, nodes, strict=True)}
     by_name = {node.name: node for node in built.graph.nodes if node.op.startswith("call_")}
     singles, ranges = _names(error)
     ends = {by_name[name] for name in singles if name in by_name}

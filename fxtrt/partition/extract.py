@@ -32,12 +32,16 @@ class Extracted:
 
     The module may take and give other dtypes and layouts than these nodes have: its own fake values
     say which.
+
+    originals: the nodes of the cluster by the names of their copies in the module, which also has
+               casts of its own.
     """
 
     cluster: Cluster
     module: GraphModule
     inputs: tuple[Node, ...]
     outputs: tuple[Node, ...]
+    originals: Mapping[str, Node]
 
     @property
     def taken(self) -> list[Any]:
@@ -96,7 +100,8 @@ def extract(
     graph.output(tuple(results))
     graph.lint()
     module = GraphModule(root, graph, class_name=cluster.name)
-    return Extracted(cluster, module, inputs, outputs)
+    originals = {copies[node].name: node for node in cluster.nodes}
+    return Extracted(cluster, module, inputs, outputs, originals)
 
 
 def _placeholder(graph: Graph, node: Node, form: Form | None) -> Node:

@@ -102,7 +102,7 @@ def cluster_of(gm: GraphModule, precision: str = "model") -> Extracted:
 
 def named(error: BuildError | ConversionError, cluster: Extracted) -> Named:
     built, _ = with_precision(cluster.module, cluster.cluster.settings)
-    return named_nodes(error, cluster.cluster.nodes, cluster.module, built)
+    return named_nodes(error, cluster.cluster.nodes, cluster.originals, built)
 
 
 def names(cluster: Extracted, message: str) -> list[str]:

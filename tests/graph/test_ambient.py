@@ -20,7 +20,7 @@ from fxtrt.errors import ArtifactError, CaptureError
 from fxtrt.graph.plain import why_unreadable
 from fxtrt.runtime.guarded_forward import GuardedForward
 
-X = torch.randn(3, 8)
+X = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
 Modes = Callable[[], AbstractContextManager[Any]]
 
 

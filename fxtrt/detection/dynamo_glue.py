@@ -10,7 +10,7 @@ from unittest.mock import patch
 import torch
 
 from ..errors import CaptureError
-from .prepared_forward import with_core
+from .prepared_forward import is_prepared, undo_of, with_core
 from .recipes import recipe_of
 from .substitution import place_of
 
@@ -27,7 +27,7 @@ def prepare(model: torch.nn.Module) -> Callable[[], None]:
     (`HostSteps`) gets a `forward` that is one graph between two steps in Python. For all others,
     each such function becomes one call in PyTorch: the functions are then replaced for the whole
     process, in the package that `model` comes from, by functions that return the same.
-    `fxtrt.compile` does not need any of this. It may be called again.
+    `fxtrt.compile` does not need any of this. A model that has such a `forward` keeps it.
 
     Returns:
         A function that puts the originals back.
@@ -36,6 +36,8 @@ def prepare(model: torch.nn.Module) -> Callable[[], None]:
         CaptureError: the architecture has no recipe that names its glue, or its package has no
             such function.
     """
+    if is_prepared(model):
+        return undo_of(model)
     recipe = recipe_of(model)
     if recipe is not None and recipe.host_steps is not None:
         steps = recipe.host_steps(model)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .host_steps import HostSteps, TooManyCandidates, for_inference
 
-__all__ = ["is_prepared", "with_core"]
+__all__ = ["is_prepared", "undo_of", "with_core"]
 
 _REASON = "fxtrt.detection.prepare keeps the steps around a detector's core out of any graph"
 _MOST_IMAGES = 8
@@ -63,6 +63,7 @@ def with_core(model: torch.nn.Module, steps: HostSteps) -> Callable[[], None]:
         if vars(model).get("forward") is prepared:
             del model.forward
 
+    prepared.undo = undo
     return undo
 
 
@@ -102,6 +103,12 @@ def _host_steps(steps: HostSteps) -> tuple[Callable[..., Any], Callable[..., Any
 def is_prepared(model: torch.nn.Module) -> bool:
     """Return whether `model` has a `forward` that `with_core` gave it."""
     return isinstance(getattr(vars(model).get("forward"), "core", None), torch.nn.Module)
+
+
+def undo_of(model: torch.nn.Module) -> Callable[[], None]:
+    """Return what `with_core` returned for `model`, which `is_prepared`."""
+    undo: Callable[[], None] = vars(model)["forward"].undo
+    return undo
 
 
 def _out_of_dynamo(function: Callable[..., Any]) -> Any:

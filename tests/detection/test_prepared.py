@@ -13,6 +13,8 @@ pytest.importorskip("torchvision", reason="torchvision is not installed")
 
 from small_torchvision import small_one_stage, small_rcnn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import MultiScaleRoIAlign
 
 import fxtrt
 from fxtrt.detection import prepare
@@ -149,8 +151,10 @@ def test_preparing_twice_is_preparing_once() -> None:
     model = copy.deepcopy(small_rcnn(FasterRCNN))
     call = of_torchvision(SIZES[0])
     expected = model(call)
+    glue = (MultiScaleRoIAlign.forward, GeneralizedRCNNTransform.forward)
     undo = prepare(model)
     prepare(model)
+    assert (MultiScaleRoIAlign.forward, GeneralizedRCNNTransform.forward) == glue
     fast, graphs = compiled_graphs(model)
     assert_agree(fast(call), expected)
     assert len(graphs) == 1

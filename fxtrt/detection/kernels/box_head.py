@@ -31,6 +31,7 @@ def box_detections(
     most: int,
     candidates: int,
     library: str,
+    *,
     smallest_side: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Do what `fxtrt::box_detections` does, from the probabilities of all classes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch.library import custom_op
 from ...registry import explain
 from ..box_coding import apply_deltas, clip
 from ..kernels.available import TRITON
-from ..padded_rows import new_counts, pad_rows
+from ..padded_rows import new_found, pad_found
 from .batched_nms import batched_nms
 
 __all__ = ["Detections", "box_detections"]
@@ -21,8 +22,7 @@ _SMALLEST_SIDE = 1e-2
 """torchvision drops boxes with a shorter side than this, in pixels."""
 
 
-@custom_op("fxtrt::box_detections", mutates_args=())
-def box_detections(
+def _composed(
     logits: Sequence[Tensor],
     deltas: Tensor,
     proposals: Tensor,
@@ -63,57 +63,6 @@ def box_detections(
     candidates were looked at, or if `most` boxes were kept among those that were. Otherwise
     `overflow` tells so. Any number of scores may be above the threshold.
     """
-    return _composed(
-        logits, deltas, proposals, counts, image_sizes, weights, score_thresh, nms_thresh, most,
-        library,
-    )  # fmt: skip
-
-
-@box_detections.register_kernel("cuda")
-def _(
-    logits: Sequence[Tensor],
-    deltas: Tensor,
-    proposals: Tensor,
-    counts: Tensor,
-    image_sizes: Tensor,
-    weights: Sequence[float],
-    score_thresh: float,
-    nms_thresh: float,
-    most: int,
-    candidates: int,
-    library: str,
-) -> Detections:
-    """Run the Triton kernels, which wait for nothing, if they take so many candidates.
-
-    Without them the composition runs, which waits for the GPU and looks at all candidates.
-    """
-    if TRITON:
-        from ..kernels import box_head
-
-        if min(candidates, logits[0].shape[1] * proposals.shape[1]) <= box_head.MOST_BOXES:
-            return box_head.box_detections(
-                _probabilities(logits), deltas, proposals, counts, image_sizes, weights,
-                score_thresh, nms_thresh, most, candidates, library, _SMALLEST_SIDE,
-            )  # fmt: skip
-    return _composed(
-        logits, deltas, proposals, counts, image_sizes, weights, score_thresh, nms_thresh, most,
-        library,
-    )  # fmt: skip
-
-
-def _composed(
-    logits: Sequence[Tensor],
-    deltas: Tensor,
-    proposals: Tensor,
-    counts: Tensor,
-    image_sizes: Tensor,
-    weights: Sequence[float],
-    score_thresh: float,
-    nms_thresh: float,
-    most: int,
-    library: str,
-) -> Detections:
-    """Select image by image with the libraries' own operators."""
     probabilities = _probabilities(logits)
     decoded = apply_deltas(deltas, proposals.reshape(-1, 4), weights)
     select = {"detectron2": _detectron2, "torchvision": _torchvision}[library]
@@ -128,7 +77,32 @@ def _composed(
         select(scores[:count], boxes[:count], size, score_thresh, nms_thresh, most)
         for scores, boxes, count, size in images
     ]
-    return _padded(found, most) if found else _empty(image_sizes, most)
+    found_boxes, found_scores, classes, rows, found_counts = pad_found(
+        found, most, image_sizes, labels=2
+    )
+    certain = torch.zeros_like(found_counts, dtype=torch.bool)
+    return found_boxes, found_scores, classes, rows, found_counts, certain
+
+
+box_detections = custom_op("fxtrt::box_detections", mutates_args=())(_composed)
+
+
+@box_detections.register_kernel("cuda")
+def _(logits: Sequence[Tensor], deltas: Tensor, proposals: Tensor, *others: Any) -> Detections:
+    """Run the Triton kernels, which wait for nothing, if they take so many candidates.
+
+    Without them the composition runs, which waits for the GPU and looks at all candidates.
+    """
+    if TRITON:
+        from ..kernels import box_head
+
+        *_, candidates, _library = others
+        if min(candidates, logits[0].shape[1] * proposals.shape[1]) <= box_head.MOST_BOXES:
+            probabilities = _probabilities(logits)
+            return box_head.box_detections(
+                probabilities, deltas, proposals, *others, smallest_side=_SMALLEST_SIDE
+            )
+    return _composed(logits, deltas, proposals, *others)
 
 
 def _probabilities(logits: Sequence[Tensor]) -> Tensor:
@@ -172,33 +146,6 @@ def _torchvision(
     return boxes[keep], scores[keep], label[keep], row[keep]
 
 
-def _padded(found: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], most: int) -> Detections:
-    boxes, scores, classes, rows = zip(*found, strict=True)
-    certain = torch.zeros(len(found), dtype=torch.bool, device=boxes[0].device)
-    return (
-        pad_rows(boxes, most, 0),
-        pad_rows(scores, most, 0),
-        pad_rows(classes, most, -1),
-        pad_rows(rows, most, -1),
-        new_counts(scores),
-        certain,
-    )
-
-
-def _empty(image_sizes: Tensor, most: int) -> Detections:
-    """Allocate the results; `image_sizes` tells their device and how many images there are."""
-    images = image_sizes.shape[0]
-    table = (images, most)
-    return (
-        image_sizes.new_empty((*table, 4), dtype=torch.float32),
-        image_sizes.new_empty(table, dtype=torch.float32),
-        image_sizes.new_empty(table, dtype=torch.int64),
-        image_sizes.new_empty(table, dtype=torch.int64),
-        image_sizes.new_empty(images, dtype=torch.int32),
-        image_sizes.new_empty(images, dtype=torch.bool),
-    )
-
-
 @box_detections.register_fake
 def _(
     logits: Sequence[Tensor],
@@ -213,7 +160,9 @@ def _(
     candidates: int,
     library: str,
 ) -> Detections:
-    return _empty(image_sizes, most)
+    boxes, scores, classes, rows, counts = new_found(image_sizes, most, labels=2)
+    overflow = torch.empty_like(counts, dtype=torch.bool)
+    return boxes, scores, classes, rows, counts, overflow
 
 
 explain("fxtrt::box_detections", "which boxes it keeps depends on the data")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from ..anchors import grid_anchors
 from ..box_coding import apply_deltas, apply_linear_deltas, clip
 from ..dense_rules import DenseRules
 from ..kernels.available import TRITON
-from ..padded_rows import new_counts, pad_rows
+from ..padded_rows import new_found, pad_found
 from .batched_nms import batched_nms
 
 __all__ = ["dense_detections"]
@@ -96,23 +97,13 @@ def _(
     cell_anchors: Sequence[Tensor],
     image_sizes: Tensor,
     strides: Sequence[int],
-    offset: float,
-    weights: Sequence[float],
-    score_thresh: float,
-    nms_thresh: float,
-    pre_nms_topk: int,
-    most: int,
-    candidates: int,
-    library: str,
-    head: str,
+    *numbers: Any,
 ) -> DenseDetections:
     """Run the Triton kernels, which wait for nothing, if they take what is given.
 
     Without them the composition runs, which waits for the GPU and looks at all candidates.
     """
-    rules = DenseRules(
-        offset, weights, score_thresh, nms_thresh, pre_nms_topk, most, candidates, library, head
-    )
+    rules = DenseRules(*numbers)
     maps = (logits, deltas, centerness)
     found = _on_kernels(maps, cell_anchors, image_sizes, strides, rules) if TRITON else None
     if found is not None:
@@ -172,7 +163,8 @@ def _composed(
         boxes, scores, classes = select(outputs, anchors, size, rules)
         keep = batched_nms(boxes, scores, classes, rules.nms_thresh)[: rules.most]
         found.append((boxes[keep], scores[keep], classes[keep]))
-    return _padded(found, rules.most) if found else _empty(image_sizes, rules.most)
+    boxes, scores, classes, counts = pad_found(found, rules.most, image_sizes, labels=1)
+    return boxes, scores, classes, counts, torch.zeros_like(counts, dtype=torch.bool)
 
 
 def _anchors(
@@ -260,31 +252,6 @@ def _decode(deltas: Tensor, anchors: Tensor, rules: DenseRules) -> Tensor:
     return apply_linear_deltas(deltas if rules.library == "torchvision" else deltas.relu(), anchors)
 
 
-def _padded(found: Sequence[_Found], most: int) -> DenseDetections:
-    boxes, scores, classes = zip(*found, strict=True)
-    certain = torch.zeros(len(found), dtype=torch.bool, device=boxes[0].device)
-    return (
-        pad_rows(boxes, most, 0),
-        pad_rows(scores, most, 0),
-        pad_rows(classes, most, -1),
-        new_counts(scores),
-        certain,
-    )
-
-
-def _empty(image_sizes: Tensor, most: int) -> DenseDetections:
-    """Allocate the results; `image_sizes` tells their device and how many images there are."""
-    images = image_sizes.shape[0]
-    table = (images, most)
-    return (
-        image_sizes.new_empty((*table, 4), dtype=torch.float32),
-        image_sizes.new_empty(table, dtype=torch.float32),
-        image_sizes.new_empty(table, dtype=torch.int64),
-        image_sizes.new_empty(images, dtype=torch.int32),
-        image_sizes.new_empty(images, dtype=torch.bool),
-    )
-
-
 @dense_detections.register_fake
 def _(
     logits: Sequence[Tensor],
@@ -303,7 +270,8 @@ def _(
     library: str,
     head: str,
 ) -> DenseDetections:
-    return _empty(image_sizes, most)
+    boxes, scores, classes, counts = new_found(image_sizes, most, labels=1)
+    return boxes, scores, classes, counts, torch.empty_like(counts, dtype=torch.bool)
 
 
 explain("fxtrt::dense_detections", "which boxes it keeps depends on the data")

@@ -8,11 +8,9 @@ from torch.library import custom_op
 from torch.nn.functional import interpolate
 
 from ...registry import explain
-from ..kernels.available import TRITON
+from ..kernels.available import kernels_read
 
 __all__ = ["keypoints_of_heatmaps"]
-
-_OF_KERNEL = (torch.float16, torch.bfloat16, torch.float32)
 
 
 @custom_op("fxtrt::keypoints_of_heatmaps", mutates_args=())
@@ -38,7 +36,7 @@ def keypoints_of_heatmaps(maps: Tensor, boxes: Tensor) -> Tensor:
 @keypoints_of_heatmaps.register_kernel("cuda")
 def _(maps: Tensor, boxes: Tensor) -> Tensor:
     _require_sound(maps, boxes)
-    if TRITON and maps.dtype in _OF_KERNEL:
+    if kernels_read(maps):
         from ..kernels.keypoints import peaks
 
         return peaks(maps, boxes)

@@ -11,16 +11,13 @@ from torch.library import custom_op
 from torchvision.ops import roi_align
 
 from ...registry import explain
-from ..kernels.available import TRITON
+from ..kernels.available import kernels_read
 from ..region_levels import levels_of
 
 __all__ = ["multilevel_roi_align"]
 
-_OF_KERNEL = (torch.float16, torch.bfloat16, torch.float32)
 
-
-@custom_op("fxtrt::multilevel_roi_align", mutates_args=())
-def multilevel_roi_align(
+def _composed(
     features: Sequence[Tensor],
     boxes: Tensor,
     counts: Tensor,
@@ -53,58 +50,8 @@ def multilevel_roi_align(
         not finite, and for boxes without a level.
     """
     _require_one_batch(features, boxes, counts, scales)
-    return _composed(
-        features,
-        boxes,
-        counts,
-        scales,
-        output_size,
-        sampling_ratio,
-        aligned,
-        canonical_size,
-        canonical_level,
-        library,
-    )
-
-
-@multilevel_roi_align.register_kernel("cuda")
-def _(features: Sequence[Tensor], *arguments: Any) -> Tensor:
-    _require_one_batch(features, *arguments[:3])
-    if TRITON and features[0].dtype in _OF_KERNEL:
-        from ..kernels.roi_align import pool
-
-        return pool(features, *arguments)
-    return _composed(features, *arguments)
-
-
-def _require_one_batch(
-    features: Sequence[Tensor], boxes: Tensor, counts: Tensor, scales: Sequence[float]
-) -> None:
-    """Raise a ValueError if a kernel would read beyond a tensor."""
-    images = [len(feature) for feature in features]
-    if {*images, len(boxes), len(counts)} != {len(boxes)} or len(scales) != len(features):
-        raise ValueError(
-            f"features of {images} images with {len(scales)} scales do not go with boxes of "
-            f"{len(boxes)} images and {len(counts)} counts"
-        )
-
-
-def _composed(
-    features: Sequence[Tensor],
-    boxes: Tensor,
-    counts: Tensor,
-    scales: Sequence[float],
-    output_size: Sequence[int],
-    sampling_ratio: int,
-    aligned: bool,
-    canonical_size: int,
-    canonical_level: int,
-    library: str,
-) -> Tensor:
-    """Pool all boxes on every level, those of other levels as an empty box at the origin.
-
-    So no size depends on data, and the GPU need not be waited for.
-    """
+    # All boxes are pooled on every level, those of other levels as an empty box at the origin. So
+    # no size depends on data, and the GPU need not be waited for.
     count = boxes.shape[1]
     rois, real = _rois(boxes, counts)
     if aligned and sampling_ratio <= 0:
@@ -122,6 +69,31 @@ def _composed(
         some = roi_align(feature, some, output_size, scale, sampling_ratio, aligned)
         pooled = torch.where(here[:, None, None, None], some, pooled)
     return pooled.to(features[0].dtype)
+
+
+multilevel_roi_align = custom_op("fxtrt::multilevel_roi_align", mutates_args=())(_composed)
+
+
+@multilevel_roi_align.register_kernel("cuda")
+def _(features: Sequence[Tensor], *arguments: Any) -> Tensor:
+    _require_one_batch(features, *arguments[:3])
+    if kernels_read(features[0]):
+        from ..kernels.roi_align import pool
+
+        return pool(features, *arguments)
+    return _composed(features, *arguments)
+
+
+def _require_one_batch(
+    features: Sequence[Tensor], boxes: Tensor, counts: Tensor, scales: Sequence[float]
+) -> None:
+    """Raise a ValueError if a kernel would read beyond a tensor."""
+    images = [len(feature) for feature in features]
+    if {*images, len(boxes), len(counts)} != {len(boxes)} or len(scales) != len(features):
+        raise ValueError(
+            f"features of {images} images with {len(scales)} scales do not go with boxes of "
+            f"{len(boxes)} images and {len(counts)} counts"
+        )
 
 
 def _precision(feature: Tensor) -> torch.dtype:

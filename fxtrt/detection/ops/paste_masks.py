@@ -10,11 +10,9 @@ from torch.library import custom_op
 from torch.nn.functional import grid_sample
 
 from ...registry import explain
-from ..kernels.available import TRITON
+from ..kernels.available import kernels_read
 
 __all__ = ["paste_masks"]
-
-_OF_KERNEL = (torch.float16, torch.bfloat16, torch.float32)
 
 
 @custom_op("fxtrt::paste_masks", mutates_args=())
@@ -44,7 +42,7 @@ def paste_masks(masks: Tensor, boxes: Tensor, height: int, width: int, threshold
 @paste_masks.register_kernel("cuda")
 def _(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float) -> Tensor:
     _require_sound(masks, boxes, threshold)
-    if TRITON and masks.dtype in _OF_KERNEL:
+    if kernels_read(masks):
         from ..kernels.paste_masks import paste
 
         return paste(masks, boxes, height, width, threshold)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.library import custom_op
 from torchvision.models.detection import roi_heads
 
 from ...registry import explain
-from ..kernels.available import TRITON
+from ..kernels.available import kernels_read
 
 __all__ = ["paste_masks_in_image"]
-
-_OF_KERNEL = (torch.float16, torch.bfloat16, torch.float32)
 
 _paste_masks_in_image = roi_heads.paste_masks_in_image
 """torchvision's own function, read at import: during capture the operator below replaces it."""
@@ -42,7 +39,7 @@ def paste_masks_in_image(
 @paste_masks_in_image.register_kernel("cuda")
 def _(masks: Tensor, boxes: Tensor, img_shape: Sequence[int], padding: int = 1) -> Tensor:
     square = masks.shape[1:] == (1, masks.shape[-1], masks.shape[-1])
-    if TRITON and masks.dtype in _OF_KERNEL and square and len(masks) == len(boxes):
+    if kernels_read(masks) and square and len(masks) == len(boxes):
         from ..kernels.paste_resized_masks import paste_resized
 
         return paste_resized(masks, boxes, img_shape, padding)

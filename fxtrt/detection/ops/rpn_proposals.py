@@ -13,7 +13,7 @@ from ...registry import explain
 from ..anchors import grid_anchors
 from ..box_coding import apply_deltas, clip
 from ..kernels.available import TRITON
-from ..padded_rows import new_counts, pad_rows
+from ..padded_rows import new_found, pad_found
 from .batched_nms import batched_nms
 
 __all__ = ["rpn_proposals"]
@@ -78,7 +78,8 @@ def _composed(
             candidates = _filter_detectron2(candidates, size, min_size)
         kept = batched_nms(*candidates, nms_thresh)[:post_nms_topk]
         found.append((candidates[0][kept], candidates[1][kept]))
-    return _padded(found, post_nms_topk, image_sizes)
+    found_boxes, found_scores, counts = pad_found(found, post_nms_topk, image_sizes, labels=0)
+    return found_boxes, found_scores, counts
 
 
 rpn_proposals = custom_op("fxtrt::rpn_proposals", mutates_args=())(_composed)
@@ -152,25 +153,6 @@ def _filter_torchvision(
     return boxes[passed], scores[passed], levels[passed]
 
 
-def _padded(
-    found: Sequence[tuple[Tensor, Tensor]], most: int, image_sizes: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    if not found:
-        return _empty(image_sizes, most)
-    boxes, scores = zip(*found, strict=True)
-    return pad_rows(boxes, most, 0), pad_rows(scores, most, 0), new_counts(scores)
-
-
-def _empty(image_sizes: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Allocate the results; `image_sizes` tells their device and how many images there are."""
-    images = image_sizes.shape[0]
-    return (
-        image_sizes.new_empty((images, most, 4), dtype=torch.float32),
-        image_sizes.new_empty((images, most), dtype=torch.float32),
-        image_sizes.new_empty(images, dtype=torch.int32),
-    )
-
-
 @rpn_proposals.register_fake
 def _(
     logits: Sequence[Tensor],
@@ -187,7 +169,8 @@ def _(
     score_thresh: float,
     library: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty(image_sizes, post_nms_topk)
+    boxes, scores, counts = new_found(image_sizes, post_nms_topk, labels=0)
+    return boxes, scores, counts
 
 
 explain("fxtrt::rpn_proposals", "which anchors it keeps depends on the data")

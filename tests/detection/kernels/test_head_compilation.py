@@ -31,7 +31,7 @@ def test_box_head(library: str, moves: int) -> None:
     with compiled_kernels() as names:
         box_kernels.box_detections(
             head.logits[0], head.deltas.half(), head.proposals, head.counts, head.sizes, WEIGHTS,
-            0.05, 0.5, 100, 2048, library, 1e-2,
+            0.05, 0.5, 100, 2048, library, smallest_side=1e-2,
         )  # fmt: skip
     assert names == ["_mask", *BEST, *SELECTION]
 

@@ -14,8 +14,6 @@ Rows = tuple[tuple[float, ...], ...]
 _MOST = 512
 """The most tables that are kept; others are copied at each call. None is ever dropped, because
 another stream may still read it."""
-
-
 _KEPT = "fxtrt_kept"
 
 

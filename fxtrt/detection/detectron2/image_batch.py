@@ -23,7 +23,7 @@ _LONGEST = 1344
 
 @dataclass(frozen=True, slots=True)
 class ImageBatch:
-    """What a core takes of a call, and what is made of its results.
+    """The inputs of a core for one call, and the sizes that turn its outputs into results.
 
     inputs:   the images, normalized and padded, (B, 3, H, W); (B, 2) heights and widths; (B, 4)
               scales of boxes; (B, 4) limits of boxes.
@@ -106,9 +106,7 @@ def _preprocesses(cls: Any) -> bool:
     return isinstance(cls, type) and hasattr(cls, "preprocess_image")
 
 
-def core_shapes(
-    inputs: tuple[Tensor, ...], most_images: int, backbone: Any, coarsest: int = 64
-) -> Any:
+def core_shapes(inputs: tuple[Tensor, ...], most_images: int, backbone: Any, coarsest: int) -> Any:
     """Return the dynamic sizes of a core's inputs, the images first.
 
     Args:

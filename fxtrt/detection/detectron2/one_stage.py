@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import torch
-from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.meta_arch.retinanet import RetinaNet
-from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ..core_batch import DENSE_CANDIDATES, Core, core_example, counted
-from ..host_steps import Prepared, keeps_methods, unchanged
+from ..core_batch import DENSE_CANDIDATES, Core, counted
+from ..host_steps import keeps_methods, unchanged
 from ..ops.dense_detections import dense_detections
 from ..ops.place_detections import place_detections
-from .image_batch import ImageBatch, ImageReader, core_shapes, kept
-from .padded_proposals import is_known_transform
+from .image_batch import ImageBatch, kept
+from .padded_proposals import is_known_transform, why_no_boxes
 from .proposals import IS_0_4
+from .steps import Steps, found_instances
 
 __all__ = ["one_stage_steps"]
 
@@ -78,33 +76,16 @@ class _Core(Core):
         return placed, scores, classes, summary
 
 
-class _Steps:
+class _Steps(Steps):
     """The steps around the core of a one-stage detector; see `HostSteps`."""
-
-    def __init__(self, model: Any, head: str) -> None:
-        self.core: torch.nn.Module = _Core(model, head)
-        self._model = model
-        self._reader = ImageReader(model)
-
-    def before(self, batched_inputs: Any) -> Prepared:
-        batch = self._reader.read(batched_inputs)
-        return Prepared(batch.inputs, batch)
 
     def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Any]]:
         boxes, scores, classes, summary = outputs
         results = []
         for image, counts in enumerate(counted(summary)):
-            instances = Instances(tuple(context.pictures[image]))
-            instances.pred_boxes = Boxes(kept(boxes[image], counts))
-            instances.scores = kept(scores[image], counts)
-            instances.pred_classes = kept(classes[image], counts)
-            results.append({"instances": instances})
+            found = [kept(column[image], counts) for column in (boxes, scores, classes)]
+            results.append({"instances": found_instances(context.pictures[image], *found)})
         return results
-
-    example = staticmethod(core_example)
-
-    def dynamic_shapes(self, inputs: tuple[Tensor, ...], most_images: int) -> Any:
-        return core_shapes(inputs, most_images, self._model.backbone, _COARSEST)
 
 
 _METHODS_OF_0_4 = ("forward", "inference", "inference_single_image")
@@ -115,9 +96,13 @@ _METHODS = (
 )
 
 
+def _steps(model: Any, head: str) -> _Steps:
+    return _Steps(model, _Core(model, head), _COARSEST)
+
+
 def _retinanet_steps(model: Any) -> _Steps | str:
     """Return the core of a `RetinaNet` and its steps, or why it can have none."""
-    return _why_none(model, RetinaNet, is_known_transform) or _Steps(model, "retinanet")
+    return _why_none(model, RetinaNet, is_known_transform) or _steps(model, "retinanet")
 
 
 def _fcos_steps(model: Any) -> _Steps | str:
@@ -127,21 +112,17 @@ def _fcos_steps(model: Any) -> _Steps | str:
     from detectron2.modeling.meta_arch.fcos import FCOS
 
     is_known = partial(_is_linear, Box2BoxTransformLinear)
-    return _why_none(model, FCOS, is_known) or _Steps(model, "fcos")
+    return _why_none(model, FCOS, is_known) or _steps(model, "fcos")
 
 
 def _is_linear(kind: type[Any], transform: Any) -> bool:
     return unchanged(transform, kind, "apply_deltas") and transform.normalize_by_size
 
 
-def _why_none(model: Any, kind: type[Any], is_known: Any) -> str | None:
+def _why_none(model: Any, kind: type[Any], is_known: Callable[[Any], bool]) -> str | None:
     if not keeps_methods(model, kind, *(_METHODS_OF_0_4 if IS_0_4 else _METHODS)):
         return f"{type(model).__name__} has an inference of its own"
-    if not unchanged(model.anchor_generator, DefaultAnchorGenerator, "forward", "_grid_anchors"):
-        return f"{type(model.anchor_generator).__name__} makes anchors in a way of its own"
-    if not is_known(model.box2box_transform):
-        return f"{type(model.box2box_transform).__name__} decodes boxes in a way of its own"
-    return None
+    return why_no_boxes(model.anchor_generator, model.box2box_transform, is_known)
 
 
 def one_stage_steps(model: Any) -> _Steps | str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
@@ -16,7 +16,13 @@ from ..host_steps import unchanged
 from ..ops.rpn_proposals import rpn_proposals
 from .proposals import IS_0_4
 
-__all__ = ["Regions", "is_known_transform", "padded_proposals", "why_no_proposals"]
+__all__ = [
+    "Regions",
+    "is_known_transform",
+    "padded_proposals",
+    "why_no_boxes",
+    "why_no_proposals",
+]
 
 _LIBRARY = "detectron2_0.4" if IS_0_4 else "detectron2"
 
@@ -70,11 +76,19 @@ def why_no_proposals(rpn: Any) -> str | None:
     """Return why an RPN cannot be part of a core, or None."""
     if not unchanged(rpn, RPN, "forward", "predict_proposals", "_decode_proposals"):
         return f"{type(rpn).__name__} has a forward or hooks of its own"
-    generator = rpn.anchor_generator
+    return why_no_boxes(rpn.anchor_generator, rpn.box2box_transform, is_known_transform)
+
+
+def why_no_boxes(generator: Any, transform: Any, is_known: Callable[[Any], bool]) -> str | None:
+    """Return why a core cannot compute boxes from anchors itself, or None.
+
+    Args:
+        is_known: whether the core decodes boxes as a transform does.
+    """
     if not unchanged(generator, DefaultAnchorGenerator, "forward", "_grid_anchors"):
         return f"{type(generator).__name__} makes anchors in a way of its own"
-    if not is_known_transform(rpn.box2box_transform):
-        return f"{type(rpn.box2box_transform).__name__} decodes boxes in a way of its own"
+    if not is_known(transform):
+        return f"{type(transform).__name__} decodes boxes in a way of its own"
     return None
 
 

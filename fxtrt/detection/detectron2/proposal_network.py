@@ -10,11 +10,12 @@ from detectron2.modeling.meta_arch.rcnn import ProposalNetwork
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ..core_batch import Core, core_example, counted
-from ..host_steps import Prepared, keeps_methods
+from ..core_batch import Core, counted
+from ..host_steps import keeps_methods
 from ..ops.place_detections import place_detections
-from .image_batch import ImageBatch, ImageReader, core_shapes, kept
+from .image_batch import ImageBatch, kept
 from .padded_proposals import padded_proposals, why_no_proposals
+from .steps import Steps
 
 __all__ = ["proposal_network_steps"]
 
@@ -36,17 +37,8 @@ class _Core(Core):
         return boxes, logits, summary
 
 
-class _Steps:
+class _Steps(Steps):
     """The steps around the core of a `ProposalNetwork`; see `HostSteps`."""
-
-    def __init__(self, model: Any) -> None:
-        self.core: torch.nn.Module = _Core(model)
-        self._model = model
-        self._reader = ImageReader(model)
-
-    def before(self, batched_inputs: Any) -> Prepared:
-        batch = self._reader.read(batched_inputs)
-        return Prepared(batch.inputs, batch)
 
     def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Any]]:
         boxes, logits, summary = outputs
@@ -58,14 +50,9 @@ class _Steps:
             results.append({"proposals": instances})
         return results
 
-    example = staticmethod(core_example)
-
-    def dynamic_shapes(self, inputs: tuple[Tensor, ...], most_images: int) -> Any:
-        return core_shapes(inputs, most_images, self._model.backbone)
-
 
 def proposal_network_steps(model: Any) -> _Steps | str:
     """Return the core of a `ProposalNetwork` and its steps, or why it can have none."""
     if not keeps_methods(model, ProposalNetwork, "forward"):
         return f"{type(model).__name__} has a forward of its own"
-    return why_no_proposals(model.proposal_generator) or _Steps(model)
+    return why_no_proposals(model.proposal_generator) or _Steps(model, _Core(model))

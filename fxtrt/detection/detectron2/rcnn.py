@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 from detectron2.modeling.meta_arch.rcnn import GeneralizedRCNN
-from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ..core_batch import Core, core_example, counted
-from ..host_steps import Prepared, keeps_methods
+from ..core_batch import Core, counted
+from ..host_steps import keeps_methods
 from ..ops.keypoints_of_heatmaps import keypoints_of_heatmaps
 from ..ops.paste_masks import paste_masks
 from ..ops.place_detections import place_detections
-from .image_batch import ImageBatch, ImageReader, core_shapes, kept
+from .image_batch import ImageBatch, kept
 from .padded_proposals import padded_proposals, why_no_proposals
 from .region_heads import keypoint_maps_of, masks_of, why_no_core, with_heads
+from .steps import Steps, found_instances
 
 __all__ = ["RCNNCore", "RCNNSteps", "rcnn_steps", "why_no_rcnn"]
 
@@ -66,19 +66,13 @@ class RCNNCore(Core):
         return outputs
 
 
-class RCNNSteps:
+class RCNNSteps(Steps):
     """The steps around the core of a `GeneralizedRCNN`; see `HostSteps`."""
 
-    def __init__(self, model: Any) -> None:
-        self.core: torch.nn.Module = RCNNCore(model)
-        self.model = model
-        self._reader = ImageReader(model)
+    def __init__(self, model: Any, core: torch.nn.Module) -> None:
+        super().__init__(model, core)
         self._has_masks = getattr(model.roi_heads, "mask_on", False)
         self._has_keypoints = getattr(model.roi_heads, "keypoint_on", False)
-
-    def before(self, batched_inputs: Any) -> Prepared:
-        batch = self._reader.read(batched_inputs)
-        return Prepared(batch.inputs, batch)
 
     def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Any]]:
         boxes, scores, classes, summary, *rest = outputs
@@ -88,20 +82,12 @@ class RCNNSteps:
             for number, (row, of_image) in enumerate(zip(counted(summary), images, strict=True))
         ]
 
-    example = staticmethod(core_example)
-
-    def dynamic_shapes(self, inputs: tuple[Tensor, ...], most_images: int) -> Any:
-        return core_shapes(inputs, most_images, self.model.backbone)
-
     def _instances(
         self, outputs: Sequence[Tensor], row: list[int], image: int, context: ImageBatch
     ) -> Any:
         boxes, scores, classes, *rest = (kept(output, row) for output in outputs)
         height, width = context.pictures[image]
-        instances = Instances((height, width))
-        instances.pred_boxes = Boxes(boxes)
-        instances.scores = scores
-        instances.pred_classes = classes
+        instances = found_instances((height, width), boxes, scores, classes)
         if self._has_masks:
             masks, *rest = rest
             pasted = paste_masks(masks, boxes, height, width, _MASK_THRESHOLD)
@@ -119,7 +105,7 @@ def rcnn_steps(model: Any) -> RCNNSteps | str:
     """Return the core of a `GeneralizedRCNN` and its steps, or why it can have none."""
     if not keeps_methods(model, GeneralizedRCNN, "forward", "inference", "_postprocess"):
         return f"{type(model).__name__} has an inference of its own"
-    return why_no_rcnn(model) or RCNNSteps(model)
+    return why_no_rcnn(model) or RCNNSteps(model, RCNNCore(model))
 
 
 def why_no_rcnn(model: Any) -> str | None:

@@ -11,6 +11,7 @@ from detectron2.modeling import roi_heads as d2
 from detectron2.modeling.poolers import ROIPooler
 from torch import Tensor
 
+from ..class_masks import class_masks
 from ..core_batch import CANDIDATES, Found
 from ..host_steps import unchanged
 from ..ops.box_detections import box_detections
@@ -102,13 +103,7 @@ def masks_of(heads: Any, features: Mapping[str, Tensor], found: Found, sizes: Te
         pooled = heads.res5(_pooled(heads.pooler, features, heads.in_features, regions))
     else:
         pooled = _pooled(heads.mask_pooler, features, heads.mask_in_features, regions)
-    logits = heads.mask_head.layers(pooled)
-    if logits.shape[1] > 1:
-        labels = found.classes.flatten().clamp(min=0)
-        index = labels[:, None, None, None].expand(-1, 1, *logits.shape[2:])
-        logits = logits.gather(1, index)
-    masks: Tensor = logits.sigmoid().float().unflatten(0, found.classes.shape)[:, :, 0]
-    return masks
+    return class_masks(heads.mask_head.layers(pooled), found.classes).float()[:, :, 0]
 
 
 def keypoint_maps_of(

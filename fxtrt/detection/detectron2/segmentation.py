@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from detectron2.modeling.meta_arch import panoptic_fpn
 from detectron2.modeling.meta_arch.panoptic_fpn import PanopticFPN
 from detectron2.modeling.meta_arch.semantic_seg import SemanticSegmentor
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import Tensor
 
-from ..core_batch import Core, core_example
+from ..core_batch import Core
 from ..host_steps import Prepared, keeps_methods
-from .image_batch import ImageBatch, ImageReader, core_shapes
+from .image_batch import ImageBatch
 from .rcnn import RCNNCore, RCNNSteps, why_no_rcnn
+from .steps import Steps
 
 __all__ = ["panoptic_steps", "semantic_steps"]
 
@@ -35,10 +35,6 @@ class _PanopticCore(RCNNCore):
 
 class _PanopticSteps(RCNNSteps):
     """The steps around the core of a `PanopticFPN`; see `HostSteps`."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__(model)
-        self.core = _PanopticCore(model)
 
     def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Any]]:
         *detections, logits = outputs
@@ -71,17 +67,12 @@ class _SemanticCore(Core):
         return (logits,)
 
 
-class _SemanticSteps:
+class _SemanticSteps(Steps):
     """The steps around the core of a `SemanticSegmentor`; see `HostSteps`."""
 
-    def __init__(self, model: Any) -> None:
-        self.core: torch.nn.Module = _SemanticCore(model)
-        self._model = model
-        self._reader = ImageReader(model)
-
     def before(self, batched_inputs: Any) -> Prepared:
-        batch = self._reader.read(batched_inputs)
-        return Prepared(batch.inputs[:1], batch)
+        call = super().before(batched_inputs)
+        return Prepared(call.inputs[:1], call.context)
 
     def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Any]]:
         images = zip(outputs[0], context.sizes, context.pictures, strict=True)
@@ -90,11 +81,6 @@ class _SemanticSteps:
             for of_image, size, picture in images
         ]
 
-    example = staticmethod(core_example)
-
-    def dynamic_shapes(self, inputs: tuple[Tensor, ...], most_images: int) -> Any:
-        return core_shapes(inputs, most_images, self._model.backbone)
-
 
 def panoptic_steps(model: Any) -> _PanopticSteps | str:
     """Return the core of a `PanopticFPN` and its steps, or why it can have none."""
@@ -102,11 +88,11 @@ def panoptic_steps(model: Any) -> _PanopticSteps | str:
         return f"{type(model).__name__} has an inference of its own"
     if not getattr(model, "combine_on", True):
         return "it does not combine its results"
-    return why_no_rcnn(model) or _PanopticSteps(model)
+    return why_no_rcnn(model) or _PanopticSteps(model, _PanopticCore(model))
 
 
 def semantic_steps(model: Any) -> _SemanticSteps | str:
     """Return the core of a `SemanticSegmentor` and its steps, or why it can have none."""
     if not keeps_methods(model, SemanticSegmentor, "forward"):
         return f"{type(model).__name__} has a forward of its own"
-    return _SemanticSteps(model)
+    return _SemanticSteps(model, _SemanticCore(model))

@@ -21,7 +21,7 @@ __all__ = ["ImageBatch", "core_shapes", "read_images"]
 
 @dataclass(frozen=True, slots=True)
 class ImageBatch:
-    """What a core takes of a call, and what is made of its results.
+    """The inputs of a core for one call, and the sizes that turn its outputs into results.
 
     inputs:   the images, normalized, resized and padded, (B, 3, H, W); (B, 2) heights and widths
               without the padding; (B, 4) scales of boxes; (B, 4) limits of boxes, of which
@@ -61,17 +61,13 @@ def read_images(
 
 def _transformed(transform: Any, pictures: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
     """Return the batch, and heights and widths without the padding."""
-    if not (_normalizes_as_usual(transform) and all(map(_is_usual, pictures))):
+    own = unchanged(transform, GeneralizedRCNNTransform, "forward", "normalize")
+    if not (own and all(map(_is_usual, pictures))):
         batch, _ = transform(pictures)
         return batch.tensors, [(int(height), int(width)) for height, width in batch.image_sizes]
     images = [transform.resize(_normalized(transform, picture))[0] for picture in pictures]
     sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
     return transform.batch_images(images, size_divisible=transform.size_divisible), sizes
-
-
-def _normalizes_as_usual(transform: Any) -> bool:
-    own = unchanged(transform, GeneralizedRCNNTransform, "forward", "normalize")
-    return own and not (transform._forward_hooks or transform._forward_pre_hooks)
 
 
 def _is_usual(picture: Tensor) -> bool:

@@ -11,6 +11,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops.poolers import LevelMapper, MultiScaleRoIAlign
 
+from ..class_masks import class_masks
 from ..core_batch import CANDIDATES, Found
 from ..host_steps import unchanged
 from ..ops.box_detections import box_detections
@@ -165,8 +166,4 @@ def masks_of(heads: Any, pooled: Tensor, labels: Tensor) -> Tensor:
         pooled: (B * D, C, m, m).
         labels: (B, D), -1 for padding.
     """
-    logits = heads.mask_predictor(heads.mask_head(pooled))
-    index = labels.flatten().clamp(min=0)[:, None, None, None]
-    own = logits.gather(1, index.expand(-1, 1, *logits.shape[2:])).sigmoid()
-    masks: Tensor = own.unflatten(0, labels.shape)
-    return masks
+    return class_masks(heads.mask_predictor(heads.mask_head(pooled)), labels)

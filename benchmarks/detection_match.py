@@ -21,7 +21,7 @@ _SAME_PIXELS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How far two answers of a detector agree.
+    """The result of comparing two answers of a detector.
 
     share:     the share of the detections above the threshold that the other answer has too, with
                the same class; the smaller of both directions.

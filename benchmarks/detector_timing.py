@@ -24,7 +24,7 @@ _TRACED = 5
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long to measure.
+    """The amount of measuring.
 
     seconds: of calls that are timed, and of calls from several threads.
     threads: the numbers of threads; empty leaves this measurement out.

@@ -21,12 +21,12 @@ __all__ = ["TIE", "Exactness", "Rules"]
 
 TIE = 1e-5
 _PIXELS, _SCORE = 1e-2, 1e-5
-"""How far a box and a score may lie from those of the same detection."""
+"""The most by which a box and a score may differ from those of the same detection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What decides which detections a detector returns.
+    """The limits by which a detector picks its detections.
 
     score: the least score.
     nms:   the largest overlap of two detections of one class.
@@ -52,7 +52,7 @@ class Rules:
 
 @dataclass(slots=True)
 class Exactness:
-    """What comparing many answers has found.
+    """The results of comparing many answers.
 
     detections: those expected.
     ties:       differences that are shown to be ties, by their kind.

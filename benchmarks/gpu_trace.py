@@ -38,7 +38,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What one call does, as the mean of several.
+    """The work of one call, as the mean of several.
 
     gpu_busy_ms: the time in which the GPU does anything.
     kernels:     kernels, copies and fills, those of CUDA graphs too.

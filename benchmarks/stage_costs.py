@@ -52,7 +52,7 @@ GPUS: Mapping[str, Gpu] = {
     "NVIDIA H100 80GB HBM3": Gpu(989.0, 3350.0),
     "NVIDIA H200": Gpu(989.0, 4800.0),
 }
-"""As NVIDIA's data sheets give them (SXM)."""
+"""The figures are from NVIDIA's data sheets of the SXM cards."""
 
 
 @dataclass(slots=True)

@@ -57,5 +57,5 @@ def _inputs(steps: HostSteps, call: Call) -> tuple[Any, ...]:
         raise CaptureError(f"the core takes no keyword argument {min(call.kwargs)!r}")
     try:
         return steps.before(*call.args).inputs
-    except Exception as error:  # The step meets whatever the caller passed.
+    except Exception as error:  # The caller may have passed anything.
         raise CaptureError(f"the inputs are not what the core takes: {error!r}") from error

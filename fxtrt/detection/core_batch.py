@@ -24,7 +24,7 @@ __all__ = [
 
 
 CANDIDATES = 2048
-"""How many of an image's best boxes the GPU kernels after a box head look at."""
+"""The number of an image's best boxes that the GPU kernels after a box head look at."""
 DENSE_CANDIDATES = 8192
 """The same for RetinaNet and FCOS, whose usual limits of 1000 for each level admit fewer."""
 

@@ -26,7 +26,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What the step before the core makes of a call.
+    """The result of the step before the core.
 
     inputs:  the positional arguments of the core.
     context: what the step after the core needs to know of the call.

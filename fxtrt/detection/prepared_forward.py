@@ -84,7 +84,7 @@ def _host_steps(steps: HostSteps) -> tuple[Callable[..., Any], Callable[..., Any
                         ranges_of.clear()
                     dynamic = steps.dynamic_shapes(call.inputs, _MOST_IMAGES)
                     ranges = ranges_of[shapes] = _ranges(call.inputs, dynamic)
-        except Exception:  # It meets whatever the caller passed; `original` says what is wrong.
+        except Exception:  # The caller may have passed anything; `original` says what is wrong.
             return None
         for number, dim, _ in ranges:
             torch._dynamo.maybe_mark_dynamic(call.inputs[number], dim)

@@ -18,20 +18,20 @@ from ..registry import is_view
 __all__ = ["Worth", "worth"]
 
 LAUNCH_US = 5.0
-"""What PyTorch takes to call one operator that launches a kernel, on a server's CPU. A slower host
-is slower at all of these; what decides is how they compare."""
+"""The time in which PyTorch calls one operator that launches a kernel, on a server's CPU. A slower
+host is slower at all of these; only their ratios decide."""
 ENGINE_US = 50.0
-"""What a call of an engine takes besides its kernels: checks of the inputs, a slot, TensorRT's
+"""The time of an engine's call besides its kernels: checks of the inputs, a slot, TensorRT's
 enqueue, and waiting for streams. That is ten launches."""
 BINDING_US = 2.0
-"""What each tensor adds that enters or leaves an engine: a check or an allocation, an address."""
+"""The time for each tensor at an engine's boundary: a check or an allocation, and an address."""
 BYTES_PER_US = 1_500_000
-"""What a data-centre GPU reads or writes in its memory in a microsecond (1.5 TB/s)."""
+"""The bytes that a data-centre GPU reads or writes in a microsecond (1.5 TB/s)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Worth:
-    """What an engine saves and costs in a call, in microseconds, at the example's sizes.
+    """The gains and costs of an engine in a call, in microseconds, at the example's sizes.
 
     launches:  how many kernels fewer than in PyTorch.
     bytes:     how many bytes less are written and read between kernels.

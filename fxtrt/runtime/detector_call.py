@@ -86,7 +86,7 @@ class DetectorCall(GuardedForward):
                 call = positional(self.__signature__, call)
             with torch.no_grad():
                 return self._steps.before(*call.args, **call.kwargs)
-        except Exception as error:  # The step meets whatever the caller passed.
+        except Exception as error:  # The caller may have passed anything.
             return f"the arguments are of another form than the example's: {type(error).__name__}"
 
 

@@ -28,7 +28,7 @@ recorded, which such waiting in another thread would end."""
 
 
 class Slot:
-    """What one request at a time works with.
+    """The resources that one request at a time works with.
 
     contexts: one for each engine; they share scratch memory, as the engines run one by one.
     stream:   the slot's own stream, or None if the engines have no GPU of their own.
@@ -132,7 +132,7 @@ class Slot:
 
 
 class Loan:
-    """What a call may hold: a slot, the right to make one, or a place in the queue.
+    """A call's hold on a slot, on the right to make one, or on a place in the queue.
 
     Only the call's own frame holds the loan; everything else has weak references to it. An
     exception such as KeyboardInterrupt may come between two instructions and keep the call from

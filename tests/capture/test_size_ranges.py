@@ -31,7 +31,7 @@ def exported(dynamic: dict[int, Any], *shape: int) -> GraphModule:
 
 
 def spec_of_dynamo(x: torch.Tensor) -> TensorSpec:
-    """What the graph that Dynamo captures of a call with `x` accepts."""
+    """Return the spec of the graph that Dynamo captures of a call with `x`."""
     found: list[TensorSpec] = []
 
     def compile_aten(gm: GraphModule) -> GraphModule:
@@ -142,7 +142,7 @@ def test_sizes_that_belong_together_are_one_together() -> None:
 
 
 def test_conversion_asks_for_no_size(tmp_path: Path) -> None:
-    """What it asks would be a guard that keeps calls out, of a loaded model too."""
+    """A question would add a guard that keeps calls out, of a loaded model too."""
     shapes = {name: {0: Dim.DYNAMIC(min=1, max=4)} for name in ("x", "mask")}
     example = torch.randn(3, 5), torch.rand(3, 5)
     fast = fxtrt.compile(
@@ -254,7 +254,7 @@ def test_an_upper_bound_is_asked_for(way: str) -> None:
 def test_a_slice_of_what_depends_on_data_is_bounded(
     bounds: tuple[int | None, int], most: int
 ) -> None:
-    """As torch 2.11 captures it: later versions write the bound into the size."""
+    """torch 2.11 captures it so; later versions write the bound into the size."""
 
     class Model(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -45,7 +45,7 @@ def test_equals_torchvisions_transform() -> None:
 
 
 def test_rows_of_pixels_may_lie_anywhere() -> None:
-    """As in a picture whose channels are its last dimension."""
+    """A picture may have been stored with its channels as the last dimension."""
     image = images_of(torch.uint8)[0]
     permuted = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
     expected = normalized_batch([image], MEAN, STD, 20, 40)

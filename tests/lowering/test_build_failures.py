@@ -59,7 +59,7 @@ def settled_as_eager(
 
 
 def has(*nodes: str) -> Callable[[Sequence[str]], bool]:
-    """Whether a network has layers of all these nodes."""
+    """Return a test of whether a network has layers of all these nodes."""
     return lambda layers: set(nodes) <= {layer.rpartition(".")[0] for layer in layers}
 
 

@@ -1,4 +1,4 @@
-"""What crosses a boundary does so in its readers' dtype and layout, and no number changes by it."""
+"""Tensors cross a boundary in their readers' dtype and layout, and no number changes by it."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class FailingPlanner(FailingBackend):
 
 
 def no_implementation(layers: str) -> str:
-    """What TensorRT 8.6 logs, twice, where it has no kernel."""
+    """Return what TensorRT 8.6 logs, twice, where it has no kernel."""
     return (
         f"10: Could not find any implementation for node {layers}.; "
         "10: [optimizer.cpp::computeCosts::3869] Error Code 10: Internal Error "

@@ -15,7 +15,7 @@ SPECIAL = ("", "ties", "degenerate", "not finite", "nothing")
 
 @dataclass(frozen=True)
 class BoxHead:
-    """What a box head gives for B * R proposals, and the proposals themselves."""
+    """The outputs of a box head for B * R proposals, and the proposals themselves."""
 
     logits: list[Tensor]
     deltas: Tensor
@@ -80,7 +80,7 @@ def box_head(
 
 @dataclass(frozen=True)
 class DenseHead:
-    """What the head of a one-stage detector gives for each level."""
+    """The outputs of a one-stage detector's head for each level."""
 
     logits: list[Tensor]
     deltas: list[Tensor]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
-__all__ = ["compiled_kernels"]
+__all__ = ["compiled_kernels", "variants"]
 
 
 class _NoGpu:
-    """What Triton asks its driver while it compiles."""
+    """A driver that answers what Triton asks while it compiles."""
 
     def get_current_device(self) -> int:
         return 0
@@ -49,3 +50,9 @@ def compiled_kernels() -> Iterator[list[str]]:
         mock.patch.object(driver, "_active", _NoGpu()),
     ):
         yield names
+
+
+def variants(module: ModuleType) -> int:
+    """Return how often Triton has compiled a module's kernels."""
+    caches = [getattr(one, "device_caches", {}) for one in vars(module).values()]
+    return sum(len(cache[0]) for one in caches for cache in one.values())

@@ -36,7 +36,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Maps:
-    """What an RPN head gives for a batch, with the stride of each level and the images' sizes."""
+    """The outputs of an RPN head for a batch, each level's stride and the images' sizes."""
 
     logits: list[Tensor]
     deltas: list[Tensor]

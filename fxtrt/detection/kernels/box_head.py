@@ -16,7 +16,7 @@ from .topk import best_of_levels
 __all__ = ["MOST_BOXES", "box_detections", "refine_boxes"]
 
 _SLOTS = 128
-"""How many boxes a program decodes at once."""
+"""The number of boxes that a program decodes."""
 
 
 def box_detections(

@@ -27,11 +27,11 @@ from .topk import best_of_levels, level_of_chunk
 __all__ = ["MOST_BOXES", "dense_detections", "takes"]
 
 _WIDTH = 64
-"""How many channels of a pixel are a group."""
+"""The number of channels of a pixel that form a group."""
 _PIXELS = 64
-"""How many groups a program reads."""
+"""The number of groups that a program reads."""
 _SLOTS = 128
-"""How many boxes a program decodes."""
+"""The number of boxes that a program decodes."""
 
 
 def takes(logits: Sequence[Tensor], cell_anchors: Sequence[Tensor]) -> bool:

@@ -15,7 +15,7 @@ from .topk import best_of_levels
 __all__ = ["ssd_detections"]
 
 _SLOTS = 32
-"""How many boxes a program decodes."""
+"""The number of boxes that a program decodes."""
 
 
 def ssd_detections(

@@ -25,7 +25,7 @@ from .levels import odd, pick, pick_odd, same_layout
 __all__ = ["best_of_levels", "level_of_chunk"]
 
 _CHUNK = 2048
-"""How many values a program reads."""
+"""The number of values that a program reads."""
 _COUNTED_TOGETHER = tl.constexpr(128)
 """A program sums the ties of as many earlier chunks at once."""
 

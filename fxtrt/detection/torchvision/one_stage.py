@@ -107,7 +107,7 @@ def _maps_of_ssd(head: Any, features: Sequence[Tensor]) -> Maps:
 
 @dataclass(frozen=True)
 class _Family:
-    """What differs between one-stage detectors.
+    """The pieces in which one-stage detectors differ.
 
     kind:    the class of the model.
     heads:   the classes of the pieces of its head, by their path in the model.

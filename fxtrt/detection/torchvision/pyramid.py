@@ -29,5 +29,5 @@ def level_shapes(backbone: torch.nn.Module, height: int, width: int) -> Shapes |
             images = torch.empty(1, 3, height, width, dtype=weight.dtype, device=weight.device)
             levels = features_of(backbone, images)
             return {name: (level.shape[2], level.shape[3]) for name, level in levels.items()}
-    except Exception as error:  # The backbone may be anybody's.
+    except Exception as error:  # A user's own backbone may raise anything.
         return f"its backbone has no levels for {height}x{width} pixels: {error!r}"

@@ -1,4 +1,4 @@
-"""What an operator runs for tensors of a GPU hands its arguments on to the kernels."""
+"""On a GPU the operators hand their arguments on to the kernels in the right order."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 """numpy warns of sums and quotients that are not finite, which a GPU computes silently."""
 
 EXAMPLES = 3 if DEVICE == "cpu" else 200
-"""How many examples Hypothesis draws; Triton's interpreter takes about a second for each."""
+"""The number of examples; Triton's interpreter takes about a second for each."""
 HEIGHT, WIDTH = 40, 52
 BOXES = torch.tensor(
     [

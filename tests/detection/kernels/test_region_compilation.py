@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from types import ModuleType
 
 import pytest
 import torch
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from kernel_compiler import compiled_kernels
+from kernel_compiler import compiled_kernels, variants
 
 from fxtrt.detection.kernels import (
     paste_masks,
@@ -82,9 +81,3 @@ def test_images_of_other_sizes_need_no_other_kernels() -> None:
         compiled.append([variants(module) for module in KERNELS])
     assert compiled[1] == compiled[-1]
     assert [later - first for first, later in zip(*compiled[:2], strict=True)] == [0, 1, 1]
-
-
-def variants(module: ModuleType) -> int:
-    """How often Triton has compiled a module's kernels."""
-    caches = [getattr(one, "device_caches", {}) for one in vars(module).values()]
-    return sum(len(cache[0]) for one in caches for cache in one.values())

@@ -41,7 +41,7 @@ def test_equals_detectron2s_function() -> None:
 @given(boxes(), st.sampled_from([0.0, 0.3, 0.5]))
 @settings(max_examples=40, deadline=None, derandomize=True)
 def test_sampling_every_pixel_gives_the_same(boxes: Tensor, threshold: float) -> None:
-    """As Detectron2 does it on a GPU, and this operator where Triton is missing."""
+    """Detectron2 does so on a GPU, and this operator where Triton is missing."""
     masks = masks_of(len(boxes)) + 0.01
     actual = paste_masks(masks, boxes, HEIGHT, WIDTH, threshold)
     assert torch.equal(actual, _paste_whole(masks, boxes, HEIGHT, WIDTH, threshold))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=Path,
         help="where to keep what became of the samples (default: pytest's temporary folder)",
     )
+
+
+@pytest.fixture
+def no_grad() -> Iterator[None]:
+    """Record nothing for autograd while a test runs."""
+    with torch.no_grad():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,6 +16,8 @@ from fxtrt.graph.flops import flops
 from fxtrt.partition.support import support
 from fxtrt.pass_manager import run_passes
 from fxtrt.runtime.engine_module import EngineModule
+
+pytestmark = pytest.mark.usefixtures("no_grad")
 
 MOST = 12
 
@@ -60,12 +60,6 @@ class Suppression(Selection):
         boxes = torch.cat([corners, corners + scores[:, None]], dim=1)
         kept = torchvision.ops.nms(boxes, scores, 0.5)[: self.most]
         return self.head(regions[kept])  # type: ignore[no-any-return]  # a module's call
-
-
-@pytest.fixture(autouse=True)
-def no_grad() -> Iterator[None]:
-    with torch.no_grad():
-        yield
 
 
 class Bounded(ReferenceBackend):

@@ -10,11 +10,7 @@ from torch import nn
 
 import fxtrt
 
-
-@pytest.fixture(autouse=True)
-def no_grad() -> Any:
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("no_grad")
 
 
 class _Pruned(nn.Module):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +28,9 @@ import fxtrt
 pytestmark = [
     pytest.mark.detectron2,
     pytest.mark.slow,
+    pytest.mark.usefixtures("no_grad"),
     pytest.mark.filterwarnings("ignore"),  # Detectron2 and what it imports warn about themselves.
 ]
-
-
-@pytest.fixture(autouse=True)
-def no_grad() -> Iterator[None]:
-    with torch.no_grad():
-        yield
 
 
 @pytest.mark.parametrize("family", ["Faster R-CNN", "RetinaNet"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import fxtrt
 
 pytestmark = [
     pytest.mark.detectron2,
+    pytest.mark.usefixtures("no_grad"),
     pytest.mark.filterwarnings("ignore"),  # Detectron2 and what it imports warn about themselves.
 ]
 
@@ -39,12 +39,6 @@ def backbone(seed: int, norm: str = "FrozenBN") -> Any:
         if "norm" in name and tensor.is_floating_point():
             tensor.uniform_(0.5, 1)
     return model
-
-
-@pytest.fixture(autouse=True)
-def no_grad() -> Iterator[None]:
-    with torch.no_grad():
-        yield
 
 
 def load(model: Any, path: Path) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -19,6 +18,7 @@ import fxtrt
 pytestmark = [
     pytest.mark.detectron2,
     pytest.mark.slow,
+    pytest.mark.usefixtures("no_grad"),
     pytest.mark.filterwarnings("ignore"),  # Detectron2 and what it imports warn about themselves.
 ]
 
@@ -38,12 +38,6 @@ TWO_LEVELS = (
 R_18 = ("MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64)
 BACKBONE_SIZES = (("batch", 3), ("rows", 8), ("columns", 8))
 DEFORMABLE = ("MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False, False, False, True])
-
-
-@pytest.fixture(autouse=True)
-def no_grad() -> Iterator[None]:
-    with torch.no_grad():
-        yield
 
 
 def config(name: str, *options: Any) -> Any:

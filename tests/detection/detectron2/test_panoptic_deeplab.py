@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,17 +18,12 @@ from fxtrt.detection import with_equivalents
 pytestmark = [
     pytest.mark.detectron2,
     pytest.mark.slow,
+    pytest.mark.usefixtures("no_grad"),
     pytest.mark.filterwarnings("ignore"),  # Detectron2 and what it imports warn about themselves.
 ]
 
 NO_CENTERS = ("MODEL.PANOPTIC_DEEPLAB.CENTER_THRESHOLD", 1e6)
 NO_INSTANCES = ("MODEL.PANOPTIC_DEEPLAB.PREDICT_INSTANCES", False)
-
-
-@pytest.fixture(autouse=True)
-def no_grad() -> Iterator[None]:
-    with torch.no_grad():
-        yield
 
 
 def pictures(height: int = 128, width: int = 144) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -18,6 +17,7 @@ from fxtrt.graph.specs import Call
 
 pytestmark = [
     pytest.mark.detectron2,
+    pytest.mark.usefixtures("no_grad"),
     pytest.mark.filterwarnings("ignore"),  # Detectron2 and what it imports warn about themselves.
 ]
 
@@ -62,12 +62,6 @@ def detector(config: str, options: tuple[Any, ...] = ()) -> tuple[torch.nn.Modul
     calibrate(model, inputs)
     calls, _ = record_calls(model, Call(inputs, {}))
     return model, calls
-
-
-@pytest.fixture(autouse=True)
-def no_grad() -> Iterator[None]:
-    with torch.no_grad():
-        yield
 
 
 def tensors(value: Any) -> list[torch.Tensor]:

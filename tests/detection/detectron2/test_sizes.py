@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -18,6 +17,7 @@ import fxtrt
 pytestmark = [
     pytest.mark.detectron2,
     pytest.mark.slow,
+    pytest.mark.usefixtures("no_grad"),
     pytest.mark.filterwarnings("ignore"),  # Detectron2 and what it imports warn about themselves.
 ]
 
@@ -32,12 +32,6 @@ def compiled(architecture: str) -> Any:
     """For one image, of 160x192."""
     example = [{"image": picture(160, 192), "height": 200, "width": 240}]
     return fxtrt.compile(small_detector(architecture), (example,), engine="reference")
-
-
-@pytest.fixture(autouse=True)
-def no_grad() -> Iterator[None]:
-    with torch.no_grad():
-        yield
 
 
 def skip_where_unknown(architecture: str) -> None:

@@ -4,7 +4,6 @@ of them with dynamic sizes: tests/detection/detectron2/test_sizes.py (`-m detect
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -26,6 +25,7 @@ from fxtrt.settings import Settings
 pytestmark = [
     pytest.mark.detectron2,
     pytest.mark.slow,
+    pytest.mark.usefixtures("no_grad"),
     pytest.mark.filterwarnings("ignore"),  # Detectron2 and what it imports warn about themselves.
 ]
 
@@ -104,12 +104,6 @@ def calls_of(name: str) -> list[list[dict[str, Any]]]:
     mirrored = [one | {"image": one["image"].flip(2)} for one in example]
     nothing = example[0] | {"image": torch.full_like(example[0]["image"], torch.nan)}
     return [example, mirrored, [nothing, *example[1:]]]
-
-
-@pytest.fixture(autouse=True)
-def no_grad() -> Iterator[None]:
-    with torch.no_grad():
-        yield
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in ARCHITECTURES])

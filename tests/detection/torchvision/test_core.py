@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from fxtrt.detection.torchvision.image_batch import read_images
 from fxtrt.detection.torchvision.steps import Steps
 from fxtrt.diagnostics.example_models import calibrate, load_photograph
 
+pytestmark = pytest.mark.usefixtures("no_grad")
+
 FAMILIES: dict[str, Callable[[], Any]] = {
     "Faster R-CNN": lambda: small_rcnn(FasterRCNN),
     "Mask R-CNN": lambda: small_rcnn(MaskRCNN),
@@ -44,12 +46,6 @@ USUAL = [
     *[(375, 500), (427, 640), (640, 427), (224, 224), (512, 512), (640, 640), (1024, 1024)],
     *[(800, 1333), (1333, 800), (1080, 1344), (1344, 200), (200, 1344), (200, 200)],
 ]
-
-
-@pytest.fixture(autouse=True)
-def no_grad() -> Iterator[None]:
-    with torch.no_grad():
-        yield
 
 
 def picture(height: int, width: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -34,7 +34,7 @@ from fxtrt.numerics.compare import compare
 from fxtrt.runtime.guarded_forward import GuardedForward
 from fxtrt.settings import Settings
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_grad")]
 
 RCNNS = [
     pytest.param(small_rcnn, id="small"),
@@ -45,12 +45,6 @@ ONE_STAGE = [
     pytest.param(large_one_stage, marks=pytest.mark.nightly, id="large"),
 ]
 Make = Callable[[Any], Any]
-
-
-@pytest.fixture(autouse=True)
-def no_grad() -> Iterator[None]:
-    with torch.no_grad():
-        yield
 
 
 def leaves(value: Any) -> list[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""What the steps around the cores of all of Detectron2's models have in common."""
+"""The part that the steps around the cores of all of Detectron2's models share."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from .allocator import output_allocator
 from .features import Features
 from .network import collect_errors, logger_for
 from .plugins import load_plugins
+from .scratch import Scratch
 
 __all__ = ["TensorRTContext", "TensorRTEngine"]
 
@@ -54,12 +55,17 @@ class TensorRTEngine:
             if spec.channels_last:
                 _require_channels_last(trt, self._engine, spec.name)
         self.scratch_bytes = max(_SMALLEST_SCRATCH, _scratch_bytes(self._engine))
+        kind = getattr(trt, "IExecutionContext", None)
+        self.scratch_by_shape = hasattr(kind, "update_device_memory_size_for_shapes")
         self._trt = trt
         self._lock = threading.Lock()
 
-    def context(self, scratch: torch.Tensor | None = None) -> TensorRTContext:
+    def context(self, scratch: Scratch | None = None) -> TensorRTContext:
         if scratch is None:
-            scratch = torch.empty(self.scratch_bytes, dtype=torch.uint8, device=self.device)
+            scratch = Scratch(self.device)
+        needed = None if self.scratch_by_shape else self.scratch_bytes
+        if needed is not None:
+            scratch.at_least(needed)
         with self._lock, collect_errors() as messages:
             context = _create(self._trt, self._engine)
             if context is None:
@@ -67,8 +73,7 @@ class TensorRTEngine:
                 raise EngineError(f"TensorRT could not create an execution context: {why}")
             if not all(spec.is_static for spec in self.inputs):
                 self._choose_profile(context)
-            _give_scratch(context, scratch)
-        return TensorRTContext(self._trt, context, self.inputs, self.outputs, scratch)
+        return TensorRTContext(self._trt, context, self.inputs, self.outputs, scratch, needed)
 
     def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         context = self.context()
@@ -99,7 +104,7 @@ class TensorRTEngine:
 class TensorRTContext:
     """An execution context, for one thread at a time and one stream after the other.
 
-    No other work may use the scratch block while this runs.
+    No other work may use the scratch memory while this runs.
     """
 
     def __init__(
@@ -108,17 +113,21 @@ class TensorRTContext:
         context: Any,
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
-        scratch: torch.Tensor,
+        scratch: Scratch,
+        needed: int | None,
     ) -> None:
+        """Take a context of TensorRT, which needs `needed` bytes; None lets it tell by shape."""
         self._trt = trt
         self._context = context
         self._inputs, self._outputs = inputs, outputs
         self._scratch = scratch
+        self._by_shape, self._needed = needed is None, needed or 0
+        self._block: torch.Tensor | None = None
         self._shapes: list[torch.Size] | None = None
         self._result_shapes: list[tuple[int, ...]] = []
 
     def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        device, context = self._scratch.device, self._context
+        device, context = self._scratch.block.device, self._context
         tensors = [
             tensor.contiguous(memory_format=spec.memory_format)
             for spec, tensor in zip(self._inputs, tensors, strict=True)
@@ -126,6 +135,11 @@ class TensorRTContext:
         shapes = [tensor.shape for tensor in tensors]
         if shapes != self._shapes:
             self._set_shapes(shapes)
+        # Another context may have made the block grow since.
+        block = self._scratch.at_least(self._needed)
+        if block is not self._block:
+            _give_scratch(context, block)
+            self._block = block
         for spec, tensor in zip(self._inputs, tensors, strict=True):
             context.set_tensor_address(spec.name, tensor.data_ptr())
         results = list(map(self._result, self._outputs, self._result_shapes))
@@ -139,14 +153,14 @@ class TensorRTContext:
     def _result(self, spec: TensorSpec, shape: tuple[int, ...]) -> Any:
         """Return memory for one output, or an allocator if its size depends on data."""
         if min(shape, default=0) < 0:
-            allocator = output_allocator(self._trt, self._scratch.device)
+            allocator = output_allocator(self._trt, self._scratch.block.device)
             if not self._context.set_output_allocator(spec.name, allocator):
                 raise EngineError(f"TensorRT took no allocator for {spec.name}")
             return allocator
         result = torch.empty(
             shape,
             dtype=spec.dtype,
-            device=self._scratch.device,
+            device=self._scratch.block.device,
             memory_format=spec.memory_format,
         )
         self._context.set_tensor_address(spec.name, result.data_ptr())
@@ -157,6 +171,10 @@ class TensorRTContext:
         for spec, shape in zip(self._inputs, shapes, strict=True):
             if not spec.is_static and not self._context.set_input_shape(spec.name, tuple(shape)):
                 raise EngineError(f"TensorRT refused {spec.name} of shape {tuple(shape)}")
+        if self._by_shape:
+            # TensorRT divides the memory anew for each shape, so it must get the block once more.
+            size = self._context.update_device_memory_size_for_shapes()
+            self._needed, self._block = max(_SMALLEST_SCRATCH, size), None
         self._result_shapes = [
             spec.low if spec.is_static else tuple(self._context.get_tensor_shape(spec.name))
             for spec in self._outputs
@@ -184,8 +202,8 @@ def _create(trt: ModuleType, engine: Any) -> Any:
     return engine.create_execution_context_without_device_memory()
 
 
-def _give_scratch(context: Any, scratch: torch.Tensor) -> None:
+def _give_scratch(context: Any, block: torch.Tensor) -> None:
     if hasattr(context, "set_device_memory"):
-        context.set_device_memory(scratch.data_ptr(), scratch.nbytes)
+        context.set_device_memory(block.data_ptr(), block.nbytes)
     else:
-        context.device_memory = scratch.data_ptr()
+        context.device_memory = block.data_ptr()

@@ -91,7 +91,8 @@ def _runtime_lines(coverage: CoverageValues) -> Iterator[str]:
         memory = ""
         if row.scratch_bytes:
             together = bytes_text(row.slots * row.scratch_bytes)
-            memory = f", with {bytes_text(row.scratch_bytes)} of scratch memory each: {together}, "
+            memory = f", with up to {bytes_text(row.scratch_bytes)} of scratch memory each: "
+            memory += f"{together} ({bytes_text(row.taken_bytes)} taken), "
             memory += f"besides {bytes_text(row.plan_bytes)} of plans"
         yield f"{row.slots} slots ({row.made} made){memory}"
         if row.cuda_graphs:

@@ -129,7 +129,9 @@ class RuntimeRow:
 
     slots:         how many calls may be in engines at once.
     made:          how many slots exist by now.
-    scratch_bytes: the device memory of each slot.
+    scratch_bytes: the most scratch memory of each slot, in device memory.
+    taken_bytes:   the scratch memory of all slots that exist. From TensorRT 10 on, a slot takes
+                   what the largest inputs so far needed.
     plan_bytes:    the size of all plans; their weights are in memory once.
     cuda_graphs:   whether CUDA graphs are recorded.
     recorded:      how many CUDA graphs there are in all slots.
@@ -147,6 +149,7 @@ class RuntimeRow:
     graph_bytes: int = 0
     unrecorded: tuple[str, ...] = ()
     fallbacks: tuple[Fallback, ...] = ()
+    taken_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from gpu_model import FakeGpu
 
+from fxtrt.engines.scratch import Scratch
 from fxtrt.engines.tensorrt_engine import TensorRTEngine
 from fxtrt.errors import EngineError
 from fxtrt.graph.specs import TensorSpec
@@ -75,8 +76,18 @@ class OldContext(FakeContext):
 
 
 class NewContext(FakeContext):
+    """10 and later: it tells what the shapes need, and forgets the memory when they change."""
+
+    needed: int | None = None
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        assert self.shape is not None
+        self.memory, self.needed = None, SCRATCH * self.shape[0] // 8
+        return self.needed
+
     def set_device_memory(self, address: int, size: int) -> None:
-        assert size >= SCRATCH
+        assert self.needed is not None
+        assert size >= self.needed
         self.memory = address
 
 
@@ -123,6 +134,7 @@ def load(
         module.ExecutionContextAllocationStrategy = types.SimpleNamespace(
             USER_MANAGED="user managed"
         )
+        module.IExecutionContext = NewContext
     engine = TensorRTEngine(module, b"plan", specs[:1], specs[1:])
     engine.device = torch.device("cpu")
     return engine, fake
@@ -131,14 +143,39 @@ def load(
 @pytest.mark.parametrize("old", [True, False], ids=["8.6", "10 and later"])
 def test_contexts_share_scratch_and_profile(monkeypatch: pytest.MonkeyPatch, old: bool) -> None:
     engine, fake = load(monkeypatch, old=old)
-    scratch = torch.empty(engine.scratch_bytes, dtype=torch.uint8)
+    scratch = Scratch(torch.device("cpu"))
     contexts = [engine.context(scratch) for _ in range(3)]
     for count in (1, 8, 8, 3):
         for context in contexts:
             x = torch.randn(3, count).t()
             torch.testing.assert_close(context.run([x])[0], x * 2)
-    assert {context.memory for context in fake.contexts} == {scratch.data_ptr()}
+    assert {context.memory for context in fake.contexts} == {scratch.block.data_ptr()}
     assert [context.shapes_set for context in fake.contexts] == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("old", "sizes"), [(True, [SCRATCH] * 3), (False, [1024, 2048, 2048])], ids=["8.6", "10"]
+)
+def test_scratch_memory_is_what_the_shapes_need(
+    monkeypatch: pytest.MonkeyPatch, old: bool, sizes: list[int]
+) -> None:
+    engine, _ = load(monkeypatch, old=old)
+    scratch = Scratch(torch.device("cpu"))
+    first, second = engine.context(scratch), engine.context(scratch)
+    taken = []
+    for context, count in [(first, 2), (second, 4), (first, 1)]:
+        x = torch.randn(count, 3)
+        torch.testing.assert_close(context.run([x])[0], x * 2)
+        taken.append(scratch.block.nbytes)
+    assert taken == sizes
+
+
+def test_a_block_that_grows_leaves_the_old_one_to_who_keeps_it() -> None:
+    scratch = Scratch(torch.device("cpu"), 16)
+    old = scratch.block
+    assert scratch.at_least(8) is old
+    assert scratch.at_least(32) is scratch.block
+    assert (old.nbytes, scratch.block.nbytes) == (16, 32)
 
 
 def test_a_context_of_its_own_for_one_call(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,7 @@ _BUILD_FIELDS = (
     "workspace_bytes",
     "tactic_sources",
     "compute_capabilities",
+    "most_images",
 )
 _OF_COMPONENTS = (
     "precision",
@@ -120,8 +121,9 @@ class Settings:
                           one, leaves such nodes to PyTorch.
     most_images:          the most images that the core of a detector takes at once, or the
                           example's number of images if that is more. A call with more images runs
-                          the core several times. A larger number serves batches faster, and the
-                          scratch memory of each slot grows with it.
+                          the core several times. A larger number serves batches faster. The
+                          scratch memory of each slot grows with it, and engines are tuned twice:
+                          for the example, and for that many images.
     on_build_failure:     what becomes of a cluster that does not build. "fallback" runs the nodes
                           that TensorRT's error names in PyTorch, and builds the rest again, up to 8
                           times. Where it names none, a cluster with more than 1 % of the graph's

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from types import ModuleType
@@ -59,6 +60,7 @@ class TensorRTEngine:
         self.scratch_by_shape = hasattr(kind, "update_device_memory_size_for_shapes")
         self._trt = trt
         self._lock = threading.Lock()
+        self._optima = _optima(self._engine, self.inputs)
 
     def context(self, scratch: Scratch | None = None) -> TensorRTContext:
         if scratch is None:
@@ -73,7 +75,9 @@ class TensorRTEngine:
                 raise EngineError(f"TensorRT could not create an execution context: {why}")
             if not all(spec.is_static for spec in self.inputs):
                 self._choose_profile(context)
-        return TensorRTContext(self._trt, context, self.inputs, self.outputs, scratch, needed)
+        return TensorRTContext(
+            self._trt, context, self.inputs, self.outputs, scratch, needed, self._optima
+        )
 
     def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         context = self.context()
@@ -83,7 +87,7 @@ class TensorRTEngine:
         return results
 
     def _choose_profile(self, context: Any) -> None:
-        """Give the context the engine's only optimization profile.
+        """Give the context the engine's first optimization profile.
 
         TensorRT 8.6 gives it to the first context by itself. Others may share it because the plan
         was built with PROFILE_SHARING_0806.
@@ -91,12 +95,7 @@ class TensorRTEngine:
         if context.active_optimization_profile == 0:
             return
         stream = torch.cuda.current_stream(self.device)
-        try:
-            chosen = context.set_optimization_profile_async(0, stream.cuda_stream)
-        except RuntimeError as error:
-            raise EngineError(f"a second context cannot have the profile: {error}") from error
-        if not chosen:
-            raise EngineError("a second context cannot have the profile; TensorRT's log says why")
+        _set_profile(context, 0, stream)
         # The context will run on other streams too, so the profile must be in place.
         stream.synchronize()
 
@@ -115,14 +114,22 @@ class TensorRTContext:
         outputs: Sequence[TensorSpec],
         scratch: Scratch,
         needed: int | None,
+        optima: Sequence[Sequence[tuple[int, ...]]],
     ) -> None:
-        """Take a context of TensorRT, which needs `needed` bytes; None lets it tell by shape."""
+        """Take a context of TensorRT with its first profile.
+
+        Args:
+            needed: the bytes of scratch memory that it needs; None lets it tell by shape.
+            optima: for each profile, the shapes of the inputs that it was tuned for.
+        """
         self._trt = trt
         self._context = context
         self._inputs, self._outputs = inputs, outputs
         self._scratch = scratch
         self._by_shape, self._needed = needed is None, needed or 0
         self._block: torch.Tensor | None = None
+        self._optima = optima
+        self._profile = 0
         self._shapes: list[torch.Size] | None = None
         self._result_shapes: list[tuple[int, ...]] = []
 
@@ -168,6 +175,7 @@ class TensorRTContext:
 
     def _set_shapes(self, shapes: list[torch.Size]) -> None:
         self._shapes = None
+        self._choose_profile(shapes)
         for spec, shape in zip(self._inputs, shapes, strict=True):
             if not spec.is_static and not self._context.set_input_shape(spec.name, tuple(shape)):
                 raise EngineError(f"TensorRT refused {spec.name} of shape {tuple(shape)}")
@@ -180,6 +188,55 @@ class TensorRTContext:
             for spec in self._outputs
         ]
         self._shapes = shapes
+
+    def _choose_profile(self, shapes: Sequence[torch.Size]) -> None:
+        """Take the profile that was tuned for the nearest shapes."""
+        if len(self._optima) < 2:
+            return
+        distances = [_distance(shapes, optimum) for optimum in self._optima]
+        profile = distances.index(min(distances))
+        if profile != self._profile:
+            # Until TensorRT has taken it, no other may count as taken.
+            self._profile = -1
+            stream = torch.cuda.current_stream(self._scratch.block.device)
+            _set_profile(self._context, profile, stream)
+            # CUDA graphs are recorded on other streams, and find the profile in place.
+            stream.synchronize()
+            self._profile = profile
+
+
+def _optima(engine: Any, inputs: Sequence[TensorSpec]) -> list[list[tuple[int, ...]]]:
+    """Return for each profile the shapes of the dynamic inputs that it was tuned for."""
+    dynamic = [spec for spec in inputs if not spec.is_static]
+    if not dynamic:
+        return []
+    return [
+        [
+            tuple(engine.get_tensor_profile_shape(spec.name, profile)[1]) if spec in dynamic else ()
+            for spec in inputs
+        ]
+        for profile in range(engine.num_optimization_profiles)
+    ]
+
+
+def _distance(shapes: Sequence[Sequence[int]], optimum: Sequence[Sequence[int]]) -> float:
+    """Return how far shapes are from those that a profile was tuned for; factors count."""
+    pairs = [
+        pair
+        for shape, best in zip(shapes, optimum, strict=True)
+        if best
+        for pair in zip(shape, best, strict=True)
+    ]
+    return sum(abs(math.log(size / best)) for size, best in pairs)
+
+
+def _set_profile(context: Any, profile: int, stream: Any) -> None:
+    try:
+        chosen = context.set_optimization_profile_async(profile, stream.cuda_stream)
+    except RuntimeError as error:
+        raise EngineError(f"a context cannot have profile {profile}: {error}") from error
+    if not chosen:
+        raise EngineError(f"a context cannot have profile {profile}; TensorRT's log says why")
 
 
 def _require_channels_last(trt: ModuleType, engine: Any, name: str) -> None:

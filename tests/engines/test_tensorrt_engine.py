@@ -38,11 +38,12 @@ class FakeContext:
         if not self.engine.shares_profiles:
             raise RuntimeError("the profile is in use")
         self.active_optimization_profile = index
+        self.shape = None
         return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         assert name == "x"
-        assert self.active_optimization_profile == 0, "no profile"
+        assert self.active_optimization_profile >= 0, "no profile"
         self.shape = shape
         self.shapes_set += 1
         return shape[0] <= 8
@@ -101,6 +102,11 @@ class FakeEngine:
             self.device_memory_size = SCRATCH
         else:
             self.device_memory_size_v2 = SCRATCH
+
+    num_optimization_profiles = 1
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> list[Any]:
+        return [X.low, X.optimum, X.high]
 
     def get_tensor_dtype(self, name: str) -> Any:
         return trt_module.DataType.FLOAT
@@ -196,11 +202,37 @@ def test_what_tensorrt_refuses_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(EngineError, match="could not enqueue"):
         context.run([torch.randn(2, 3)])
     fake.shares_profiles = False
-    with pytest.raises(EngineError, match="cannot have the profile: the profile is in use"):
+    with pytest.raises(EngineError, match="cannot have profile 0: the profile is in use"):
         engine.context()
     monkeypatch.setattr(fake, "create_execution_context_without_device_memory", lambda: None)
     with pytest.raises(EngineError, match="use fewer slots"):
         engine.context()
+
+
+class TwoProfiles(FakeEngine):
+    num_optimization_profiles = 2
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> list[Any]:
+        return [X.low, [(1, 3), (8, 3)][profile], X.high]
+
+
+@pytest.mark.parametrize("old", [True, False], ids=["8.6", "10"])
+def test_the_profile_is_that_of_the_nearest_shapes(
+    monkeypatch: pytest.MonkeyPatch, old: bool
+) -> None:
+    engine, fake = load(monkeypatch, old=old, kind=TwoProfiles)
+    first, second = engine.context(), engine.context()
+    taken = []
+    for context, count in [(first, 1), (first, 2), (second, 3), (first, 8), (first, 1)]:
+        x = torch.randn(count, 3)
+        torch.testing.assert_close(context.run([x])[0], x * 2)
+        taken.append([one.active_optimization_profile for one in fake.contexts])
+    assert taken == [[0, 0], [0, 0], [0, 1], [1, 1], [0, 1]]
+    fake.shares_profiles = False
+    with pytest.raises(EngineError, match="cannot have profile 1: the profile is in use"):
+        first.run([torch.randn(8, 3)])
+    fake.shares_profiles = True
+    torch.testing.assert_close(first.run([torch.ones(8, 3)])[0], torch.full((8, 3), 2.0))
 
 
 LAST = (

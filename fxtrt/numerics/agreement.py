@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .tolerance import magnitude
+from .tolerance import PEAK, magnitude
 
 __all__ = ["Agreement", "Disagreement", "Noisy", "agreement", "loss"]
 
@@ -19,7 +19,8 @@ _IN_NOISE = 4.0
 """How many times as far as random rounding moves an element the engine's may be off."""
 _TINY = 1e-30
 _FOUND = 0.01
-"""An element counts as compared if an error of this share of its magnitude would be found."""
+"""An element that may be off by more than this share of its magnitude, and by more than its
+tolerance, does not count as compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,8 @@ class Agreement:
     """What a comparison found.
 
     elements: the number of elements of all outputs.
-    compared: those of them in which an error of 1 % of their magnitude would have been found.
+    compared: those of them in which an error of 1 % of their magnitude, or of their tolerance if
+              that is more, would have been found.
     largest:  the largest difference of floats, as a share of the magnitude there.
     wrong:    the worst disagreement, or None.
     """
@@ -74,6 +76,11 @@ class _Output:
     @property
     def off(self) -> torch.Tensor:
         return ~self.skipped & ~(self.gap <= self.limit)
+
+    @property
+    def uncertain(self) -> torch.Tensor:
+        """Return where random rounding allows more than an error that should be found."""
+        return self.skipped | (self.limit > torch.maximum(self.allowed, _FOUND * self.unit))
 
     @property
     def limit(self) -> torch.Tensor:
@@ -149,7 +156,9 @@ def _compared(
     overflows = ~_is_number(expected) & _is_number(wide)
     gap = torch.where(overflows, torch.where(_is_number(actual), 0.0, torch.inf), gap)
     gap = torch.where(actual.isnan() & ~wide.isnan(), torch.inf, gap)
-    return _Output(share * unit, gap, unit, wide.isnan(), is_float=True)
+    limits = torch.finfo(expected.dtype)
+    smallest = PEAK * limits.smallest_normal * limits.eps
+    return _Output(share * unit + smallest, gap, unit, wide.isnan(), is_float=True)
 
 
 def _gap(actual: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
@@ -188,12 +197,12 @@ def _summed(
     for number, one in enumerate(outputs):
         limit, off = one.limit, one.off
         elements += one.gap.numel()
-        compared += int((~one.skipped & (limit <= _FOUND * one.unit)).sum())
+        compared += int((~one.uncertain).sum())
         if not one.gap.numel():
             continue
         shares = torch.where(one.skipped | (one.gap == 0), 0.0, one.gap / one.unit.clamp(min=_TINY))
         if expected[number].is_floating_point() and not off.any():
-            stable = torch.where(limit <= _FOUND * one.unit, shares, 0.0)
+            stable = torch.where(one.uncertain, 0.0, shares)
             largest = max(largest, float(stable.max()))
         excess = torch.where(off, one.gap / limit.clamp(min=_TINY), -1.0)
         if float(excess.max()) > worst and off.any():

@@ -48,7 +48,7 @@ class RandomRounding(Interpreter):
         args, kwargs = super().fetch_args_kwargs_from_env(n)
         if n.op != "call_function" or not is_decision(n):
             return args, kwargs
-        share = _AT_DECISIONS * max((self._errors[source] for source in n.all_input_nodes))
+        share = _AT_DECISIONS * max(self._errors[source] for source in n.all_input_nodes)
         ranks = any(_is_index(value) for value in pytree.tree_leaves(n.meta.get("val")))
         ranks = ranks and n.target is not torch.ops.aten._to_copy.default
 

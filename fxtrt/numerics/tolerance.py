@@ -56,6 +56,12 @@ _EXACT = {
     *(aten.ceil, aten.round, aten.trunc, aten.upsample_nearest2d, aten.pixel_shuffle),
 }
 """Operators that pick numbers, or change them without rounding."""
+_SAMPLING = ("linear1d", "linear2d", "linear3d", "cubic2d", "grid_sampler", "roi_align", "deform")
+"""Parts of the names of operators that read between pixels. The error of a position is that of the
+largest position, and the result follows it."""
+_FEWEST_TERMS = 16
+"""What an operator that is not pointwise adds up at least: norms, scans and distances do so more
+than once."""
 _STEPS = {
     *(aten.floor, aten.ceil, aten.round, aten.trunc, aten.frac, aten.sign, aten.sgn, aten.fmod),
     *(aten.remainder, aten.floor_divide, aten.grid_sampler, aten.grid_sampler_2d, aten.heaviside),
@@ -96,13 +102,14 @@ def own_error(node: Node, precision: str) -> float:
     if node.target.overloadpacket in _EXACT:
         return 0.0
     rounded = _unit(node) ** 2
-    count = _additions(node)
-    if count <= 1:
+    if not rounded or torch.Tag.pointwise in node.target.tags:
         return math.sqrt(rounded)
+    count = max(_FEWEST_TERMS, _additions(node))
     operands = max((_unit(source) for source in node.all_input_nodes), default=0.0)
     if precision == "tf32" and flops(node):
         operands = _TF32
-    return math.sqrt(rounded + 2 * operands**2 + count * _ACCUMULATOR**2)
+    places = _largest_position(node) * operands
+    return math.sqrt(rounded + 2 * operands**2 + count * _ACCUMULATOR**2 + places**2)
 
 
 def is_decision(node: Node) -> bool:
@@ -148,17 +155,19 @@ def _median(values: torch.Tensor) -> float:
 
 
 def _additions(node: Node) -> int:
-    """Return how many numbers each element of the result is a sum of."""
-    results = [tensor for tensor in _tensors(node) if tensor.is_floating_point()]
-    if not results:
-        return 1
-    size = max(1, max(map(_numel, results)))
-    operands = [t for source in node.all_input_nodes for t in _floats(source)]
+    """Return how many numbers each element of the result is a sum of, at the example's sizes."""
+    size = max(1, *map(_numel, _floats(node)))
+    operands = [tensor for source in node.all_input_nodes for tensor in _floats(source)]
     read = max(map(_numel, operands), default=0)
-    assert isinstance(node.target, OpOverload)
-    if torch.Tag.pointwise in node.target.tags:
-        return 1
-    return max(1, flops(node) // (2 * size), read // size)
+    return max(flops(node) // (2 * size), read // size)
+
+
+def _largest_position(node: Node) -> int:
+    """Return the largest size of an image that a call samples or makes, or 0."""
+    if not any(part in str(node.target) for part in _SAMPLING):
+        return 0
+    images = [tensor for one in (node, *node.all_input_nodes) for tensor in _floats(one)]
+    return max((hint(size) for image in images for size in image.shape[2:]), default=0)
 
 
 def _unit(node: Node) -> float:

@@ -26,7 +26,8 @@ class EngineCheck:
 
     values:    "example" where the inputs came from the example, or else "made-up".
     elements:  the number of elements of all outputs.
-    compared:  those of them in which an error of 1 % of their magnitude would have been found.
+    compared:  those of them in which an error of 1 % of their magnitude, or of their tolerance if
+               that is more, would have been found.
     largest:   the largest difference of floats, as a share of the magnitude there.
     loss:      the difference from the model's own precision (root mean square, as a share of the
                magnitude); None where the engine computes in that.

@@ -202,8 +202,8 @@ def _summed(
             continue
         shares = torch.where(one.skipped | (one.gap == 0), 0.0, one.gap / one.unit.clamp(min=_TINY))
         if expected[number].is_floating_point() and not off.any():
-            stable = torch.where(one.uncertain, 0.0, shares)
-            largest = max(largest, float(stable.max()))
+            certain = shares if one.uncertain.all() else torch.where(one.uncertain, 0.0, shares)
+            largest = max(largest, float(certain.max()))
         excess = torch.where(off, one.gap / limit.clamp(min=_TINY), -1.0)
         if float(excess.max()) > worst and off.any():
             worst, place = float(excess.max()), int(excess.argmax())

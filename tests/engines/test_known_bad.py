@@ -17,7 +17,6 @@ from fxtrt.engines.features import Features
 from fxtrt.engines.known_bad import KNOWN_BAD, why_known_bad
 from fxtrt.engines.reference import ReferenceBackend
 from fxtrt.errors import RegistrationError
-from fxtrt.graph.patterns import Patterns
 from fxtrt.partition.support import support
 from fxtrt.registry import registered
 

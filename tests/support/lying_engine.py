@@ -20,19 +20,19 @@ __all__ = ["LyingPlanner", "slightly_wrong"]
 def slightly_wrong(value: torch.Tensor) -> torch.Tensor:
     """One element of a thousand is 1 % off; of integers it is one more, of bools the opposite.
 
-    The elements are the largest ones, so that no later layer drops all of them.
+    The elements are the largest ones, so that no ReLU or maximum after them drops all of them.
     """
     flat = value.clone().flatten()
     if not flat.numel():
         return value
     count = -(-flat.numel() // 1000)
-    size = flat.float().abs().nan_to_num(0.0, 0.0, 0.0)
+    size = flat.float().nan_to_num(0.0, 0.0, 0.0)
     places = size.topk(count).indices
     if value.dtype == torch.bool:
         flat[places] = ~flat[places]
     elif value.is_floating_point():
-        # The largest element would hide its own error if the smaller ones set the magnitude.
-        flat[places] += 0.01 * size[places].clamp(min=float(size.mean())).to(value.dtype)
+        least = float(size.abs().mean())
+        flat[places] += 0.01 * size[places].abs().clamp(min=least).to(value.dtype)
     else:
         flat[places] += 1
     return flat.reshape(value.shape)

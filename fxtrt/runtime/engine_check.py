@@ -160,7 +160,8 @@ def _full_precision() -> Iterator[None]:
 
 def _precision_flags() -> list[tuple[Any, str, Any]]:
     """Return torch's flags for TF32, each with the value that turns it off."""
-    products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    products: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
     if hasattr(products, "fp32_precision"):
         # The older flags must not be read where the newer ones were set.
         return [(products, "fp32_precision", "ieee"), (cudnn.conv, "fp32_precision", "ieee")]

@@ -11,48 +11,20 @@ from typing import Any
 import pytest
 import torch
 from failing_engine import FailingPlanner
-from layer_mutants import LAYER_MUTANTS
 from lying_engine import LyingPlanner
-from opinfos import ROWS, ROWS_OF
-from oprow import OpRow, layer_kinds, rejection_of, traced_row
 from torch.fx import GraphModule
 
 import fxtrt
 from fxtrt.capture.export import trace
-from fxtrt.conversion.convert import convert
 from fxtrt.engines.base import EngineBackend
-from fxtrt.engines.interpreter.layers import HANDLERS
-from fxtrt.engines.reference import ReferenceEngine
 from fxtrt.engines.target import Target
 from fxtrt.errors import EngineError
 from fxtrt.lowering.settle import Settled, settle
 from fxtrt.lowering.stitch import stitch
-from fxtrt.runtime.engine_check import check_engine
-from fxtrt.runtime.engine_module import EngineModule
 from fxtrt.settings import Settings
 
 aten = torch.ops.aten
 X = torch.rand(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-
-NEVER_BUILT = {
-    *("ASSERTION", "ATTENTION_INPUT", "ATTENTION_OUTPUT", "DEQUANTIZE", "FILL", "LRN", "NON_ZERO"),
-    *("ONE_HOT", "PADDING", "QUANTIZE", "REVERSE_SEQUENCE", "SHAPE", "SQUEEZE", "UNSQUEEZE"),
-}
-"""Layers that the interpreter knows and no row of static sizes has."""
-KINDS = {mutant.kind for mutant in LAYER_MUTANTS} | {"IDENTITY", "NMS"}
-
-FEW = {
-    *(
-        aten.relu.default,
-        aten.add.Tensor,
-        aten.convolution.default,
-        aten.cat.default,
-        aten.sort.default,
-    ),
-    *(aten.softmax.int, aten.topk.default, aten.upsample_bilinear2d.vec, aten.group_norm.default),
-    *(aten.grid_sampler_2d.default, aten.cumsum.default, aten.prod.default),
-}
-"""Operators whose rows stand for the others where all would take too long."""
 
 
 def network() -> GraphModule:
@@ -131,94 +103,6 @@ def test_one_wrong_engine_in_two_is_checked_once() -> None:
     backend = about("cos")
     settled = settled_as_eager(backend, trace(function, (X,)))
     assert wrong(settled).keys() == {"cos"}
-
-
-def test_every_type_of_layer_is_among_them(reference: EngineBackend) -> None:
-    problem_of(ROWS_OF[aten.relu.default][0], reference, exact=False)  # registers the handlers
-    assert HANDLERS.keys() - NEVER_BUILT == KINDS
-
-
-@pytest.mark.parametrize("kind", sorted(KINDS))
-def test_a_wrong_layer_of_every_type_is_found(kind: str) -> None:
-    """The call whose network has the layer is named, by the settlement of a row of the table."""
-    backend = LyingPlanner(lambda layer, of: of == kind)
-    for row in ROWS:
-        if row.rejected is None and has_layer(row, kind, backend):
-            traced = traced_row(row)
-            gm = GraphModule(traced.gm, traced.gm.graph.__deepcopy__({}))
-            names = [str(row.target), str(row.target).rpartition(".")[0]]
-            settings = options(whitelist=(names[0], names[1]))
-            settled = settle(gm, Target(backend, settings), traced.inputs)
-            if wrong(settled):
-                assert settled.built == [] or wrong(settled).keys().isdisjoint(
-                    n.name for one in settled.built for n in one.extracted.cluster.nodes
-                )
-                return
-    pytest.fail("no row shows it")
-
-
-def has_layer(row: OpRow, kind: str, backend: EngineBackend) -> bool:
-    traced = traced_row(row)
-    if rejection_of(traced, backend):
-        return False
-    return kind in layer_kinds(convert(traced.gm, backend.features))
-
-
-def problem_of(row: OpRow, reference: EngineBackend, *, exact: bool) -> str:
-    """What the check says of the row's engine: the right one, or one that rounds less often."""
-    traced = traced_row(row)
-    if rejection_of(traced, reference):
-        return ""
-    network = convert(traced.gm, reference.features)
-    engine = reference.load(network, network.inputs, network.outputs)
-    if exact:
-        assert isinstance(engine, ReferenceEngine)
-        engine._program.steps = [rounded_once(step) for step in engine._program.steps]
-    module = EngineModule("row", engine, traced.gm)
-    return check_engine(module, traced.inputs, traced.gm, "model", "example")[1]
-
-
-def rounded_once(step: Any) -> Any:
-    """The layer computed in float64, as a kernel that adds up in another order might be."""
-    if step.kind in ("CAST", "CONSTANT", "NMS"):
-        return step
-
-    def compute(*operands: Any) -> Any:
-        wide = [
-            t.double() if isinstance(t, torch.Tensor) and t.is_floating_point() else t
-            for t in operands
-        ]
-        try:
-            results = step.compute(*wide)
-        except RuntimeError:  # PyTorch has no such kernel for float64
-            return step.compute(*operands)
-        several = results if isinstance(results, tuple) else (results,)
-        back = [
-            value.to(result.dtype) if value.dtype == torch.float64 else value
-            for value, result in zip(several, step.results, strict=True)
-        ]
-        return tuple(back) if isinstance(results, tuple) else back[0]
-
-    return replace(step, compute=compute)
-
-
-@pytest.mark.parametrize("exact", [False, True])
-@pytest.mark.parametrize("target", FEW & ROWS_OF.keys(), ids=str)
-def test_right_engines_raise_no_alarm(target: Any, exact: bool, reference: EngineBackend) -> None:
-    rows = [row for row in ROWS_OF[target] if row.rejected is None]
-    problems = {row.id: problem_of(row, reference, exact=exact) for row in rows}
-    assert {name: why for name, why in problems.items() if why} == {}
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize("exact", [False, True])
-@pytest.mark.parametrize("target", ROWS_OF, ids=str)
-def test_no_right_engine_raises_an_alarm(
-    target: Any, exact: bool, reference: EngineBackend
-) -> None:
-    rows = [row for row in ROWS_OF[target] if row.rejected is None]
-    problems = {row.id: problem_of(row, reference, exact=exact) for row in rows}
-    assert {name: why for name, why in problems.items() if why} == {}
 
 
 @pytest.mark.parametrize("precision", ["model", "tf32", "fp16", "bf16"])

@@ -8,11 +8,11 @@ import pytest
 import torch
 from layer_mutants import LAYER_MUTANTS
 from lying_engine import LyingPlanner, rounded_once
-from opinfos import ROWS, ROWS_OF
 from oprow import OpRow, layer_kinds, rejection_of, traced_row
 from torch.fx import GraphModule
 
 from fxtrt.conversion.convert import convert
+from fxtrt.diagnostics.operator_rows import ROWS, ROWS_OF
 from fxtrt.engines.base import EngineBackend
 from fxtrt.engines.interpreter.layers import HANDLERS
 from fxtrt.engines.reference import ReferenceEngine

@@ -45,6 +45,7 @@ def write_html(coverage: CoverageValues, path: str | PathLike[str]) -> None:
         "nodes": _nodes(coverage.rejections),
         "breaks": _table(["reason", "at"], [[b.reason, b.source] for b in coverage.graph_breaks]),
         "kept": _list(coverage.kept_fp32),
+        "checks": _list(coverage.checks),
         "runtime": _list(list(runtime_lines(coverage))),
         "advice": _list(advise(coverage)),
         "data": _json(_data(coverage)),

@@ -31,6 +31,8 @@ def markdown(coverage: CoverageValues) -> str:
         parts.append(_table(headers, [_cluster(row) for row in coverage.clusters]))
     if coverage.kept_fp32:
         parts += ["## Kept in float32", _list(coverage.kept_fp32)]
+    if coverage.checks:
+        parts += ["## Compared with PyTorch", _list(coverage.checks)]
     if groups := by_reason(coverage.rejections):
         headers = ["calls", "code", "reason", "GFLOPs", "ms", "modules", "first at"]
         rows = [

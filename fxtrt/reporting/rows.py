@@ -25,6 +25,7 @@ from ..graph.sizes import hint
 from ..partition.extract import Extracted
 from ..partition.partition import Partition, computes
 from ..registry import Rejection
+from ..runtime.engine_check import EngineCheck
 from ..runtime.timing import Timing
 from .coverage import Coverage
 from .picture import picture, target_name
@@ -40,12 +41,14 @@ def cluster_row(
     backend: EngineBackend,
     build: BuildInfo | None = None,
     timing: Timing | None = None,
+    check: EngineCheck | None = None,
 ) -> ClusterRow:
     """Make the row of a cluster that an engine runs.
 
     Args:
         build: how the engine came about; None in a report before compiling.
         timing: of its calls, where the partition is measured.
+        check: of its answers, where they were compared with PyTorch's.
     """
     cluster = extracted.cluster
     nodes = cluster.nodes
@@ -70,6 +73,7 @@ def cluster_row(
         pytorch_ms=timing.pytorch_ms if timing else None,
         inputs=_crossing(extracted.inputs, extracted.taken),
         outputs=_crossing(extracted.outputs, extracted.given),
+        check=check,
     )
 
 

@@ -28,6 +28,8 @@ def text(coverage: CoverageValues) -> str:
         lines += ["", _clusters(coverage.clusters), "", *engines]
     if coverage.kept_fp32:
         lines += ["", "Kept in float32:", *_items(coverage.kept_fp32)]
+    if coverage.checks:
+        lines += ["", "Compared with PyTorch:", *_items(coverage.checks)]
     if coverage.rejections:
         lines += ["", "In PyTorch:", _rejections(by_reason(coverage.rejections))]
     if coverage.graph_breaks:

@@ -139,8 +139,9 @@ def _same_class(actual: Any, expected: Tensor, image: int) -> Tensor:
         )
     if expected.isnan().any():
         raise AccuracyError(f"the expected answer for image {image} has NaN: the model is at fault")
-    sides = [torch.atleast_2d(side.detach().cpu()) for side in (actual, expected)]
-    return (sides[0].argmax(1) == sides[1].argmax(1)) & ~sides[0].isnan().any(1)
+    classes = expected.shape[-1]
+    logits, wanted = (side.detach().cpu().reshape(-1, classes) for side in (actual, expected))
+    return (logits.argmax(1) == wanted.argmax(1)) & ~logits.isnan().any(1)
 
 
 def _of_detections(actual: Sequence[Detections], expected: Sequence[Detections]) -> float:

@@ -22,7 +22,7 @@ from ..graph.patterns import Patterns
 from ..partition.extract import Extracted, extract
 from ..partition.partition import Cluster
 from ..registry import Rejection
-from ..runtime.engine_check import EngineCheck, check_engine
+from ..runtime.engine_check import LARGE_LOSS, EngineCheck, check_engine
 from ..runtime.engine_module import EngineModule
 from ..settings import Settings
 from .cluster_inputs import made_up_values, recorded_values, visit_values
@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 1
 """Rises when what is kept of a check changes its meaning."""
-_LARGE_LOSS = 1e-2
-"""A difference from the model's own precision that is worth a warning."""
 
 BuildParts = Callable[[Sequence[Extracted]], Sequence["EngineModule | Exception"]]
 """Builds an engine of each part of a cluster, or returns why it does not build."""
@@ -281,7 +279,7 @@ def _digests(extracted: Extracted) -> dict[str, str]:
 
 
 def _warn_of_loss(name: str, check: EngineCheck) -> None:
-    if check.loss is not None and check.loss > _LARGE_LOSS:
+    if check.loss is not None and check.loss > LARGE_LOSS:
         log.warning(
             "%s: its precision moves the answers by %.1e of their magnitude; `keep_fp32` names "
             "what should stay as it is",

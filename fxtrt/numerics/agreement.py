@@ -41,7 +41,8 @@ class Disagreement:
 
     def __str__(self) -> str:
         place = f" at {list(self.index)}" if self.index else ""
-        allowed = f", the tolerance is {self.tolerance:.1e}" if self.tolerance else ""
+        shown = self.tolerance > _TINY
+        allowed = f", the tolerance is {self.tolerance:.1e}" if shown else ""
         return f"the engine gives {self.engine}{place}, PyTorch {self.pytorch}{allowed}"
 
 
@@ -64,13 +65,17 @@ class Agreement:
 
 @dataclass(slots=True)
 class _Output:
-    """One output: where it is off, and by how much it may be."""
+    """One output: where it is off, and by how much it may be.
+
+    certain: where random rounding is no excuse, or None.
+    """
 
     allowed: torch.Tensor
     gap: torch.Tensor
     unit: torch.Tensor
     skipped: torch.Tensor
     is_float: bool
+    certain: torch.Tensor | None = None
     noise: torch.Tensor | None = None
 
     @property
@@ -92,7 +97,8 @@ class _Output:
         shares = self.noise / self.unit.clamp(min=_TINY)
         there = shares[(shares > 0) & shares.isfinite()]
         usual = there.median() * self.unit if there.numel() else self.noise
-        return torch.maximum(self.allowed, _IN_NOISE * torch.maximum(self.noise, usual))
+        limit = torch.maximum(self.allowed, _IN_NOISE * torch.maximum(self.noise, usual))
+        return limit if self.certain is None else torch.where(self.certain, self.allowed, limit)
 
 
 def agreement(
@@ -158,7 +164,8 @@ def _compared(
     gap = torch.where(actual.isnan() & ~wide.isnan(), torch.inf, gap)
     limits = torch.finfo(expected.dtype)
     smallest = PEAK * limits.smallest_normal * limits.eps
-    return _Output(share * unit + smallest, gap, unit, wide.isnan(), is_float=True)
+    allowed = share * unit + smallest
+    return _Output(allowed, gap, unit, wide.isnan(), is_float=True, certain=overflows)
 
 
 def _gap(actual: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,8 @@ from .tolerance import accumulated_errors, is_decision, magnitude, own_error
 
 __all__ = ["RandomRounding"]
 
+aten = torch.ops.aten
+
 _AT_DECISIONS = 2.0
 """The errors before a decision in standard errors, so that near ties fall either way."""
 
@@ -50,7 +52,7 @@ class RandomRounding(Interpreter):
             return args, kwargs
         share = _AT_DECISIONS * max(self._errors[source] for source in n.all_input_nodes)
         ranks = any(_is_index(value) for value in pytree.tree_leaves(n.meta.get("val")))
-        ranks = ranks and n.target is not torch.ops.aten._to_copy.default
+        ranks = ranks and n.target is not aten._to_copy.default
 
         def off(tensor: torch.Tensor) -> torch.Tensor:
             whole = tensor.is_floating_point() and bool((tensor == tensor.round()).all())
@@ -68,7 +70,8 @@ class RandomRounding(Interpreter):
             around = torch.maximum(around, _not_zero(magnitude(tensor)))
         generator = self._generator(tensor.device)
         noise = torch.randn(tensor.shape, generator=generator, device=tensor.device)
-        return (tensor.float() + share * around * noise).to(tensor.dtype)
+        off = (tensor.float() + share * around * noise).to(tensor.dtype)
+        return torch.where(tensor.isfinite(), off, tensor)
 
     def _generator(self, device: torch.device) -> torch.Generator:
         if device not in self._generators:

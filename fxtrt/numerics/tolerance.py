@@ -133,7 +133,7 @@ def magnitude(value: torch.Tensor) -> torch.Tensor:
     image) where that is smaller, so that scores between 0 and 1 beside boxes of hundreds of pixels
     have a tolerance of their own. Fill values such as -1e9 do not count.
     """
-    flat = value.detach().float().abs().nan_to_num(0.0, _LARGEST, _LARGEST)
+    flat = value.detach().float().abs().nan_to_num(0.0, 0.0, 0.0)
     flat = flat.clamp(max=min(_LARGEST, _LARGEST_RATIO * _median(flat)))
     squares = flat.square()
     whole = squares.mean().sqrt()

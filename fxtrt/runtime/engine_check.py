@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Interpreter, Node
+from torch.utils import _pytree as pytree
 
 from ..capture.untouched import untouched_modes
 from ..errors import EngineError
@@ -17,7 +18,10 @@ from ..numerics.random_rounding import RandomRounding
 from ..numerics.tolerance import tolerances
 from .engine_module import EngineModule
 
-__all__ = ["EngineCheck", "check_engine"]
+__all__ = ["LARGE_LOSS", "EngineCheck", "check_engine"]
+
+LARGE_LOSS = 1e-2
+"""A difference from the model's own precision that is worth a warning, and a second look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +97,38 @@ def check_engine(
         found = agreement(actual, expected, own, limits, noisy)
         narrow = cast is not module.fallback or precision == "tf32"
         lost = loss(actual, own) if narrow and found.wrong is None else None
-    check = EngineCheck(values, found.elements, found.compared, found.largest, lost)
-    return check, "" if found.wrong is None else str(found.wrong)
+        problem = "" if found.wrong is None else str(found.wrong)
+        if lost is not None and lost > LARGE_LOSS and cast is not module.fallback:
+            problem = _overflow(module.fallback, cast, inputs)
+    return EngineCheck(values, found.elements, found.compared, found.largest, lost), problem
+
+
+def _overflow(own: GraphModule, cast: GraphModule, inputs: Sequence[Any]) -> str:
+    """Return which node has numbers in the model's own precision only, or "".
+
+    What reads them may hide them: a sigmoid of infinity is 1.
+    """
+    before, now = _Finite(own), _Finite(cast)
+    before.run(*inputs)
+    now.run(*inputs)
+    for name, finite in now.finite.items():
+        if not finite and before.finite.get(name, False):
+            return f"{name} overflows in the precision of the engine, and its readers hide it"
+    return ""
+
+
+class _Finite(Interpreter):
+    """Notes of each call whether all floats of its result are numbers."""
+
+    def __init__(self, gm: GraphModule) -> None:
+        super().__init__(gm)
+        self.finite: dict[str, bool] = {}
+
+    def run_node(self, n: Node) -> Any:
+        value = super().run_node(n)
+        floats = [v for v in pytree.tree_leaves(value) if isinstance(v, torch.Tensor)]
+        self.finite[n.name] = all(bool(v.isfinite().all()) for v in floats)
+        return value
 
 
 def _in_precision(
@@ -126,7 +160,8 @@ def _full_precision() -> Iterator[None]:
 
 def _precision_flags() -> list[tuple[Any, str, Any]]:
     """Return torch's flags for TF32, each with the value that turns it off."""
-    products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    products: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
     if hasattr(products, "fp32_precision"):
         # The older flags must not be read where the newer ones were set.
         return [(products, "fp32_precision", "ieee"), (cudnn.conv, "fp32_precision", "ieee")]

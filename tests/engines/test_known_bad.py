@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,6 @@ from fxtrt.engines.features import Features
 from fxtrt.engines.known_bad import KNOWN_BAD, why_known_bad
 from fxtrt.engines.reference import ReferenceBackend
 from fxtrt.errors import RegistrationError
-from fxtrt.graph.patterns import Patterns
 from fxtrt.partition.support import support
 from fxtrt.registry import registered
 
@@ -46,13 +46,15 @@ def calls(*functions: Any) -> list[Node]:
 
 def sample(x: torch.Tensor) -> torch.Tensor:
     grid = torch.zeros(1, 3, 3, 2)
-    return aten.grid_sampler_2d(x, grid, 0, 0, False)  # type: ignore[no-any-return]  # an operator
+    sampled: torch.Tensor = aten.grid_sampler_2d(x, grid, 0, 0, False)
+    return sampled
 
 
 def deform(x: torch.Tensor) -> torch.Tensor:
     from torchvision.ops import deform_conv2d
 
-    return deform_conv2d(x, torch.zeros(1, 18, 6, 6), torch.ones(2, 4, 3, 3))
+    made: torch.Tensor = deform_conv2d(x, torch.zeros(1, 18, 6, 6), torch.ones(2, 4, 3, 3))
+    return made
 
 
 @pytest.mark.parametrize("function", [sample, deform])
@@ -89,7 +91,7 @@ def test_the_table_names_all_operators_whose_converters_use_the_layer() -> None:
     users = {
         target
         for target, converter in registered().items()
-        if "net.add_grid_sample(" in inspect.getsource(inspect.getmodule(converter.build))
+        if "net.add_grid_sample(" in inspect.getsource(sys.modules[converter.build.__module__])
     }
     (entry,) = (one for one in KNOWN_BAD if one.layer == "GRID_SAMPLE")
     named = {t for t in registered() if str(t).rpartition(".")[0] in entry.operators}

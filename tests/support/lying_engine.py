@@ -1,4 +1,4 @@
-"""An engine with plans whose kernel for one type of layer is a little wrong."""
+"""Engines with plans whose kernels are a little wrong, or right and round differently."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from fxtrt.engines.network import Network
 from fxtrt.engines.reference import ReferenceEngine
 from fxtrt.graph.specs import TensorSpec
 
-__all__ = ["LyingPlanner", "slightly_wrong"]
+__all__ = ["LyingPlanner", "OtherKernels", "rounded_once", "slightly_wrong"]
 
 
 def slightly_wrong(value: torch.Tensor) -> torch.Tensor:
     """One element of a thousand is 1 % off; of integers it is one more, of bools the opposite.
 
-    The elements are the largest ones, so that no later layer drops all of them.
+    The elements are the largest ones, so that no ReLU or maximum after them drops all of them.
     """
     flat = value.clone().flatten()
     if not flat.numel():
         return value
     count = -(-flat.numel() // 1000)
-    size = flat.float().abs().nan_to_num(0.0, 0.0, 0.0)
+    size = flat.float().nan_to_num(0.0, 0.0, 0.0)
     places = size.topk(count).indices
     if value.dtype == torch.bool:
         flat[places] = ~flat[places]
     elif value.is_floating_point():
-        # The largest element would hide its own error if the smaller ones set the magnitude.
-        flat[places] += 0.01 * size[places].clamp(min=float(size.mean())).to(value.dtype)
+        least = float(size.abs().mean())
+        flat[places] += 0.01 * size[places].abs().clamp(min=least).to(value.dtype)
     else:
         flat[places] += 1
     return flat.reshape(value.shape)
@@ -81,3 +81,37 @@ class LyingPlanner(FailingPlanner):
             return self.lie(results)
 
         return replace(step, compute=compute)
+
+
+def rounded_once(step: Step) -> Step:
+    """The layer computed in float64, as a kernel that adds up in another order might be."""
+    if step.kind in ("CAST", "CONSTANT", "NMS"):
+        return step
+
+    def compute(*operands: Any) -> Any:
+        wide = [
+            t.double() if isinstance(t, torch.Tensor) and t.is_floating_point() else t
+            for t in operands
+        ]
+        try:
+            results = step.compute(*wide)
+        except RuntimeError:  # PyTorch has no such kernel for float64
+            return step.compute(*operands)
+        several = results if isinstance(results, tuple) else (results,)
+        back = [
+            value.to(result.dtype) if value.dtype == torch.float64 else value
+            for value, result in zip(several, step.results, strict=True)
+        ]
+        return tuple(back) if isinstance(results, tuple) else back[0]
+
+    return replace(step, compute=compute)
+
+
+class OtherKernels(LyingPlanner):
+    """The reference engine with plans, whose layers are right, but round differently."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda layer, kind: False)
+
+    def _planted(self, step: Step) -> Step:
+        return rounded_once(step)

@@ -6,17 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from fxtrt.numerics.compare import fields_of
+from fxtrt.numerics.matching import assign, overlaps
 
 __all__ = ["Agreement", "agreement"]
 
 _LEAST_COUNT = 10
-_SAME_PIXELS = 0.5
-"""Boxes whose sides lie this close are a pair: an empty box overlaps nothing, not even itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +81,12 @@ def _pairs(
     wanted = scores > score
     wanted[scores.topk(min(_LEAST_COUNT, len(scores))).indices] = True
     indices = wanted.nonzero()[:, 0]
-    boxes, others = side["boxes"][indices].double(), other["boxes"].double()
-    overlap = box_iou(boxes, others).nan_to_num()
-    overlap[torch.cdist(boxes, others, p=torch.inf) < _SAME_PIXELS] = 1.0
+    indices = indices[scores[indices].argsort(descending=True, stable=True)]
+    overlap = overlaps(side["boxes"][indices], other["boxes"])
     fits = (overlap > iou) & (side["labels"][indices][:, None] == other["labels"])
-    if not fits.shape[1]:
-        return indices, torch.full_like(indices, -1)
-    best = overlap.masked_fill(~fits, -1.0).argmax(1)
-    return indices, torch.where(fits.any(1), best, -1)
+    gap = (scores[indices][:, None] - other["scores"].float()).abs()
+    # Of equal boxes the one with the nearest score is the same one.
+    return indices, assign(overlap - gap / 100, fits)
 
 
 def _largest(

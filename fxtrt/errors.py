@@ -13,6 +13,7 @@ FxtrtError
   CacheError          a cache file is damaged or foreign, or a folder is no cache
   ReportError         a file is no report, or one of another version
   ArtifactError       a compiled model cannot be saved, or a file does not fit the model
+  AccuracyError       predictions cannot be judged
 
 A `Rejection` (fxtrt.registry) says why a node stays in PyTorch; it is a value, never an exception.
 """
@@ -20,6 +21,7 @@ A `Rejection` (fxtrt.registry) says why a node stays in PyTorch; it is a value, 
 from __future__ import annotations
 
 __all__ = [
+    "AccuracyError",
     "ArtifactError",
     "BuildError",
     "CacheError",
@@ -93,3 +95,7 @@ class ReportError(FxtrtError):
 
 class ArtifactError(FxtrtError):
     """A compiled model cannot be saved, or a file is damaged or belongs to another model."""
+
+
+class AccuracyError(FxtrtError, ValueError):
+    """Predictions cannot be judged: they, or what they are compared with, do not fit the metric."""

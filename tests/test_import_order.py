@@ -32,6 +32,7 @@ ORDER = (
     "builder",
     "reporting",
     "lowering",
+    "accuracy",
     "backend",
     "ahead_of_time",
     "artifact",

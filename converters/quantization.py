@@ -14,9 +14,9 @@ from torch.fx import Node
 from ..conversion.context import Context
 from ..engines.features import Features
 from ..graph.fake_quantize import PER_CHANNEL, PER_TENSOR
+from ..graph.int8_limits import constant_scale, int8_range, modelopt_limits, symmetric
 from ..graph.sizes import is_static
-from ..graph.weights import weight
-from ..registry import arguments_of, converts
+from ..registry import converts
 
 # Importing this module defines the operators of `quantized_decomposed`.
 import torch.ao.quantization.fx._decomposed  # isort: skip
@@ -25,75 +25,28 @@ __all__: list[str] = []
 
 decomposed = torch.ops.quantized_decomposed
 
-_INT8 = (-128, 127)
-_NARROW = (-127, 127)
 _NO_DIMENSIONS = "TensorRT quantizes no tensor without dimensions"
 
 
 def _range_of_int8(node: Node, quant_min: int, quant_max: int) -> str | None:
-    """Decline other ranges than int8's. A weight may have one step less, if it does not need it."""
-    found = (quant_min, quant_max)
-    if found == _INT8:
-        return None
-    if found != _NARROW:
-        return f"the range is {quant_min}..{quant_max}, and TensorRT's int8 is -128..127"
-    return None if _fits_narrow(node) else "quant_min is -127, and TensorRT clamps to -128"
+    return int8_range(node)
 
 
-def _fits_narrow(node: Node) -> bool:
-    """Return whether the input is a weight that no step below -127 is near to."""
-    arguments = list(arguments_of(node).values())
-    x, scale = _value(node, arguments[0]), _value(node, arguments[1])
-    if x is None or scale is None or not x.is_floating_point():
-        # What is int8 already keeps its numbers, whatever the range says.
-        return x is not None and not x.is_floating_point()
-    axis = arguments_of(node).get("axis")
-    if axis is not None:
-        scale = scale.reshape([-1 if i == axis % x.dim() else 1 for i in range(x.dim())])
-    return bool((x >= -127.5 * scale).all())
-
-
-def _value(node: Node, argument: Any) -> torch.Tensor | None:
-    """Return the value of an argument that is a number or a weight, or None."""
-    if isinstance(argument, (int, float)):
-        return torch.tensor(float(argument))
-    module = node.graph.owning_module
-    if not isinstance(argument, Node) or module is None:
-        return None
-    value = weight(module, argument)
-    return None if value is None else value.detach()
-
-
-def _symmetric(node: Node) -> str | None:
-    """Decline zero points other than 0."""
-    arguments = arguments_of(node)
-    zero = arguments.get("zero_point", arguments.get("zero_points"))
-    if zero is None:
-        return None
-    value = _value(node, zero)
-    if value is None:
-        return "the zero point is computed, and TensorRT needs to know it"
-    if bool((value != 0).any()):
-        return f"the zero point {value.flatten()[value.flatten() != 0][0]:g} is not 0: asymmetric"
+def _any_range(quant_min: int, quant_max: int) -> str | None:
+    """Take any range: only a quantize clamps to it."""
     return None
 
 
-def _constant_scale(node: Node) -> str | None:
-    arguments = arguments_of(node)
-    value = _value(node, arguments.get("scale", arguments.get("scales")))
-    if value is None:
-        return "the scale is computed, and TensorRT needs to know it"
-    if not bool((value.isfinite() & (value > 0)).all()):
-        return f"a scale is {value.min():g}: it must be finite and above 0"
-    return None
+def _constant_scale(node: Node, scale: Any) -> str | None:
+    return constant_scale(node)
 
 
 def _constants(node: Node, zero_point: Any, scale: Any) -> str | None:
-    return _constant_scale(node) or _symmetric(node)
+    return constant_scale(node) or symmetric(node)
 
 
 def _constants_per_channel(node: Node, zero_points: Any, scales: Any) -> str | None:
-    return _constant_scale(node) or _symmetric(node)
+    return constant_scale(node) or symmetric(node)
 
 
 def _known_channels(node: Node, axis: int) -> str | None:
@@ -169,7 +122,7 @@ def quantize(ctx: Context, input: Any, scale: Any) -> Any:
 @converts(
     decomposed.dequantize_per_tensor.default,
     decomposed.dequantize_per_tensor.tensor,
-    check=(_float_result, _constants, _range_of_int8, _int8_only, _strongly_typed),
+    check=(_float_result, _constants, _any_range, _int8_only, _strongly_typed),
     constants=("scale", "zero_point"),
     computes=False,
     dtypes=(torch.int8,),
@@ -208,7 +161,7 @@ def quantize_channels(ctx: Context, input: Any, scales: Any, axis: int) -> Any:
         _float_result,
         _constants_per_channel,
         _known_channels,
-        _range_of_int8,
+        _any_range,
         _int8_only,
         _strongly_typed,
     ),
@@ -222,33 +175,15 @@ def dequantize_channels(ctx: Context, input: Any, scales: Any, axis: int) -> Any
     return _dequantized(ctx, input, scales.float(), axis % len(input.shape))
 
 
-def _eight_bits(num_bits: int, exponent_bits: int, unsigned: bool) -> str | None:
-    if (num_bits, exponent_bits) == (8, 4):
-        return "float8 is refused: TensorRT 8.6 has none, and one graph serves all versions"
-    if (num_bits, exponent_bits) != (8, 0):
-        return f"{num_bits} bits with {exponent_bits} of the exponent are not int8"
-    return "unsigned integers: TensorRT quantizes to int8" if unsigned else None
-
-
-def _amax(node: Node, amax: torch.Tensor, narrow_range: bool) -> str | None:
-    arguments = list(arguments_of(node).values())
-    value = _value(node, arguments[1])
-    if value is None:
-        return "amax is computed, and TensorRT needs to know it"
-    if not bool((value.isfinite() & (value > 0)).all()):
-        return f"amax is {value.min():g}: it must be finite and above 0"
-    if sum(size > 1 for size in value.shape) > 1:
-        return f"amax of shape {tuple(value.shape)}: one number, or one for each channel"
-    if narrow_range:
-        x = _value(node, arguments[0])
-        if x is None or bool((x < -127.5 / 127 * value).any()):
-            return "narrow_range, and TensorRT clamps to -128"
-    return None
+def _of_modelopt(
+    node: Node, amax: Any, num_bits: int, exponent_bits: int, unsigned: bool, narrow_range: bool
+) -> str | None:
+    return modelopt_limits(node)
 
 
 @converts(
     "tensorrt::quantize_op",
-    check=(_float_to_quantize, _eight_bits, _amax),
+    check=(_float_to_quantize, _of_modelopt),
     constants=("amax",),
     computes=False,
     package="modelopt",

@@ -29,7 +29,7 @@ from .graph.specs import Call
 from .graph.weight_states import Snapshot
 from .lowering.divide import Failures
 from .lowering.lower import lower_model, normalize_model, preview_coverage
-from .quantization.calibration import calibrate
+from .quantization.calibration import calibrate, known_scales
 from .quantization.quantize import wants_int8
 from .quantization.scale_table import ScaleTable
 from .reporting import Coverage, missed_rows, outside_rows
@@ -126,6 +126,8 @@ def assemble(
     normalize_model(captured, target.settings)
     if calibration is not None:
         scales = calibrate(captured, calibration, target.settings)
+    elif scales is None and wants_int8(target.settings):
+        scales = known_scales(captured, target.settings)
     lowered = lower_model(captured, target, stores, failures, scales)
     parts = [*captured.parts, *captured.others]
     cores = any(part.steps is not None for part in parts)

@@ -45,7 +45,13 @@ _WHOLE_NUMBERS_OR_NONE: dict[str, tuple[int, int]] = {
     "cache_limit_bytes": (1, _MOST_BYTES),
     "workspace_bytes": (1, _MOST_BYTES),
 }
-_SHORT_NAMES = {"qint8": "int8", "float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16"}
+_SHORT_NAMES = {
+    "qint8": "int8",
+    "float32": "fp32",
+    "float16": "fp16",
+    "half": "fp16",
+    "bfloat16": "bf16",
+}
 _LISTS = (
     *("keep_fp32", "keep_fp16", "quantize", "whitelist", "blacklist"),
     *("compute_capabilities", "tactic_sources"),

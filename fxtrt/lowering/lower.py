@@ -164,9 +164,7 @@ def _lower_normalized(
     return Lowered(gm, coverage, settled.failures)
 
 
-def _with_int8(
-    coverage: Coverage, clusters: Sequence[Extracted], quantized: Quantized
-) -> Coverage:
+def _with_int8(coverage: Coverage, clusters: Sequence[Extracted], quantized: Quantized) -> Coverage:
     """Say which of the nodes in engines compute in int8, and what stays float16 and why."""
     inside = {node for one in clusters for node in one.cluster.nodes}
     return replace(

@@ -27,7 +27,7 @@ from .value_keys import graph_digest, scale_keys
 if TYPE_CHECKING:
     from .observer import MagnitudeObserver
 
-__all__ = ["calibrate", "stored_table"]
+__all__ = ["calibrate", "known_scales", "stored_table"]
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +88,18 @@ def _keep(table: ScaleTable, keys: Sequence[Mapping[Node, str]], settings: Setti
         table.write(settings.calibration_table)
     for of in keys:
         keep_table(settings, _key(graph_digest(of.values())), table)
+
+
+def known_scales(captured: Captured, settings: Settings) -> ScaleTable | None:
+    """Return what earlier calibrations of a model's graphs found, or None if there were none.
+
+    Args:
+        captured: a model whose graphs were normalized.
+    """
+    graphs = [part.graph for part in (*captured.parts, *captured.others)]
+    found = [stored_table(settings, scale_keys(graph)) for graph in graphs]
+    tables = [table for table in found if table is not None]
+    return ScaleTable.merged(tables) if tables else None
 
 
 def stored_table(settings: Settings, keys: Mapping[Node, str]) -> ScaleTable | None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from ..capture.arguments import CallForm, call_of, positional, signature_of
+from ..capture.arguments import CallForm, call_of, positional
 from ..capture.example_run import record_calls
 from ..capture.model_part import ModelPart
 from ..capture.model_parts import Captured
@@ -98,9 +98,7 @@ class Examples:
         except Exception as error:  # A recipe's function meets whatever the caller passed.
             raise SettingsError(f"{what} is not what the model takes: {error!r}") from error
 
-    def _of_one(
-        self, graphs: Sequence[int], call: Call, what: str, *, arrange: bool = True
-    ) -> Fed:
+    def _of_one(self, graphs: Sequence[int], call: Call, what: str, *, arrange: bool = True) -> Fed:
         """Return the inputs of the first of `graphs` that takes the call."""
         reasons: list[str] = []
         for i in graphs:

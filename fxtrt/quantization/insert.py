@@ -64,7 +64,7 @@ def insert_quantizers(
 
 
 def weight_scales(value: torch.Tensor, axis: int) -> torch.Tensor:
-    """Return a scale for each channel of a weight, (C,) float32: its largest number is 127 of it."""
+    """Return the scales of a weight's channels, (C,) float32, by their largest numbers."""
     others = [i for i in range(value.dim()) if i != axis]
     return _above(value.detach().abs().amax(others).float() / _STEPS)
 

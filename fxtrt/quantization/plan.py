@@ -82,6 +82,7 @@ def plan_of(
         reason = _why_never(gm, node) or (why if isinstance(why, str) else None)
         if reason is None and not forced(node):
             reason = _why_kept(node, fed)
+        reason = reason or out_of_range(gm, node, torch.float16)
         if reason is None:
             products.append(node)
         else:
@@ -116,7 +117,7 @@ def _why_never(gm: GraphModule, node: Node) -> str | None:
         return "it is a transposed convolution"
     if _input_of(node).op == "get_attr" or value.dim() < 2:
         return "it multiplies no tensor by a matrix"
-    return out_of_range(gm, node, torch.float16)
+    return None
 
 
 def _why_kept(node: Node, fed: Mapping[Node, bool]) -> str | None:

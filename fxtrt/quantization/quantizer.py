@@ -1,4 +1,4 @@
-"""A quantizer of torchao's pt2e flow, which observes or quantizes what TensorRT computes in int8."""
+"""A quantizer of torchao's pt2e flow, which observes what TensorRT may compute in int8."""
 
 from __future__ import annotations
 

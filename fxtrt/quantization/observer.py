@@ -13,6 +13,7 @@ __all__ = ["STEPS", "MagnitudeObserver"]
 STEPS = 127
 """The largest number of int8 that has a negative."""
 _BINS = 2048
+_LARGE = 1e38
 _THRESHOLDS = 128
 """How many ranges are tried, from a hundredth of the largest magnitude on."""
 
@@ -40,8 +41,9 @@ class MagnitudeObserver(ObserverBase):
             self.finite = False
         elif largest > 0:
             self._widen(largest)
-            counts = torch.histc(sizes[sizes > 0], _BINS, 0.0, self.range)
-            self.counts += counts.double().cpu()
+            # The upper end of the bins may be beyond float32.
+            wide = sizes.double() if self.range > _LARGE else sizes
+            self.counts += torch.histc(wide[wide > 0], _BINS, 0.0, self.range).double().cpu()
         return x
 
     def _widen(self, largest: float) -> None:

@@ -8,37 +8,22 @@ from typing import Any
 
 import pytest
 import torch
-from int8_models import Joined, data, residual
+from int8_models import Joined, captured_of, data, residual, settings_of
 from torch.fx import GraphModule, Interpreter, Node
 
 import fxtrt
 from fxtrt.builder.casts import with_precision
-from fxtrt.capture.arguments import call_of
-from fxtrt.capture.model_parts import Captured, capture_model
 from fxtrt.engines.base import EngineBackend
 from fxtrt.engines.target import Target
 from fxtrt.graph.fake_quantize import PER_CHANNEL, PER_TENSOR
 from fxtrt.graph.provenance import module_path
-from fxtrt.lowering.lower import normalize_model
 from fxtrt.quantization.calibration import calibrate
 from fxtrt.quantization.quantize import Quantized, quantize
 from fxtrt.quantization.value_keys import scale_keys
-from fxtrt.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("no_grad")
 
 aten = torch.ops.aten
-
-
-def settings_of(**overrides: Any) -> Settings:
-    given = {"engine": "reference", "precision": "int8", "cache_dir": None, **overrides}
-    return Settings.of(None, given)
-
-
-def captured_of(model: torch.nn.Module, settings: Settings) -> Captured:
-    captured = capture_model(model, call_of(model, data(1)[0]), None, settings)
-    normalize_model(captured, settings)
-    return captured
 
 
 def quantized_of(

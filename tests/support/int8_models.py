@@ -7,7 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Joined", "Residual", "data", "residual"]
+from fxtrt.capture.arguments import call_of
+from fxtrt.capture.model_parts import Captured, capture_model
+from fxtrt.lowering.lower import normalize_model
+from fxtrt.settings import Settings
+
+__all__ = ["Joined", "Residual", "captured_of", "data", "residual", "settings_of"]
 
 
 class Residual(nn.Module):
@@ -52,3 +57,16 @@ def data(count: int = 4, size: int = 32) -> list[tuple[Any, ...]]:
     """Examples in batches of two."""
     generator = torch.Generator().manual_seed(1)
     return [(torch.randn(2, 3, size, size, generator=generator),) for _ in range(count)]
+
+
+def settings_of(**overrides: Any) -> Settings:
+    """Those of int8 on the reference engine, without a cache."""
+    given = {"engine": "reference", "precision": "int8", "cache_dir": None, **overrides}
+    return Settings.of(None, given)
+
+
+def captured_of(model: nn.Module, settings: Settings) -> Captured:
+    """The normalized graph of a model."""
+    captured = capture_model(model, call_of(model, data(1)[0]), None, settings)
+    normalize_model(captured, settings)
+    return captured

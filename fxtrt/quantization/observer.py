@@ -28,6 +28,9 @@ class MagnitudeObserver(ObserverBase):
 
     def __init__(self, dtype: torch.dtype = torch.int8, **qspec: Any) -> None:
         super().__init__(dtype=dtype, is_dynamic=False)
+        # convert_pt2e reads these.
+        self.qscheme = torch.per_tensor_symmetric
+        self.quant_min, self.quant_max, self.ch_axis = -STEPS - 1, STEPS, -1
         self.counts = torch.zeros(_BINS, dtype=torch.float64)
         self.range = 0.0
         self.finite = True

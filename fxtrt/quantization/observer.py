@@ -18,7 +18,7 @@ _THRESHOLDS = 128
 """How many ranges are tried, from a hundredth of the largest magnitude on."""
 
 
-class MagnitudeObserver(ObserverBase):
+class MagnitudeObserver(ObserverBase):  # type: ignore[misc]  # torchao has no types
     """Counts magnitudes in bins, and finds the range with the least squared error in int8.
 
     Large numbers are clamped where that costs less than coarser steps for all others. Zeros are

@@ -30,7 +30,7 @@ def traced(function: Callable[..., Any], *inputs: Tensor) -> Any:
     return trace(function, inputs)
 
 
-def pair(x: Tensor, scale: float = 0.25, again: float = 0.25, zero: int = 0) -> Tensor:
+def pair(x: Tensor, scale: float = 0.25, again: float = 0.25, zero: int = 0) -> Any:
     steps = decomposed.quantize_per_tensor(x, scale, zero, *INT8)
     return decomposed.dequantize_per_tensor(steps, again, zero, *INT8)
 
@@ -46,7 +46,7 @@ def test_int8_weight_becomes_a_float_weight_with_a_quantizer() -> None:
     steps = torch.randint(-127, 128, (3, 4), dtype=torch.int8)
     scales, zeros = torch.tensor([0.5, 0.25, 0.125]), torch.zeros(3, dtype=torch.int64)
 
-    def function(x: Tensor) -> Tensor:
+    def function(x: Tensor) -> Any:
         return x + decomposed.dequantize_per_channel(steps, scales, zeros, 0, *INT8)
 
     x = torch.zeros(3, 4)
@@ -72,7 +72,7 @@ def test_what_is_no_pair_stays(function: Callable[..., Any]) -> None:
 def modelopt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A stand-in for ModelOpt's operator, with its schema."""
     name = "tensorrt::quantize_op"
-    library = torch.library.Library("tensorrt", "FRAGMENT")
+    library: Any = torch.library.Library("tensorrt", "FRAGMENT")  # type: ignore[no-untyped-call]  # untyped torch API
     library.define(
         "quantize_op(Tensor input, Tensor amax, int num_bits, int exponent_bits, "
         "bool unsigned, bool narrow_range) -> Tensor"
@@ -102,7 +102,7 @@ class OfModelOpt(torch.nn.Module):
         self.register_buffer("amax", torch.tensor(3.0))
         self.register_buffer("channels", self.conv.weight.detach().abs().amax((1, 2, 3), True))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         x = self.operator(x, self.amax, *self.options)
         weight = self.operator(self.conv.weight, self.channels, *self.options)
         return torch.nn.functional.conv2d(x, weight, self.conv.bias).relu()

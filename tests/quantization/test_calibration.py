@@ -138,7 +138,7 @@ def test_observer_keeps_the_largest_number_of_an_even_spread() -> None:
 
 def test_torch_compile_takes_the_scales_of_an_earlier_calibration(tmp_path: Path) -> None:
     model, (x,) = residual(), data(1)[0]
-    options = {"engine": "reference", "precision": "int8", "cache_dir": tmp_path}
+    options: Any = {"engine": "reference", "precision": "int8", "cache_dir": tmp_path}
     torch._dynamo.reset()
     jit = torch.compile(model, backend="fxtrt", options=options)
     with pytest.raises(Exception, match=r"needs examples of what the model will see"):
@@ -153,7 +153,7 @@ def test_torch_compile_takes_the_scales_of_an_earlier_calibration(tmp_path: Path
 def test_table_in_a_file_of_ones_own(tmp_path: Path) -> None:
     model, (x,) = residual(), data(1)[0]
     table = tmp_path / "scales.json"
-    options = {"engine": "reference", "precision": "int8", "cache_dir": None}
+    options: Any = {"engine": "reference", "precision": "int8", "cache_dir": None}
     options["calibration_table"] = table
     compiled = fxtrt.compile(model, (x,), **options, calibration=data())
     torch._dynamo.reset()
@@ -178,7 +178,7 @@ def test_saved_model_has_its_scales(tmp_path: Path) -> None:
 
 
 def test_saved_plans_are_found_again(rtx: Any, tmp_path: Path) -> None:
-    options = {"engine": "tensorrt_rtx", "precision": "int8", "cache_dir": tmp_path / "cache"}
+    options: Any = {"engine": "tensorrt_rtx", "precision": "int8", "cache_dir": tmp_path / "cache"}
     compiled = fxtrt.compile(residual(), data(1)[0], **options, calibration=data())
     fxtrt.save(compiled, tmp_path / "model.fxtrt")
     loaded = fxtrt.load(tmp_path / "model.fxtrt", residual(), cache_dir=None)
@@ -188,7 +188,7 @@ def test_saved_plans_are_found_again(rtx: Any, tmp_path: Path) -> None:
 
 
 def test_engine_key_depends_on_the_scales(rtx: Any, tmp_path: Path) -> None:
-    options = {"engine": "tensorrt_rtx", "precision": "int8", "cache_dir": tmp_path}
+    options: Any = {"engine": "tensorrt_rtx", "precision": "int8", "cache_dir": tmp_path}
     for examples, cached in ((data(), False), (data(), True), (data(2), False)):
         compiled = fxtrt.compile(residual(), data(1)[0], **options, calibration=examples)
         (row,) = fxtrt.report(compiled).clusters

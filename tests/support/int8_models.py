@@ -29,7 +29,8 @@ class Residual(nn.Module):
         x = nn.functional.max_pool2d(self.stem(x).relu(), 2)
         x = (self.second(self.first(x).relu()) + x).relu()
         x = (self.wide(x) + self.skip(x)).relu()
-        return self.head(self.hidden(x.mean((2, 3))).relu())
+        x = self.head(self.hidden(x.mean((2, 3))).relu())
+        return x
 
 
 class Joined(nn.Module):
@@ -45,7 +46,8 @@ class Joined(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x).relu()
         x = self.both(torch.cat([self.left(x).relu(), self.right(x) * 4.0], 1))
-        return self.last(x.relu())
+        x = self.last(x.relu())
+        return x
 
 
 def residual() -> Residual:

@@ -13,7 +13,9 @@ import torch
 from int8_models import captured_of, data, residual, settings_of
 
 import fxtrt
+from fxtrt.diagnostics.bisect import bisect
 from fxtrt.errors import SettingsError
+from fxtrt.graph.fake_quantize import PER_TENSOR
 from fxtrt.quantization import calibration
 from fxtrt.quantization.calibration import calibrate
 from fxtrt.quantization.observer import MagnitudeObserver
@@ -194,3 +196,21 @@ def test_engine_key_depends_on_the_scales(rtx: Any, tmp_path: Path) -> None:
         (row,) = fxtrt.report(compiled).clusters
         assert row.build is not None
         assert row.build.cached is cached
+
+
+def test_bisection_compares_with_the_quantized_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(cache_dir=tmp_path)
+    with pytest.raises(SettingsError, match="needs examples"):
+        bisect(residual(), data(1)[0], settings)
+    calibrate(captured_of(residual(), settings), data(), settings)
+    compared: list[Any] = []
+
+    def noted(module: Any, arguments: Any) -> Any:
+        compared.extend(module.fallback.graph.find_nodes(op="call_function", target=PER_TENSOR))
+        return ()
+
+    monkeypatch.setattr("fxtrt.diagnostics.bisect._compare", noted)
+    assert bisect(residual(), data(1)[0], settings) is None
+    assert compared

@@ -43,6 +43,8 @@ from ..graph.specs import tensor_specs
 from ..lowering.divide import Failures
 from ..lowering.lower import normalize, preview
 from ..lowering.self_check import checks_engines
+from ..quantization.quantize import quantize
+from ..quantization.scale_table import ScaleTable
 from ..runtime.stitched_call import engine_modules
 from ..serialization.allowed_operators import untrusted
 from ..serialization.constant_data import (
@@ -119,6 +121,7 @@ def save(compiled: torch.nn.Module, path: str | os.PathLike[str]) -> None:
         "missed": list(map(asdict, captured.missed)),
         "outside": list(map(asdict, captured.outside)),
         "plans": plans,
+        "scales": "" if outcome.scales is None else outcome.scales.to_json(),
     }
     typed(parse(json.dumps(manifest).encode(), "the manifest"), Manifest, "the manifest")
     write_artifact(Path(path), manifest, chain(contents, _plans(outcome, stored, plans)))
@@ -172,7 +175,8 @@ def load(
         elif not any(name in PORTABLE and name not in OF_SERVING for name in overrides):
             stores = plans_of(file, manifest["plans"])
             failures = [part["failures"] for part in manifest["parts"]]
-        loaded = _compiled(captured, target, stores, failures, overridden=bool(overrides))
+        scales = _scales(path, manifest)
+        loaded = _compiled(captured, target, stores, failures, scales, overridden=bool(overrides))
     if stores is not PlanCache.of:
         _warn_of_missing_plans(path, loaded, target.backend)
     return loaded
@@ -183,6 +187,7 @@ def _compiled(
     target: Target,
     stores: PlanStores,
     failures: Sequence[Failures],
+    scales: ScaleTable | None,
     *,
     overridden: bool,
 ) -> torch.nn.Module:
@@ -192,7 +197,7 @@ def _compiled(
         overridden: whether the caller overrides settings, and so may have given a wrong one.
     """
     try:
-        return assemble(captured, target, stores, failures)
+        return assemble(captured, target, stores, failures, scales)
     except OSError:
         raise
     except Exception as error:
@@ -240,7 +245,7 @@ def _plans(
         return
     stores = {kind: PlanCache.of(target.settings, kind) for kind in PLAN_KINDS}
     for (part, _, graph), failures in zip(stored, outcome.failures, strict=True):
-        for kind, key, cluster in _keys(graph, target, failures):
+        for kind, key, cluster in _keys(graph, target, failures, outcome.scales):
             store_of_kind, name = stores[kind], plan_name(kind, key)
             if store_of_kind is None:
                 raise ArtifactError(
@@ -259,10 +264,11 @@ def _plans(
 
 
 def _keys(
-    graph: GraphModule, target: Target, failures: Failures
+    graph: GraphModule, target: Target, failures: Failures, scales: ScaleTable | None
 ) -> Iterator[tuple[str, EngineKey, str]]:
     """Yield what compiling `graph`, as it was captured, asks for: kind, key and cluster."""
     normalize(graph, target.settings)
+    quantize(graph, target, scales)
     wanted = {"plan": True, "timing": target.settings.partition == "measured"}
     wanted["check"] = checks_engines(target)
     kinds = [kind for kind in PLAN_KINDS if wanted[kind]]
@@ -278,6 +284,15 @@ def _warn_of_missing_plans(
     for row in report(loaded).clusters:
         if backend.plans and row.build is not None and not row.build.cached:
             log.warning("%s had no good plan of %s: save the model again", path, row.name)
+
+
+def _scales(path: str | os.PathLike[str], manifest: Manifest) -> ScaleTable | None:
+    if not manifest["scales"]:
+        return None
+    try:
+        return ScaleTable.from_json(manifest["scales"], f"the table of scales in {path}")
+    except SettingsError as error:
+        raise ArtifactError(str(error)) from error
 
 
 def _engine(backend: EngineBackend) -> dict[str, str]:

@@ -16,8 +16,14 @@ from .float_range import out_of_range
 
 __all__ = ["COMPUTE_DTYPES", "narrow_results", "with_precision"]
 
-COMPUTE_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""The dtype for each `Settings.precision`; its other values keep the model's own dtypes."""
+COMPUTE_DTYPES = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "int8": torch.float16,
+}
+"""The dtype for each `Settings.precision`; its other values keep the model's own dtypes. What int8
+computes is in the graph, as fake quantization; all else is as with fp16."""
 
 
 def with_precision(cluster: GraphModule, settings: Settings) -> tuple[GraphModule, tuple[str, ...]]:

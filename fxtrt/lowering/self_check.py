@@ -138,7 +138,7 @@ class SelfChecks:
         try:
             check, problem = self._compared(one.module, arguments, settings)
             if not problem:
-                _warn_of_loss(name, check)
+                _warn_of_loss(name, check, settings.precision)
                 return Verdict(check)
             log.warning("%s answers wrongly: %s", name, problem)
             search = _Search(self, one, arguments, problem)
@@ -278,11 +278,15 @@ def _digests(extracted: Extracted) -> dict[str, str]:
     return {node.name: digest for node, digest in node_digests(extracted.module, keep).items()}
 
 
-def _warn_of_loss(name: str, check: EngineCheck) -> None:
-    if check.loss is not None and check.loss > LARGE_LOSS:
+def _warn_of_loss(name: str, check: EngineCheck, precision: str) -> None:
+    most, option = _LARGE_LOSS, "keep_fp32"
+    if precision == "int8":
+        most, option = _LARGE_LOSS_OF_INT8, "keep_fp16"
+    if check.loss is not None and check.loss > most:
         log.warning(
-            "%s: its precision moves the answers by %.1e of their magnitude; `keep_fp32` names "
-            "what should stay as it is",
+            "%s: its precision moves the answers by %.1e of their magnitude; `%s` names what should "
+            "stay as it is",
             name,
             check.loss,
+            option,
         )

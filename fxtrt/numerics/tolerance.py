@@ -12,6 +12,7 @@ from torch._ops import OpOverload
 from torch.fx import Graph, Node
 from torch.utils import _pytree as pytree
 
+from ..graph.fake_quantize import PER_CHANNEL, PER_TENSOR
 from ..graph.flops import flops
 from ..graph.nodes import is_size
 from ..graph.sizes import hint
@@ -54,6 +55,7 @@ _EXACT = {
     *(aten.reshape, aten.flatten, aten.contiguous, aten.embedding, aten._unsafe_view, aten.tril),
     *(aten.triu, aten.arange, aten.zeros, aten.ones, aten.full_like, aten.zeros_like, aten.floor),
     *(aten.ceil, aten.round, aten.trunc, aten.upsample_nearest2d, aten.pixel_shuffle),
+    *(PER_TENSOR.overloadpacket, PER_CHANNEL.overloadpacket),
 }
 """Operators that pick numbers, or change them without rounding."""
 _SAMPLING = ("linear1d", "linear2d", "linear3d", "cubic2d", "grid_sampler", "roi_align", "deform")
@@ -65,6 +67,7 @@ than once."""
 _STEPS = {
     *(aten.floor, aten.ceil, aten.round, aten.trunc, aten.frac, aten.sign, aten.sgn, aten.fmod),
     *(aten.remainder, aten.floor_divide, aten.grid_sampler, aten.grid_sampler_2d, aten.heaviside),
+    *(PER_TENSOR.overloadpacket, PER_CHANNEL.overloadpacket),
 }
 """Operators from floats to floats that jump, so that a rounding error can become a large one."""
 

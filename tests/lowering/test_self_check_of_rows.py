@@ -25,8 +25,8 @@ from fxtrt.settings import Settings
 aten = torch.ops.aten
 
 NEVER_BUILT = {
-    *("ASSERTION", "ATTENTION_INPUT", "ATTENTION_OUTPUT", "DEQUANTIZE", "FILL", "LRN", "NON_ZERO"),
-    *("ONE_HOT", "PADDING", "QUANTIZE", "REVERSE_SEQUENCE", "SHAPE", "SQUEEZE", "UNSQUEEZE"),
+    *("ASSERTION", "ATTENTION_INPUT", "ATTENTION_OUTPUT", "FILL", "LRN", "NON_ZERO", "ONE_HOT"),
+    *("PADDING", "REVERSE_SEQUENCE", "SHAPE", "SQUEEZE", "UNSQUEEZE"),
 }
 """Layers that the interpreter knows and no row of static sizes has."""
 RICH = (
@@ -43,7 +43,9 @@ RICH = (
     *("aten._to_copy.default", "aten.sum.dim_IntList", "aten.slice.Tensor", "aten.exp.default"),
 )
 """Operators whose rows have all types of layers together, so that the search for one is short."""
-KINDS = {mutant.kind for mutant in LAYER_MUTANTS} | {"IDENTITY", "NMS"}
+KINDS = {mutant.kind for mutant in LAYER_MUTANTS} | {
+    *("IDENTITY", "NMS", "QUANTIZE", "DEQUANTIZE"),
+}
 
 FEW = {
     *(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from .row import OpRow, T, V, W
 
 from fxtrt.graph.fake_quantize import PER_CHANNEL, PER_TENSOR
+
+from .row import OpRow, T, V, W
 
 # Importing this module defines the operators of `quantized_decomposed`.
 import torch.ao.quantization.fx._decomposed  # isort: skip

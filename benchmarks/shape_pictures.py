@@ -28,6 +28,7 @@ _FINER = 2
 """Edges are drawn at this many times the resolution, and averaged."""
 
 Floats = NDArray[np.float32]
+Points = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 Size = tuple[int, int]
 Window = tuple[slice, slice]
@@ -143,19 +144,19 @@ def _shape(random: np.random.Generator, task: Task) -> tuple[int, Window, Floats
     return label, window, alpha
 
 
-def _around(center: Sequence[float], radius: float, size: Size) -> tuple[Window, Floats, Floats]:
+def _around(center: Sequence[float], radius: float, size: Size) -> tuple[Window, Points, Points]:
     """Return the pixels near a point, and how far down and right of it each finer pixel lies."""
     slices, offsets = [], []
     for middle, side in zip(center, size, strict=True):
         first, last = max(0, math.floor(middle - radius)), min(side, math.ceil(middle + radius))
         slices.append(slice(first, last))
         steps = np.arange(first * _FINER, last * _FINER, dtype=np.float32)
-        offsets.append((steps + 0.5) / _FINER - np.float32(middle))
+        offsets.append(((steps + 0.5) / _FINER - middle).astype(np.float32))
     down, right = np.meshgrid(*offsets, indexing="ij")
     return (slices[0], slices[1]), down, right
 
 
-def _inside(category: str, x: Floats, y: Floats) -> Mask:
+def _inside(category: str, x: Points, y: Points) -> Mask:
     """Tell of points which of them lie inside of a shape of radius 1 around 0."""
     if category in ("circle", "ring"):
         distance = x * x + y * y

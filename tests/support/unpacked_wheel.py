@@ -47,7 +47,7 @@ def unpacked_wheel(
     with tempfile.TemporaryDirectory(dir=cache) as temporary:
         unpacked = Path(temporary, "unpacked")
         with zipfile.ZipFile(_downloaded(requirement, sha256, platform, temporary)) as wheel:
-            wheel.extractall(unpacked, filter(needed, wheel.namelist()))
+            wheel.extractall(unpacked, [name for name in wheel.namelist() if needed(name)])
         if not folder.exists():
             unpacked.rename(folder)
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
 from functools import cache
 
@@ -30,9 +31,11 @@ def test_a_seed_gives_the_same_pictures_whatever_their_number() -> None:
 
 
 @pytest.mark.slow
-def test_processes_draw_the_same_pictures() -> None:
-    several = generate(TASK, 4, seed=3, processes=2)
-    assert [digest(one) for one in several] == [digest(one) for one in pictures()[:4]]
+def test_processes_draw_the_same_pictures_and_leave_no_file_open() -> None:
+    opened = len(os.listdir("/proc/self/fd"))
+    several = generate(TASK, 40, seed=3, processes=2)
+    assert [digest(one) for one in several[:12]] == [digest(one) for one in pictures()]
+    assert len(os.listdir("/proc/self/fd")) < opened + 20
 
 
 def test_annotations_fit_the_visible_pixels() -> None:

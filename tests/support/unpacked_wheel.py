@@ -28,6 +28,7 @@ def cache_folder() -> Path:
 
 
 def unpacked_wheel(
+    name: str,
     requirement: str,
     sha256: str,
     needed: Callable[[str], bool],
@@ -36,12 +37,13 @@ def unpacked_wheel(
     """Return the folder that holds the package, or skip the test that asks for it.
 
     Args:
+        name: of the folder.
         requirement: with an exact version. Its dependencies are not fetched.
         needed: tells of each file in the wheel whether to unpack it.
         platform: pip's options of the platform, where the wheel is not for this one.
     """
     cache = cache_folder()
-    folder = cache / f"{requirement.replace('==', '-')}-{sha256[:16]}"
+    folder = cache / f"{name}-{sha256[:16]}"
     if folder.exists():
         return folder
     with tempfile.TemporaryDirectory(dir=cache) as temporary:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import pairwise
 from multiprocessing import get_context
@@ -28,6 +28,7 @@ _FINER = 2
 """Edges are drawn at this many times the resolution, and averaged."""
 
 Floats = NDArray[np.float32]
+Points = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 Size = tuple[int, int]
 Window = tuple[slice, slice]
@@ -71,12 +72,20 @@ def generate(task: Task, count: int, *, seed: int, processes: int = 0) -> list[P
     Args:
         processes: how many draw at once; 0 draws in this process. It changes no picture.
     """
-    draw = partial(_draw, task, seed)
     if not processes:
-        return [draw(index) for index in range(count)]
+        return [_draw(task, seed, index) for index in range(count)]
     # A child that is forked would inherit the locks of torch's threads.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        return list(pool.map(draw, range(count), chunksize=16))
+    with ProcessPoolExecutor(
+        processes, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        drawn = list(pool.map(partial(_arrays, task, seed), range(count), chunksize=16))
+    return [Picture(*map(torch.from_numpy, arrays)) for arrays in drawn]
+
+
+def _arrays(task: Task, seed: int, index: int) -> tuple[NDArray[Any], ...]:
+    """Return the fields of a picture. Each tensor that a process sends takes an open file."""
+    picture = _draw(task, seed, index)
+    return tuple(getattr(picture, field.name).numpy() for field in fields(Picture))
 
 
 def _draw(task: Task, seed: int, index: int) -> Picture:
@@ -143,19 +152,19 @@ def _shape(random: np.random.Generator, task: Task) -> tuple[int, Window, Floats
     return label, window, alpha
 
 
-def _around(center: Sequence[float], radius: float, size: Size) -> tuple[Window, Floats, Floats]:
+def _around(center: Sequence[float], radius: float, size: Size) -> tuple[Window, Points, Points]:
     """Return the pixels near a point, and how far down and right of it each finer pixel lies."""
     slices, offsets = [], []
     for middle, side in zip(center, size, strict=True):
         first, last = max(0, math.floor(middle - radius)), min(side, math.ceil(middle + radius))
         slices.append(slice(first, last))
         steps = np.arange(first * _FINER, last * _FINER, dtype=np.float32)
-        offsets.append((steps + 0.5) / _FINER - np.float32(middle))
+        offsets.append(((steps + 0.5) / _FINER - middle).astype(np.float32))
     down, right = np.meshgrid(*offsets, indexing="ij")
     return (slices[0], slices[1]), down, right
 
 
-def _inside(category: str, x: Floats, y: Floats) -> Mask:
+def _inside(category: str, x: Points, y: Points) -> Mask:
     """Tell of points which of them lie inside of a shape of radius 1 around 0."""
     if category in ("circle", "ring"):
         distance = x * x + y * y
@@ -212,8 +221,8 @@ def coco_json(pictures: Sequence[Picture]) -> dict[str, Any]:
     """Return the annotations in COCO's format: masks as run lengths, category ids from 1."""
     rows: list[dict[str, Any]] = []
     for image, picture in enumerate(pictures):
-        fields = (picture.boxes.tolist(), picture.labels.tolist(), picture.masks)
-        for (x, y, right, bottom), label, mask in zip(*fields, strict=True):
+        shapes = (picture.boxes.tolist(), picture.labels.tolist(), picture.masks)
+        for (x, y, right, bottom), label, mask in zip(*shapes, strict=True):
             rows.append(
                 {
                     "id": len(rows) + 1,

@@ -175,7 +175,7 @@ def _matched(side: Detections, other: Detections) -> Tensor:
     if side.masks is not None and other.masks is not None:
         for i, j in fits.nonzero().tolist():
             fits[i, j] = _masks_overlap(side.masks[rows[i]], other.masks[j])
-    # Of equal boxes the one with the nearest score is the same one.
+    # Equal boxes are told apart by their scores.
     return assign(overlap - gap / 100, fits) >= 0
 
 

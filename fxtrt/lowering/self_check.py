@@ -22,7 +22,7 @@ from ..graph.patterns import Patterns
 from ..partition.extract import Extracted, extract
 from ..partition.partition import Cluster
 from ..registry import Rejection
-from ..runtime.engine_check import LARGE_LOSS, EngineCheck, check_engine
+from ..runtime.engine_check import LARGE_LOSS, LARGE_LOSS_OF_INT8, EngineCheck, check_engine
 from ..runtime.engine_module import EngineModule
 from ..settings import Settings
 from .cluster_inputs import made_up_values, recorded_values, visit_values
@@ -279,13 +279,13 @@ def _digests(extracted: Extracted) -> dict[str, str]:
 
 
 def _warn_of_loss(name: str, check: EngineCheck, precision: str) -> None:
-    most, option = _LARGE_LOSS, "keep_fp32"
+    most, option = LARGE_LOSS, "keep_fp32"
     if precision == "int8":
-        most, option = _LARGE_LOSS_OF_INT8, "keep_fp16"
+        most, option = LARGE_LOSS_OF_INT8, "keep_fp16"
     if check.loss is not None and check.loss > most:
         log.warning(
-            "%s: its precision moves the answers by %.1e of their magnitude; `%s` names what should "
-            "stay as it is",
+            "%s: its precision moves the answers by %.1e of their magnitude; `%s` names what stays "
+            "as it is",
             name,
             check.loss,
             option,

@@ -18,10 +18,12 @@ from ..numerics.random_rounding import RandomRounding
 from ..numerics.tolerance import tolerances
 from .engine_module import EngineModule
 
-__all__ = ["LARGE_LOSS", "EngineCheck", "check_engine"]
+__all__ = ["LARGE_LOSS", "LARGE_LOSS_OF_INT8", "EngineCheck", "check_engine"]
 
 LARGE_LOSS = 1e-2
 """A difference from the model's own precision that is worth a warning, and a second look."""
+LARGE_LOSS_OF_INT8 = 1e-1
+"""The same for a warning about int8, where a rounding error in float16 can be a step of int8."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ def require_detectron2() -> None:
     """Let `import detectron2` work, or skip the test that asks for it."""
     if importlib.util.find_spec("detectron2") is None:
         pytest.importorskip("fvcore", reason="fxtrt[detectron2-test] is not installed")
-        folder = unpacked_wheel(_REQUIREMENT, _SHA256, _is_python, _PLATFORM)
+        folder = unpacked_wheel("detectron2", _REQUIREMENT, _SHA256, _is_python, _PLATFORM)
         sys.path.insert(0, str(folder))
         _fit_to_this_decade()
     if importlib.util.find_spec("detectron2._C") is None:

@@ -23,7 +23,7 @@ def _is_mtcnn(name: str) -> bool:
 
 @functools.cache
 def _folder() -> str:
-    return str(unpacked_wheel(_REQUIREMENT, _SHA256, _is_mtcnn))
+    return str(unpacked_wheel("facenet", _REQUIREMENT, _SHA256, _is_mtcnn))
 
 
 def trained_mtcnn(**options: Any) -> Any:

@@ -28,6 +28,7 @@ def cache_folder() -> Path:
 
 
 def unpacked_wheel(
+    name: str,
     requirement: str,
     sha256: str,
     needed: Callable[[str], bool],
@@ -36,18 +37,19 @@ def unpacked_wheel(
     """Return the folder that holds the package, or skip the test that asks for it.
 
     Args:
+        name: of the folder.
         requirement: with an exact version. Its dependencies are not fetched.
         needed: tells of each file in the wheel whether to unpack it.
         platform: pip's options of the platform, where the wheel is not for this one.
     """
     cache = cache_folder()
-    folder = cache / f"{requirement.replace('==', '-')}-{sha256[:16]}"
+    folder = cache / f"{name}-{sha256[:16]}"
     if folder.exists():
         return folder
     with tempfile.TemporaryDirectory(dir=cache) as temporary:
         unpacked = Path(temporary, "unpacked")
         with zipfile.ZipFile(_downloaded(requirement, sha256, platform, temporary)) as wheel:
-            wheel.extractall(unpacked, filter(needed, wheel.namelist()))
+            wheel.extractall(unpacked, [name for name in wheel.namelist() if needed(name)])
         if not folder.exists():
             unpacked.rename(folder)
     return folder

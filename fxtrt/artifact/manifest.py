@@ -18,7 +18,7 @@ from ..settings import Settings
 __all__ = ["OF_SERVING", "PORTABLE", "Manifest", "settings_of"]
 
 PORTABLE = (
-    *("engine", "precision", "keep_fp32", "keep_fp16", "quantize"),
+    *("engine", "precision", "keep_fp32", "keep_fp16", "quantize", "int8_if_faster"),
     *("min_cluster_size", "whitelist", "blacklist"),
     *("components", "partition", "max_growth", "most_images", "on_build_failure"),
     *("optimization_level", "workspace_bytes", "tactic_sources", "compute_capabilities"),

@@ -41,6 +41,7 @@ from ..errors import (
 )
 from ..graph.specs import tensor_specs
 from ..lowering.divide import Failures
+from ..lowering.int8_race import races_int8
 from ..lowering.lower import normalize, preview
 from ..lowering.self_check import checks_engines
 from ..quantization.quantize import quantize
@@ -270,7 +271,7 @@ def _keys(
     normalize(graph, target.settings)
     quantize(graph, target, scales)
     wanted = {"plan": True, "timing": target.settings.partition == "measured"}
-    wanted["check"] = checks_engines(target)
+    wanted |= {"check": checks_engines(target), "race": races_int8(target)}
     kinds = [kind for kind in PLAN_KINDS if wanted[kind]]
     _, clusters = preview(graph, target, failures)
     for one in clusters:

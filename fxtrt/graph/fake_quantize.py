@@ -7,12 +7,25 @@ sizes, and multiply by the inverse of the scale, where TensorRT divides.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 from torch.library import custom_op
 
-__all__ = ["PER_CHANNEL", "PER_TENSOR", "fake_quantize", "fake_quantize_channels", "is_quantizer"]
+__all__ = [
+    "KEPT",
+    "PER_CHANNEL",
+    "PER_TENSOR",
+    "drop_quantizers",
+    "fake_quantize",
+    "fake_quantize_channels",
+    "is_quantizer",
+]
+
+KEPT = "fxtrt_kept_fp16"
+"""The key in a product's metadata of why its quantizers were dropped."""
 
 _LOW, _HIGH = -128, 127
 
@@ -57,3 +70,20 @@ PER_CHANNEL = torch.ops.fxtrt.fake_quantize_channels.default
 def is_quantizer(node: Node) -> bool:
     """Return whether a node is a pair of QUANTIZE and DEQUANTIZE."""
     return node.target in (PER_TENSOR, PER_CHANNEL)
+
+
+def drop_quantizers(gm: GraphModule, quantizers: Mapping[Node, str]) -> None:
+    """`conv(fake_quantize(x), fake_quantize_channels(w))` -> `conv(x, w)`.
+
+    Args:
+        quantizers: some of the graph, each with the reason why.
+    """
+    for node, why in quantizers.items():
+        for user in node.users:
+            user.meta[KEPT] = why
+        node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]  # its input is a node
+        scales = [source for source in node.all_input_nodes[1:] if len(source.users) == 1]
+        gm.graph.erase_node(node)
+        for scale in scales:
+            gm.graph.erase_node(scale)
+    gm.recompile()

@@ -11,12 +11,13 @@ from ..graph.sizes import input_sizes
 from ..partition.partition import Partition, partition, repair, without
 from ..partition.support import support
 from ..registry import Rejection
+from .int8_race import leave
 
 __all__ = ["Failures", "divide", "divide_again"]
 
 Failures = Sequence[Mapping[str, Rejection]]
 """The names of the nodes that left clusters after each division whose clusters were built, and why
-they left."""
+they left. Quantizers that left are in no graph any more."""
 
 
 def divide(
@@ -54,5 +55,6 @@ def divide_again(gm: GraphModule, target: Target, failures: Failures) -> dict[No
     leaving: dict[Node, Rejection] = {}
     for reasons in failures:
         divide(gm, target, leaving)
-        leaving |= {node: reasons[node.name] for node in gm.graph.nodes if node.name in reasons}
+        named = {node: reasons[node.name] for node in gm.graph.nodes if node.name in reasons}
+        leaving |= leave(gm, named)
     return leaving

@@ -14,6 +14,7 @@ from ..cache.store import PlanCache
 from ..capture.model_parts import Captured
 from ..engines.target import Target
 from ..graph.ambient import explicit
+from ..graph.fake_quantize import KEPT
 from ..graph.patterns import require_matches, unmatched
 from ..partition.extract import Extracted
 from ..partition.partition import Partition
@@ -167,10 +168,12 @@ def _lower_normalized(
 def _with_int8(coverage: Coverage, clusters: Sequence[Extracted], quantized: Quantized) -> Coverage:
     """Say which of the nodes in engines compute in int8, and what stays float16 and why."""
     inside = {node for one in clusters for node in one.cluster.nodes}
+    slower = {node.name: node.meta[KEPT] for node in quantized.products if KEPT in node.meta}
+    kept = {**quantized.kept, **slower}
     return replace(
         coverage,
-        int8=sum(node in inside for node in quantized.products),
-        kept_fp16=tuple(f"{name}: {why}" for name, why in quantized.kept.items()),
+        int8=sum(node in inside and node.name not in slower for node in quantized.products),
+        kept_fp16=tuple(f"{name}: {why}" for name, why in kept.items()),
     )
 
 

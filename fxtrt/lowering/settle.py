@@ -38,6 +38,7 @@ from .cluster_inputs import made_up_values, recorded_values
 from .culprits import Culprits
 from .divide import Failures, divide, divide_again
 from .forms import extract_all
+from .int8_race import Int8Races, Racer, leave
 from .self_check import SelfChecks
 
 __all__ = ["Built", "Settled", "build_cluster", "settle"]
@@ -168,6 +169,7 @@ class _Settlement:
         self._inputs = inputs
         self._results: dict[Any, _Result] = {}
         self._checks = SelfChecks(gm, target, inputs, stores, self._build_parts)
+        self._races = Int8Races(target, stores, self._build_plain)
 
     def run(self, known: Failures) -> Settled:
         leaving = divide_again(self._gm, self._target, known)
@@ -182,10 +184,12 @@ class _Settlement:
                 # Engines of a division that does not last are not worth a check.
                 built, wrong = self._checked(built)
                 found = dict(wrong) if number < _MOST_ROUNDS else {}
+            if not found and number < _MOST_ROUNDS:
+                found = self._slower_in_int8(built)
             if not found:
                 break
-            leaving |= found
             failures.append({node.name: why for node, why in found.items()})
+            leaving |= leave(self._gm, found)
         rejected = _given_up(failed, built, wrong)
         built = [one for one in built if one.extracted.cluster.nodes[0] not in rejected]
         if self._settings.partition == "measured":
@@ -207,6 +211,17 @@ class _Settlement:
                 log.warning("%s: %s leaves for PyTorch", name, node.name)
             wrong |= verdict.wrong
         return [replace(o, check=v.check) for o, v in zip(built, verdicts, strict=True)], wrong
+
+    def _slower_in_int8(self, built: Sequence[Built]) -> dict[Node, Rejection]:
+        """Return the quantizers of the clusters that are not faster in int8."""
+        racers = self._races.racers(built)
+        return self._races.losers(racers, self._values(racers)) if racers else {}
+
+    def _build_plain(self, plain: GraphModule, like: Extracted) -> EngineModule | None:
+        """Build the engine of a cluster without its quantizers."""
+        (module,) = self._build_parts([replace(like, module=plain)])
+        is_timed = isinstance(module, EngineModule) and module.engine is not None
+        return module if is_timed else None  # type: ignore[return-value]  # an EngineModule
 
     def _culprits(
         self, failed: Sequence[tuple[Extracted, BuildFailure]], *, by_name: bool
@@ -305,7 +320,7 @@ class _Settlement:
                     cache.put(key, timing.to_bytes(), header)
         return timings
 
-    def _values(self, built: Sequence[Built]) -> dict[Node, Any]:
+    def _values(self, built: Sequence[Racer]) -> dict[Node, Any]:
         """Return a value for each node that one of the clusters takes."""
         nodes = list(dict.fromkeys(node for one in built for node in one.extracted.inputs))
         if self._inputs is None:

@@ -14,7 +14,7 @@ import torch
 from .engine_module import EngineModule
 from .slot import Slot
 
-__all__ = ["Timing", "measure"]
+__all__ = ["Race", "Timing", "measure", "race"]
 
 _WARM_UP, _RUNS = 3, 10
 
@@ -43,6 +43,36 @@ class Timing:
         return cls(**json.loads(data))
 
 
+@dataclass(frozen=True, slots=True)
+class Race:
+    """The medians of what one call of a cluster takes in int8 and in float16, in milliseconds."""
+
+    int8_ms: float
+    fp16_ms: float
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Race:
+        return cls(**json.loads(data))
+
+
+def race(
+    int8: EngineModule,
+    fp16: EngineModule,
+    inputs: Sequence[Any],
+    clock: Callable[[], float] = time.perf_counter,
+) -> Race:
+    """Time the engines of one cluster in int8 and in float16; arguments are those of `measure`."""
+
+    def in_slots(slot: Slot) -> tuple[float, float]:
+        return fp16.slots.run(lambda _: _medians(int8, fp16, inputs, clock))
+
+    with torch.no_grad():
+        return Race(*int8.slots.run(in_slots))
+
+
 def measure(
     module: EngineModule, inputs: Sequence[Any], clock: Callable[[], float] = time.perf_counter
 ) -> Timing:
@@ -54,17 +84,22 @@ def measure(
     Args:
         clock: returns seconds.
     """
-    engine: list[float] = []
-    pytorch: list[float] = []
-
-    def in_turn(slot: Slot) -> None:
-        for _ in range(_WARM_UP + _RUNS):
-            engine.append(_milliseconds(module, inputs, clock))
-            pytorch.append(_milliseconds(module.fallback, inputs, clock))
-
     with torch.no_grad():
-        module.slots.run(in_turn)
-    return Timing(median(engine[_WARM_UP:]), median(pytorch[_WARM_UP:]))
+        return Timing(*module.slots.run(lambda _: _medians(module, module.fallback, inputs, clock)))
+
+
+def _medians(
+    first: Callable[..., Any],
+    second: Callable[..., Any],
+    inputs: Sequence[Any],
+    clock: Callable[[], float],
+) -> tuple[float, float]:
+    """Return the milliseconds of each of two calls, which are made in turn."""
+    times: tuple[list[float], list[float]] = [], []
+    for _ in range(_WARM_UP + _RUNS):
+        times[0].append(_milliseconds(first, inputs, clock))
+        times[1].append(_milliseconds(second, inputs, clock))
+    return median(times[0][_WARM_UP:]), median(times[1][_WARM_UP:])
 
 
 def _milliseconds(

@@ -19,7 +19,8 @@ from fxtrt.capture.export import capture_module
 from fxtrt.errors import CaptureError
 from fxtrt.graph.specs import Call
 from fxtrt.runtime.guarded_forward import GuardedForward
-from fxtrt.settings import _CHOICES, Options, Settings
+from fxtrt.settings import Options, Settings
+from fxtrt.settings.settings import _CHOICES
 
 X, Y, Z = torch.randn(2, 3), torch.randn(2, 3), torch.randn(2, 3)
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from typing_extensions import TypedDict
+from ..errors import SettingsError
+from .checks import folder, nearest, require_choice, require_int, require_seconds, strings
 
-from .errors import SettingsError
-
-__all__ = ["Options", "Settings"]
+__all__ = ["Settings"]
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +30,6 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 _MOST = 2**31 - 1
 _MOST_BYTES = 2**63 - 1
 """The largest number, and number of bytes, that TensorRT and the operating system accept."""
-_MOST_SECONDS = 30 * 24 * 3600
-"""The longest timeout that locks accept on all systems."""
 _WHOLE_NUMBERS: dict[str, tuple[int, int]] = {
     "min_cluster_size": (1, _MOST),
     "optimization_level": (0, 5),
@@ -45,13 +41,6 @@ _WHOLE_NUMBERS_OR_NONE: dict[str, tuple[int, int]] = {
     "fuel": (0, _MOST),
     "cache_limit_bytes": (1, _MOST_BYTES),
     "workspace_bytes": (1, _MOST_BYTES),
-}
-_SHORT_NAMES = {
-    "qint8": "int8",
-    "float32": "fp32",
-    "float16": "fp16",
-    "half": "fp16",
-    "bfloat16": "bf16",
 }
 _LISTS = (
     *("keep_fp32", "keep_fp16", "quantize", "whitelist", "blacklist"),
@@ -114,6 +103,9 @@ class Settings:
                           and reads them from where it gets no `calibration`; torch.compile only
                           reads it. None looks for the latest scales of the same graph in
                           `cache_dir`.
+    int8_if_faster:       whether a cluster computes in int8 only if its engine is faster so than in
+                          float16. Both are built and timed on the example, where engines with
+                          plans can run; the times are kept in `cache_dir`.
     min_cluster_size:     the fewest compute nodes that are worth an engine. Weights, views and
                           casts do not count.
     whitelist, blacklist: patterns (with *, ? and [abc]) of op ("aten.relu"), overload
@@ -193,6 +185,7 @@ class Settings:
     keep_fp16: tuple[str, ...] = ()
     quantize: tuple[str, ...] = ()
     calibration_table: Path | None = None
+    int8_if_faster: bool = True
     min_cluster_size: int = 3
     whitelist: tuple[str, ...] = ()
     blacklist: tuple[str, ...] = ()
@@ -217,22 +210,26 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
-            _require_choice(name, getattr(self, name), choices)
+            require_choice(name, getattr(self, name), choices)
         for name in _LISTS:
-            object.__setattr__(self, name, _strings(name, getattr(self, name)))
+            object.__setattr__(self, name, strings(name, getattr(self, name)))
         for name, (low, high) in _WHOLE_NUMBERS.items():
-            _require_int(name, getattr(self, name), low, high)
+            require_int(name, getattr(self, name), low, high)
         for name, (low, high) in _WHOLE_NUMBERS_OR_NONE.items():
             if getattr(self, name) is not None:
-                _require_int(name, getattr(self, name), low, high)
-        _require_seconds("slot_timeout", self.slot_timeout)
+                require_int(name, getattr(self, name), low, high)
+        require_seconds("slot_timeout", self.slot_timeout)
+        if not isinstance(self.int8_if_faster, bool):
+            raise SettingsError(
+                f"int8_if_faster must be True or False, not {self.int8_if_faster!r}"
+            )
         if not isinstance(self.cuda_graphs, bool | None):
             raise SettingsError(
                 f"cuda_graphs must be True, False or None, not {self.cuda_graphs!r}"
             )
         for name in ("cache_dir", "calibration_table"):
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, _folder(name, getattr(self, name)))
+                object.__setattr__(self, name, folder(name, getattr(self, name)))
         object.__setattr__(self, "components", self._checked_components())
 
     @classmethod
@@ -251,7 +248,7 @@ class Settings:
         overrides = overrides or {}
         for name in overrides:
             if name not in known:
-                raise SettingsError(f"there is no option {name!r}{_nearest(str(name), known)}")
+                raise SettingsError(f"there is no option {name!r}{nearest(str(name), known)}")
         if settings is None:
             return cls(**(_environment() | dict(overrides)))
         if not isinstance(settings, Settings):
@@ -290,8 +287,8 @@ class Settings:
                 )
             for option in options:
                 if option not in _OF_COMPONENTS:
-                    nearest = _nearest(str(option), _OF_COMPONENTS)
-                    raise SettingsError(f"a component has no option {option!r}{nearest}")
+                    hint = nearest(str(option), _OF_COMPONENTS)
+                    raise SettingsError(f"a component has no option {option!r}{hint}")
             try:
                 own = replace(self, components={}, **options)
             except SettingsError as error:
@@ -309,90 +306,3 @@ def _environment() -> dict[str, Any]:
     names = ("engine", "precision", "cache_dir", "cache_trust")
     values = {name: os.environ.get(f"FXTRT_{name.upper()}") for name in names}
     return {name: value for name, value in values.items() if value}
-
-
-def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in choices:
-        raise SettingsError(
-            f"{name} must be one of {', '.join(choices)}, not {value!r}"
-            f"{_nearest(_SHORT_NAMES.get(str(value), str(value)), choices)}"
-        )
-
-
-def _require_int(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise SettingsError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
-
-
-def _require_seconds(name: str, value: object) -> None:
-    # The comparison also refuses nan and infinity, which locks do not accept.
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 < value <= _MOST_SECONDS:  # type: ignore[operator]  # a number
-        raise SettingsError(
-            f"{name} must be a number of seconds above 0 and at most {_MOST_SECONDS}, not {value!r}"
-        )
-
-
-def _folder(name: str, value: object) -> Path:
-    """Return an absolute path, which stays the same when the process changes its folder."""
-    if not isinstance(value, (str, os.PathLike)):
-        raise SettingsError(f"{name} must be a path or None, not {value!r}")
-    try:
-        text = os.fspath(value)
-        if not isinstance(text, str) or not text or b"\0" in os.fsencode(text):
-            raise ValueError("a path is a string that is not empty and has no null character")
-        return Path(text).expanduser().absolute()
-    except (
-        ValueError,
-        RuntimeError,
-        OSError,
-    ) as error:  # there is no such user, or no current folder
-        raise SettingsError(f"{name} cannot be {value!r}: {error}") from error
-
-
-def _strings(name: str, value: object) -> tuple[str, ...] | None:
-    if value is None and name == "tactic_sources":
-        return None
-    if isinstance(value, str) or not isinstance(value, (tuple, list, set, frozenset)):
-        raise SettingsError(f"{name} must be a sequence of strings, not {value!r}")
-    if wrong := [entry for entry in value if not isinstance(entry, str)]:
-        raise SettingsError(f"{name} must hold strings only, not {wrong[0]!r}")
-    # The order of a set differs between processes.
-    return tuple(sorted(value) if isinstance(value, (set, frozenset)) else value)
-
-
-def _nearest(name: str, known: tuple[str, ...] | list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f": did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
-
-
-class Options(TypedDict, total=False):
-    """The fields of `Settings` as keyword arguments, with all types that they accept."""
-
-    engine: Literal["auto", "tensorrt", "tensorrt_rtx", "reference"]
-    precision: Literal["model", "fp32", "tf32", "fp16", "bf16", "int8"]
-    keep_fp32: Sequence[str] | Set[str]
-    keep_fp16: Sequence[str] | Set[str]
-    quantize: Sequence[str] | Set[str]
-    calibration_table: str | os.PathLike[str] | None
-    min_cluster_size: int
-    whitelist: Sequence[str] | Set[str]
-    blacklist: Sequence[str] | Set[str]
-    components: Mapping[str, Mapping[str, Any]]
-    partition: Literal["all", "measured"]
-    self_check: Literal["auto", "off", "raise"]
-    fuel: int | None
-    max_growth: int | None
-    most_images: int
-    on_build_failure: Literal["fallback", "bisect", "raise"]
-    cache_dir: str | os.PathLike[str] | None
-    cache_limit_bytes: int | None
-    cache_trust: Literal["owner", "anyone"]
-    optimization_level: int
-    workspace_bytes: int | None
-    tactic_sources: Sequence[str] | None
-    compute_capabilities: Sequence[str]
-    check_weights: Literal["versions", "contents"]
-    slots: int
-    slot_timeout: float
-    cuda_graphs: bool | None

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
         registered,
     )
     from .reporting.coverage import Coverage
+    from .serving.server import Server
     from .settings import Settings
 
 __all__ = [
     "Context",
     "Coverage",
     "Rejection",
+    "Server",
     "Settings",
     "compile",
     "converts",
@@ -42,6 +44,7 @@ _HOMES = {
     "Context": "conversion.context",
     "Coverage": "reporting.coverage",
     "Rejection": "registry",
+    "Server": "serving.server",
     "Settings": "settings",
     "compile": "ahead_of_time",
     "converts": "registry",

@@ -13,6 +13,12 @@ FxtrtError
   CacheError          a cache file is damaged or foreign, or a folder is no cache
   ReportError         a file is no report, or one of another version
   ArtifactError       a compiled model cannot be saved, or a file does not fit the model
+  ServingError        a server cannot answer a request
+    QueueFull           too many requests wait already
+    RequestTimeout      no answer came within the request's time
+    ServerClosed        the server takes no more requests, or ended before it could answer
+    WorkerDied          an error made the server's device or one of its threads unusable
+    ImageError          bytes are no image that the server decodes
 
 A `Rejection` (fxtrt.registry) says why a node stays in PyTorch; it is a value, never an exception.
 """
@@ -28,11 +34,17 @@ __all__ = [
     "EngineError",
     "EngineUnavailable",
     "FxtrtError",
+    "ImageError",
     "PassError",
+    "QueueFull",
     "RegistrationError",
     "ReportError",
+    "RequestTimeout",
+    "ServerClosed",
+    "ServingError",
     "SettingsError",
     "SlotTimeout",
+    "WorkerDied",
 ]
 
 
@@ -93,3 +105,54 @@ class ReportError(FxtrtError):
 
 class ArtifactError(FxtrtError):
     """A compiled model cannot be saved, or a file is damaged or belongs to another model."""
+
+
+class ServingError(FxtrtError):
+    """A server cannot answer a request.
+
+    status: the HTTP status that says the same.
+    """
+
+    status = 500
+
+
+class QueueFull(ServingError):
+    """So many requests wait already that the server refuses one more.
+
+    retry_after: the seconds after which those that wait now will have been answered.
+    """
+
+    status = 503
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RequestTimeout(ServingError, TimeoutError):
+    """No answer came within the time that a request was given."""
+
+    status = 504
+
+
+class ServerClosed(ServingError):
+    """The server takes no more requests, or ended before it could answer this one."""
+
+    status = 503
+
+
+class WorkerDied(ServingError):
+    """An error made the server's device, or the thread that ran the request, unusable."""
+
+
+class ImageError(ServingError, ValueError):
+    """Bytes are no image that the server decodes.
+
+    status: 400 for damaged images, 413 for those too large, 415 for other formats.
+    """
+
+    status = 400
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status

@@ -70,6 +70,6 @@ def key_of(image: Any, batch_by: BatchBy) -> Hashable:
         return batch_by(image)
     tensor = image.get("image") if isinstance(image, dict) else image
     if not isinstance(tensor, torch.Tensor):
-        return type(tensor)
+        return type(tensor).__qualname__
     shape = tuple(tensor.shape) if batch_by == "shape" else None
     return shape, tensor.dtype, tensor.device

@@ -42,10 +42,10 @@ class Lane:
             for event in ready:
                 if event is not None and self._stream is not None:
                     self._stream.wait_event(event)
-            answers = self._model([pytree.tree_map(self._moved, image) for image in images])
-            answers = _one_for_each(answers, len(images))
+            given = self._model([pytree.tree_map(self._moved, image) for image in images])
+            answers = _one_for_each(given, len(images))
             if self._answers_on is not None:
-                answers = pytree.tree_map(self._returned, answers)
+                answers = [pytree.tree_map(self._returned, answer) for answer in answers]
         if self._stream is not None:
             self._stream.synchronize()
         return answers

@@ -109,12 +109,7 @@ class Server:
         self._queue = Queue(queue_size, BatchRule(self.settings.max_batch, max_delay), clock)
         self._recorder = make_recorder(name, self._gauges, partial(fallbacks_of, model))
         self._workers = [self._worker(model) for _ in range(self.settings.workers)]
-        self._threads = [
-            threading.Thread(target=worker.run, name=f"fxtrt-{name}-{number}", daemon=True)
-            for number, worker in enumerate(self._workers)
-        ]
-        watch = threading.Thread(target=self._watch, name=f"fxtrt-{name}-timeouts", daemon=True)
-        self._threads.append(watch)
+        self._threads = self._make_threads()
         renew_after_fork(self)
         atexit.register(self._at_exit)
         self._start()
@@ -256,6 +251,16 @@ class Server:
     def _worker(self, model: Model) -> Worker:
         lane = Lane(model, self.settings.device, self.settings.answers_on)
         return Worker(self._queue, lane, self._recorder, self._clock, self._broken)
+
+    def _make_threads(self) -> list[threading.Thread]:
+        """Make a thread for each worker, in their order, and the one that watches deadlines."""
+        calls = {str(number): worker.run for number, worker in enumerate(self._workers)}
+        calls["timeouts"] = self._watch
+        name = f"fxtrt-{self.settings.name}"
+        return [
+            threading.Thread(target=call, name=f"{name}-{of}", daemon=True)
+            for of, call in calls.items()
+        ]
 
     def _start(self) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,22 @@ import torch
 
 from fxtrt.serving.server import Server
 
-__all__ = ["FAULTS", "ByHand", "Clock", "Faulty", "Picture", "kind_of"]
+__all__ = [
+    "FAULTS",
+    "SOON",
+    "ByHand",
+    "Clock",
+    "Faulty",
+    "Gate",
+    "MakeByHand",
+    "Picture",
+    "ask",
+    "kind_of",
+    "markers",
+]
+
+SOON = 20.0
+"""The seconds that a test waits at most for what should come at once."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +101,29 @@ class Faulty:
         return sum(marker in run for run in self.runs)
 
 
+class Gate:
+    """A model that stops in each run until it may go on."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Semaphore(0)
+        self.may_go = threading.Semaphore(0)
+        self.batches: list[list[int]] = []
+
+    def __call__(self, pictures: list[Picture]) -> list[int]:
+        self.batches.append([picture.marker for picture in pictures])
+        self.entered.release()
+        assert self.may_go.acquire(timeout=SOON)
+        return [picture.marker for picture in pictures]
+
+    def enter(self) -> None:
+        """Wait until a run has begun."""
+        assert self.entered.acquire(timeout=SOON)
+
+    def go(self, runs: int = 100) -> None:
+        """Let runs end."""
+        self.may_go.release(runs)
+
+
 class ByHand(Server):
     """A server without threads: the test takes batches and runs them, in any order."""
 
@@ -114,3 +153,17 @@ class ByHand(Server):
         lines = self._queue._lines.values()
         known = [request for line in lines for request in line] + list(self._queue._running)
         return sum(not request.is_settled for request in known)
+
+
+MakeByHand = Callable[..., ByHand]
+
+
+def ask(server: Server, *markers: int, kind: str = "a", **options: Any) -> list[Future[Any]]:
+    """Submit pictures with these markers."""
+    return [server.submit(Picture(marker, kind), **options) for marker in markers]
+
+
+def markers(batch: list[Any] | None) -> list[int]:
+    """Return the markers of the pictures in a batch."""
+    assert batch is not None
+    return [request.image.marker for request in batch]

@@ -73,20 +73,25 @@ class Faulty:
 
     fault:  what the next run raises; "memory" and "raises" go away once the batch is smaller.
     during: is called in the midst of the next run.
+    before: is called with the markers of each run.
     runs:   the markers of all runs.
     """
 
     def __init__(self) -> None:
+        self.before: Callable[[tuple[int, ...]], None] | None = None
         self.fault: str | None = None
         self.during: Callable[[], None] | None = None
         self.runs: list[tuple[int, ...]] = []
         self._lock = threading.Lock()
 
     def __call__(self, pictures: list[Picture]) -> list[Any]:
+        markers = tuple(picture.marker for picture in pictures)
+        if self.before is not None:
+            self.before(markers)
         with self._lock:
             fault, self.fault = self.fault, None
             during, self.during = self.during, None
-            self.runs.append(tuple(picture.marker for picture in pictures))
+            self.runs.append(markers)
         if during is not None:
             during()
         if fault is not None:

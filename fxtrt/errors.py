@@ -18,6 +18,7 @@ FxtrtError
     RequestTimeout      no answer came within the request's time
     ServerClosed        the server takes no more requests, or ended before it could answer
     WorkerDied          an error made the server's device or one of its threads unusable
+    ProtocolError       a request over HTTP is not as the protocol says
     ImageError          bytes are no image that the server decodes
 
 A `Rejection` (fxtrt.registry) says why a node stays in PyTorch; it is a value, never an exception.
@@ -36,6 +37,7 @@ __all__ = [
     "FxtrtError",
     "ImageError",
     "PassError",
+    "ProtocolError",
     "QueueFull",
     "RegistrationError",
     "ReportError",
@@ -132,7 +134,7 @@ class QueueFull(ServingError):
 class RequestTimeout(ServingError, TimeoutError):
     """No answer came within the time that a request was given."""
 
-    status = 504
+    status = 503
 
 
 class ServerClosed(ServingError):
@@ -145,10 +147,10 @@ class WorkerDied(ServingError):
     """An error made the server's device, or the thread that ran the request, unusable."""
 
 
-class ImageError(ServingError, ValueError):
-    """Bytes are no image that the server decodes.
+class ProtocolError(ServingError, ValueError):
+    """A request over HTTP is not as the protocol says, or larger than the server takes.
 
-    status: 400 for damaged images, 413 for those too large, 415 for other formats.
+    status: the HTTP status, 400 to 415.
     """
 
     status = 400
@@ -156,3 +158,10 @@ class ImageError(ServingError, ValueError):
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
         self.status = status
+
+
+class ImageError(ProtocolError):
+    """Bytes are no image that the server decodes.
+
+    status: 400 for damaged images, 413 for those too large, 415 for other formats.
+    """

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 __all__ = ["Decoder", "ImageLimits", "decode", "oriented"]
+
+_T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
@@ -98,25 +101,36 @@ class Decoder:
         Raises:
             QueueFull: too many wait already.
         """
-        with self._lock:
-            if self._count >= self._most:
-                raise QueueFull(f"{self._count} images are being decoded already: try again in 1 s")
-            self._count += 1
-        try:
-            future = self._pool.submit(decode, data, self.limits, self.device)
-        except BaseException:
-            self._done()
-            raise
-        future.add_done_callback(self._done)
-        return future
+        return self._submit(decode, data, self.limits, self.device)
 
     async def decode(self, data: bytes) -> Tensor:
         """Return the pixels of a file; errors are those of `submit` and `decode`."""
         return await asyncio.wrap_future(self.submit(data))
 
+    async def run(self, call: Callable[..., _T], *arguments: Any) -> _T:
+        """Return the result of other work with images, done in the same threads.
+
+        Raises:
+            QueueFull: too much waits already.
+        """
+        return await asyncio.wrap_future(self._submit(call, *arguments))
+
     def close(self) -> None:
         """End the threads; images that wait are not decoded."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(self, call: Callable[..., _T], *arguments: Any) -> Future[_T]:
+        with self._lock:
+            if self._count >= self._most:
+                raise QueueFull(f"{self._count} images are being decoded already: try again in 1 s")
+            self._count += 1
+        try:
+            future = self._pool.submit(call, *arguments)
+        except BaseException:
+            self._done()
+            raise
+        future.add_done_callback(self._done)
+        return future
 
     def _done(self, _: Any = None) -> None:
         with self._lock:

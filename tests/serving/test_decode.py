@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 import threading
-import zlib
 from io import BytesIO
 from typing import Any
 
@@ -18,6 +16,7 @@ pytest.importorskip("PIL", reason="Pillow is not installed")
 from fuzzing import fuzz
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from png_bomb import bomb
 
 from fxtrt.errors import ImageError, QueueFull
 from fxtrt.serving import decode as decode_module
@@ -39,18 +38,6 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 PNG = encoded(Image.fromarray(picture()))
 JPEG = encoded(Image.fromarray(picture()), "JPEG", quality=95)
-
-
-def bomb(width: int, height: int) -> bytes:
-    """A small PNG that says it has so many pixels."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        body = name + data
-        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    pixels = zlib.compress(bytes(1000))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels)
 
 
 def test_a_png_keeps_its_pixels() -> None:

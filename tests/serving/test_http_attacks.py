@@ -64,7 +64,8 @@ def client() -> Iterator[httpx.Client]:
 
 def good(client: httpx.Client) -> bool:
     """Whether the server still answers."""
-    return client.post("/detect", content=png()).json() == {"size": [3, 8, 9]}
+    found: dict[str, Any] = client.post("/detect", content=png()).json()
+    return found == {"size": [3, 8, 9]}
 
 
 def tensor(**changes: Any) -> bytes:
@@ -220,13 +221,13 @@ def test_too_many_clients_are_told_to_come_back() -> None:
         limits = httpx.Limits(max_connections=None)
         base = f"http://{address}"
         async with httpx.AsyncClient(base_url=base, limits=limits, timeout=SOON) as client:
-            return Counter(await asyncio.gather(*(one(client) for _ in range(300))))
+            return Counter(await asyncio.gather(*(one(client) for _ in range(200))))
 
-    settings = HttpSettings(intake=IntakeLimits(requests=100))
+    settings = HttpSettings(intake=IntakeLimits(requests=60))
     with http_server(slow, settings, queue_size=8, max_batch=1) as (address, server):
         statuses = asyncio.run(all_of_them(address))
         assert set(statuses) == {200, 503}
-        assert sum(statuses.values()) == 300
+        assert sum(statuses.values()) == 200
         assert statuses[200] >= 8
         assert server.live
         assert httpx.post(f"http://{address}/detect", content=png()).status_code == 200

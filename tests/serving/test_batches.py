@@ -113,3 +113,11 @@ def test_priorities_come_first_and_nobody_waits_for_ever(by_hand: MakeByHand, cl
     clock.now += 0.6  # More than five steps of priority are worth.
     ask(server, 4, priority=5)
     assert [markers(server.take(0)) for _ in range(2)] == [[3], [4]]
+
+
+def test_the_most_urgent_request_decides_which_shape_is_next(by_hand: MakeByHand) -> None:
+    server = by_hand()
+    ask(server, 0, 1)
+    ask(server, 2, kind="b", priority=1)
+    ask(server, 3)
+    assert [markers(server.take(0)) for _ in range(2)] == [[2], [0, 1, 3]]

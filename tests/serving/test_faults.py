@@ -125,7 +125,7 @@ def test_waiting_for_a_slot_is_not_tried_again_for_each_image() -> None:
 
 @pytest.mark.parametrize("answers", [[1], [1, 2, 3], {"boxes": 1}, None, 7])
 def test_a_model_that_answers_another_number_of_images_fails(answers: Any) -> None:
-    with fxtrt.Server(lambda images: answers if len(images) > 1 else []) as server:
+    with fxtrt.Server(lambda images: answers if len(images) > 1 else [], max_batch=2) as server:
         server.submit(torch.zeros(1))
         futures = [server.submit(torch.zeros(1)) for _ in range(2)]
         for future in futures:

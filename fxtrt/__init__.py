@@ -21,12 +21,14 @@ if TYPE_CHECKING:
         registered,
     )
     from .reporting.coverage import Coverage
+    from .serving.server import Server
     from .settings import Settings
 
 __all__ = [
     "Context",
     "Coverage",
     "Rejection",
+    "Server",
     "Settings",
     "compile",
     "converts",
@@ -44,6 +46,7 @@ _HOMES = {
     "Context": "conversion.context",
     "Coverage": "reporting.coverage",
     "Rejection": "registry",
+    "Server": "serving.server",
     "Settings": "settings",
     "compile": "ahead_of_time",
     "converts": "registry",

@@ -14,6 +14,13 @@ FxtrtError
   ReportError         a file is no report, or one of another version
   ArtifactError       a compiled model cannot be saved, or a file does not fit the model
   AccuracyError       predictions cannot be judged
+  ServingError        a server cannot answer a request
+    QueueFull           too many requests wait already
+    RequestTimeout      no answer came within the request's time
+    ServerClosed        the server takes no more requests, or ended before it could answer
+    WorkerDied          an error made the server's device or one of its threads unusable
+    ProtocolError       a request over HTTP is not as the protocol says
+    ImageError          bytes are no image that the server decodes
 
 A `Rejection` (fxtrt.registry) says why a node stays in PyTorch; it is a value, never an exception.
 """
@@ -30,11 +37,18 @@ __all__ = [
     "EngineError",
     "EngineUnavailable",
     "FxtrtError",
+    "ImageError",
     "PassError",
+    "ProtocolError",
+    "QueueFull",
     "RegistrationError",
     "ReportError",
+    "RequestTimeout",
+    "ServerClosed",
+    "ServingError",
     "SettingsError",
     "SlotTimeout",
+    "WorkerDied",
 ]
 
 
@@ -99,3 +113,61 @@ class ArtifactError(FxtrtError):
 
 class AccuracyError(FxtrtError, ValueError):
     """Predictions cannot be judged: they, or what they are compared with, do not fit the metric."""
+
+
+class ServingError(FxtrtError):
+    """A server cannot answer a request.
+
+    status: the HTTP status that says the same.
+    """
+
+    status = 500
+
+
+class QueueFull(ServingError):
+    """So many requests wait already that the server refuses one more.
+
+    retry_after: the seconds after which those that wait now will have been answered.
+    """
+
+    status = 503
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RequestTimeout(ServingError, TimeoutError):
+    """No answer came within the time that a request was given."""
+
+    status = 503
+
+
+class ServerClosed(ServingError):
+    """The server takes no more requests, or ended before it could answer this one."""
+
+    status = 503
+
+
+class WorkerDied(ServingError):
+    """An error made the server's device, or the thread that ran the request, unusable."""
+
+
+class ProtocolError(ServingError, ValueError):
+    """A request over HTTP is not as the protocol says, or larger than the server takes.
+
+    status: the HTTP status, 400 to 415.
+    """
+
+    status = 400
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ImageError(ProtocolError):
+    """Bytes are no image that the server decodes.
+
+    status: 400 for damaged images, 413 for those too large, 415 for other formats.
+    """

@@ -38,6 +38,7 @@ ORDER = (
     "ahead_of_time",
     "artifact",
     "diagnostics",
+    "serving",
     "cli",
 )
 """From what everything may import to what nothing may. `__init__` and `__main__` stand outside."""

@@ -1,0 +1,1 @@
+"""Answers requests of many clients with one model: queue, batches, workers, images and metrics."""

@@ -1,0 +1,84 @@
+"""Runs the HTTP application with uvicorn, and closes connections whose requests do not come."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from .http import HttpSettings, create_app
+from .server import Server
+
+__all__ = ["PatientProtocol", "make_http_server", "serve"]
+
+_HEADER_SECONDS = 10.0
+
+
+class PatientProtocol(H11Protocol):
+    """Closes a connection on which the header of a request takes longer than ten seconds.
+
+    uvicorn itself waits without end for the first header, and for the rest of any other.
+    """
+
+    header_seconds = _HEADER_SECONDS
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._wait_for_header()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._wait_for_header()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # A connection on which nothing has come since has uvicorn's own time to stay.
+        if self.conn.trailing_data[0]:
+            self._wait_for_header()
+
+    def _wait_for_header(self) -> None:
+        """Start the time for a header, unless it has come or the time runs already."""
+        if self.conn.their_state is not h11.IDLE:
+            self._stop_waiting()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(self.header_seconds, self._too_slow)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+            self.send_400_response("The request did not arrive in time.")
+
+
+def make_http_server(
+    server: Server, host: str, port: int, settings: HttpSettings | None = None, **options: Any
+) -> uvicorn.Server:
+    """Return an HTTP server over `server`; its `run` ends with SIGTERM or SIGINT.
+
+    Args:
+        options: further options of `uvicorn.Config`.
+    """
+    app = create_app(server, settings)
+    options = {"access_log": False, "log_level": "warning", **options}
+    config = uvicorn.Config(app, host=host, port=port, http=PatientProtocol, ws="none", **options)
+    return uvicorn.Server(config)
+
+
+def serve(
+    server: Server, host: str = "127.0.0.1", port: int = 8000, settings: HttpSettings | None = None
+) -> None:
+    """Serve over HTTP until SIGTERM or SIGINT, answer what was accepted, and close the server."""
+    with server:
+        make_http_server(server, host, port, settings).run()

@@ -5,15 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from .request import Request
-
-__all__ = ["BatchRule", "choose", "key_of"]
+__all__ = ["BatchRule", "Waiting", "choose", "key_of"]
 
 BatchBy = str | Callable[[Any], Hashable]
+
+
+class Waiting(Protocol):
+    """A request in the queue; see `Request`."""
+
+    @property
+    def rank(self) -> tuple[float, int]: ...
+
+    @property
+    def arrived(self) -> float: ...
+
+    @property
+    def deadline(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +40,7 @@ class BatchRule:
 
 
 def choose(
-    lines: Mapping[Hashable, Sequence[Request]], rule: BatchRule, now: float, idle: bool
+    lines: Mapping[Hashable, Sequence[Waiting]], rule: BatchRule, now: float, idle: bool
 ) -> tuple[Hashable, float]:
     """Return the line that the next batch comes from, and the seconds until that batch is due.
 
@@ -50,7 +61,7 @@ def choose(
     return first
 
 
-def _hold_until(line: Sequence[Request], rule: BatchRule) -> float:
+def _hold_until(line: Sequence[Waiting], rule: BatchRule) -> float:
     """Return when a line that is not full is due.
 
     No request waits for others longer than half of its own time, because it must still run.

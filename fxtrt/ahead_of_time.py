@@ -16,6 +16,7 @@ from .cache.plan_store import PlanStores
 from .cache.store import PlanCache
 from .capture.arguments import call_of
 from .capture.example_run import watched_run
+from .capture.kept_example import KeptExample
 from .capture.model_part import ModelPart
 from .capture.model_parts import Captured, capture_model
 from .capture.twin import require_module
@@ -37,6 +38,7 @@ from .reporting.shortfall import shortfall
 from .runtime.cuda_graphs import CALLS_TO_RECORD
 from .runtime.detector_call import DetectorCall
 from .runtime.guarded_forward import GuardedForward
+from .runtime.loaded_model import LoadedModel
 from .runtime.slot import Slot
 from .runtime.stitched_call import serve
 from .settings import Options, Settings
@@ -91,7 +93,7 @@ def compile(
     target = Target.of(settings)
     call, more = call_of(model, inputs, kwargs), [call_of(model, one) for one in more_inputs]
     captured = capture_model(model, call, dynamic_shapes, settings, more)
-    compiled = assemble(captured, target)
+    compiled = assemble(captured, target, example=KeptExample(call))
     if warning := shortfall(report(compiled)):
         log.warning("%s", warning)
     return compiled
@@ -102,12 +104,14 @@ def assemble(
     target: Target,
     stores: PlanStores = PlanCache.of,
     failures: Sequence[Failures] = (),
+    example: KeptExample | None = None,
 ) -> torch.nn.Module:
     """Lower the graphs of a captured model, and put guarded calls of them into the model.
 
     Args:
         stores: where plans and timings are kept.
         failures: what failed before in each of the graphs, if that is known.
+        example: the call that the model was captured with, if it is known.
     """
     lowered = lower_model(captured, target, stores, failures)
     parts = [*captured.parts, *captured.others]
@@ -116,13 +120,15 @@ def assemble(
     reported = []
     for part, one, call in zip(parts, lowered, calls, strict=True):
         reported.append(Reported(one.coverage, call))
-        if one.coverage.clusters:
+        # A model without code has nothing but its graph.
+        if one.coverage.clusters or isinstance(part.module, LoadedModel):
             part.module.forward = _guarded(part, one.graph, call, target.settings)
     compiled = captured.model
     snapshot = Snapshot(_weights(compiled), target.settings.check_weights)
     whole = reported[: len(captured.parts)]
     failed = [one.failures for one in lowered]
-    outcome = Outcome(whole, captured.without_values(), target, snapshot, failed)
+    kept = captured.without_values()
+    outcome = Outcome(whole, kept, target, snapshot, failed, example)
     object.__setattr__(compiled, _OUTCOME, outcome)
     return compiled
 
@@ -301,6 +307,7 @@ class Outcome:
     target:   what the model was compiled for.
     snapshot: the state of the weights that the engines hold.
     failures: what left failing clusters, for each graph of `captured`.
+    example:  the call that the model was compiled with; None for a loaded model.
     """
 
     reported: Sequence[Reported]
@@ -308,6 +315,7 @@ class Outcome:
     target: Target
     snapshot: Snapshot
     failures: Sequence[Failures]
+    example: KeptExample | None = None
 
 
 def _total(

@@ -9,12 +9,15 @@ from typing import Any, TypedDict
 from ..cache.plan_file import PlanHeader
 from ..capture.model_parts import Missed
 from ..capture.uncaptured import OutsideCall
+from ..detection.torchvision.steps_data import StepsData as TorchvisionSteps
 from ..errors import ArtifactError, SettingsError
 from ..serialization.constant_data import Form
 from ..serialization.model_identity import Identity
 from ..settings import Settings
+from .golden import Golden
+from .weights import Weight
 
-__all__ = ["OF_SERVING", "PORTABLE", "Manifest", "settings_of"]
+__all__ = ["OF_SERVING", "PORTABLE", "Alone", "Manifest", "Steps", "settings_of"]
 
 PORTABLE = (
     *("engine", "precision", "keep_fp32", "min_cluster_size", "whitelist", "blacklist"),
@@ -41,6 +44,22 @@ class _Part(TypedDict):
     failures: list[dict[str, str]]
 
 
+Steps = None | TorchvisionSteps
+"""The host steps around a core as data; None for a graph that is called as it is."""
+
+
+class Alone(TypedDict):
+    """What a file has that serves without its model.
+
+    weights: those that the graphs read, by name; the tensors are a member of the file.
+    golden:  the example call of the compilation, and the compiled model's answer.
+    """
+
+    weights: dict[str, Weight]
+    steps: Steps
+    golden: Golden
+
+
 class Manifest(TypedDict):
     """The manifest of a file.
 
@@ -48,6 +67,7 @@ class Manifest(TypedDict):
     weights: the digest of the weights.
     whole:   how many of the parts are `Captured.parts`; the rest are its `others`.
     plans:   the headers of the plans in the file, by name.
+    alone:   None in a file that needs its model.
     """
 
     model: Identity
@@ -59,6 +79,7 @@ class Manifest(TypedDict):
     missed: list[Missed]
     outside: list[OutsideCall]
     plans: dict[str, PlanHeader]
+    alone: Alone | None
 
 
 def settings_of(manifest: Manifest, overrides: Mapping[str, Any]) -> Settings:

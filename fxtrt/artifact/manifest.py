@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 from ..cache.plan_file import PlanHeader
 from ..capture.model_parts import Missed
 from ..capture.uncaptured import OutsideCall
+from ..detection.detectron2.steps_data import StepsData as Detectron2Steps
 from ..detection.torchvision.steps_data import StepsData as TorchvisionSteps
 from ..errors import ArtifactError, SettingsError
 from ..serialization.constant_data import Form
@@ -44,7 +45,7 @@ class _Part(TypedDict):
     failures: list[dict[str, str]]
 
 
-Steps = None | TorchvisionSteps
+Steps = None | TorchvisionSteps | Detectron2Steps
 """The host steps around a core as data; None for a graph that is called as it is."""
 
 

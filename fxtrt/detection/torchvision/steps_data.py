@@ -82,6 +82,8 @@ class LoadedSteps:
     def before(self, images: Any) -> Prepared:
         """Make the batch of (3, height, width) floating point images, on any device."""
         pictures = [_read(image).to(self._device) for image in images]
+        if not pictures:
+            raise ValueError("there are no images")
         sizes = [(int(one.shape[1]), int(one.shape[2])) for one in pictures]
         batch, resized = self._data.rules.batch(pictures)
         read = with_tables(batch, resized, sizes, self._tables, places_boxes=True)

@@ -1,4 +1,4 @@
-"""A file that serves alone has engines for one GPU and version: others are built if that is asked."""
+"""A file that serves alone has engines for one GPU and version; others are built if asked for."""
 
 from __future__ import annotations
 

@@ -27,7 +27,13 @@ from .golden import read_golden, write_golden
 from .manifest import Alone, Manifest, Steps
 from .weights import read_weights, write_weights
 
-__all__ = ["GOLDEN", "REPORT", "WEIGHTS", "alone_of", "golden_of", "loaded_model", "loaded_steps"]
+__all__ = [
+    "alone_of",
+    "differing_versions",
+    "golden_of",
+    "loaded_model",
+    "loaded_steps",
+]
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +176,7 @@ def _alone(manifest: Manifest) -> Alone:
 def differing_versions(saved: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
     """Return "package was 1, and is now 2" for each package of both that differs."""
     return [
-        f"{name} was {version}, and is now {found[name]}"
+        f"{name} was {version:.12}, and is now {found[name]:.12}"
         for name, version in saved.items()
         if found.get(name, version) != version
     ]

@@ -176,7 +176,7 @@ def load(
                 failures = [part["failures"] for part in manifest["parts"]]
             elif model is None and not rebuild and target.backend.plans:
                 raise ArtifactError(f"{path} {foreign}: {REBUILD}")
-            else:
+            elif target.backend.plans:
                 log.warning("%s %s: building others", path, foreign)
         loaded = _compiled(captured, target, stores, failures, overridden=bool(overrides))
     if stores is not PlanCache.of:
@@ -197,7 +197,7 @@ def _captured_alone(
         raise ArtifactError(f"{path} has graphs of parts, which only their model can call")
     saved = manifest["model"]["versions"]
     if changed := differing_versions(saved, versions_now(_VERSIONS)):
-        log.warning("%s was saved by other versions; fxtrt verify compares: %s", path, changed)
+        log.warning("%s: %s; fxtrt verify compares the answers", path, ", ".join(changed))
 
     def steps(graph: GraphModule, specs: Sequence[TensorSpec]) -> CallSteps:
         return loaded_steps(manifest, graph, specs, answers)

@@ -33,7 +33,7 @@ def load() -> None:
     for name in _LIBRARIES:
         found = finder.find_spec(name)
         if found is not None and found.origin is not None and sys.platform != "win32":
-            torch.ops.load_library(found.origin)
+            torch.ops.load_library(found.origin)  # type: ignore[no-untyped-call]  # torch's
             return
     import torchvision  # noqa: F401  # It knows where its library is on other platforms.
 

@@ -17,6 +17,7 @@ import fxtrt
 from fxtrt.artifact.archive import ArtifactFile
 from fxtrt.artifact.verify import verify
 from fxtrt.detection import TooManyCandidates
+from fxtrt.detection.core_batch import counted
 from fxtrt.errors import ArtifactError, CallError, SettingsError
 from fxtrt.runtime.all_candidates import with_all_candidates
 
@@ -106,11 +107,9 @@ def test_a_call_that_does_not_fit_is_refused(faster: tuple[Path, Any], tmp_path:
 def test_too_many_candidates_are_looked_at_again(
     faster: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fxtrt.detection.torchvision import answers
-
     path, fast = faster
     loaded: Any = fxtrt.load(path)
-    counted, summaries = answers.counted, []
+    summaries: list[torch.Tensor] = []
 
     def once(summary: torch.Tensor) -> list[list[int]]:
         summaries.append(summary)
@@ -119,7 +118,7 @@ def test_too_many_candidates_are_looked_at_again(
         return counted(summary)
 
     expected = fast(images(1))
-    monkeypatch.setattr(answers, "counted", once)
+    monkeypatch.setattr("fxtrt.detection.torchvision.answers.counted", once)
     assert_equal(loaded(images(1)), expected)
     assert loaded.forward.fallbacks == {"more candidates than the core looks at": 1}
     before, after = (
@@ -138,7 +137,8 @@ class Classifier(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.calls.add_(1)  # type: ignore[operator]  # a buffer
-        return (self.first(x).relu() + self.second(x)).mean((2, 3))
+        result: torch.Tensor = (self.first(x).relu() + self.second(x)).mean((2, 3))
+        return result
 
 
 def test_a_classifier_is_called_as_it_was_compiled(tmp_path: Path) -> None:

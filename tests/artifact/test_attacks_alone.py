@@ -1,5 +1,5 @@
-"""What serves alone is checked when it is read: weights, host steps and golden calls of a file that
-somebody made on purpose."""
+"""What serves alone is checked when it is read: weights, host steps and golden inputs of a file
+that somebody made on purpose."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def golden(**values: Any) -> Edit:
     return lambda alone, edited: alone["golden"].update(values)
 
 
-LEAF = {"type": None, "context": None, "children_spec": []}
+LEAF: Any = {"type": None, "context": None, "children_spec": []}
 FORGED_GOLDEN: dict[str, Edit] = {
     "no call": golden(takes=LEAF, inputs=[3]),
     "other leaves": golden(inputs=[]),

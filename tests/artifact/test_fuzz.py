@@ -139,7 +139,7 @@ def test_changed_values_are_refused_or_harmless(saved: dict[str, Saved]) -> None
 
 
 def test_changed_values_of_what_serves_alone(saved: dict[str, Saved]) -> None:
-    """Of weights, host steps and golden calls."""
+    """These are weights, host steps and golden inputs."""
     one = saved["alone"]
 
     def check(kind: str, edits: list[tuple[float, float, Any]], cut: float | None) -> None:

@@ -85,10 +85,10 @@ class LoadedSteps:
 
     def __init__(self, data: StepsData, device: torch.device, *, own_classes: bool) -> None:
         self._data = data
-        self._moments = [
+        self._mean, self._std = (
             torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
             for values in (data.mean, data.std)
-        ]
+        )
         self._constraints = {"square_size": data.square_size} if data.square_size else None
         self._tables = SmallTables()
         self._with_instances = _with_instances() if own_classes else None
@@ -101,7 +101,8 @@ class LoadedSteps:
         data = self._data
         batch, sizes = normalized(
             [one["image"] for one in inputs],
-            *self._moments,
+            self._mean,
+            self._std,
             data.size_divisibility,
             self._constraints,
         )

@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -164,20 +163,16 @@ def load(
         else:
             twin = twin_of(model)
             require_same(path, manifest, twin)
-            steps = partial(_steps_of_model, path, twin)
-            captured = captured_of(file, manifest, twin, operators, steps)
+            captured = captured_of(
+                file, manifest, twin, operators, lambda graph, specs: steps_of_model(path, twin)
+            )
         stores: PlanStores = PlanCache.of
         failures: list[Failures] = []
         if not any(name in PORTABLE and name not in OF_SERVING for name in overrides):
-            foreign = _why_not_its_plans(manifest, target.backend)
-            if foreign is None:
-                strict = model is None and not rebuild
-                stores = plans_of(file, manifest["plans"], strict=strict)
+            must_fit = model is None and not rebuild
+            if _has_plans_for(path, manifest, target.backend, must_fit=must_fit):
+                stores = plans_of(file, manifest["plans"], strict=must_fit)
                 failures = [part["failures"] for part in manifest["parts"]]
-            elif model is None and not rebuild and target.backend.plans:
-                raise ArtifactError(f"{path} {foreign}: {REBUILD}")
-            elif target.backend.plans:
-                log.warning("%s %s: building others", path, foreign)
         loaded = _compiled(captured, target, stores, failures, overridden=bool(overrides))
     if stores is not PlanCache.of:
         _warn_of_missing_plans(path, loaded, target.backend)
@@ -207,23 +202,26 @@ def _captured_alone(
     return captured_of(file, manifest, model, operators, steps)
 
 
-def _steps_of_model(
-    path: str | os.PathLike[str],
-    model: torch.nn.Module,
-    graph: GraphModule,
-    specs: Sequence[TensorSpec],
-) -> CallSteps:
-    return steps_of_model(path, model)
+def _has_plans_for(
+    path: str | os.PathLike[str], manifest: Manifest, backend: EngineBackend, *, must_fit: bool
+) -> bool:
+    """Return whether the plans of a file can run here, or log why not.
 
-
-def _why_not_its_plans(manifest: Manifest, backend: EngineBackend) -> str | None:
-    """Return why the plans of a file cannot run here, or None."""
-    if _engine(backend) != manifest["engine"]:
-        return f"has engines for {manifest['engine']}, and here is {_engine(backend)}"
-    code = manifest["model"]["versions"].get(CODE)
-    if code != versions_now([CODE])[CODE]:
-        return "has engines of another version of fxtrt"
-    return None
+    Raises:
+        ArtifactError: they cannot, and `must_fit` says that no others may be built.
+    """
+    here = _engine(backend)
+    if here != manifest["engine"]:
+        reason = f"has engines for {manifest['engine']}, and here is {here}"
+    elif manifest["model"]["versions"].get(CODE) != versions_now([CODE])[CODE]:
+        reason = "has engines of another version of fxtrt"
+    else:
+        return True
+    if backend.plans:
+        if must_fit:
+            raise ArtifactError(f"{path} {reason}: {REBUILD}")
+        log.warning("%s %s: building others", path, reason)
+    return False
 
 
 def _compiled(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from detectron2_cores import assert_agree_exactly, core_of, detector, photo
@@ -98,6 +99,13 @@ def test_segments_are_merged_as_by_detectron2(count: int) -> None:
         instances = Instances((24, 30), **fields)
         wanted = combine_semantic_and_instance_outputs(instances, semantic, *limits)
         assert_equal(combine(fields, semantic, limits), wanted)
+
+
+def test_sizes_of_other_integers_are_kept_as_such(tmp_path: Path) -> None:
+    call = [{**photo(192, 224), "height": np.int64(100), "file_name": "a.jpg"}]
+    fast = fxtrt.compile(detector("RPN"), (call,), engine="reference", cache_dir=None)
+    fxtrt.save(fast, tmp_path / "model.fxtrt", weights=True)
+    assert verify(tmp_path / "model.fxtrt").agrees
 
 
 def test_a_model_that_preprocesses_in_its_own_way_is_not_saved(tmp_path: Path) -> None:

@@ -73,7 +73,11 @@ class StepsData:
 
     def plain_inputs(self, args: Sequence[Any]) -> tuple[Any, ...]:
         """Return the arguments of a call as the loaded steps take them."""
-        return ([{key: one[key] for key in _KEYS if key in one} for one in args[0]],)
+
+        def read(value: Any) -> Any:
+            return value if isinstance(value, Tensor) else int(value)
+
+        return ([{key: read(one[key]) for key in _KEYS if key in one} for one in args[0]],)
 
     def plain_answers(self, answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return the answers of the model as the loaded steps have them."""

@@ -21,6 +21,7 @@ FxtrtError
     WorkerDied          an error made the server's device or one of its threads unusable
     ProtocolError       a request over HTTP is not as the protocol says
     ImageError          bytes are no image that the server decodes
+  CallError           a model that was loaded without its code cannot answer a call
 
 A `Rejection` (fxtrt.registry) says why a node stays in PyTorch; it is a value, never an exception.
 """
@@ -32,6 +33,7 @@ __all__ = [
     "ArtifactError",
     "BuildError",
     "CacheError",
+    "CallError",
     "CaptureError",
     "ConversionError",
     "EngineError",
@@ -171,3 +173,7 @@ class ImageError(ProtocolError):
 
     status: 400 for damaged images, 413 for those too large, 415 for other formats.
     """
+
+
+class CallError(FxtrtError, ValueError):
+    """A model that was loaded without its code cannot answer a call, such as one of other sizes."""

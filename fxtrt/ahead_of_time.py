@@ -16,6 +16,7 @@ from .cache.plan_store import PlanStores
 from .cache.store import PlanCache
 from .capture.arguments import call_of
 from .capture.example_run import watched_run
+from .capture.kept_example import KeptExample
 from .capture.model_part import ModelPart
 from .capture.model_parts import Captured, capture_model
 from .capture.twin import require_module
@@ -40,6 +41,7 @@ from .reporting.shortfall import shortfall
 from .runtime.cuda_graphs import CALLS_TO_RECORD
 from .runtime.detector_call import DetectorCall
 from .runtime.guarded_forward import GuardedForward
+from .runtime.loaded_model import LoadedModel
 from .runtime.slot import Slot
 from .runtime.stitched_call import serve
 from .settings import Options, Settings
@@ -101,7 +103,7 @@ def compile(
     captured = capture_model(model, call, dynamic_shapes, settings, more)
     if calibration is not None and not wants_int8(settings):
         raise SettingsError("calibration is for precision='int8', of the model or of a component")
-    compiled = assemble(captured, target, calibration=calibration)
+    compiled = assemble(captured, target, calibration=calibration, example=KeptExample(call))
     if warning := shortfall(report(compiled)):
         log.warning("%s", warning)
     return compiled
@@ -114,6 +116,7 @@ def assemble(
     failures: Sequence[Failures] = (),
     scales: ScaleTable | None = None,
     calibration: Iterable[Any] | None = None,
+    example: KeptExample | None = None,
 ) -> torch.nn.Module:
     """Lower the graphs of a captured model, and put guarded calls of them into the model.
 
@@ -122,6 +125,7 @@ def assemble(
         failures: what failed before in each of the graphs, if that is known.
         scales: what int8 computes with, if that is known.
         calibration: examples to find the scales with.
+        example: the call that the model was captured with, if it is known.
     """
     normalize_model(captured, target.settings)
     if calibration is not None:
@@ -135,13 +139,15 @@ def assemble(
     reported = []
     for part, one, call in zip(parts, lowered, calls, strict=True):
         reported.append(Reported(one.coverage, call))
-        if one.coverage.clusters:
+        # A model without code has nothing but its graph.
+        if one.coverage.clusters or isinstance(part.module, LoadedModel):
             part.module.forward = _guarded(part, one.graph, call, target.settings)
     compiled = captured.model
     snapshot = Snapshot(_weights(compiled), target.settings.check_weights)
     whole = reported[: len(captured.parts)]
     failed = [one.failures for one in lowered]
-    outcome = Outcome(whole, captured.without_values(), target, snapshot, failed, scales)
+    kept = captured.without_values()
+    outcome = Outcome(whole, kept, target, snapshot, failed, scales, example)
     object.__setattr__(compiled, _OUTCOME, outcome)
     return compiled
 
@@ -321,6 +327,7 @@ class Outcome:
     snapshot: the state of the weights that the engines hold.
     failures: what left failing clusters, for each graph of `captured`.
     scales:   what int8 computes with.
+    example:  the call that the model was compiled with; None for a loaded model.
     """
 
     reported: Sequence[Reported]
@@ -329,6 +336,7 @@ class Outcome:
     snapshot: Snapshot
     failures: Sequence[Failures]
     scales: ScaleTable | None = None
+    example: KeptExample | None = None
 
 
 def _total(

@@ -13,6 +13,7 @@ FxtrtError
   CacheError          a cache file is damaged or foreign, or a folder is no cache
   ReportError         a file is no report, or one of another version
   ArtifactError       a compiled model cannot be saved, or a file does not fit the model
+  CallError           a model that was loaded without its code cannot answer a call
   AccuracyError       predictions cannot be judged
   ServingError        a server cannot answer a request
     QueueFull           too many requests wait already
@@ -32,6 +33,7 @@ __all__ = [
     "ArtifactError",
     "BuildError",
     "CacheError",
+    "CallError",
     "CaptureError",
     "ConversionError",
     "EngineError",
@@ -109,6 +111,10 @@ class ReportError(FxtrtError):
 
 class ArtifactError(FxtrtError):
     """A compiled model cannot be saved, or a file is damaged or belongs to another model."""
+
+
+class CallError(FxtrtError, ValueError):
+    """A model that was loaded without its code cannot answer a call, such as one of other sizes."""
 
 
 class AccuracyError(FxtrtError, ValueError):

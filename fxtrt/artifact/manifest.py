@@ -9,13 +9,17 @@ from typing import Any, TypedDict
 from ..cache.plan_file import PlanHeader
 from ..capture.model_parts import Missed
 from ..capture.uncaptured import OutsideCall
+from ..detection.detectron2.steps_data import StepsData as Detectron2Steps
+from ..detection.torchvision.steps_data import StepsData as TorchvisionSteps
 from ..errors import ArtifactError, SettingsError
 from ..registry import Rejection
 from ..serialization.constant_data import Form
 from ..serialization.model_identity import Identity
 from ..settings import Settings
+from .golden import Golden
+from .weights import Weight
 
-__all__ = ["OF_SERVING", "PORTABLE", "Manifest", "settings_of"]
+__all__ = ["OF_SERVING", "PORTABLE", "Alone", "Manifest", "Steps", "settings_of"]
 
 PORTABLE = (
     *("engine", "precision", "keep_fp32", "keep_fp16", "quantize", "int8_if_faster"),
@@ -44,6 +48,22 @@ class _Part(TypedDict):
     failures: list[dict[str, Rejection]]
 
 
+Steps = None | TorchvisionSteps | Detectron2Steps
+"""The host steps around a core as data; None for a graph that is called as it is."""
+
+
+class Alone(TypedDict):
+    """What a file has that serves without its model.
+
+    weights: those that the graphs read, by name; the tensors are a member of the file.
+    golden:  the example call of the compilation, and the compiled model's answer.
+    """
+
+    weights: dict[str, Weight]
+    steps: Steps
+    golden: Golden
+
+
 class Manifest(TypedDict):
     """The manifest of a file.
 
@@ -52,6 +72,7 @@ class Manifest(TypedDict):
     whole:   how many of the parts are `Captured.parts`; the rest are its `others`.
     plans:   the headers of the plans in the file, by name.
     scales:  the JSON of the table that int8 computes with, or "".
+    alone:   None in a file that needs its model.
     """
 
     model: Identity
@@ -64,6 +85,7 @@ class Manifest(TypedDict):
     outside: list[OutsideCall]
     plans: dict[str, PlanHeader]
     scales: str
+    alone: Alone | None
 
 
 def settings_of(manifest: Manifest, overrides: Mapping[str, Any]) -> Settings:

@@ -1,89 +1,66 @@
-"""Saves a compiled model without its weights, and loads it around a model without capturing it."""
+"""Saves a compiled model, and loads it without capturing it: around a model, or alone."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch.fx import GraphModule
 from typing_extensions import Unpack
 
-from ..ahead_of_time import (
-    Outcome,
-    assemble,
-    outcome_of,
-    report,
-    weights_hold,
-)
-from ..cache.engine_key import EngineKey
+from ..ahead_of_time import assemble, outcome_of, report, weights_hold
 from ..cache.plan_store import PlanStores
 from ..cache.store import PlanCache
 from ..capture.export import require_inference
 from ..capture.model_part import ModelPart
 from ..capture.model_parts import Captured
 from ..capture.twin import twin_of
-from ..detection import Recipe, recipe_of
-from ..detection.host_steps import HostSteps
+from ..detection.host_steps import CallSteps
 from ..engines.base import EngineBackend
 from ..engines.target import Target
-from ..errors import (
-    ArtifactError,
-    ConversionError,
-    EngineError,
-    SettingsError,
-)
-from ..graph.specs import tensor_specs
+from ..errors import ArtifactError, ConversionError, EngineError, SettingsError
+from ..graph.specs import TensorSpec
 from ..lowering.divide import Failures
-from ..lowering.int8_race import races_int8
-from ..lowering.lower import normalize, preview
-from ..lowering.self_check import checks_engines
-from ..quantization.quantize import quantize
 from ..quantization.scale_table import ScaleTable
-from ..runtime.stitched_call import engine_modules
 from ..serialization.allowed_operators import untrusted
-from ..serialization.constant_data import (
-    read_constants,
-    write_constants,
-)
-from ..serialization.graph_data import (
-    StoredGraph,
-    restore,
-    store,
-)
-from ..serialization.model_identity import (
-    difference,
-    identity_of,
-    weights_digest,
-)
+from ..serialization.constant_data import write_constants
+from ..serialization.graph_data import restore, store
+from ..serialization.model_identity import CODE, versions_now, weights_digest
 from ..serialization.typed_json import parse, typed
 from ..settings import Options
+from .alone import alone_of, differing_versions, loaded_model, loaded_steps
 from .archive import ArtifactFile, write_artifact
 from .manifest import OF_SERVING, PORTABLE, Manifest, settings_of
-from .stored_plans import (
-    PLAN_KINDS,
-    plan_name,
-    plans_of,
-)
+from .restored import captured_of, require_same, steps_of_model
+from .stored_plans import REBUILD, Stored, plans_of, plans_to_save
 
 __all__ = ["load", "save"]
 
 log = logging.getLogger(__name__)
 
+_ANSWERS = Literal["plain", "detectron2"]
+_VERSIONS = ("torch", "fxtrt", CODE)
+"""What the answers of a file that serves alone depend on, besides its engines."""
 
-def save(compiled: torch.nn.Module, path: str | os.PathLike[str]) -> None:
+
+def save(compiled: torch.nn.Module, path: str | os.PathLike[str], *, weights: bool = False) -> None:
     """Write the graphs and plans of a compiled model to one file, for `fxtrt.load`.
 
-    The file has no weights, only a digest of them. It is written beside `path` and moved there.
+    It is written beside `path` and moved there.
 
     Args:
         compiled: what `fxtrt.compile` returned, whose plans are in its `cache_dir`.
+        weights: whether the file serves without the model. It then also has the weights, the host
+            steps around a detector's core, the report, and the example of the compilation with the
+            answer to it; the compiled model runs once for that. By default the file has only a
+            digest of the weights.
 
     Raises:
         ArtifactError: the model cannot be saved; the message says why, and what would help.
@@ -97,8 +74,7 @@ def save(compiled: torch.nn.Module, path: str | os.PathLike[str]) -> None:
         raise ArtifactError("fuel is for finding faults: compile without it to save the model")
     if not weights_hold(compiled):
         raise ArtifactError("a weight was changed after compiling: compile again, then save")
-    all_parts = [*captured.parts, *captured.others]
-    stored = [_checked(part) for part in all_parts]
+    stored = [_checked(part) for part in (*captured.parts, *captured.others)]
     parts, contents = list[Any](), list[tuple[str, bytes]]()
     for number, ((part, graph, _), failures) in enumerate(
         zip(stored, outcome.failures, strict=True)
@@ -109,6 +85,10 @@ def save(compiled: torch.nn.Module, path: str | os.PathLike[str]) -> None:
         row = {"path": part.path, "core": part.steps is not None, "constants": forms}
         left = [{name: asdict(why) for name, why in one.items()} for one in failures]
         parts.append({**row, "failures": left})
+    alone = None
+    if weights:
+        alone, members = alone_of(compiled, outcome, [graph for _, graph, _ in stored])
+        contents += members
     for name in captured.identity["unseen"]:
         log.info("fxtrt.load will not see whether the content of %s is the same", name)
     plans: dict[str, Any] = {}
@@ -123,24 +103,32 @@ def save(compiled: torch.nn.Module, path: str | os.PathLike[str]) -> None:
         "outside": list(map(asdict, captured.outside)),
         "plans": plans,
         "scales": "" if outcome.scales is None else outcome.scales.to_json(),
+        "alone": alone,
     }
     typed(parse(json.dumps(manifest).encode(), "the manifest"), Manifest, "the manifest")
-    write_artifact(Path(path), manifest, chain(contents, _plans(outcome, stored, plans)))
+    write_artifact(Path(path), manifest, chain(contents, plans_to_save(outcome, stored, plans)))
 
 
 def load(
     path: str | os.PathLike[str],
-    model: torch.nn.Module,
+    model: torch.nn.Module | None = None,
     *,
     operators: Collection[str] = (),
+    rebuild: bool = False,
+    answers: _ANSWERS = "plain",
     **overrides: Unpack[Options],
 ) -> torch.nn.Module:
-    """Return what `fxtrt.compile` returned before it was saved, made from `model`.
+    """Return what `fxtrt.compile` returned before it was saved, made from `model`; or serve alone.
 
     Nothing is captured. `model` must be the same as the one that was compiled: its classes and
     their sources, what its modules hold, its weights and the versions of all packages are compared.
     Global variables and other modules of yours that its code reads are not compared. If the GPU or
     TensorRT is another one, or overrides change the engines, these are built anew.
+
+    Without a `model`, a file that was saved with `weights=True` gives a module that needs no code
+    of the model. A detector takes a list of images, and returns a dict of tensors for each; any
+    other model is called as it was compiled. A call that the graphs do not take raises `CallError`.
+    If the GPU, TensorRT or fxtrt is another one, the file is refused unless `rebuild` is set.
 
     The graphs in the file are checked before any is compiled: they may only call operators that
     compute. Plans cannot be checked like this, because they are code to TensorRT. Load only files
@@ -150,6 +138,10 @@ def load(
         path: the path of a file that `fxtrt.save` wrote.
         operators: names, such as "package.name.default", of your own operators without a converter
             that the file may call.
+        rebuild: without a `model`, build the engines again from the graphs where those in the file
+            cannot run.
+        answers: without a `model`, how a detector of Detectron2 answers: "plain" dicts by
+            torchvision's names, or "detectron2", its `Instances`, for which it must be installed.
         overrides: fields of `Settings` that replace those that the model was compiled with.
 
     Raises:
@@ -161,26 +153,79 @@ def load(
         EngineError, ConversionError: with `on_build_failure="raise"` only.
         OSError: the file cannot be read.
     """
-    require_inference(model, ())
+    if answers not in get_args(_ANSWERS):
+        raise SettingsError(f"answers is {answers!r}, and may be 'plain' or 'detectron2'")
+    if model is not None:
+        require_inference(model, ())
     with ArtifactFile(Path(path)) as file:
         manifest = typed(file.manifest, Manifest, f"the manifest of {path}")
         settings = settings_of(manifest, overrides)
         target = Target.of(settings)
-        twin = twin_of(model)
-        _require_same(path, manifest, twin)
-        captured = _captured(path, file, manifest, twin, operators)
+        if model is None:
+            captured = _captured_alone(path, file, manifest, operators, answers)
+        else:
+            twin = twin_of(model)
+            require_same(path, manifest, twin)
+            captured = captured_of(
+                file, manifest, twin, operators, lambda graph, specs: steps_of_model(path, twin)
+            )
         stores: PlanStores = PlanCache.of
         failures: list[Failures] = []
-        if _engine(target.backend) != manifest["engine"]:
-            log.warning("%s has engines for %s: building others", path, manifest["engine"])
-        elif not any(name in PORTABLE and name not in OF_SERVING for name in overrides):
-            stores = plans_of(file, manifest["plans"])
-            failures = [part["failures"] for part in manifest["parts"]]
+        if not any(name in PORTABLE and name not in OF_SERVING for name in overrides):
+            must_fit = model is None and not rebuild
+            if _has_plans_for(path, manifest, target.backend, must_fit=must_fit):
+                stores = plans_of(file, manifest["plans"], strict=must_fit)
+                failures = [part["failures"] for part in manifest["parts"]]
         scales = _scales(path, manifest)
         loaded = _compiled(captured, target, stores, failures, scales, overridden=bool(overrides))
     if stores is not PlanCache.of:
         _warn_of_missing_plans(path, loaded, target.backend)
     return loaded
+
+
+def _captured_alone(
+    path: str | os.PathLike[str],
+    file: ArtifactFile,
+    manifest: Manifest,
+    operators: Collection[str],
+    answers: str,
+) -> Captured:
+    """Return the captured model of a file that serves without its model."""
+    model = loaded_model(file, manifest)
+    if any(part["path"] for part in manifest["parts"]) or not manifest["parts"]:
+        raise ArtifactError(f"{path} has graphs of parts, which only their model can call")
+    saved = manifest["model"]["versions"]
+    if changed := differing_versions(saved, versions_now(_VERSIONS)):
+        log.warning("%s: %s; fxtrt verify compares the answers", path, ", ".join(changed))
+
+    def steps(graph: GraphModule, specs: Sequence[TensorSpec]) -> CallSteps:
+        return loaded_steps(manifest, graph, specs, answers)
+
+    if answers != "plain" and not any(part["core"] for part in manifest["parts"]):
+        raise SettingsError(f"answers={answers!r} is for detectors of Detectron2 with a core")
+    return captured_of(file, manifest, model, operators, steps)
+
+
+def _has_plans_for(
+    path: str | os.PathLike[str], manifest: Manifest, backend: EngineBackend, *, must_fit: bool
+) -> bool:
+    """Return whether the plans of a file can run here, or log why not.
+
+    Raises:
+        ArtifactError: they cannot, and `must_fit` says that no others may be built.
+    """
+    here = _engine(backend)
+    if here != manifest["engine"]:
+        reason = f"has engines for {manifest['engine']}, and here is {here}"
+    elif manifest["model"]["versions"].get(CODE) != versions_now([CODE])[CODE]:
+        reason = "has engines of another version of fxtrt"
+    else:
+        return True
+    if backend.plans:
+        if must_fit:
+            raise ArtifactError(f"{path} {reason}: {REBUILD}")
+        log.warning("%s %s: building others", path, reason)
+    return False
 
 
 def _compiled(
@@ -199,7 +244,7 @@ def _compiled(
     """
     try:
         return assemble(captured, target, stores, failures, scales)
-    except OSError:
+    except (OSError, ArtifactError):
         raise
     except Exception as error:
         is_wanted = isinstance(error, (EngineError, ConversionError)) and (
@@ -213,7 +258,7 @@ def _compiled(
         ) from error
 
 
-def _checked(part: ModelPart) -> tuple[ModelPart, StoredGraph, GraphModule]:
+def _checked(part: ModelPart) -> Stored:
     """Check that the part's stored graph can be restored; return it with what it restores to."""
     name = part.path or type(part.module).__name__
     if isinstance(part.stored, ArtifactError):
@@ -225,58 +270,6 @@ def _checked(part: ModelPart) -> tuple[ModelPart, StoredGraph, GraphModule]:
     if foreign := untrusted(graph.graph):
         log.warning("to load the graph of %s needs fxtrt.load(..., operators=%s)", name, foreign)
     return part, part.stored, graph
-
-
-def _plans(
-    outcome: Outcome,
-    stored: Sequence[tuple[ModelPart, StoredGraph, GraphModule]],
-    headers: dict[str, Any],
-) -> Iterator[tuple[str, bytes]]:
-    """Yield the plans, timings and checks that compiling the parts again would ask for, by name.
-
-    Args:
-        stored: the parts with their restored graphs, which are changed.
-        headers: a dict that gets the headers of the plans.
-
-    Raises:
-        ArtifactError: the cache has lost the plan of one of the engines.
-    """
-    target = outcome.target
-    if not target.backend.plans:
-        return
-    stores = {kind: PlanCache.of(target.settings, kind) for kind in PLAN_KINDS}
-    for (part, _, graph), failures in zip(stored, outcome.failures, strict=True):
-        for kind, key, cluster in _keys(graph, target, failures, outcome.scales):
-            store_of_kind, name = stores[kind], plan_name(kind, key)
-            if store_of_kind is None:
-                raise ArtifactError(
-                    "cache_dir=None keeps no plans: compile with a cache_dir to save them"
-                )
-            if name in headers:
-                continue
-            if (found := store_of_kind.get(key)) is not None:
-                headers[name] = asdict(found.header)
-                yield name, found.plan
-            elif kind == "plan" and cluster in {m.name for m in engine_modules([part.graph])}:
-                raise ArtifactError(
-                    f"the plan of {cluster} has left {target.settings.cache_dir}: compile again, "
-                    f"with a larger cache_limit_bytes"
-                )
-
-
-def _keys(
-    graph: GraphModule, target: Target, failures: Failures, scales: ScaleTable | None
-) -> Iterator[tuple[str, EngineKey, str]]:
-    """Yield what compiling `graph`, as it was captured, asks for: kind, key and cluster."""
-    normalize(graph, target.settings)
-    quantize(graph, target, scales)
-    wanted = {"plan": True, "timing": target.settings.partition == "measured"}
-    wanted |= {"check": checks_engines(target), "race": races_int8(target)}
-    kinds = [kind for kind in PLAN_KINDS if wanted[kind]]
-    _, clusters = preview(graph, target, failures)
-    for one in clusters:
-        key = EngineKey.of(one.module, target.with_settings(one.cluster.settings))
-        yield from ((kind, key, one.cluster.name) for kind in kinds)
 
 
 def _warn_of_missing_plans(
@@ -298,58 +291,3 @@ def _scales(path: str | os.PathLike[str], manifest: Manifest) -> ScaleTable | No
 
 def _engine(backend: EngineBackend) -> dict[str, str]:
     return {"name": backend.name, "runs on": backend.fingerprint}
-
-
-def _require_same(path: str | os.PathLike[str], manifest: Manifest, model: torch.nn.Module) -> None:
-    way_out = "compile the model again and save it"
-    for part in manifest["parts"]:
-        if part["path"] not in manifest["model"]["modules"]:
-            raise ArtifactError(f"{path} has a part {part['path']!r} that its model does not have")
-    if found := difference(manifest["model"], identity_of(model)):
-        raise ArtifactError(f"{path} does not fit this model: {found}; {way_out}")
-    if weights_digest(model) != manifest["weights"]:
-        raise ArtifactError(f"{path} was saved with other weights than this model's: {way_out}")
-
-
-def _steps(
-    path: str | os.PathLike[str], recipe: Recipe | None, model: torch.nn.Module
-) -> HostSteps:
-    """Return the host steps around the core of a detector."""
-    steps = None if recipe is None or recipe.host_steps is None else recipe.host_steps(model)
-    if steps is None or isinstance(steps, str):
-        raise ArtifactError(
-            f"{path} has the core of a detector, and {type(model).__name__} has none: "
-            f"{steps or 'no recipe of its architecture names one'}"
-        )
-    return steps
-
-
-def _captured(
-    path: str | os.PathLike[str],
-    file: ArtifactFile,
-    manifest: Manifest,
-    model: torch.nn.Module,
-    operators: Collection[str],
-) -> Captured:
-    parts = []
-    for number, row in enumerate(manifest["parts"]):
-        module = model.get_submodule(row["path"])
-        constants = read_constants(row["constants"], file.read(f"graphs/{number}.constants"))
-        stored = StoredGraph(file.read(f"graphs/{number}.json"), constants)
-        graph, call = restore(stored, module, operators)
-        loaded = ArtifactError("it was loaded from a file: copy that one")
-        recipe, specs = recipe_of(module), tensor_specs(graph)
-        steps = _steps(path, recipe, module) if row["core"] else None
-        parts.append(ModelPart(row["path"], module, graph, call, specs, recipe, loaded, steps))
-    whole = manifest["whole"]
-    if not 0 <= whole <= len(parts):
-        raise ArtifactError(f"of {len(parts)} parts, {whole} come first")
-    return Captured(
-        model,
-        recipe_of(model),
-        manifest["model"],
-        parts[:whole],
-        manifest["missed"],
-        manifest["outside"],
-        parts[whole:],
-    )

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch._dynamo.exc import RestartAnalysis
 from torch._export.utils import _is_preservable_cia_op
 from torch._guards import TracingContext, detect_fake_mode
 from torch._ops import OpOverload
@@ -231,7 +230,9 @@ def _lower(
 ) -> Callable[..., Any]:
     """Run AOTAutograd for inference, and compile the graph that it makes with `compiler`."""
     # The import takes most of a second, which a start from an artifact does not need.
+    # Importing Dynamo takes two seconds, which loading a saved model does not need.
     from torch._dynamo.backends.common import aot_autograd
+    from torch._dynamo.exc import RestartAnalysis
 
     lower = aot_autograd(fw_compiler=compiler, inference_compiler=compiler, decompositions={})
     try:

@@ -13,7 +13,7 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from ..detection import Recipe
-from ..detection.host_steps import HostSteps
+from ..detection.host_steps import CallSteps
 from ..detection.substitution import substituted
 from ..errors import ArtifactError
 from ..graph.specs import Call, TensorSpec, tensor_specs
@@ -42,7 +42,7 @@ class ModelPart:
     specs: Sequence[TensorSpec]
     recipe: Recipe | None
     stored: StoredGraph | ArtifactError
-    steps: HostSteps | None = None
+    steps: CallSteps | None = None
 
     def values(self) -> list[Any]:
         """Return the values of the example call, one for each placeholder of the graph."""

@@ -1,4 +1,4 @@
-"""Declares the commands `fxtrt run`, `report`, `build` and `bisect`, and prints their errors."""
+"""Declares the commands of `fxtrt`, and prints their errors."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from .options import (
     writing,
 )
 from .selftest import selftest
+from .verify import verify
 
 if TYPE_CHECKING:
     from ..reporting import Coverage
@@ -217,18 +218,25 @@ def _below_the_bar(
 @_cli.command()
 @_with_options
 @click.option("--save", "file", type=ARTIFACT, help="Also write a file for fxtrt.load.")
-def build(subject: Any, options: dict[str, Any], file: Path | None) -> None:
+@click.option(
+    "--with-weights",
+    is_flag=True,
+    help="The file of --save also has the weights, and serves without the model.",
+)
+def build(subject: Any, options: dict[str, Any], file: Path | None, with_weights: bool) -> None:
     """Build a model's engines ahead of time, and print the report.
 
     The plans are kept in the cache: the next process that compiles the model the same way starts
     without building.
     """
-    if file is not None and subject.has_random_weights:
+    if with_weights and file is None:
+        raise click.UsageError("--with-weights goes with --save")
+    if file is not None and subject.has_random_weights and not with_weights:
         raise click.UsageError(
             "--save needs --weights, or --model package.module:function: fxtrt.load takes the file "
-            "for the weights that it was made with, and these would be random"
+            "for the weights that it was made with, and these would be random; or --with-weights"
         )
-    click.echo(str(_commands().build(subject, options, file)))
+    click.echo(str(_commands().build(subject, options, file, weights=with_weights)))
 
 
 @_cli.command()
@@ -242,6 +250,9 @@ def bisect(subject: Any, options: dict[str, Any]) -> None:
     click.echo(culprit or "Every cluster answers like PyTorch.")
     if culprit:
         sys.exit(1)
+
+
+_cli.add_command(verify)
 
 
 def _commands() -> Any:

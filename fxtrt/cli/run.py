@@ -151,11 +151,18 @@ def report(subject: Subject, options: Mapping[str, Any], *, measure: bool = Fals
         return fxtrt.report(example.model, example.inputs, measure=measure, **options)
 
 
-def build(subject: Subject, options: Mapping[str, Any], file: Path | None = None) -> Coverage:
+def build(
+    subject: Subject,
+    options: Mapping[str, Any],
+    file: Path | None = None,
+    *,
+    weights: bool = False,
+) -> Coverage:
     """Build a model's engines, and keep their plans in the cache for the next process.
 
     Args:
         file: the file for `fxtrt.save`, if any.
+        weights: whether it serves without the model.
     """
     _require_engine(options)
     with _progress(subject.name):
@@ -164,7 +171,7 @@ def build(subject: Subject, options: Mapping[str, Any], file: Path | None = None
         compiled = fxtrt.compile(example.model, example.inputs, **options)
     if file is not None:
         with writing(file):
-            fxtrt.save(compiled, file)
+            fxtrt.save(compiled, file, weights=weights)
     return fxtrt.report(compiled)
 
 

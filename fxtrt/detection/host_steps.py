@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "CallSteps",
     "HostSteps",
     "Prepared",
     "TooManyCandidates",
@@ -36,16 +37,8 @@ class Prepared:
     context: Any
 
 
-class HostSteps(Protocol):
-    """A detector's core, and the steps before and after it.
-
-    core: a module whose children are those of the detector, under the same names. The first
-          dimension of each of its inputs and outputs counts images, and nothing else in their
-          shapes depends on how many there are: calls with more images than the core takes are
-          cut into chunks.
-    """
-
-    core: torch.nn.Module
+class CallSteps(Protocol):
+    """The steps before and after a detector's core, as far as calls need them."""
 
     def before(self, *args: Any) -> Prepared:
         """Turn the positional arguments of the detector into those of the core, without a wait.
@@ -61,6 +54,18 @@ class HostSteps(Protocol):
             TooManyCandidates: the core's bound on candidates may have changed a result.
         """
         ...
+
+
+class HostSteps(CallSteps, Protocol):
+    """A detector's core, and the steps before and after it.
+
+    core: a module whose children are those of the detector, under the same names. The first
+          dimension of each of its inputs and outputs counts images, and nothing else in their
+          shapes depends on how many there are: calls with more images than the core takes are
+          cut into chunks.
+    """
+
+    core: torch.nn.Module
 
     def example(self, inputs: tuple[Tensor, ...], most_images: int) -> tuple[Tensor, ...]:
         """Return inputs to capture the core with: two images where more than one is allowed."""

@@ -129,7 +129,8 @@ def _difference(
     name: str, actual: Tensor, expected: Tensor, count: str = "", same_count: bool = True
 ) -> Difference:
     count = count or "x".join(map(str, expected.shape)) or "scalar"
-    relative = _RELATIVE * max(1.0, _largest(expected))
+    # Infinities would tolerate anything.
+    relative = _RELATIVE * max(1.0, _largest(expected[expected.isfinite()]))
     tolerance = _ABSOLUTE.get(name.rpartition(".")[2], relative)
     if actual.shape != expected.shape or actual.dtype != expected.dtype:
         return Difference(name, count, torch.inf, tolerance, same_count)

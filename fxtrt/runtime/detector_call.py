@@ -13,11 +13,17 @@ from torch.utils import _pytree as pytree
 
 from ..capture.arguments import positional
 from ..capture.model_part import ModelPart
-from ..detection.host_steps import HostSteps, Prepared, TooManyCandidates
+from ..detection.host_steps import CallSteps, Prepared, TooManyCandidates
+from ..graph.ambient import explicitly
+from ..graph.provenance import as_graph
 from ..graph.specs import Call
+from .all_candidates import with_all_candidates
 from .guarded_forward import GuardedForward
+from .loaded_model import LoadedModel
 
 __all__ = ["DetectorCall"]
+
+_TOO_MANY = "more candidates than the core looks at"
 
 
 class DetectorCall(GuardedForward):
@@ -25,7 +31,9 @@ class DetectorCall(GuardedForward):
 
     A call with more images than the core takes is cut into chunks, and the core runs for each. A
     call that does not fit the core runs the original `forward`, as in `GuardedForward`. So does a
-    call with more candidates than the core looks at, because the result may then differ.
+    call with more candidates than the core looks at, because the result may then differ. A
+    `LoadedModel` answers such a call with the core again, whose selections then look at all
+    candidates.
     """
 
     def __init__(
@@ -37,10 +45,11 @@ class DetectorCall(GuardedForward):
     ) -> None:
         """Guard `graph`, the compiled core of `part`, which `run` calls."""
         assert part.steps is not None
+        self._whole: Callable[..., Any] | None = None
         super().__init__(
             part.module, graph, part.specs, part.call, run, check_weights=check_weights
         )
-        self._steps: HostSteps = part.steps
+        self._steps: CallSteps = part.steps
         self._most = part.specs[0].high[0] or sys.maxsize
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -59,9 +68,19 @@ class DetectorCall(GuardedForward):
         try:
             result = self._steps.after(outputs, prepared.context)
         except TooManyCandidates:
-            return self._fall_back("more candidates than the core looks at", args, kwargs)
+            if not isinstance(self._module, LoadedModel):
+                return self._fall_back(_TOO_MANY, args, kwargs)
+            self.fallbacks.record(_TOO_MANY)
+            return self._with_all_candidates(fitting, prepared.context)
         self.fallbacks.count_compiled()
         return result
+
+    def _with_all_candidates(self, fitting: Sequence[Call], context: Any) -> Any:
+        """Run the core again, with as many candidates as there are."""
+        if self._whole is None:
+            self._whole = as_graph(explicitly(with_all_candidates(self.graph)))
+        whole = self._whole
+        return self._steps.after(_joined([whole(*call.args) for call in fitting]), context)
 
     def _chunks(self, inputs: tuple[Tensor, ...]) -> list[Call] | str:
         """Return calls of the core that together take all images, or why the core cannot."""
@@ -87,7 +106,11 @@ class DetectorCall(GuardedForward):
             with torch.no_grad():
                 return self._steps.before(*call.args, **call.kwargs)
         except Exception as error:  # The caller may have passed anything.
-            return f"the arguments are of another form than the example's: {type(error).__name__}"
+            reason = "the arguments are of another form than the example's"
+            if isinstance(self._module, LoadedModel):
+                self.fallbacks.record(f"{reason}: {type(error).__name__}")
+                self._module.refuse(f"{reason}: {error}", error)
+            return f"{reason}: {type(error).__name__}"
 
 
 def _requires_grad(value: Any) -> bool:

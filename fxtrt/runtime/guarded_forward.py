@@ -30,6 +30,7 @@ from ..graph.sizes import is_static, size_range
 from ..graph.specs import Call, TensorSpec
 from ..graph.weight_states import Snapshot, live_weights
 from .fallbacks import Fallbacks
+from .loaded_model import LoadedModel
 from .nesting import Nesting
 
 __all__ = ["GuardedForward"]
@@ -46,7 +47,8 @@ class GuardedForward:
     counts and logs them, and counts the calls that run as compiled. An argument may be given by
     position or by keyword, and a default may be given or left out. A module may have several
     guarded forwards, one for each structure of arguments: a call that does not fit the last goes to
-    the one before it, and they count together.
+    the one before it, and they count together. A `LoadedModel` has no `forward` of its own: other
+    calls are refused.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class GuardedForward:
         self.fallbacks: Fallbacks = (
             before.fallbacks
             if isinstance(before, GuardedForward)
-            else Fallbacks(f"{type(module).__name__} runs in PyTorch")
+            else Fallbacks(f"{type(module).__name__} {_what_else(module)}")
         )
         self._module = module
         self._form = CallForm(self._original, example)
@@ -114,9 +116,15 @@ class GuardedForward:
         return self.run(*taken.args, **taken.kwargs)
 
     def _fall_back(self, reason: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the original `forward`, and count why."""
+        """Run the original `forward`, and count why.
+
+        Raises:
+            CallError: the model was loaded without its code.
+        """
         if not isinstance(self._original, GuardedForward):
             self.fallbacks.record(reason)
+            if isinstance(self._module, LoadedModel):
+                self._module.refuse(reason)
         return self._original(*args, **kwargs)
 
     def _taken(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | str:
@@ -202,6 +210,10 @@ class GuardedForward:
             "a compiled model cannot be copied, pickled or compiled again: do that with the model "
             "that it was compiled from"
         )
+
+
+def _what_else(module: torch.nn.Module) -> str:
+    return "refuses a call" if isinstance(module, LoadedModel) else "runs in PyTorch"
 
 
 def _difference(leaf: Any, kind: type) -> str:

@@ -6,12 +6,14 @@ import math
 import operator
 import re
 from collections.abc import Collection
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch._ops import OpOverload, OpOverloadPacket, _OpNamespace
 from torch.fx import Graph
 
+from ..detection.ops import define
 from ..errors import ArtifactError
 from ..registry import registered
 
@@ -125,6 +127,8 @@ def _operator(name: str) -> OpOverload:
     parts = name.split(".")
     kinds = (_OpNamespace, OpOverloadPacket, OpOverload)
     is_name = len(parts) == 3 and all(part.isidentifier() for part in parts)
+    if is_name:
+        _define(*parts[:2])
     for kind, part in zip(kinds, parts, strict=False):
         found = getattr(found, part, None) if is_name else None
         if not isinstance(found, kind):
@@ -132,6 +136,17 @@ def _operator(name: str) -> OpOverload:
                 f"there is no operator {name:.80} here: import the package that registers it"
             )
     return found  # type: ignore[no-any-return]  # an OpOverload, as the last of `kinds`
+
+
+def _define(namespace: str, name: str) -> None:
+    """Define an operator of fxtrt's or torchvision's own that no import has defined yet."""
+    try:
+        if namespace in _OWN:
+            define(name)
+        elif namespace == "torchvision":
+            import_module("torchvision")
+    except ImportError as error:
+        raise ArtifactError(f"the operator {namespace}.{name:.80} needs {error.name}") from error
 
 
 def untrusted(graph: Graph) -> list[str]:

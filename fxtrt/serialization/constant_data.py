@@ -11,7 +11,7 @@ import torch
 from ..errors import ArtifactError
 from .value_data import read_device, read_dtype
 
-__all__ = ["Form", "read_constants", "write_constants"]
+__all__ = ["Form", "form_of", "in_form", "read_constants", "write_constants"]
 
 _MOST_DIMS = 64
 _MOST_SPREAD = 64
@@ -33,13 +33,19 @@ def write_constants(tensors: Sequence[torch.Tensor]) -> tuple[list[Form], bytes]
     Raises:
         ArtifactError: a tensor is expanded, or a slice of a far larger one.
     """
-    forms = []
-    for tensor in tensors:
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        form = Form(dtype, list(tensor.shape), list(tensor.stride()), str(tensor.device))
-        _require_dense(form)
-        forms.append(form)
-    return forms, b"".join(map(_bytes, tensors))
+    return list(map(form_of, tensors)), b"".join(map(_bytes, tensors))
+
+
+def form_of(tensor: torch.Tensor) -> Form:
+    """Return the form of a tensor.
+
+    Raises:
+        ArtifactError: it is expanded, or a slice of a far larger one.
+    """
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    form = Form(dtype, list(tensor.shape), list(tensor.stride()), str(tensor.device))
+    _require_dense(form)
+    return form
 
 
 def read_constants(forms: Sequence[Form], data: bytes) -> list[torch.Tensor]:
@@ -66,16 +72,28 @@ def _bytes(tensor: torch.Tensor) -> bytes:
 
 
 def _tensor(form: Form, dtype: torch.dtype, data: bytes) -> torch.Tensor:
+    ordered = torch.empty(form.shape, dtype=dtype)
+    if data:
+        flat = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        ordered = flat.view(dtype).view(form.shape)
+    return in_form(ordered, form)
+
+
+def in_form(tensor: torch.Tensor, form: Form) -> torch.Tensor:
+    """Return a copy with the strides and on the device of a form.
+
+    Raises:
+        ArtifactError: the form is of another tensor, is wrong, or the device is missing.
+    """
+    if [str(tensor.dtype), list(tensor.shape)] != [f"torch.{form.dtype}", form.shape]:
+        raise ArtifactError(f"a tensor is {tensor.dtype} {list(tensor.shape)}, not {form!r:.120}")
+    _elements(form)
     device = read_device(form.device)
     try:
-        ordered = torch.empty(form.shape, dtype=dtype)
-        if data:
-            flat = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-            ordered = flat.view(dtype).view(form.shape)
-        tensor = torch.empty_strided(form.shape, form.strides, dtype=dtype)
-        return tensor.copy_(ordered).to(device)
+        placed = torch.empty_strided(form.shape, form.strides, dtype=tensor.dtype)
+        return placed.copy_(tensor).to(device)
     except (RuntimeError, AssertionError) as error:  # such as a GPU that is missing
-        raise ArtifactError(f"a constant cannot be made: {error}") from error
+        raise ArtifactError(f"a tensor cannot be made: {error}") from error
 
 
 def _elements(form: Form) -> int:

@@ -8,7 +8,7 @@ import hashlib
 import importlib.metadata
 import re
 import sys
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
@@ -22,7 +22,10 @@ from ..graph.ambient import Ambient
 from ..graph.weights import named_tensors
 from .digests import capture_digest, code_digest, sha256, weight_digest
 
-__all__ = ["Identity", "difference", "identity_of", "weights_digest"]
+__all__ = ["CODE", "Identity", "difference", "identity_of", "versions_now", "weights_digest"]
+
+CODE = "fxtrt's code"
+"""Stands for fxtrt's own sources among the versions."""
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _INTERNAL = frozenset(torch.nn.Module().__dict__) - {"training", *_HOOKS}
@@ -142,9 +145,15 @@ def _form(tensor: torch.Tensor) -> str:
 
 def _versions(sources: set[str]) -> dict[str, str]:
     packages = sorted({"torch", *(name.partition(".")[0] for name in sources)} - {"__main__"})
-    versions = {name: _version(name) for name in packages}
-    code = sha256(code_digest(), capture_digest())
-    return versions | {"fxtrt": _version("fxtrt"), "fxtrt's code": code}
+    return versions_now([*packages, "fxtrt", CODE])
+
+
+def versions_now(names: Iterable[str]) -> dict[str, str]:
+    """Return the versions of packages, and under `CODE` a digest of fxtrt's own sources."""
+    return {
+        name: sha256(code_digest(), capture_digest()) if name == CODE else _version(name)
+        for name in names
+    }
 
 
 def _version(package: str) -> str:

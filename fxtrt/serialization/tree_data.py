@@ -16,7 +16,15 @@ from torch.utils import _pytree as pytree
 from ..errors import ArtifactError
 from .typed_json import parse, typed
 
-__all__ = ["SHADOWED", "TreeData", "is_name", "read_call_tree", "read_tree", "write_tree"]
+__all__ = [
+    "SHADOWED",
+    "TreeData",
+    "is_name",
+    "is_plain_tree",
+    "read_call_tree",
+    "read_tree",
+    "write_tree",
+]
 
 
 class TreeData(TypedDict):
@@ -32,6 +40,7 @@ SHADOWED = frozenset({*_custom_builtins, "self"})
 _MOST_DEPTH = 64
 _RESULTS = "torch.return_types."
 """The prefix for types that torch defines for the results of operators, such as `topk`."""
+_PLAIN = ("builtins.", "collections.", _RESULTS)
 _LISTS = (list, tuple)
 _DICTS = (dict, OrderedDict)
 
@@ -81,6 +90,12 @@ def read_tree(data: Any, depth: int = 0) -> pytree.TreeSpec:
     context = parse((found["context"] or "null").encode(), "the context of a structure")
     _require_fit(kind, name, context, len(children))
     return pytree.TreeSpec(kind, context, children)
+
+
+def is_plain_tree(data: TreeData) -> bool:
+    """Return whether a structure is made of Python's and torch's own types only."""
+    name = data["type"] or "builtins."
+    return name.startswith(_PLAIN) and all(map(is_plain_tree, data["children_spec"]))
 
 
 def read_call_tree(data: Any, names: Sequence[str]) -> pytree.TreeSpec:

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 from artifact_edits import Edited, write
-from artifact_models import CASES, case
+from artifact_models import CASES, case, detector
 from fuzzing import fuzz
 from hypothesis import strategies as st
+from torch import nn
 
 import fxtrt
-from fxtrt.errors import ArtifactError
+from fxtrt.artifact.verify import verify
+from fxtrt.errors import ArtifactError, CallError
 
 NAMES = ("dynamic", "nested", "selecting")
 
@@ -26,7 +28,7 @@ class Saved:
 
     def __init__(self, name: str, folder: Path) -> None:
         _, sizes, (example, *_) = CASES[name]
-        self.model = case(name)
+        self.model: nn.Module | None = case(name)
         self.path = folder / f"{name}.fxtrt"
         options: dict[str, Any] = {"engine": "reference", "min_cluster_size": 1}
         fxtrt.save(fxtrt.compile(self.model, example, dynamic_shapes=sizes, **options), self.path)
@@ -38,10 +40,27 @@ class Saved:
             fxtrt.load(self.damaged, self.model)
 
 
+class SavedAlone(Saved):
+    """A file of a detector with its weights."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = None
+        self.path = folder / "alone.fxtrt"
+        model, inputs = detector()
+        fxtrt.save(fxtrt.compile(model, inputs, engine="reference"), self.path, weights=True)
+        self.edited = Edited(self.path)
+        self.damaged = Path(shutil.copy(self.path, folder / "alone.damaged"))
+
+    def load(self) -> None:
+        with contextlib.suppress(ArtifactError, CallError):
+            verify(self.damaged)
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Saved]:
     folder = tmp_path_factory.mktemp("saved")
-    return {name: Saved(name, folder) for name in NAMES}
+    files = {name: Saved(name, folder) for name in NAMES}
+    return {**files, "alone": SavedAlone(folder)}
 
 
 PLACES = st.integers(0, 0xFFFF).map(lambda number: number * 40503 % 0x10000 / 0x10000)
@@ -117,6 +136,32 @@ def test_changed_values_are_refused_or_harmless(saved: dict[str, Saved]) -> None
     edit = st.tuples(PLACES, PLACES, change, ODD)
     edits = st.lists(edit, min_size=1, max_size=3)
     fuzz(check, st.sampled_from(NAMES), st.booleans(), edits, examples=150)
+
+
+def test_changed_values_of_what_serves_alone(saved: dict[str, Saved]) -> None:
+    """These are weights, host steps and golden inputs."""
+    one = saved["alone"]
+
+    def check(kind: str, edits: list[tuple[float, float, Any]], cut: float | None) -> None:
+        edited = copy.copy(one.edited)
+        edited.manifest = copy.deepcopy(edited.manifest)
+        alone = edited.manifest["alone"]
+        for share, other, value in edits:
+            places = list(values_of(alone[kind]))
+            holder, key = places[int(share * (len(places) - 1))]
+            source, source_key = places[int(other * (len(places) - 1))]
+            holder[key] = copy.deepcopy(source[source_key] if value == "copy" else value)
+        if cut is not None:
+            member = {"weights": "weights.safetensors"}.get(kind, "golden.constants")
+            data = edited.members[member]
+            edited.members = {**edited.members, member: data[: int(cut * len(data))]}
+        write(one.damaged, edited)
+        one.load()
+
+    kinds = st.sampled_from(["weights", "steps", "golden"])
+    value = st.one_of(st.just("copy"), ODD)
+    edits = st.lists(st.tuples(PLACES, PLACES, value), min_size=1, max_size=3)
+    fuzz(check, kinds, edits, st.one_of(st.none(), PLACES), examples=60)
 
 
 def row() -> Any:

@@ -120,6 +120,22 @@ def test_a_model_of_ones_own_is_built_saved_and_loaded(
     assert [row.fallbacks for row in runtime] == [()]
 
 
+def test_what_serves_alone_is_built_and_verified(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], own: Any
+) -> None:
+    inputs = ("--input", "2x5:int64", "--input", "2x5")
+    base = ("build", "--model", "own_models:words", "--engine", "reference", *inputs)
+    assert run(monkeypatch, *base, "--with-weights") == 2
+    assert "--with-weights goes with --save" in capsys.readouterr().err
+    assert run(monkeypatch, *base, "--save", "words.fxtrt", "--with-weights") == 0
+    assert run(monkeypatch, "verify", "words.fxtrt", "--rebuild") == 0
+    assert "answers as when it was saved" in capsys.readouterr().out
+    x, mask = torch.randint(9, (2, 5)), torch.rand(2, 5)
+    with torch.no_grad():
+        expected = own.words().eval()(x, mask)
+        torch.testing.assert_close(fxtrt.load("words.fxtrt")(x, mask), expected)
+
+
 def test_weights_for_a_model_of_ones_own(
     monkeypatch: pytest.MonkeyPatch, own: Any, tmp_path: Path
 ) -> None:

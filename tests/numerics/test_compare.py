@@ -88,6 +88,12 @@ def test_equal_nan_and_infinity_agree() -> None:
     assert found.largest == 0
 
 
+def test_an_infinity_tolerates_nothing() -> None:
+    (found,) = compare(torch.tensor([1.0, 2.0]), torch.tensor([torch.inf, 2.0]))
+    assert found.tolerance == pytest.approx(2e-4)
+    assert not found.agrees
+
+
 def test_missing_outputs_are_an_error() -> None:
     with pytest.raises(ValueError, match="the outputs are"):
         compare({"out": torch.zeros(1)}, {"out": torch.zeros(1), "aux": torch.zeros(1)})

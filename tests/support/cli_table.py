@@ -18,7 +18,8 @@ FIRST = "## `fxtrt run`\n"
 def sections() -> str:
     """A section for each command: what it does, and a table of its options."""
     order = {
-        name: place for place, name in enumerate(("run", "report", "build", "bisect", "selftest"))
+        name: place
+        for place, name in enumerate(("run", "report", "build", "verify", "bisect", "selftest"))
     }
     commands = sorted(_commands(_cli, "fxtrt"), key=lambda c: order.get(c[0].split()[1], 9))
     return "\n".join(_section(name, command) for name, command in commands)
@@ -42,7 +43,7 @@ def _commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Comman
 def _section(name: str, command: click.Command) -> str:
     arguments = [p for p in command.params if isinstance(p, click.Argument)]
     options = [p for p in command.params if isinstance(p, click.Option)]
-    takes = "".join(f" {(p.name or '').upper()}..." for p in arguments)
+    takes = "".join(f" {(p.name or '').upper()}{'...' * (p.nargs < 0)}" for p in arguments)
     text = "\n\n".join(" ".join(part.split()) for part in (command.help or "").split("\n\n"))
     rows = [f"| {_usage(option)} | {_meaning(option)} |" for option in options]
     table = ["| option | meaning |", "| --- | --- |", *rows] if rows else []

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from detectron2.modeling.meta_arch.retinanet import RetinaNet
 from torch import Tensor
 
-from ..core_batch import DENSE_CANDIDATES, Core, counted
+from ..core_batch import DENSE_CANDIDATES, Core
 from ..host_steps import keeps_methods, unchanged
 from ..ops.dense_detections import dense_detections
 from ..ops.place_detections import place_detections
-from .image_batch import ImageBatch, kept
 from .padded_proposals import is_known_transform, why_no_boxes
 from .proposals import IS_0_4
-from .steps import Steps, found_instances
+from .results import ResultRules
+from .steps import Steps
 
 __all__ = ["one_stage_steps"]
 
@@ -76,18 +76,6 @@ class _Core(Core):
         return placed, scores, classes, summary
 
 
-class _Steps(Steps):
-    """The steps around the core of a one-stage detector; see `HostSteps`."""
-
-    def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Any]]:
-        boxes, scores, classes, summary = outputs
-        results = []
-        for image, counts in enumerate(counted(summary)):
-            found = [kept(column[image], counts) for column in (boxes, scores, classes)]
-            results.append({"instances": found_instances(context.pictures[image], *found)})
-        return results
-
-
 _METHODS_OF_0_4 = ("forward", "inference", "inference_single_image")
 _METHODS = (
     *("forward", "forward_inference", "inference_single_image"),
@@ -96,16 +84,16 @@ _METHODS = (
 )
 
 
-def _steps(model: Any, head: str) -> _Steps:
-    return _Steps(model, _Core(model, head), _COARSEST)
+def _steps(model: Any, head: str) -> Steps:
+    return Steps(model, _Core(model, head), partial(ResultRules, "instances"), _COARSEST)
 
 
-def _retinanet_steps(model: Any) -> _Steps | str:
+def _retinanet_steps(model: Any) -> Steps | str:
     """Return the core of a `RetinaNet` and its steps, or why it can have none."""
     return _why_none(model, RetinaNet, is_known_transform) or _steps(model, "retinanet")
 
 
-def _fcos_steps(model: Any) -> _Steps | str:
+def _fcos_steps(model: Any) -> Steps | str:
     """Return the core of an `FCOS` and its steps, or why it can have none."""
     # Detectron2 0.4 has neither of the two.
     from detectron2.modeling.box_regression import Box2BoxTransformLinear
@@ -125,6 +113,6 @@ def _why_none(model: Any, kind: type[Any], is_known: Callable[[Any], bool]) -> s
     return why_no_boxes(model.anchor_generator, model.box2box_transform, is_known)
 
 
-def one_stage_steps(model: Any) -> _Steps | str:
+def one_stage_steps(model: Any) -> Steps | str:
     """Return the core of one of Detectron2's `DenseDetector`s, or why it can have none."""
     return _retinanet_steps(model) if isinstance(model, RetinaNet) else _fcos_steps(model)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from detectron2.modeling.meta_arch.rcnn import ProposalNetwork
-from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ..core_batch import Core, counted
+from ..core_batch import Core
 from ..host_steps import keeps_methods
 from ..ops.place_detections import place_detections
-from .image_batch import ImageBatch, kept
 from .padded_proposals import padded_proposals, why_no_proposals
+from .results import ResultRules
 from .steps import Steps
 
 __all__ = ["proposal_network_steps"]
@@ -37,22 +36,10 @@ class _Core(Core):
         return boxes, logits, summary
 
 
-class _Steps(Steps):
-    """The steps around the core of a `ProposalNetwork`; see `HostSteps`."""
-
-    def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Any]]:
-        boxes, logits, summary = outputs
-        results = []
-        for image, counts in enumerate(counted(summary)):
-            instances = Instances(tuple(context.pictures[image]))
-            instances.proposal_boxes = Boxes(kept(boxes[image], counts))
-            instances.objectness_logits = kept(logits[image], counts)
-            results.append({"proposals": instances})
-        return results
-
-
-def proposal_network_steps(model: Any) -> _Steps | str:
+def proposal_network_steps(model: Any) -> Steps | str:
     """Return the core of a `ProposalNetwork` and its steps, or why it can have none."""
     if not keeps_methods(model, ProposalNetwork, "forward"):
         return f"{type(model).__name__} has a forward of its own"
-    return why_no_proposals(model.proposal_generator) or _Steps(model, _Core(model))
+    return why_no_proposals(model.proposal_generator) or Steps(
+        model, _Core(model), partial(ResultRules, "proposals")
+    )

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import torch
 from detectron2.modeling.meta_arch.rcnn import GeneralizedRCNN
 from torch import Tensor
 
-from ..core_batch import Core, counted
+from ..core_batch import Core
 from ..host_steps import keeps_methods
 from ..ops.keypoints_of_heatmaps import keypoints_of_heatmaps
-from ..ops.paste_masks import paste_masks
 from ..ops.place_detections import place_detections
-from .image_batch import ImageBatch, kept
 from .padded_proposals import padded_proposals, why_no_proposals
 from .region_heads import keypoint_maps_of, masks_of, why_no_core, with_heads
-from .steps import Steps, found_instances
+from .results import ResultRules
+from .steps import Steps
 
-__all__ = ["RCNNCore", "RCNNSteps", "rcnn_steps", "why_no_rcnn"]
-
-_MASK_THRESHOLD = 0.5
-"""The default of `detector_postprocess`, which `GeneralizedRCNN` never changes."""
+__all__ = ["RCNNCore", "instance_rules", "rcnn_steps", "why_no_rcnn"]
 
 
 class RCNNCore(Core):
@@ -66,46 +62,19 @@ class RCNNCore(Core):
         return outputs
 
 
-class RCNNSteps(Steps):
-    """The steps around the core of a `GeneralizedRCNN`; see `HostSteps`."""
-
-    def __init__(self, model: Any, core: torch.nn.Module) -> None:
-        super().__init__(model, core)
-        self._has_masks = getattr(model.roi_heads, "mask_on", False)
-        self._has_keypoints = getattr(model.roi_heads, "keypoint_on", False)
-
-    def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Any]]:
-        boxes, scores, classes, summary, *rest = outputs
-        images = zip(*(output.unbind() for output in (boxes, scores, classes, *rest)), strict=True)
-        return [
-            {"instances": self._instances(of_image, row, number, context)}
-            for number, (row, of_image) in enumerate(zip(counted(summary), images, strict=True))
-        ]
-
-    def _instances(
-        self, outputs: Sequence[Tensor], row: list[int], image: int, context: ImageBatch
-    ) -> Any:
-        boxes, scores, classes, *rest = (kept(output, row) for output in outputs)
-        height, width = context.pictures[image]
-        instances = found_instances((height, width), boxes, scores, classes)
-        if self._has_masks:
-            masks, *rest = rest
-            pasted = paste_masks(masks, boxes, height, width, _MASK_THRESHOLD)
-            instances.pred_masks = pasted
-        if self._has_keypoints:
-            keypoints, maps = rest
-            scale_x, scale_y = context.scales[image]
-            x, y, _, scores = keypoints.unbind(-1)
-            instances.pred_keypoints = torch.stack([x * scale_x, y * scale_y, scores], -1)
-            instances.pred_keypoint_heatmaps = maps
-        return instances
+def instance_rules(model: Any) -> ResultRules:
+    """Return what a `GeneralizedRCNN` returns."""
+    heads = model.roi_heads
+    masks, keypoints = (getattr(heads, f"{name}_on", False) for name in ("mask", "keypoint"))
+    return ResultRules("instances", bool(masks), bool(keypoints))
 
 
-def rcnn_steps(model: Any) -> RCNNSteps | str:
+def rcnn_steps(model: Any) -> Steps | str:
     """Return the core of a `GeneralizedRCNN` and its steps, or why it can have none."""
     if not keeps_methods(model, GeneralizedRCNN, "forward", "inference", "_postprocess"):
         return f"{type(model).__name__} has an inference of its own"
-    return why_no_rcnn(model) or RCNNSteps(model, RCNNCore(model))
+    rules = partial(instance_rules, model)
+    return why_no_rcnn(model) or Steps(model, RCNNCore(model), rules)
 
 
 def why_no_rcnn(model: Any) -> str | None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from detectron2.modeling.meta_arch import panoptic_fpn
 from detectron2.modeling.meta_arch.panoptic_fpn import PanopticFPN
 from detectron2.modeling.meta_arch.semantic_seg import SemanticSegmentor
-from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import Tensor
 
 from ..core_batch import Core
-from ..host_steps import Prepared, keeps_methods
-from .image_batch import ImageBatch
-from .rcnn import RCNNCore, RCNNSteps, why_no_rcnn
+from ..host_steps import keeps_methods
+from .panoptic_segments import Thresholds
+from .rcnn import RCNNCore, instance_rules, why_no_rcnn
+from .results import ResultRules
 from .steps import Steps
 
 __all__ = ["panoptic_steps", "semantic_steps"]
@@ -33,28 +33,6 @@ class _PanopticCore(RCNNCore):
         return (*self.detections(features, image_sizes, scales, limits), logits)
 
 
-class _PanopticSteps(RCNNSteps):
-    """The steps around the core of a `PanopticFPN`; see `HostSteps`."""
-
-    def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Any]]:
-        *detections, logits = outputs
-        results = super().after(detections, context)
-        for result, of_image, size, picture in zip(
-            results, logits, context.sizes, context.pictures, strict=True
-        ):
-            instances = result.pop("instances")
-            classes = sem_seg_postprocess(of_image, size, *picture)
-            result |= {"sem_seg": classes, "instances": instances}
-            result["panoptic_seg"] = panoptic_fpn.combine_semantic_and_instance_outputs(
-                instances,
-                classes.argmax(dim=0),
-                self.model.combine_overlap_thresh,
-                self.model.combine_stuff_area_thresh,
-                self.model.combine_instances_score_thresh,
-            )
-        return results
-
-
 class _SemanticCore(Core):
     """The networks of a `SemanticSegmentor`."""
 
@@ -67,32 +45,27 @@ class _SemanticCore(Core):
         return (logits,)
 
 
-class _SemanticSteps(Steps):
-    """The steps around the core of a `SemanticSegmentor`; see `HostSteps`."""
-
-    def before(self, batched_inputs: Any) -> Prepared:
-        call = super().before(batched_inputs)
-        return Prepared(call.inputs[:1], call.context)
-
-    def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Any]]:
-        images = zip(outputs[0], context.sizes, context.pictures, strict=True)
-        return [
-            {"sem_seg": sem_seg_postprocess(of_image, size, *picture)}
-            for of_image, size, picture in images
-        ]
+def _panoptic_rules(model: Any) -> ResultRules:
+    limits = Thresholds(
+        float(model.combine_overlap_thresh),
+        float(model.combine_stuff_area_thresh),
+        float(model.combine_instances_score_thresh),
+    )
+    return replace(instance_rules(model), kind="panoptic", combine=limits)
 
 
-def panoptic_steps(model: Any) -> _PanopticSteps | str:
+def panoptic_steps(model: Any) -> Steps | str:
     """Return the core of a `PanopticFPN` and its steps, or why it can have none."""
     if not keeps_methods(model, PanopticFPN, "forward", "inference"):
         return f"{type(model).__name__} has an inference of its own"
     if not getattr(model, "combine_on", True):
         return "it does not combine its results"
-    return why_no_rcnn(model) or _PanopticSteps(model, _PanopticCore(model))
+    rules = partial(_panoptic_rules, model)
+    return why_no_rcnn(model) or Steps(model, _PanopticCore(model), rules)
 
 
-def semantic_steps(model: Any) -> _SemanticSteps | str:
+def semantic_steps(model: Any) -> Steps | str:
     """Return the core of a `SemanticSegmentor` and its steps, or why it can have none."""
     if not keeps_methods(model, SemanticSegmentor, "forward"):
         return f"{type(model).__name__} has a forward of its own"
-    return _SemanticSteps(model, _SemanticCore(model))
+    return Steps(model, _SemanticCore(model), partial(ResultRules, "semantic"))

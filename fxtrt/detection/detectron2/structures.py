@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch.utils import _pytree as pytree
 from ...graph.sizes import is_static
 from ..ops.corner import corner
 from ..ops.detectron2_paste_masks import paste_masks
+from .input_dicts import padded_sides
 
 __all__ = [
     "clip",
@@ -22,7 +22,6 @@ __all__ = [
     "conv2d",
     "from_tensors",
     "new_boxes",
-    "padded_sides",
     "pooler_format",
     "register_boxes",
     "rows_where",
@@ -140,21 +139,6 @@ def from_tensors(
         for image, (h, w) in zip(tensors, sizes, strict=True)
     ]
     return ImageList(torch.stack(padded), sizes)
-
-
-def padded_sides(
-    sizes: Sequence[tuple[Any, Any]],
-    size_divisibility: int,
-    padding_constraints: Mapping[str, int] | None,
-) -> tuple[Any, Any]:
-    """Return the height and width that `ImageList.from_tensors` pads images of these sizes to."""
-    constraints = padding_constraints or {}
-    stride = max(constraints.get("size_divisibility", size_divisibility), 1)
-    square = constraints.get("square_size", 0)
-    columns = zip(*sizes, strict=True)
-    most = (square or functools.reduce(torch.sym_max, column) for column in columns)
-    height, width = ((size + stride - 1) // stride * stride for size in most)
-    return height, width
 
 
 def _flatten_instances(instances: Any) -> tuple[list[Any], Any]:

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.library import custom_op
-from torchvision.ops import roi_align
 
 from ...registry import explain
 from ..kernels.available import kernels_read
 from ..region_levels import levels_of
+from ..torchvision_library import roi_align
 
 __all__ = ["multilevel_roi_align"]
 
@@ -62,11 +62,12 @@ def _composed(
     pooled = features[0].new_zeros(
         (len(boxes) * count, features[0].shape[1], *output_size), dtype=_precision(features[0])
     )
+    height, width = output_size
     for level, (feature, scale) in enumerate(zip(features, scales, strict=True)):
         here = real & (levels == level)
         feature = feature.to(pooled.dtype)
         some = torch.where(here[:, None], rois, 0.0).to(pooled.dtype)
-        some = roi_align(feature, some, output_size, scale, sampling_ratio, aligned)
+        some = roi_align(feature, some, (height, width), scale, sampling_ratio, aligned)
         pooled = torch.where(here[:, None, None, None], some, pooled)
     return pooled.to(features[0].dtype)
 

@@ -11,11 +11,13 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from ..box_coding import SCALE_CLAMP
-from ..core_batch import core_example, counted
+from ..core_batch import core_example
 from ..host_steps import Prepared, unchanged
-from ..ops.paste_masks_in_image import paste_masks_in_image
 from ..small_tables import SmallTables
-from .image_batch import ImageBatch, core_shapes, read_images
+from .answers import found_in, place
+from .image_batch import core_shapes, read_images, rules_of
+from .pictures import ImageBatch
+from .steps_data import StepsData
 
 __all__ = ["Steps", "is_known_coder", "why_no_float32"]
 
@@ -51,43 +53,26 @@ class Steps:
         return Prepared(batch.inputs, batch)
 
     def after(self, outputs: Sequence[Tensor], context: ImageBatch) -> list[dict[str, Tensor]]:
-        summary, *padded = outputs
-        rows = counted(summary)
-        named = dict(zip(self._names, padded, strict=True))
-        found = [
-            {name: output[image, : row[0]] for name, output in named.items()}
-            for image, row in enumerate(rows)
-        ]
-        for one in found:
-            if "keypoints" in one:
-                _split_keypoints(one)
+        found = found_in(self._names, outputs)
         if not self._places_boxes:
             placed = self._transform.postprocess(found, context.resized, context.pictures)
             return placed  # type: ignore[no-any-return]  # the user's own
-        for image, one in enumerate(found):
-            _place(one, context.pictures[image], context.scales[image])
+        place(found, context)
         return found
+
+    def as_data(self) -> StepsData | str:
+        """Return the same steps as data, or why they need the model."""
+        if not self._places_boxes:
+            return f"{type(self._transform).__name__} has a postprocess of its own"
+        rules = rules_of(self._transform)
+        if isinstance(rules, str):
+            return rules
+        return StepsData("torchvision", rules, tuple(self._names))
 
     example = staticmethod(core_example)
 
     def dynamic_shapes(self, inputs: tuple[Tensor, ...], most_images: int) -> Any:
         return core_shapes(inputs, most_images, self._transform, self._coarsest)
-
-
-def _split_keypoints(one: dict[str, Tensor]) -> None:
-    """Give keypoints a visibility of 1 and their scores a name, as torchvision does."""
-    points = one["keypoints"]
-    one["keypoints"] = torch.cat([points[..., :2], torch.ones_like(points[..., :1])], -1)
-    one["keypoints_scores"] = points[..., 2]
-
-
-def _place(one: dict[str, Tensor], picture: tuple[int, int], scales: tuple[float, float]) -> None:
-    """Do the rest of `GeneralizedRCNNTransform.postprocess`, after the boxes, in place."""
-    if "masks" in one:
-        one["masks"] = paste_masks_in_image(one["masks"], one["boxes"], list(picture))
-    if "keypoints" in one:
-        one["keypoints"][..., 0] *= scales[0]
-        one["keypoints"][..., 1] *= scales[1]
 
 
 def is_known_coder(coder: Any) -> bool:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning
 WEIGHTS = [1.0, 1.0, 2.0, 2.0]
 CELLS = [torch.tensor([[-9.0, -6, 9, 6], [-7, -12, 7, 12], [-4, -4, 4, 4]]) for _ in range(2)]
 BOXES = torch.tensor([[3.25, 2.5, 20.75, 17.0], [-9.5, -7, 61, 48.5]])
-WITHOUT_KERNELS = ("_composed", "_paste_whole", "_paste_masks_in_image")
+WITHOUT_KERNELS = ("_composed", "_paste_whole")
 
 
 def box_arguments() -> tuple[Any, ...]:

@@ -31,7 +31,7 @@ from torch import nn
 
 import fxtrt
 from fxtrt.ahead_of_time import outcome_of
-from fxtrt.detection.host_steps import HostSteps
+from fxtrt.detection.host_steps import CallSteps
 from fxtrt.runtime.stitched_call import StitchedCall
 
 __all__ = ["KEY", "main", "measure_stages"]
@@ -103,7 +103,7 @@ def measure_stages(
     return {**whole, "stages": stages}
 
 
-def _graph_of(fast: nn.Module) -> tuple[StitchedCall, HostSteps | None]:
+def _graph_of(fast: nn.Module) -> tuple[StitchedCall, CallSteps | None]:
     outcome = outcome_of(fast)
     calls = [] if outcome is None else [part.call for part in outcome.reported]
     if outcome is None or len(calls) != 1 or calls[0] is None:
@@ -112,7 +112,7 @@ def _graph_of(fast: nn.Module) -> tuple[StitchedCall, HostSteps | None]:
 
 
 @contextmanager
-def _in_ranges(steps: HostSteps | None) -> Iterator[None]:
+def _in_ranges(steps: CallSteps | None) -> Iterator[None]:
     """Put the host steps into ranges while the block runs."""
     if steps is None:
         yield

@@ -13,6 +13,7 @@ FxtrtError
   CacheError          a cache file is damaged or foreign, or a folder is no cache
   ReportError         a file is no report, or one of another version
   ArtifactError       a compiled model cannot be saved, or a file does not fit the model
+  CallError           a model that was loaded without its code cannot answer a call
   AccuracyError       predictions cannot be judged
   ServingError        a server cannot answer a request
     QueueFull           too many requests wait already
@@ -21,7 +22,6 @@ FxtrtError
     WorkerDied          an error made the server's device or one of its threads unusable
     ProtocolError       a request over HTTP is not as the protocol says
     ImageError          bytes are no image that the server decodes
-  CallError           a model that was loaded without its code cannot answer a call
 
 A `Rejection` (fxtrt.registry) says why a node stays in PyTorch; it is a value, never an exception.
 """
@@ -113,6 +113,10 @@ class ArtifactError(FxtrtError):
     """A compiled model cannot be saved, or a file is damaged or belongs to another model."""
 
 
+class CallError(FxtrtError, ValueError):
+    """A model that was loaded without its code cannot answer a call, such as one of other sizes."""
+
+
 class AccuracyError(FxtrtError, ValueError):
     """Predictions cannot be judged: they, or what they are compared with, do not fit the metric."""
 
@@ -173,7 +177,3 @@ class ImageError(ProtocolError):
 
     status: 400 for damaged images, 413 for those too large, 415 for other formats.
     """
-
-
-class CallError(FxtrtError, ValueError):
-    """A model that was loaded without its code cannot answer a call, such as one of other sizes."""

@@ -20,14 +20,19 @@ function number(value) {
   return Math.round(value).toLocaleString("en");
 }
 
+// What has not changed is not written again, since a screen reader would read it again.
+function tell(text, good) {
+  if (at("state").textContent !== text) at("state").textContent = text;
+  at("state").className = good ? "good" : "bad";
+}
+
 function state(found) {
   const health = found.health;
   const good = health.ready && health.live;
   const texts = { draining: "ends, and answers what it accepted", closed: "closed" };
   let text = good ? "ready" : texts[health.state] || "not ready";
   if (!health.live) text = "broken: it needs a new process";
-  at("state").textContent = text;
-  at("state").className = good ? "good" : "bad";
+  tell(text, good);
   document.title = `${found.name}: ${text}`;
   at("name").textContent = found.name;
 }
@@ -98,19 +103,24 @@ function latency(buckets) {
   at("latency-text").textContent =
     `Of ${number(total)} requests since the start, half took ${shares[0]}, ` +
     `95 % ${shares[1]}, and 99 % ${shares[2]}.`;
-  bars(buckets);
+  const filled = buckets.map((bucket, place) => (bucket[1] ? place : -1)).filter((p) => p >= 0);
+  bars(buckets.slice(Math.max(0, filled[0] - 2), filled[filled.length - 1] + 3));
 }
 
 function bars(buckets) {
   const chart = at("histogram");
-  const [step, high] = [56, 150];
-  chart.setAttribute("viewBox", `0 0 ${buckets.length * step} ${high + 50}`);
+  const [step, high] = [64, 150];
+  const [wide, tall] = [buckets.length * step, high + 50];
+  chart.setAttribute("viewBox", `0 0 ${wide} ${tall}`);
+  chart.setAttribute("width", wide);
+  chart.setAttribute("height", tall);
+  chart.style.setProperty("--width", `${wide}px`);
   chart.replaceChildren();
   const most = Math.max(...buckets.map((bucket) => bucket[1]));
   buckets.forEach(([text, count], place) => {
-    const tall = (count / most) * high;
+    const size = (count / most) * high;
     const bar = made("rect", null, chart, SVG);
-    const sides = { x: place * step + 4, y: 20 + high - tall, width: step - 8, height: tall };
+    const sides = { x: place * step + 4, y: 20 + high - size, width: step - 8, height: size };
     Object.entries(sides).forEach(([name, value]) => bar.setAttribute(name, value));
     const middle = place * step + step / 2;
     const label = made("text", bound(text), chart, SVG);
@@ -119,7 +129,7 @@ function bars(buckets) {
     if (count) {
       const amount = made("text", number(count), chart, SVG);
       amount.setAttribute("x", middle);
-      amount.setAttribute("y", 14 + high - tall);
+      amount.setAttribute("y", 14 + high - size);
     }
   });
 }
@@ -183,8 +193,7 @@ async function refresh() {
     gallery(found.images);
     at("asked").textContent = `at ${new Date().toLocaleTimeString("en-GB")}`;
   } catch (error) {
-    at("state").textContent = "no answer from the server";
-    at("state").className = "bad";
+    tell("no answer from the server", false);
     at("asked").textContent = String(error.message || error);
   }
   setTimeout(refresh, 2000);

@@ -54,7 +54,8 @@ class Pictures:
             height, width = image.shape[1:]
             image = image.float()
             if self.resize is not None:
-                image = _resized(image, _sides(height, width, *self.resize)).round_().clamp_(0, 255)
+                image = _resized(image, _sides(height, width, *self.resize))
+                image = (image + 0.5).floor_().clamp_(0, 255)  # whole numbers, as from Pillow
             return {"image": image, "height": height, "width": width}
         scaled = image.float() / 255
         if self.takes == "torchvision":

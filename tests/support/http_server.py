@@ -24,7 +24,7 @@ def http_server(
 ) -> Iterator[tuple[str, fxtrt.Server]]:
     """Serve a model while the block runs, on a port that is free: "127.0.0.1:12345"."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-    with fxtrt.Server(model, name="detector", **options) as server:
+    with fxtrt.Server(model, **{"name": "detector", **options}) as server:
         http = make_http_server(server, "127.0.0.1", 0, settings)
         http.config.http = type("Quick", (PatientProtocol,), {"header_seconds": header_seconds})
         thread = threading.Thread(target=http.run, kwargs={"sockets": [listener]}, daemon=True)

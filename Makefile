@@ -22,7 +22,7 @@ PYTHONS := python3.13 python3.12 python3.11 python3.10 python3
 FITS := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in $(PYTHONS); do $$p -c "$(FITS)" >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help setup demo test test-quick test-nightly test-oldest test-ops gpu-check lint format clean
+.PHONY: help setup demo serve-demo test test-quick test-nightly test-oldest test-ops gpu-check lint format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ setup: $(READY) ## a virtual environment in .venv; PYTHON=... picks the Python
 
 demo: $(DEMO) ## a detector on a photograph, against eager; ARGS="--model ... --image ..."
 	$(BIN)/python -m fxtrt run $(ARGS)
+
+serve-demo: $(DEMO) ## the same detector as a server with a page; ARGS="--port ... --image ..."
+	$(BIN)/python examples/serve_demo.py $(ARGS)
 
 test: $(READY) ## the tests, in two processes; ARGS="-m gpu -n0", ARGS="-k relu", ARGS=--seconds ...
 	$(PYTEST) -m 'not nightly' $(ARGS)
@@ -65,7 +68,7 @@ clean: ## remove .venv, .venv-oldest, caches and builds
 	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Each environment gets these extras. The demo needs a part of what the tests need.
-$(DEMO): EXTRAS := vision
+$(DEMO): EXTRAS := vision,serve
 $(READY): EXTRAS := vision,test,dev,detectron2-test
 $(OLDEST_READY): EXTRAS := vision,test
 $(DEMO) $(READY): constraints.txt

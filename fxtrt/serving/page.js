@@ -101,7 +101,7 @@ function latency(buckets) {
   if (!total) return;
   const shares = [0.5, 0.95, 0.99].map((share) => quantile(buckets, total, share));
   at("latency-text").textContent =
-    `Of ${number(total)} requests since the start, half took ${shares[0]}, ` +
+    `Of ${number(total)} ${total === 1 ? "request" : "requests"} since the start, half took ${shares[0]}, ` +
     `95 % ${shares[1]}, and 99 % ${shares[2]}.`;
   const filled = buckets.map((bucket, place) => (bucket[1] ? place : -1)).filter((p) => p >= 0);
   bars(buckets.slice(Math.max(0, filled[0] - 2), filled[filled.length - 1] + 3));

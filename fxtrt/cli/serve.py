@@ -68,16 +68,50 @@ __all__ = ["serve"]
     is_flag=True,
     help="Show the last six images that clients sent, with detections, on the page to everybody.",
 )
+@click.option(
+    "--replicas",
+    type=click.IntRange(1),
+    help="Serve with so many processes through Ray Serve, each with a GPU where there are any.",
+)
+@click.option(
+    "--max-replicas",
+    type=click.IntRange(1),
+    help="With --replicas, start more, up to this number, where requests wait.",
+)
+@click.option(
+    "--gpus-per-replica",
+    type=click.FloatRange(0),
+    help="With --replicas, the GPUs of each, as 0.5; by default 1 where there are any.",
+)
+@click.option(
+    "--no-surge",
+    "surge",
+    is_flag=True,
+    default=True,
+    flag_value=False,
+    help="With --replicas, let an update stop a replica before it starts another in its place, for "
+    "which no GPU is free.",
+)
 def serve(path: Path, host: str, port: int, **given: Any) -> None:
     """Serve a file that was saved with weights, over HTTP.
 
     It answers the example in the file first, and refuses a file whose answer has changed. SIGTERM
     and Ctrl-C end it, after it has answered what it accepted: the exit status is then 0, 1 if it
-    could not answer all or its device failed, and 2 if it could not start.
+    could not answer all or its device failed, and 2 if it could not start. With --replicas, SIGHUP
+    replaces the replicas by others that load the file as it is then, without losing a request.
     """
     engine = given["engine"]
     options: Options = {} if engine is None else {"engine": engine}  # type: ignore[typeddict-item]  # checked next
     Settings.of(None, options)
+    replicas = {name: given.pop(name) for name in ("max_replicas", "gpus_per_replica", "surge")}
+    count = given.pop("replicas")
+    if count is not None:
+        _serve_replicas(path, host, port, {"replicas": count, **replicas}, given)
+        return
+    if replicas != {"max_replicas": None, "gpus_per_replica": None, "surge": True}:
+        raise click.UsageError(
+            "--max-replicas, --gpus-per-replica and --no-surge go with --replicas"
+        )
     with _listening(host, port) as listener:
         _serve(path, listener, given)
 
@@ -105,6 +139,19 @@ def _serve(path: Path, listener: socket.socket, given: dict[str, Any]) -> None:
     if not run(server, settings=asked.http(served), sockets=[listener]):
         click.echo("fxtrt: not all requests could be answered", err=True)
         sys.exit(1)
+
+
+def _serve_replicas(
+    path: Path, host: str, port: int, replicas: dict[str, Any], given: dict[str, Any]
+) -> None:
+    from ..serving.ray_app import RayOptions
+    from ..serving.ray_main import serve_with_ray
+    from ..serving.serve_options import ServeOptions
+
+    gpus = replicas.pop("gpus_per_replica")
+    asked = ServeOptions(path=str(path), **given)
+    _listening(host, port).close()  # Ray itself would only write to a log that it is taken.
+    serve_with_ray(asked, RayOptions(gpus=gpus, **replicas), host, port, click.echo)
 
 
 _BACKLOG = 2048

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ APP = "fxtrt"
 _QUEUE = 256
 _TIMEOUT = 30.0
 """What `Server` takes for these if nothing else is said."""
+_ROWS = 8
+"""How many images a model that is no detector is expected to take at once."""
 _LATER = 5.0
 """How much longer Ray waits for a request than the server in the replica does."""
 
@@ -58,13 +61,20 @@ class RayOptions:
 
 
 class Replica:
-    """A process with a `Server`, whose HTTP application Ray's proxy calls."""
+    """A process with a `Server`, whose HTTP application Ray's proxy calls.
+
+    A subclass may put code of its own around the model in `opened`.
+    """
 
     def __init__(self, options: dict[str, Any]) -> None:
         """Open the file as `ServeOptions` says, answer its example, and warm up."""
         self._options = ServeOptions(**options)
-        self._served: ServedFile = self._options.open()
+        self._served = self.opened(self._options)
         self.server: Server = self._options.server(self._served)
+
+    def opened(self, options: ServeOptions) -> ServedFile:
+        """Return the model that the server calls."""
+        return options.open()
 
     def __serve_build_asgi_app__(self) -> Starlette:
         return create_app(self.server, self._options.http(self._served))
@@ -83,7 +93,9 @@ class Replica:
         await asyncio.to_thread(self.server.close)
 
 
-def application(options: ServeOptions, ray: RayOptions) -> Application:
+def application(
+    options: ServeOptions, ray: RayOptions, replica: type[Replica] = Replica
+) -> Application:
     """Return the application for `ray.serve.run`; `options.path` must be there on every node.
 
     Ray's proxy gives a replica up to two batches for each slot. Further requests wait in the proxy,
@@ -106,7 +118,7 @@ def application(options: ServeOptions, ray: RayOptions) -> Application:
             }
         }
     deployment = serve.deployment(
-        serve.ingress()(Replica),
+        serve.ingress()(replica),
         name=options.model_name,
         ray_actor_options={"num_cpus": 0, "num_gpus": _gpus(ray)},
         max_ongoing_requests=2 * at_once,
@@ -135,6 +147,7 @@ def start(host: str, port: int, timeout: float | None = None, **options: Any) ->
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if "RAY_ADDRESS" not in os.environ:
         options = {"address": "local", "include_dashboard": False, **options}
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     ray.init(log_to_driver=False, logging_level="error", **options)
     seconds = (timeout or _TIMEOUT) + _LATER
     serve.start(
@@ -144,7 +157,7 @@ def start(host: str, port: int, timeout: float | None = None, **options: Any) ->
     )
 
 
-def deploy(options: ServeOptions, ray: RayOptions) -> None:
+def deploy(options: ServeOptions, ray: RayOptions, replica: type[Replica] = Replica) -> None:
     """Start the replicas, or replace those that run, one after the other, by new ones.
 
     Requests go on being answered meanwhile. With `surge`, a process besides the replicas opens the
@@ -155,12 +168,13 @@ def deploy(options: ServeOptions, ray: RayOptions) -> None:
         ServingError: the replicas did not start, and with `surge` those that ran still do.
     """
     serve = _ray_serve()
-    app = application(options, ray)
+    app = application(options, ray, replica)
     if ray.surge and APP in serve.status().applications:
         _try_elsewhere(options, ray)
     try:
         serve.run(app, name=APP, route_prefix="/")
     except RuntimeError as error:
+        # The replicas' own error has a trace of many lines, and the last of them says it.
         raise ServingError(f"the replicas did not start: {_why(serve) or error}") from error
 
 
@@ -211,14 +225,15 @@ def stop() -> None:
 
 
 def _images_at_once(options: ServeOptions) -> int:
-    """Return how many images a server of the file has in its model at once."""
+    """Return how many images a server of the file has in its model at once, as far as it says."""
     with ArtifactFile(Path(options.path)) as file:
         manifest = typed(file.manifest, Manifest, f"the manifest of {options.path}")
     if manifest["alone"] is None:
         raise ArtifactError(f"{options.path} has no weights: save it with weights=True")
     settings = manifest["settings"]
-    slots = options.slots or settings.get("slots", 1)
-    return int(slots * (options.max_batch or max(8, settings.get("most_images", 1))))
+    is_core = any(part["core"] for part in manifest["parts"])
+    batch = options.max_batch or (settings["most_images"] if is_core else _ROWS)
+    return int((options.slots or settings["slots"]) * batch)
 
 
 def _gpus(ray_options: RayOptions) -> float:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from served_files import change_weights, means_file
@@ -19,12 +17,22 @@ pytest.importorskip("httpx", reason="httpx is not installed")
 
 import httpx
 from http_flood import Flood, flood
-from slow_replica import SECONDS, SlowReplica
+from ray_replicas import (
+    IN_FLIGHT,
+    SMALL,
+    environment,
+    free_port,
+    infer_url,
+    options,
+    rate_of,
+    replicas,
+    wait_until,
+)
+from slow_replica import SlowReplica
 
 from fxtrt.errors import ArtifactError, ServingError, SettingsError
 from fxtrt.serving import ray_app
 from fxtrt.serving.ray_app import RayOptions, deploy
-from fxtrt.serving.serve_options import ServeOptions
 
 pytestmark = [
     pytest.mark.slow,
@@ -33,38 +41,15 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
-PORT = 18431
-URL = f"http://127.0.0.1:{PORT}/v2/models/grey/infer"
+PORT = free_port()
+URL = infer_url(PORT)
 TWO = RayOptions(replicas=2)
-SLOTS, BATCH = 2, 1
-RATE = 0.8 * 2 * SLOTS * BATCH / SECONDS
-"""80 % of what two replicas can do."""
-IN_FLIGHT = 2 * SLOTS * BATCH
-"""The most requests that a replica has: those in its slots, and as many again."""
-SMALL: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 100 << 20}
 
 
 @pytest.fixture(scope="module")
 def means(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("served") / "means.fxtrt"
     return means_file(path)
-
-
-def options(path: Path, **more: Any) -> ServeOptions:
-    """Replicas of small batches, with a queue that holds what comes while two cores are busy."""
-    given = {"queue_size": 2000, "timeout": 60.0, "slots": SLOTS, "max_batch": BATCH, **more}
-    return ServeOptions(path=str(path), name="grey", **given)
-
-
-@contextmanager
-def environment() -> Iterator[None]:
-    """Processes of Ray find what this one imports, and report to nobody."""
-    names = {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, ["fxtrt/..", "tests/support"]))}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**names, "RAY_USAGE_STATS_ENABLED": "0"}.items():
-            patch.setenv(name, value)
-        patch.delenv("RAY_ADDRESS", raising=False)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -79,24 +64,14 @@ def two(means: Path) -> Iterator[None]:
             ray_app.stop()
 
 
-def replicas() -> list[str]:
-    """The names of the actors that are replicas."""
-    from ray.util import list_named_actors
-
-    names = [one["name"] for one in list_named_actors(all_namespaces=True)]
-    return sorted(name for name in names if name.startswith("SERVE_REPLICA::"))
-
-
 def kill(name: str) -> None:
     import ray
 
     ray.kill(ray.get_actor(name, namespace="serve"))
 
 
-def wait_for_two(other_than: list[str]) -> None:
-    end = time.monotonic() + 60
-    while len(set(replicas()) - set(other_than)) < 2 and time.monotonic() < end:
-        time.sleep(0.2)
+def are_gone(names: list[str]) -> bool:
+    return not set(replicas()) & set(names)
 
 
 def update(means: Path, folder: Path, times: int) -> None:
@@ -106,12 +81,11 @@ def update(means: Path, folder: Path, times: int) -> None:
     path.write_bytes(means.read_bytes())
     bad.write_bytes(means.read_bytes())
     change_weights(bad)
-    with flood(URL, RATE) as sent:
+    with flood(URL, rate_of(2)) as sent:
         for _ in range(times):
             before = replicas()
             deploy(options(path), TWO, SlowReplica)
-            wait_for_two(before)
-            assert not set(replicas()) & set(before)
+            wait_until(partial(are_gone, before))
         before = replicas()
         with pytest.raises(
             ServingError, match=r"not replaced: .* otherwise than when it was saved"
@@ -120,16 +94,16 @@ def update(means: Path, folder: Path, times: int) -> None:
         assert replicas() == before
         time.sleep(1)
     assert sent.outcomes == {"right": sent.sent}
-    assert sent.sent > 5 * RATE  # some seconds
+    assert sent.sent > 5 * rate_of(2)  # some seconds
 
 
 def test_a_killed_replica_takes_at_most_its_own_requests(two: None, means: Path) -> None:
     before = replicas()
     assert len(before) == 2
-    with flood(URL, RATE) as sent:
+    with flood(URL, rate_of(2)) as sent:
         time.sleep(1)
         kill(before[0])
-        wait_for_two(before[:1])
+        wait_until(lambda: len(set(replicas()) - set(before[:1])) == 2)
         time.sleep(1)
     failed = sent.sent - sent.outcomes["right"]
     assert failed <= IN_FLIGHT

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import run
+from ray_replicas import environment, free_port
 from served_files import change_weights, means_file
 from serving_fakes import SOON
 
@@ -39,10 +40,10 @@ def means(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def serving(*arguments: str, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """`fxtrt serve` in a process of its own, and its port."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "fxtrt", "serve", *arguments, "--port", "0"]
+    command = [sys.executable, "-m", "fxtrt", "serve", *arguments, "--port", str(port)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
@@ -53,7 +54,8 @@ def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
             assert found, line + process.communicate()[1]
             yield process, int(found[1])
         finally:
-            process.kill()
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
 
 
 def test_it_answers_and_ends_after_what_it_accepted(means: Path) -> None:
@@ -91,6 +93,36 @@ def test_it_answers_and_ends_after_what_it_accepted(means: Path) -> None:
             socket.create_connection(("127.0.0.1", port))
 
 
+@pytest.mark.nightly
+@pytest.mark.slow
+def test_replicas_are_replaced_at_sighup_and_end_at_sigterm(means: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    path, port = tmp_path / "grey.fxtrt", free_port()
+    path.write_bytes(means.read_bytes())
+    with environment(), serving(str(path), "--replicas", "1", port=port) as (process, _):
+        assert process.stdout is not None
+
+        def mean() -> float:
+            asking = http.client.HTTPConnection("127.0.0.1", port, timeout=SOON)
+            asking.request("POST", "/v2/models/grey/infer", HALF)
+            outputs = json.loads(asking.getresponse().read())["outputs"]
+            asking.close()
+            return float(next(one["data"][0] for one in outputs if one["name"] == "mean"))
+
+        assert mean() == pytest.approx(0.5)
+        change_weights(path)
+        process.send_signal(signal.SIGHUP)
+        assert "not served anew: the replicas are not replaced" in process.stdout.readline()
+        assert mean() == pytest.approx(0.5)
+        means_file(path, factor=2.0)
+        process.send_signal(signal.SIGHUP)
+        assert "is served anew by 1 replicas" in process.stdout.readline()
+        assert mean() == pytest.approx(1.0)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+
+
 def test_errors_are_one_line(
     means: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,6 +138,7 @@ def test_errors_are_one_line(
             ([str(changed), "--port", "0"], "otherwise than when it was saved: "),
             ([str(damaged), "--port", "0"], "cut short"),
             ([str(means), "--port", "0", "--engine", "best"], "engine"),
+            ([str(means), "--port", str(port), "--replicas", "2"], "cannot listen on 127.0.0.1"),
         ]:
             assert run(monkeypatch, "serve", *arguments) == 2
             said = capsys.readouterr().err

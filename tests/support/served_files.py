@@ -20,25 +20,24 @@ SIDES = (6, 8)
 
 
 class Means(nn.Module):
-    """The mean of each image, and the mean with the opposite sign."""
+    """The mean of each image times a factor, and the same with the opposite sign."""
 
-    def __init__(self) -> None:
+    def __init__(self, factor: float = 1.0) -> None:
         super().__init__()
         self.grey = nn.Conv2d(3, 1, 1, bias=False)
-        nn.init.constant_(self.grey.weight, 1 / 3)
+        nn.init.constant_(self.grey.weight, factor / 3)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         mean = self.grey(x).mean((1, 2, 3))
         return {"mean": mean, "both": torch.stack([mean, -mean], 1)}
 
 
-def means_file(path: Path, most: int = 4, **options: Any) -> Path:
+def means_file(path: Path, most: int = 4, factor: float = 1.0, **options: Any) -> Path:
     """A file of `Means` for up to `most` images of 6x8 pixels at once."""
     sizes = ({0: Dim("batch", min=1, max=most)},) if most > 1 else None
     example = torch.rand(2 if most > 1 else 1, 3, *SIDES)
-    fast = fxtrt.compile(
-        Means().eval(), (example,), dynamic_shapes=sizes, min_cluster_size=1, **OPTIONS, **options
-    )
+    model, more = Means(factor).eval(), {"min_cluster_size": 1, **OPTIONS, **options}
+    fast = fxtrt.compile(model, (example,), dynamic_shapes=sizes, **more)
     fxtrt.save(fast, path, weights=True)
     return path
 

@@ -13,6 +13,7 @@ import click
 from ..errors import FxtrtError, ReportError
 from ..settings import Settings
 from .cache import cache
+from .export_triton import export_triton
 from .options import (
     ARTIFACT,
     INPUT,
@@ -255,6 +256,7 @@ def bisect(subject: Any, options: dict[str, Any]) -> None:
 
 _cli.add_command(verify)
 _cli.add_command(serve)
+_cli.add_command(export_triton)
 
 
 def _commands() -> Any:

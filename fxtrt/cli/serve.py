@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from ..errors import ArtifactError, ServingError
-from ..settings import Options, Settings
-from .options import INPUT, SECONDS, SIZE
+from .options import INPUT, SECONDS
+from .served_model import served_model
 
 __all__ = ["serve"]
 
@@ -27,7 +27,6 @@ __all__ = ["serve"]
     help="The port; 0 takes one that is free, and prints it.",
 )
 @click.option("--name", help="The model's name in URLs; by default the file's, without its suffix.")
-@click.option("--slots", type=click.IntRange(1), help="The most calls in engines at once.")
 @click.option("--max-batch", type=click.IntRange(1), help="The most images in a call.")
 @click.option(
     "--max-delay",
@@ -36,33 +35,7 @@ __all__ = ["serve"]
 )
 @click.option("--queue-size", type=click.IntRange(1), help="The most requests that may wait.")
 @click.option("--timeout", type=SECONDS, help="The time that a request has, as 2s.")
-@click.option("--engine", help="auto, tensorrt, tensorrt_rtx or reference; by default the file's.")
-@click.option(
-    "--rebuild",
-    is_flag=True,
-    help="Build the engines again where those in the file are for another GPU or version.",
-)
-@click.option(
-    "--no-verify",
-    "verify",
-    is_flag=True,
-    default=True,
-    flag_value=False,
-    help="Serve the file even if it answers its example otherwise than when it was saved.",
-)
-@click.option(
-    "--channels",
-    type=click.Choice(["rgb", "bgr"]),
-    help="The order of colours that the model takes; by default bgr for Detectron2, else rgb.",
-)
-@click.option(
-    "--resize",
-    type=SIZE,
-    help="For Detectron2, the shorter side of resized pictures and the limit of the longer one, by "
-    "default 800x1333; for a classifier of any size, height and width.",
-)
-@click.option("--mean", type=(float, float, float), help="For a classifier, of values from 0 to 1.")
-@click.option("--std", type=(float, float, float), help="For a classifier, of values from 0 to 1.")
+@served_model
 @click.option(
     "--show-images",
     is_flag=True,
@@ -100,9 +73,6 @@ def serve(path: Path, host: str, port: int, **given: Any) -> None:
     could not answer all or its device failed, and 2 if it could not start. With --replicas, SIGHUP
     replaces the replicas by others that load the file as it is then, without losing a request.
     """
-    engine = given["engine"]
-    options: Options = {} if engine is None else {"engine": engine}  # type: ignore[typeddict-item]  # checked next
-    Settings.of(None, options)
     replicas = {name: given.pop(name) for name in ("max_replicas", "gpus_per_replica", "surge")}
     count = given.pop("replicas")
     if count is not None:

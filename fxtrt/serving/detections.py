@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ..detection.detectron2.results import plain
+
 __all__ = ["as_json", "outputs_of"]
 
 _MOST_NUMBERS = 100_000
@@ -14,9 +16,17 @@ _MOST_NUMBERS = 100_000
 
 
 def outputs_of(answer: Any) -> dict[str, Any]:
-    """Return an answer's values by name; one that has no names is "output"."""
+    """Return an answer's values by name; one that has no names is "output".
+
+    Detectron2's instances are their fields by torchvision's names, and its panoptic segmentation is
+    two: the map, and "segments_info".
+    """
     if isinstance(answer, Mapping):
-        return {str(name): value for name, value in answer.items()}
+        outputs = {str(name): value for name, value in plain(answer).items()}
+        panoptic = outputs.get("panoptic_seg")
+        if isinstance(panoptic, tuple):
+            outputs["panoptic_seg"], outputs["segments_info"] = panoptic
+        return outputs
     if hasattr(answer, "get_fields"):  # Detectron2's Instances
         fields = answer.get_fields().items()
         return {name: getattr(value, "tensor", value) for name, value in fields}

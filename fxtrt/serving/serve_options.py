@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..settings import Settings
 from .http import HttpSettings
 from .pictures import Pictures
 from .served_file import ServedFile, open_file
@@ -46,6 +47,9 @@ class ServeOptions:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     show_images: bool = False
+
+    def __post_init__(self) -> None:
+        Settings.of(None, self._given(_OF_MODEL))  # before a file is loaded, which takes a while
 
     @property
     def model_name(self) -> str:

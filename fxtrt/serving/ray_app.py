@@ -131,7 +131,8 @@ def application(
         max_surge_percent=max(1, 100 // ray.replicas) if ray.surge else 0,
         **count,
     )
-    return deployment.bind(_there(options))  # type: ignore[no-any-return]  # Ray's
+    bound: Application = deployment.bind(_there(options))
+    return bound
 
 
 def start(host: str, port: int, timeout: float | None = None, **options: Any) -> None:

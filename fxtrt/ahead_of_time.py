@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch.fx import GraphModule
 from typing_extensions import Unpack
 
 from .cache.plan_store import PlanStores
@@ -35,7 +34,7 @@ from .reporting.node_times import Reported, measured
 from .reporting.serving_rows import guard_rows, runtime_rows
 from .reporting.shortfall import shortfall
 from .runtime.cuda_graphs import CALLS_TO_RECORD
-from .runtime.detector_call import DetectorCall
+from .runtime.detector_call import guarded
 from .runtime.guarded_forward import GuardedForward
 from .runtime.slot import Slot
 from .runtime.stitched_call import serve
@@ -117,7 +116,7 @@ def assemble(
     for part, one, call in zip(parts, lowered, calls, strict=True):
         reported.append(Reported(one.coverage, call))
         if one.coverage.clusters:
-            part.module.forward = _guarded(part, one.graph, call, target.settings)
+            part.module.forward = guarded(part, one.graph, call, target.settings)
     compiled = captured.model
     snapshot = Snapshot(_weights(compiled), target.settings.check_weights)
     whole = reported[: len(captured.parts)]
@@ -125,17 +124,6 @@ def assemble(
     outcome = Outcome(whole, captured.without_values(), target, snapshot, failed)
     object.__setattr__(compiled, _OUTCOME, outcome)
     return compiled
-
-
-def _guarded(
-    part: ModelPart, graph: GraphModule, run: Callable[..., Any], settings: Settings
-) -> GuardedForward:
-    if part.steps is not None:
-        return DetectorCall(part, graph, run, settings.check_weights)
-    arguments = None if part.recipe is None else part.recipe.arguments
-    return GuardedForward(
-        part.module, graph, part.specs, part.call, run, arguments, settings.check_weights
-    )
 
 
 def outcome_of(model: torch.nn.Module) -> Outcome | None:

@@ -84,13 +84,17 @@ def insert_casts(
 
 
 def narrow_among(
-    wanted: Iterable[Node], members: Collection[Node], keeps: Callable[[Node], bool]
+    wanted: Iterable[Node],
+    members: Collection[Node],
+    keeps: Callable[[Node], bool],
+    entering: Collection[Node] = (),
 ) -> set[Node]:
     """Return those of `wanted` that `insert_casts` would compute in the narrow type.
 
     Args:
         members: the nodes that `insert_casts` would see, in their order.
         keeps: as for `insert_casts`; asked only for nodes on which the answer depends.
+        entering: what the members read that enters in the narrow type.
     """
     members = dict.fromkeys(members)
     needed, stack = set[Node](), list(wanted)
@@ -98,8 +102,8 @@ def narrow_among(
         node = stack.pop()
         if node not in needed and node in members:
             needed.add(node)
-            stack.extend(() if _is_product(node) else node.all_input_nodes)
-    narrow: set[Node] = set()
+            stack.extend(() if is_product(node) else node.all_input_nodes)
+    narrow: set[Node] = set(entering)
     for node in members:
         if node in needed and _is_narrow(node, narrow, keeps):
             narrow.add(node)
@@ -144,7 +148,7 @@ class _Casts:
 
     def _visit(self, node: Node) -> None:
         if _is_narrow(node, self._narrowed, self._keeps):
-            if _is_product(node):
+            if is_product(node):
                 _replace_inputs(node, self._narrowed_input)
             infer(node, node)
             self._narrowed.add(node)
@@ -195,10 +199,11 @@ def _is_narrow(node: Node, narrow: Collection[Node], keeps: Callable[[Node], boo
     # One of several results (of a split, say) is narrow if all are.
     if node.target is operator.getitem and node.args[0] in narrow:
         return True
-    return (_is_product(node) or _follows(node, narrow)) and not keeps(node)
+    return (is_product(node) or _follows(node, narrow)) and not keeps(node)
 
 
-def _is_product(node: Node) -> bool:
+def is_product(node: Node) -> bool:
+    """Return whether a call is a float32 product, which is narrow whatever surrounds it."""
     return node.target in _NARROW and node.meta["val"].dtype == torch.float32
 
 

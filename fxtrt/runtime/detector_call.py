@@ -1,4 +1,4 @@
-"""Replaces a detector's `forward` by its compiled core between two host steps."""
+"""Replaces the `forward` of a captured module; a detector's by its core between two host steps."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from ..capture.arguments import positional
 from ..capture.model_part import ModelPart
 from ..detection.host_steps import HostSteps, Prepared, TooManyCandidates
 from ..graph.specs import Call
+from ..settings import Settings
 from .guarded_forward import GuardedForward
 
-__all__ = ["DetectorCall"]
+__all__ = ["DetectorCall", "guarded"]
 
 
 class DetectorCall(GuardedForward):
@@ -88,6 +89,18 @@ class DetectorCall(GuardedForward):
                 return self._steps.before(*call.args, **call.kwargs)
         except Exception as error:  # The caller may have passed anything.
             return f"the arguments are of another form than the example's: {type(error).__name__}"
+
+
+def guarded(
+    part: ModelPart, graph: GraphModule, run: Callable[..., Any], settings: Settings
+) -> GuardedForward:
+    """Return the `forward` that runs `graph`, made from the graph of `part`, where a call fits."""
+    if part.steps is not None:
+        return DetectorCall(part, graph, run, settings.check_weights)
+    arguments = None if part.recipe is None else part.recipe.arguments
+    return GuardedForward(
+        part.module, graph, part.specs, part.call, run, arguments, settings.check_weights
+    )
 
 
 def _requires_grad(value: Any) -> bool:

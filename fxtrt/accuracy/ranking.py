@@ -1,0 +1,113 @@
+"""Rank the calls of a model by the harm that a narrow type does to them, for what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.fx import Interpreter, Node
+from torch.utils import _pytree as pytree
+
+from ..graph.flops import flops
+from .node_precision import Narrow, rounds
+from .simulation import SimulatedGraph, SimulatedRun, Unit
+
+__all__ = ["LocalErrors", "by_harm_for_cost"]
+
+_RUINED = 1e6
+"""The error of a result with an infinity or NaN that the wide result has not."""
+_SHARED = 0.5
+"""The share of an error that also counts for the calls whose rounded results it may come from."""
+_SMALLEST = 1e-3
+"""The size of a channel, as a share of the mean one, below which its errors count less."""
+
+
+class LocalErrors:
+    """Runs graphs in float32, and keeps the error of each call if it alone were narrow.
+
+    errors: the largest error so far, relative to the result, by the entry of the call.
+    """
+
+    def __init__(self, graphs: Sequence[SimulatedGraph]) -> None:
+        """Measure the calls that are narrow in `graphs` now."""
+        self.errors: dict[str, float] = {}
+        self._names = [{unit.node: unit.entry for unit in graph.units} for graph in graphs]
+
+    def measure(self, number: int, graph: SimulatedGraph, args: Any, kwargs: Any) -> Any:
+        """Run graph `number` on the arguments of a call, and return its wide result."""
+        run = _Measuring(graph)
+        result = graph.run_with(run, args, kwargs)
+        for node, error in run.errors.items():
+            entry = self._names[number].get(node)
+            if entry is not None:
+                self.errors[entry] = max(error, self.errors.get(entry, 0.0))
+        return result
+
+
+class _Measuring(SimulatedRun):
+    def __init__(self, graph: SimulatedGraph) -> None:
+        super().__init__(graph)
+        self.errors: dict[Node, float] = {}
+
+    def run_node(self, n: Node) -> Any:
+        value = Interpreter.run_node(self, n)
+        dtype = self.narrow.inside.get(n)
+        if dtype is not None and rounds(n):
+            error = _error(self.run_narrow(n, dtype, rounds_inputs=True), value)
+            self._blame(n, max(error, self.errors.get(n, 0.0)))
+            for source in _rounded_sources(n, self.narrow):
+                self._blame(source, max(_SHARED * error, self.errors.get(source, 0.0)))
+        return value
+
+    def _blame(self, node: Node, error: float) -> None:
+        self.errors[node] = error
+
+
+def _rounded_sources(node: Node, narrow: Narrow) -> Iterator[Node]:
+    """Yield the calls whose rounded results `node` reads, maybe through calls that round none."""
+    pending, seen = list(node.all_input_nodes), set[Node]()
+    while pending:
+        source = pending.pop()
+        if source in seen or source not in narrow.inside:
+            continue
+        seen.add(source)
+        if rounds(source):
+            yield source
+        else:
+            pending += source.all_input_nodes
+
+
+def _error(narrow: Any, wide: Any) -> float:
+    pairs = zip(pytree.tree_leaves(narrow), pytree.tree_leaves(wide), strict=True)
+    return max((_relative_error(a, b) for a, b in pairs if isinstance(a, torch.Tensor)), default=0)
+
+
+def _relative_error(narrow: torch.Tensor, wide: torch.Tensor) -> float:
+    """Return the mean over channels of the error of each relative to its size."""
+    if not narrow.is_floating_point() or not wide.numel():
+        return 0.0
+    if not bool(narrow.isfinite().all()):
+        return _RUINED if bool(wide.isfinite().all()) else 0.0
+    wide = wide.float()
+    gap = (narrow.float() - wide).square()
+    axes = [axis for axis in range(wide.dim()) if axis != 1] if wide.dim() > 2 else None
+    sizes, gaps = (t.mean(axes) if axes else t.mean() for t in (wide.square(), gap))
+    floor = _SMALLEST**2 * sizes.mean() + torch.finfo(torch.float32).tiny
+    return float((gaps / sizes.clamp(min=floor)).sqrt().mean())
+
+
+def by_harm_for_cost(units: Sequence[Unit], errors: Mapping[str, float]) -> list[Unit]:
+    """Return the units whose demotion most likely helps first.
+
+    The harm of a unit is the energy of its error. Its cost is its share of the FLOPs, and as much
+    again as the mean one for casts, which those without FLOPs need too.
+    """
+    counts = {unit: flops(unit.node) for unit in units}
+    total = max(1, sum(counts.values()))
+
+    def score(unit: Unit) -> float:
+        cost = counts[unit] / total + 1 / len(units)
+        return float(errors.get(unit.entry, 0.0)) ** 2 / cost
+
+    return sorted(units, key=score, reverse=True)

@@ -7,6 +7,7 @@ from . import errors
 
 if TYPE_CHECKING:
     from . import detection
+    from .accuracy.gate import Gate
     from .ahead_of_time import (
         compile,
         report,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Context",
     "Coverage",
+    "Gate",
     "Rejection",
     "Settings",
     "compile",
@@ -41,6 +43,7 @@ __all__ = [
 _HOMES = {
     "Context": "conversion.context",
     "Coverage": "reporting.coverage",
+    "Gate": "accuracy.gate",
     "Rejection": "registry",
     "Settings": "settings",
     "compile": "ahead_of_time",

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from typing_extensions import Unpack
 
+from .accuracy.gate import Gate, Judge
+from .accuracy.gated import Built, compile_within
 from .cache.plan_store import PlanStores
 from .cache.store import PlanCache
 from .capture.arguments import call_of
@@ -28,7 +30,7 @@ from .graph.specs import Call
 from .graph.weight_states import Snapshot
 from .lowering.divide import Failures
 from .lowering.lower import lower_model, normalize_model, preview_coverage
-from .reporting import Coverage, missed_rows, outside_rows
+from .reporting import Coverage, GateRow, missed_rows, outside_rows
 from .reporting.jit_graphs import recorded_coverage
 from .reporting.node_times import Reported, measured
 from .reporting.serving_rows import guard_rows, runtime_rows
@@ -55,6 +57,7 @@ def compile(
     settings: Settings | None = None,
     dynamic_shapes: Any = None,
     more_inputs: Sequence[Any] = (),
+    accuracy_gate: Gate | None = None,
     **overrides: Unpack[Options],
 ) -> torch.nn.Module:
     """Return a copy of `model` that runs what it can in engines, with the same weights.
@@ -80,17 +83,21 @@ def compile(
             written like `inputs`: each has a graph and engines of its own. The whole model must
             export with them. The core of a detector takes up to as many images at once as the
             largest of them has.
+        accuracy_gate: how much accuracy the compiled model may lose. What harms it is found by
+            simulating precisions, and computes in a wider one; the report says what and why.
         overrides: fields of `Settings`.
 
     Raises:
         SettingsError, CaptureError, EngineUnavailable: with the way out.
+        AccuracyError: nothing makes the compiled model pass the gate, or the gate cannot judge it.
     """
     require_module(model)
     settings = with_recipe_components(Settings.of(settings, overrides), model)
     target = Target.of(settings)
     call, more = call_of(model, inputs, kwargs), [call_of(model, one) for one in more_inputs]
+    judge = None if accuracy_gate is None else Judge(accuracy_gate, model)
     captured = capture_model(model, call, dynamic_shapes, settings, more)
-    compiled = assemble(captured, target)
+    compiled = _assemble_within(judge, captured, target) if judge else assemble(captured, target)
     if warning := shortfall(report(compiled)):
         log.warning("%s", warning)
     return compiled
@@ -124,6 +131,20 @@ def assemble(
     outcome = Outcome(whole, captured.without_values(), target, snapshot, failed)
     object.__setattr__(compiled, _OUTCOME, outcome)
     return compiled
+
+
+def _assemble_within(judge: Judge, captured: Captured, target: Target) -> torch.nn.Module:
+    """Assemble a model that passes a gate."""
+
+    def build(captured: Captured, target: Target, failures: Sequence[Failures]) -> Built:
+        compiled = assemble(captured, target, failures=failures)
+        outcome = compiled.__dict__[_OUTCOME]
+        return Built(compiled, [one.call for one in outcome.reported], outcome.failures)
+
+    built, row = compile_within(judge, captured, target, build)
+    outcome = replace(built.model.__dict__[_OUTCOME], gate=row)
+    object.__setattr__(built.model, _OUTCOME, outcome)
+    return built.model
 
 
 def outcome_of(model: torch.nn.Module) -> Outcome | None:
@@ -186,7 +207,7 @@ def report(
             with torch.no_grad(), untouched(model, call.args, call.kwargs):
                 coverages = measured(reported, partial(model, *call.args, **call.kwargs))
         total = _total(outcome.captured, reported, coverages, timed=measure)
-        return replace(total, guards=guards)
+        return replace(total, guards=guards, gate=(outcome.gate,) if outcome.gate else ())
     if call is None:
         raise FxtrtError("a model that is not compiled needs example inputs: report(model, inputs)")
     settings = with_recipe_components(Settings.of(None, overrides), model)
@@ -289,6 +310,7 @@ class Outcome:
     target:   what the model was compiled for.
     snapshot: the state of the weights that the engines hold.
     failures: what left failing clusters, for each graph of `captured`.
+    gate:     how the model passed its accuracy gate, if it has one.
     """
 
     reported: Sequence[Reported]
@@ -296,6 +318,7 @@ class Outcome:
     target: Target
     snapshot: Snapshot
     failures: Sequence[Failures]
+    gate: GateRow | None = None
 
 
 def _total(

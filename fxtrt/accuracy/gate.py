@@ -160,6 +160,11 @@ class Judge:
             )
 
     @property
+    def images(self) -> int:
+        """Return how many images there are in all items."""
+        return sum(map(len, self._expected))
+
+    @property
     def items(self) -> range:
         """Return the numbers of all items of `images`."""
         return range(len(self._calls))

@@ -13,7 +13,7 @@ from ..graph.flops import flops
 from .node_precision import Narrow, rounds
 from .simulation import SimulatedGraph, SimulatedRun, Unit
 
-__all__ = ["LocalErrors", "by_harm_for_cost"]
+__all__ = ["LocalErrors", "by_harm_for_cost", "error_of"]
 
 _RUINED = 1e6
 """The error of a result with an infinity or NaN that the wide result has not."""
@@ -47,14 +47,14 @@ class LocalErrors:
 
 class _Measuring(SimulatedRun):
     def __init__(self, graph: SimulatedGraph) -> None:
-        super().__init__(graph)
+        super().__init__(graph.gm, graph.narrow, graph.weights)
         self.errors: dict[Node, float] = {}
 
     def run_node(self, n: Node) -> Any:
         value = Interpreter.run_node(self, n)
         dtype = self.narrow.inside.get(n)
         if dtype is not None and rounds(n):
-            error = _error(self.run_narrow(n, dtype, rounds_inputs=True), value)
+            error = error_of(self.run_narrow(n, dtype, rounds_inputs=True), value)
             self._blame(n, max(error, self.errors.get(n, 0.0)))
             for source in _rounded_sources(n, self.narrow):
                 self._blame(source, max(_SHARED * error, self.errors.get(source, 0.0)))
@@ -78,7 +78,8 @@ def _rounded_sources(node: Node, narrow: Narrow) -> Iterator[Node]:
             pending += source.all_input_nodes
 
 
-def _error(narrow: Any, wide: Any) -> float:
+def error_of(narrow: Any, wide: Any) -> float:
+    """Return the largest error of the tensors in `narrow`, relative to those in `wide`."""
     pairs = zip(pytree.tree_leaves(narrow), pytree.tree_leaves(wide), strict=True)
     return max((_relative_error(a, b) for a, b in pairs if isinstance(a, torch.Tensor)), default=0)
 

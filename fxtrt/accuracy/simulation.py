@@ -91,9 +91,17 @@ class SimulatedGraph:
 class SimulatedRun(Interpreter):
     """Runs a graph once; what is narrow is rounded, and accumulates in float32 as kernels do."""
 
-    def __init__(self, graph: SimulatedGraph) -> None:
-        super().__init__(graph.gm)
-        self.narrow, self._weights = graph.narrow, graph.weights
+    def __init__(
+        self, gm: GraphModule, narrow: Narrow, weights: dict[Node, torch.Tensor] | None = None
+    ) -> None:
+        """Begin a run.
+
+        Args:
+            weights: the rounded weights of earlier runs, to which those of this one are added.
+        """
+        super().__init__(gm)
+        self.narrow = narrow
+        self._weights = {} if weights is None else weights
 
     def run_node(self, n: Node) -> Any:
         dtype = self.narrow.inside.get(n)
@@ -139,7 +147,7 @@ Run = Callable[[int, SimulatedGraph, Any, Any], Any]
 
 
 def _simulated(number: int, graph: SimulatedGraph, args: Any, kwargs: Any) -> Any:
-    return graph.run_with(SimulatedRun(graph), args, kwargs)
+    return graph.run_with(SimulatedRun(graph.gm, graph.narrow, graph.weights), args, kwargs)
 
 
 class Simulation:

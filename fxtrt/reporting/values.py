@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 __all__ = [
     "ClusterRow",
     "CoverageValues",
+    "DemotionRow",
     "Fallback",
+    "GateRow",
     "GraphBreak",
     "GuardRow",
     "RejectionRow",
@@ -150,6 +152,61 @@ class RuntimeRow:
 
 
 @dataclass(frozen=True, slots=True)
+class DemotionRow:
+    """A call that computes in another precision, or in PyTorch, so that its model passes a gate.
+
+    before, after:  the precision that it had and the one that it has, or "engine" and "PyTorch".
+    setting, entry: the field of `Settings` that does this, and the pattern in it.
+    flops:          the FLOPs of one call, which now run in the slower precision.
+    error:          of its result if it alone has the precision before, relative to the result; None
+                    where that was not to blame.
+    wins:           how much lower the metric would be without this demotion; None where that was
+                    not tried.
+    """
+
+    node: str
+    target: str
+    module: str
+    source: str
+    before: str
+    after: str
+    setting: str
+    entry: str
+    flops: int
+    error: float | None
+    wins: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class GateRow:
+    """How a compiled model passed its accuracy gate.
+
+    A loss is how much lower the metric is than for the model itself, and may be negative.
+
+    images:         how many the metric was taken over.
+    baseline:       the metric of the model itself.
+    loss_before:    simulated, without the demotions; None if the metric was no number.
+    loss_simulated: with them.
+    loss:           of the engines; None where this machine cannot run them.
+    builds:         how often engines were built for the gate.
+    runs:           how many runs of one item of the gate's images were simulated.
+    minimal:        whether the search came to its end. If harm adds up, no demotion is needless.
+    """
+
+    metric: str
+    images: int
+    most_loss: float
+    baseline: float
+    loss_before: float | None
+    loss_simulated: float
+    loss: float | None
+    builds: int
+    runs: int
+    minimal: bool = True
+    demotions: tuple[DemotionRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class CoverageValues:
     """What runs where, in one graph or in all graphs of a model.
 
@@ -163,6 +220,7 @@ class CoverageValues:
     guards:       one row for each module that `fxtrt.compile` compiled as a whole, at the time of
                   the report.
     capture:      lines on how the graphs came about, and on what would make fewer of them.
+    gate:         one row if the model was compiled with an accuracy gate.
     """
 
     clusters: tuple[ClusterRow, ...] = ()
@@ -174,6 +232,7 @@ class CoverageValues:
     runtime: tuple[RuntimeRow, ...] = ()
     capture: tuple[str, ...] = ()
     guards: tuple[GuardRow, ...] = ()
+    gate: tuple[GateRow, ...] = ()
 
     @property
     def nodes(self) -> int:
@@ -223,4 +282,5 @@ class CoverageValues:
             tuple(row for part in parts for row in part.runtime),
             tuple(dict.fromkeys(line for part in parts for line in part.capture)),
             tuple(row for part in parts for row in part.guards),
+            tuple(row for part in parts for row in part.gate),
         )

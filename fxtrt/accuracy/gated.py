@@ -1,0 +1,198 @@
+"""Compile a captured model so that it passes a gate: simulate, demote, build, and verify."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import torch
+from torch.fx import Node
+
+from ..capture.model_parts import Captured
+from ..engines.target import Target
+from ..errors import AccuracyError
+from ..graph.flops import flops
+from ..graph.provenance import module_path, source_line
+from ..lowering.divide import Failures
+from ..reporting import DemotionRow, GateRow
+from ..runtime.stitched_call import StitchedCall, engine_modules
+from .demotion import Demoted, Demotions, find_demotions
+from .deviation import stitched_observed
+from .gate import Judge
+from .simulation import Simulation, forwards_restored, fresh
+
+__all__ = ["Built", "compile_within"]
+
+log = logging.getLogger(__name__)
+
+_MOST_BUILDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A compiled model, the calls of its graphs, and what left failing clusters in each graph."""
+
+    model: torch.nn.Module
+    calls: Sequence[StitchedCall]
+    failures: Sequence[Failures]
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether this machine can run all engines."""
+        modules = engine_modules([call.graph for call in self.calls])
+        return all(module.engine is not None for module in modules)
+
+
+Build = Callable[[Captured, Target, Sequence[Failures]], Built]
+"""Builds the engines of a captured model, whose graphs it changes."""
+
+
+def compile_within(
+    judge: Judge, captured: Captured, target: Target, build: Build
+) -> tuple[Built, GateRow]:
+    """Return a compiled model that passes the gate, and what was demoted for that.
+
+    The demotions come from a simulation, which builds nothing. If the engines lose more than they
+    should, what they lose beyond the simulation is taken off the bound, a cluster that differs from
+    its simulation is left to PyTorch, and all is built once more.
+
+    Raises:
+        AccuracyError: no demotion helps, or the engines lose too much twice.
+        FxtrtError: as `build` raises.
+    """
+    return _Gated(judge, captured, target, build).run()
+
+
+class _Gated:
+    def __init__(self, judge: Judge, captured: Captured, target: Target, build: Build) -> None:
+        self._judge, self._captured, self._build = judge, captured, build
+        self._target = target
+        self._modules = [part.module for part in (*captured.parts, *captured.others)]
+        self._left_out: list[DemotionRow] = []
+        self._failures: Sequence[Failures] = ()
+        self._allowed = judge.gate.most_loss
+
+    def run(self) -> tuple[Built, GateRow]:
+        lost: list[str] = []
+        for builds in range(1, _MOST_BUILDS + 1):
+            simulation = Simulation(fresh(self._captured), self._target, self._failures)
+            found = find_demotions(self._judge, simulation, self._allowed)
+            _tell(found)
+            target = _with_kept(self._target, found.entries)
+            with ExitStack() as stack:
+                stack.enter_context(forwards_restored(self._modules))
+                built = self._build(fresh(self._captured), target, self._failures)
+                loss = self._verified(built)
+                if loss is None or loss <= self._judge.gate.most_loss:
+                    stack.pop_all()  # The model keeps its new forwards.
+                    return built, self._row(found, loss, builds)
+                lost.append(f"{loss:g} (simulated: {found.after:g})")
+                log.warning("the engines lose %s, %g is allowed", lost[-1], self._allowed)
+                if builds < _MOST_BUILDS:
+                    self._prepare_again(simulation, built, target, loss - found.after)
+        raise AccuracyError(self._why(lost))
+
+    def _verified(self, built: Built) -> float | None:
+        """Return the loss of the engines; None where they cannot run on this machine."""
+        if not built.runs_here:
+            log.warning("the gate is simulated only: this machine cannot run the engines")
+            return None
+        return self._judge.loss(self._judge.predictions(built.model))
+
+    def _prepare_again(
+        self, simulation: Simulation, built: Built, target: Target, beyond: float
+    ) -> None:
+        """Leave clusters that differ from their simulation to PyTorch, or else lower the bound.
+
+        Args:
+            beyond: what the engines lose and the simulation does not.
+        """
+        self._failures = built.failures
+        with stitched_observed(built.calls, target) as found:
+            self._judge.predictions(built.model, [0])
+        for number, name in found:
+            graph = simulation.graphs[number]
+            log.warning("%s differs from its simulation: PyTorch runs it", name)
+            self._left_out += [
+                _row_of_wrong(node, entry)
+                for entry, node in graph.named.items()
+                if any(c.name == name and node in c.nodes for c in graph.clusters)
+            ]
+        if self._left_out:
+            settings = self._target.settings
+            blacklist = (*settings.blacklist, *(row.entry for row in self._left_out))
+            self._target = self._target.with_settings(replace(settings, blacklist=blacklist))
+        else:
+            self._allowed -= beyond
+
+    def _row(self, found: Demotions, loss: float | None, builds: int) -> GateRow:
+        gate = self._judge.gate
+        precision = self._target.settings.precision
+        rows = tuple(_row_of(one, precision) for one in found.demoted)
+        return GateRow(
+            metric=gate.metric_name,
+            images=self._judge.images,
+            most_loss=gate.most_loss,
+            baseline=self._judge.baseline,
+            loss_before=found.before if math.isfinite(found.before) else None,
+            loss_simulated=found.after,
+            loss=loss,
+            builds=builds,
+            runs=found.runs,
+            minimal=found.ended,
+            demotions=(*rows, *self._left_out),
+        )
+
+    def _why(self, lost: Sequence[str]) -> str:
+        gate = self._judge.gate
+        return (
+            f"the engines lose {', then '.join(lost)} of {gate.metric_name}, and {gate.most_loss:g}"
+            f" is allowed, also after {len(lost)} builds: find the node that answers wrongly with "
+            f"`fxtrt bisect`, or give a larger most_loss"
+        )
+
+
+def _with_kept(target: Target, entries: Sequence[str]) -> Target:
+    settings = target.settings
+    return target.with_settings(replace(settings, keep_fp32=(*settings.keep_fp32, *entries)))
+
+
+def _tell(found: Demotions) -> None:
+    count = len(found.demoted)
+    log.info("simulated loss %g, and %g with %d demotions", found.before, found.after, count)
+
+
+def _row_of(one: Demoted, precision: str) -> DemotionRow:
+    node = one.unit.node
+    return DemotionRow(
+        node=node.name,
+        target=str(node.target),
+        module=module_path(node),
+        source=source_line(node) or "",
+        before=precision,
+        after="fp32",
+        setting="keep_fp32",
+        entry=one.unit.entry,
+        flops=flops(node),
+        error=one.error,
+        wins=one.wins,
+    )
+
+
+def _row_of_wrong(node: Node, entry: str) -> DemotionRow:
+    return DemotionRow(
+        node=node.name,
+        target=str(node.target),
+        module=module_path(node),
+        source=source_line(node) or "",
+        before="engine",
+        after="PyTorch",
+        setting="blacklist",
+        entry=entry,
+        flops=flops(node),
+        error=None,
+        wins=None,
+    )

@@ -42,7 +42,16 @@ from .runtime.slot import Slot
 from .runtime.stitched_call import serve
 from .settings import Options, Settings
 
-__all__ = ["Outcome", "assemble", "compile", "outcome_of", "report", "warm_up", "weights_hold"]
+__all__ = [
+    "Outcome",
+    "assemble",
+    "compile",
+    "note_gate",
+    "outcome_of",
+    "report",
+    "warm_up",
+    "weights_hold",
+]
 
 log = logging.getLogger(__name__)
 
@@ -139,12 +148,19 @@ def _assemble_within(judge: Judge, captured: Captured, target: Target) -> torch.
     def build(captured: Captured, target: Target, failures: Sequence[Failures]) -> Built:
         compiled = assemble(captured, target, failures=failures)
         outcome = compiled.__dict__[_OUTCOME]
-        return Built(compiled, [one.call for one in outcome.reported], outcome.failures)
+        times = [row.engine_ms for one in outcome.reported for row in one.coverage.clusters]
+        calls = [one.call for one in outcome.reported]
+        return Built(compiled, calls, outcome.failures, times)
 
     built, row = compile_within(judge, captured, target, build)
-    outcome = replace(built.model.__dict__[_OUTCOME], gate=row)
-    object.__setattr__(built.model, _OUTCOME, outcome)
+    note_gate(built.model, row)
     return built.model
+
+
+def note_gate(compiled: torch.nn.Module, row: GateRow | None) -> None:
+    """Let the report of a compiled model say how it passed its accuracy gate."""
+    outcome = replace(compiled.__dict__[_OUTCOME], gate=row)
+    object.__setattr__(compiled, _OUTCOME, outcome)
 
 
 def outcome_of(model: torch.nn.Module) -> Outcome | None:

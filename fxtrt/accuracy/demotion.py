@@ -74,6 +74,7 @@ class _Finder:
         self._judge, self._simulation, self._most_loss = judge, simulation, most_loss
         self._units = {unit.entry: unit for unit in simulation.units}
         self._errors: dict[str, float] = {}
+        self._losses: dict[tuple[frozenset[str], tuple[int, ...]], float] = {}
         self._runs = 0
 
     def find(self) -> Demotions:
@@ -113,6 +114,8 @@ class _Finder:
 
     def _passes(self, items: Sequence[int]) -> Callable[[frozenset[str]], bool]:
         def passes(entries: frozenset[str]) -> bool:
+            if not entries:
+                return False  # The loss of the model as it is shows on these items.
             loss = self._loss(entries, items)
             log.info("%d of %d calls demoted: loses %g", len(entries), len(self._units), loss)
             return loss <= self._most_loss
@@ -120,7 +123,10 @@ class _Finder:
         return passes
 
     def _loss(self, entries: Collection[str], items: Sequence[int] | None = None) -> float:
-        return self._judge.loss(self._predict(entries, items), items)
+        key = frozenset(entries), tuple(self._judge.items if items is None else items)
+        if key not in self._losses:
+            self._losses[key] = self._judge.loss(self._predict(entries, items), items)
+        return self._losses[key]
 
     def _predict(self, entries: Collection[str], items: Sequence[int] | None = None) -> Predictions:
         self._simulation.keep(entries)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,7 +21,7 @@ from ..runtime.stitched_call import StitchedCall, engine_modules
 from .demotion import Demoted, Demotions, find_demotions
 from .deviation import stitched_observed
 from .gate import Judge
-from .simulation import Simulation, forwards_restored, fresh
+from .simulation import Forwards, Simulation, fresh
 
 __all__ = ["Built", "compile_within"]
 
@@ -33,11 +32,17 @@ _MOST_BUILDS = 2
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A compiled model, the calls of its graphs, and what left failing clusters in each graph."""
+    """A compiled model.
+
+    calls:     the calls of its graphs.
+    failures:  what left failing clusters in each graph.
+    engine_ms: the time of one call of each cluster in its engine, where it was measured.
+    """
 
     model: torch.nn.Module
     calls: Sequence[StitchedCall]
     failures: Sequence[Failures]
+    engine_ms: Sequence[float | None]
 
     @property
     def runs_here(self) -> bool:
@@ -69,7 +74,7 @@ def compile_within(
 class _Gated:
     def __init__(self, judge: Judge, captured: Captured, target: Target, build: Build) -> None:
         self._judge, self._captured, self._build = judge, captured, build
-        self._target = target
+        self._original = self._target = target
         self._modules = [part.module for part in (*captured.parts, *captured.others)]
         self._left_out: list[DemotionRow] = []
         self._failures: Sequence[Failures] = ()
@@ -82,18 +87,19 @@ class _Gated:
             found = find_demotions(self._judge, simulation, self._allowed)
             _tell(found)
             target = _with_kept(self._target, found.entries)
-            with ExitStack() as stack:
-                stack.enter_context(forwards_restored(self._modules))
+            with Forwards(self._modules) as forwards:
                 built = self._build(fresh(self._captured), target, self._failures)
                 loss = self._verified(built)
                 if loss is None or loss <= self._judge.gate.most_loss:
-                    stack.pop_all()  # The model keeps its new forwards.
-                    return built, self._row(found, loss, builds)
+                    forwards.keep()
+                    row = self._row(found, loss, builds)
+                    break
                 lost.append(f"{loss:g} (simulated: {found.after:g})")
                 log.warning("the engines lose %s, %g is allowed", lost[-1], self._allowed)
-                if builds < _MOST_BUILDS:
-                    self._prepare_again(simulation, built, target, loss - found.after)
-        raise AccuracyError(self._why(lost))
+                self._prepare_again(simulation, built, target, loss - found.after)
+            if builds == _MOST_BUILDS or self._allowed < 0:
+                raise AccuracyError(self._why(lost))
+        return built, replace(row, costs_ms=self._costs(row, built))
 
     def _verified(self, built: Built) -> float | None:
         """Return the loss of the engines; None where they cannot run on this machine."""
@@ -146,11 +152,22 @@ class _Gated:
             demotions=(*rows, *self._left_out),
         )
 
+    def _costs(self, row: GateRow, built: Built) -> float | None:
+        """Return what the demotions cost, if engines are timed, which takes one more build."""
+        if not row.demotions or self._target.settings.partition != "measured":
+            return None
+        with Forwards(self._modules):
+            fast = self._build(fresh(self._captured), self._original, self._failures)
+        pairs = [built.engine_ms, fast.engine_ms]
+        if len(set(map(len, pairs))) > 1 or any(None in times for times in pairs):
+            return None  # Other clusters lost to PyTorch, so the sums are not of the same nodes.
+        return sum(filter(None, built.engine_ms)) - sum(filter(None, fast.engine_ms))
+
     def _why(self, lost: Sequence[str]) -> str:
         gate = self._judge.gate
         return (
             f"the engines lose {', then '.join(lost)} of {gate.metric_name}, and {gate.most_loss:g}"
-            f" is allowed, also after {len(lost)} builds: find the node that answers wrongly with "
+            f" is allowed: find the node that answers wrongly with "
             f"`fxtrt bisect`, or give a larger most_loss"
         )
 

@@ -10,15 +10,17 @@ from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from ..graph.flops import flops
+from ..passes.insert_casts import is_product
 from .node_precision import Narrow, rounds
-from .simulation import SimulatedGraph, SimulatedRun, Unit
+from .simulation import SimulatedGraph, SimulatedRun, Unit, round_to
 
 __all__ = ["LocalErrors", "by_harm_for_cost", "error_of"]
 
 _RUINED = 1e6
 """The error of a result with an infinity or NaN that the wide result has not."""
 _SHARED = 0.5
-"""The share of an error that also counts for the calls whose rounded results it may come from."""
+"""The share of a product's error from its rounded inputs that counts for the calls before it. They
+help only together with the product."""
 _SMALLEST = 1e-3
 """The size of a channel, as a share of the mean one, below which its errors count less."""
 
@@ -54,14 +56,33 @@ class _Measuring(SimulatedRun):
         value = Interpreter.run_node(self, n)
         dtype = self.narrow.inside.get(n)
         if dtype is not None and rounds(n):
-            error = error_of(self.run_narrow(n, dtype, rounds_inputs=True), value)
-            self._blame(n, max(error, self.errors.get(n, 0.0)))
-            for source in _rounded_sources(n, self.narrow):
-                self._blame(source, max(_SHARED * error, self.errors.get(source, 0.0)))
+            self._measure(n, dtype, value)
         return value
 
+    def _measure(self, node: Node, dtype: torch.dtype, wide: Any) -> None:
+        """Tell the errors that come with the inputs of a call from those that it makes itself."""
+        narrow = self.run_narrow(node, dtype, rounds_inputs=True)
+        sources = list(_rounded_sources(node, self.narrow))
+        given = self._of_rounded(node, dtype) if sources else wide
+        if is_product(node):
+            # A product rounds its inputs itself, so it is to blame for these errors as well.
+            self._blame(node, error_of(narrow, wide))
+        else:
+            self._blame(node, error_of(narrow, given))
+        for source in sources:
+            self._blame(source, (_SHARED if is_product(node) else 1.0) * error_of(given, wide))
+
+    def _of_rounded(self, node: Node, dtype: torch.dtype) -> Any:
+        """Return the wide result of a call whose narrow inputs are rounded."""
+
+        def value_of(source: Node) -> Any:
+            return round_to(self.env[source], dtype if source in self.narrow.inside else None)
+
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), value_of)
+        return self.call_function(node.target, args, kwargs)
+
     def _blame(self, node: Node, error: float) -> None:
-        self.errors[node] = error
+        self.errors[node] = max(error, self.errors.get(node, 0.0))
 
 
 def _rounded_sources(node: Node, narrow: Narrow) -> Iterator[Node]:

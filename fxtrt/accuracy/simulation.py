@@ -26,12 +26,13 @@ from ..runtime.guarded_forward import GuardedForward
 from .node_precision import Narrow, NodePrecision, rounds
 
 __all__ = [
+    "Forwards",
     "SimulatedGraph",
     "SimulatedRun",
     "Simulation",
     "Unit",
-    "forwards_restored",
     "fresh",
+    "round_to",
 ]
 
 aten = torch.ops.aten
@@ -201,7 +202,7 @@ class Simulation:
         """
         self._run = run or _simulated
         modules = [part.module for part in self._parts]
-        with forwards_restored(modules):
+        with Forwards(modules):
             for module, forward in zip(modules, self._forwards, strict=True):
                 module.forward = forward
             yield self.model
@@ -220,14 +221,21 @@ class Simulation:
         return sum(f.fallbacks.compiled for f in _distinct(self._forwards))
 
 
-@contextmanager
-def forwards_restored(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
-    """Give modules back, at the end of the block, the `forward` that they have now."""
-    before = [(module.__dict__, module.__dict__.get("forward")) for module in modules]
-    try:
-        yield
-    finally:
-        for attributes, forward in before:
+class Forwards:
+    """Gives modules back, at the end of a block, the `forward` that they had at its beginning."""
+
+    def __init__(self, modules: Sequence[torch.nn.Module]) -> None:
+        self._before = [(one.__dict__, one.__dict__.get("forward")) for one in modules]
+
+    def keep(self) -> None:
+        """Let the modules keep the `forward` that they have."""
+        self._before.clear()
+
+    def __enter__(self) -> Forwards:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for attributes, forward in self._before:
             attributes.pop("forward", None)
             if forward is not None:
                 attributes["forward"] = forward

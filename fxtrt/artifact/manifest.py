@@ -10,6 +10,7 @@ from ..cache.plan_file import PlanHeader
 from ..capture.model_parts import Missed
 from ..capture.uncaptured import OutsideCall
 from ..errors import ArtifactError, SettingsError
+from ..reporting import GateRow
 from ..serialization.constant_data import Form
 from ..serialization.model_identity import Identity
 from ..settings import Settings
@@ -48,6 +49,7 @@ class Manifest(TypedDict):
     weights: the digest of the weights.
     whole:   how many of the parts are `Captured.parts`; the rest are its `others`.
     plans:   the headers of the plans in the file, by name.
+    gate:    how the model passed its accuracy gate, if it has one.
     """
 
     model: Identity
@@ -59,6 +61,7 @@ class Manifest(TypedDict):
     missed: list[Missed]
     outside: list[OutsideCall]
     plans: dict[str, PlanHeader]
+    gate: GateRow | None
 
 
 def settings_of(manifest: Manifest, overrides: Mapping[str, Any]) -> Settings:

@@ -18,6 +18,7 @@ from typing_extensions import Unpack
 from ..ahead_of_time import (
     Outcome,
     assemble,
+    note_gate,
     outcome_of,
     report,
     weights_hold,
@@ -42,6 +43,7 @@ from ..errors import (
 from ..graph.specs import tensor_specs
 from ..lowering.divide import Failures
 from ..lowering.lower import normalize, preview
+from ..reporting import GateRow
 from ..runtime.stitched_call import engine_modules
 from ..serialization.allowed_operators import untrusted
 from ..serialization.constant_data import (
@@ -117,6 +119,7 @@ def save(compiled: torch.nn.Module, path: str | os.PathLike[str]) -> None:
         "missed": list(map(asdict, captured.missed)),
         "outside": list(map(asdict, captured.outside)),
         "plans": plans,
+        "gate": None if outcome.gate is None else asdict(outcome.gate),
     }
     typed(parse(json.dumps(manifest).encode(), "the manifest"), Manifest, "the manifest")
     write_artifact(Path(path), manifest, chain(contents, _plans(outcome, stored, plans)))
@@ -165,12 +168,15 @@ def load(
         captured = _captured(path, file, manifest, twin, operators)
         stores: PlanStores = PlanCache.of
         failures: list[Failures] = []
+        gate: GateRow | None = None
         if _engine(target.backend) != manifest["engine"]:
             log.warning("%s has engines for %s: building others", path, manifest["engine"])
         elif not any(name in PORTABLE and name not in OF_SERVING for name in overrides):
             stores = plans_of(file, manifest["plans"])
             failures = [part["failures"] for part in manifest["parts"]]
+            gate = manifest["gate"]
         loaded = _compiled(captured, target, stores, failures, overridden=bool(overrides))
+        note_gate(loaded, gate)
     if stores is not PlanCache.of:
         _warn_of_missing_plans(path, loaded, target.backend)
     return loaded

@@ -8,6 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 from .advice import advise
+from .gate_lines import gate_lines
 from .groups import by_reason
 from .text import (
     boundary_text,
@@ -31,6 +32,8 @@ def markdown(coverage: CoverageValues) -> str:
         parts.append(_table(headers, [_cluster(row) for row in coverage.clusters]))
     if coverage.kept_fp32:
         parts += ["## Kept in float32", _list(coverage.kept_fp32)]
+    if coverage.gate:
+        parts += ["## Accuracy gate", _list(gate_lines(coverage.gate))]
     if groups := by_reason(coverage.rejections):
         headers = ["calls", "code", "reason", "GFLOPs", "ms", "modules", "first at"]
         rows = [

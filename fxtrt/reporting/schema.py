@@ -13,7 +13,9 @@ from .picture import Picture, PictureNode
 from .values import (
     ClusterRow,
     CoverageValues,
+    DemotionRow,
     Fallback,
+    GateRow,
     GraphBreak,
     GuardRow,
     RejectionRow,
@@ -74,6 +76,7 @@ def _coverage(value: dict[str, Any]) -> CoverageValues:
         runtime=tuple(_runtime(row) for row in value.get("runtime", ())),
         capture=tuple(value.get("capture", ())),
         guards=tuple(_guard(row) for row in value.get("guards", ())),
+        gate=tuple(_gate(row) for row in value.get("gate", ())),
     )
 
 
@@ -88,6 +91,11 @@ def _runtime(row: dict[str, Any]) -> RuntimeRow:
 def _guard(row: dict[str, Any]) -> GuardRow:
     reasons = tuple((reason, calls) for reason, calls in row["reasons"])
     return GuardRow(**(row | {"reasons": reasons}))
+
+
+def _gate(row: dict[str, Any]) -> GateRow:
+    demotions = tuple(DemotionRow(**one) for one in row["demotions"])
+    return GateRow(**(row | {"demotions": demotions}))
 
 
 def _cluster(row: dict[str, Any]) -> ClusterRow:

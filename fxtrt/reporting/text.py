@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from ..builder.build import BuildInfo
 from .advice import advise
+from .gate_lines import gate_lines
 from .groups import ReasonGroup, by_reason
 from .values import ClusterRow, CoverageValues
 
@@ -28,6 +29,8 @@ def text(coverage: CoverageValues) -> str:
         lines += ["", _clusters(coverage.clusters), "", *engines]
     if coverage.kept_fp32:
         lines += ["", "Kept in float32:", *_items(coverage.kept_fp32)]
+    if coverage.gate:
+        lines += ["", "Accuracy gate:", *_items(gate_lines(coverage.gate, _MOST_ROWS))]
     if coverage.rejections:
         lines += ["", "In PyTorch:", _rejections(by_reason(coverage.rejections))]
     if coverage.graph_breaks:

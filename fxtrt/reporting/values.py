@@ -191,6 +191,8 @@ class GateRow:
     builds:         how often engines were built for the gate.
     runs:           how many runs of one item of the gate's images were simulated.
     minimal:        whether the search came to its end. If harm adds up, no demotion is needless.
+    costs_ms:       what the demotions add to the times of all engines; None where that was not
+                    measured.
     """
 
     metric: str
@@ -203,6 +205,7 @@ class GateRow:
     builds: int
     runs: int
     minimal: bool = True
+    costs_ms: float | None = None
     demotions: tuple[DemotionRow, ...] = ()
 
 

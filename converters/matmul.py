@@ -14,6 +14,7 @@ import torch
 
 from ..conversion.context import Context
 from ..conversion.opmath import in_float32, wide
+from ..graph.fake_quantize import is_quantizer
 from ..registry import converts
 from .elementwise import arithmetic, scaled
 
@@ -32,9 +33,14 @@ def multiply(ctx: Context, a: Any, b: Any, transpose_b: bool = False) -> Any:
     a, op_a = _operand(ctx, a, batch, operations.NONE)
     b, op_b = _operand(ctx, b, batch, operations.TRANSPOSE if transpose_b else operations.NONE)
     dtype = ctx.dtype(a)
-    if not ctx.features.weakly_typed:
+    if not ctx.features.weakly_typed and not _is_quantized(ctx):
         a, b = ctx.cast(a, wide(dtype)), ctx.cast(b, wide(dtype))
     return ctx.cast(ctx.net.add_matrix_multiply(a, op_a, b, op_b).get_output(0), dtype)
+
+
+def _is_quantized(ctx: Context) -> bool:
+    """Return whether int8 values are multiplied: a cast would hide that from TensorRT."""
+    return sum(map(is_quantizer, ctx.node.all_input_nodes)) > 1
 
 
 def _operand(ctx: Context, x: Any, batch: int, operation: Any) -> tuple[Any, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from typing_extensions import Unpack
 
 from .accuracy.gate import Gate, Judge
 from .accuracy.gated import Built, compile_within
+from .accuracy.simulation import fresh
 from .cache.plan_store import PlanStores
 from .cache.store import PlanCache
 from .capture.arguments import call_of
@@ -25,11 +26,14 @@ from .detection import Recipe, recipe_of
 from .detection.prepared_forward import is_prepared
 from .detection.recipes import with_recipe_components
 from .engines.target import Target
-from .errors import FxtrtError
+from .errors import FxtrtError, SettingsError
 from .graph.specs import Call
 from .graph.weight_states import Snapshot
 from .lowering.divide import Failures
 from .lowering.lower import lower_model, normalize_model, preview_coverage
+from .quantization.calibration import calibrate, known_scales
+from .quantization.quantize import wants_int8
+from .quantization.scale_table import ScaleTable
 from .reporting import Coverage, GateRow, missed_rows, outside_rows
 from .reporting.jit_graphs import recorded_coverage
 from .reporting.node_times import Reported, measured
@@ -66,6 +70,7 @@ def compile(
     settings: Settings | None = None,
     dynamic_shapes: Any = None,
     more_inputs: Sequence[Any] = (),
+    calibration: Iterable[Any] | None = None,
     accuracy_gate: Gate | None = None,
     **overrides: Unpack[Options],
 ) -> torch.nn.Module:
@@ -92,6 +97,10 @@ def compile(
             written like `inputs`: each has a graph and engines of its own. The whole model must
             export with them. The core of a detector takes up to as many images at once as the
             largest of them has.
+        calibration: examples for `precision="int8"`, some 100 of what the model will see, each
+            written like `inputs`, of any sizes that the graph takes. Their scales are kept in
+            `cache_dir`: the same model with the same data is not calibrated again, unless the data
+            is an iterator, which can be read only once.
         accuracy_gate: how much accuracy the compiled model may lose. What harms it is found by
             simulating precisions, and computes in a wider one; the report says what and why.
         overrides: fields of `Settings`.
@@ -106,7 +115,12 @@ def compile(
     call, more = call_of(model, inputs, kwargs), [call_of(model, one) for one in more_inputs]
     judge = None if accuracy_gate is None else Judge(accuracy_gate, model)
     captured = capture_model(model, call, dynamic_shapes, settings, more)
-    compiled = _assemble_within(judge, captured, target) if judge else assemble(captured, target)
+    if calibration is not None and not wants_int8(settings):
+        raise SettingsError("calibration is for precision='int8', of the model or of a component")
+    if judge is None:
+        compiled = assemble(captured, target, calibration=calibration)
+    else:
+        compiled = _assemble_within(judge, captured, target, calibration)
     if warning := shortfall(report(compiled)):
         log.warning("%s", warning)
     return compiled
@@ -117,14 +131,23 @@ def assemble(
     target: Target,
     stores: PlanStores = PlanCache.of,
     failures: Sequence[Failures] = (),
+    scales: ScaleTable | None = None,
+    calibration: Iterable[Any] | None = None,
 ) -> torch.nn.Module:
     """Lower the graphs of a captured model, and put guarded calls of them into the model.
 
     Args:
         stores: where plans and timings are kept.
         failures: what failed before in each of the graphs, if that is known.
+        scales: what int8 computes with, if that is known.
+        calibration: examples to find the scales with.
     """
-    lowered = lower_model(captured, target, stores, failures)
+    normalize_model(captured, target.settings)
+    if calibration is not None:
+        scales = calibrate(captured, calibration, target.settings)
+    elif scales is None and wants_int8(target.settings):
+        scales = known_scales(captured, target.settings)
+    lowered = lower_model(captured, target, stores, failures, scales)
     parts = [*captured.parts, *captured.others]
     cores = any(part.steps is not None for part in parts)
     calls = serve([one.graph for one in lowered], target.settings, cores=cores)
@@ -137,22 +160,30 @@ def assemble(
     snapshot = Snapshot(_weights(compiled), target.settings.check_weights)
     whole = reported[: len(captured.parts)]
     failed = [one.failures for one in lowered]
-    outcome = Outcome(whole, captured.without_values(), target, snapshot, failed)
+    outcome = Outcome(whole, captured.without_values(), target, snapshot, failed, scales)
     object.__setattr__(compiled, _OUTCOME, outcome)
     return compiled
 
 
-def _assemble_within(judge: Judge, captured: Captured, target: Target) -> torch.nn.Module:
+def _assemble_within(
+    judge: Judge, captured: Captured, target: Target, calibration: Iterable[Any] | None
+) -> torch.nn.Module:
     """Assemble a model that passes a gate."""
+    normalized, scales = fresh(captured), None
+    normalize_model(normalized, target.settings)
+    if calibration is not None:
+        scales = calibrate(normalized, calibration, target.settings)
+    elif wants_int8(target.settings):
+        scales = known_scales(normalized, target.settings)
 
     def build(captured: Captured, target: Target, failures: Sequence[Failures]) -> Built:
-        compiled = assemble(captured, target, failures=failures)
+        compiled = assemble(captured, target, failures=failures, scales=scales)
         outcome = compiled.__dict__[_OUTCOME]
         times = [row.engine_ms for one in outcome.reported for row in one.coverage.clusters]
         calls = [one.call for one in outcome.reported]
         return Built(compiled, calls, outcome.failures, times)
 
-    built, row = compile_within(judge, captured, target, build)
+    built, row = compile_within(judge, captured, target, build, scales)
     note_gate(built.model, row)
     return built.model
 
@@ -326,6 +357,7 @@ class Outcome:
     target:   what the model was compiled for.
     snapshot: the state of the weights that the engines hold.
     failures: what left failing clusters, for each graph of `captured`.
+    scales:   what int8 computes with.
     gate:     how the model passed its accuracy gate, if it has one.
     """
 
@@ -334,6 +366,7 @@ class Outcome:
     target: Target
     snapshot: Snapshot
     failures: Sequence[Failures]
+    scales: ScaleTable | None = None
     gate: GateRow | None = None
 
 

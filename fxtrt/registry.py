@@ -62,6 +62,7 @@ class Converter:
     selects:   whether the size of the result depends on data. It must be 0 only where an input is
                empty, and at most the first size of the first tensor. The result has one dimension.
     parameters: the schema's argument names, each with the parameter that takes it (`self`: `x`).
+    dtypes:    the dtypes that its tensors may have besides those of all converters.
     """
 
     target: OpOverload
@@ -72,6 +73,7 @@ class Converter:
     opt_in: str = ""
     selects: bool = False
     parameters: Mapping[str, str] = field(default_factory=dict)
+    dtypes: frozenset[torch.dtype] = frozenset()
 
     def check(self, arguments: Mapping[str, Any], **context: Any) -> str | None:
         """Return the reason to decline these arguments (FakeTensors for tensors), or None."""
@@ -85,8 +87,9 @@ class Converter:
 
 
 _CONVERTERS: dict[OpOverload, Converter] = {}
-_DEFERRED: dict[str, Callable[[OpOverload], None]] = {}
-"""Functions that register the converters of operators that do not exist yet, by their names."""
+_DEFERRED: dict[str, tuple[str, Callable[[OpOverload], None]]] = {}
+"""For the names of operators that do not exist yet: the package that defines the operator, and a
+function that registers its converter."""
 _EXPLANATIONS: dict[str, str] = {}
 """Why operators have no converter, by their names."""
 
@@ -98,18 +101,21 @@ def converts(
     computes: bool = True,
     opt_in: str = "",
     selects: bool = False,
+    dtypes: Iterable[torch.dtype] = (),
+    package: str = "",
     renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as the converter of `targets`.
 
     A target is an overload, or a name such as "torchvision::nms". A named target is registered once
-    the package of its namespace is imported, which fxtrt leaves to the model.
+    `package` is imported, which fxtrt leaves to the model; that is the package of its namespace by
+    default.
 
     The function takes the conversion context, then schema arguments by name (`self` is `x`).
     `check` is one function or several; each names the arguments that it looks at, and may name
     `node` (the fx node) and `features` (what the engine's TensorRT has). It returns the reason
     for declining, or None. Together they must name every argument of each target's schema.
-    `constants`, `computes`, `opt_in` and `selects` are as in `Converter`.
+    `constants`, `computes`, `opt_in`, `selects` and `dtypes` are as in `Converter`.
 
     The targets' schemas may differ. Some may lack an argument whose parameter has a default;
     `renamed` maps an argument to the parameter that takes it, such as {"mat2": "other"}.
@@ -131,6 +137,7 @@ def converts(
             opt_in,
             selects,
             {a.name: names.get(a.name, a.name) for a in target._schema.arguments},
+            frozenset(dtypes),
         )
         _register(converter)
 
@@ -138,7 +145,7 @@ def converts(
         _check_optional_names(build, checks, constants, names, targets)
         for target in targets:
             if isinstance(target, str):
-                _DEFERRED[target] = partial(add, build)
+                _DEFERRED[target] = package or target.partition("::")[0], partial(add, build)
             else:
                 add(build, target)
         return build
@@ -169,18 +176,18 @@ def explanation(target: OpOverload) -> str:
 def registered() -> Mapping[OpOverload, Converter]:
     """Return every converter by its target, including those of installed third-party packages."""
     _load_families()
-    for name in tuple(_DEFERRED):
-        if (target := _overload(name)) and (register := _DEFERRED.pop(name, None)):
+    for name, (package, register) in tuple(_DEFERRED.items()):
+        if (target := _overload(name, package)) and _DEFERRED.pop(name, None):
             register(target)
     return MappingProxyType(_CONVERTERS)
 
 
-def _overload(name: str) -> OpOverload | None:
-    """Return the operator "package::name", or None while its package is not imported."""
-    package, _, operator = name.partition("::")
+def _overload(name: str, package: str) -> OpOverload | None:
+    """Return the operator "namespace::name", or None while its package is not imported."""
+    namespace, _, operator = name.partition("::")
     if package not in sys.modules:
         return None
-    packet = getattr(getattr(torch.ops, package), operator, None)
+    packet = getattr(getattr(torch.ops, namespace), operator, None)
     return None if packet is None else packet.default
 
 

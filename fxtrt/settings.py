@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "engine": ("auto", "tensorrt", "tensorrt_rtx", "reference"),
-    "precision": ("model", "fp32", "tf32", "fp16", "bf16"),
+    "precision": ("model", "fp32", "tf32", "fp16", "bf16", "int8"),
     "on_build_failure": ("fallback", "bisect", "raise"),
     "partition": ("all", "measured"),
     "cache_trust": ("owner", "anyone"),
@@ -45,8 +45,17 @@ _WHOLE_NUMBERS_OR_NONE: dict[str, tuple[int, int]] = {
     "cache_limit_bytes": (1, _MOST_BYTES),
     "workspace_bytes": (1, _MOST_BYTES),
 }
-_SHORT_NAMES = {"float32": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16"}
-_LISTS = ("keep_fp32", "whitelist", "blacklist", "compute_capabilities", "tactic_sources")
+_SHORT_NAMES = {
+    "qint8": "int8",
+    "float32": "fp32",
+    "float16": "fp16",
+    "half": "fp16",
+    "bfloat16": "bf16",
+}
+_LISTS = (
+    *("keep_fp32", "keep_fp16", "quantize", "whitelist", "blacklist"),
+    *("compute_capabilities", "tactic_sources"),
+)
 _BUILD_FIELDS = (
     "precision",
     "keep_fp32",
@@ -89,8 +98,20 @@ class Settings:
                           matrix products, and what lies between them, are computed in that type.
                           All else (softmax, statistics of norms, exp and log of boxes) stays as it
                           is, and so does a call whose weights or scalars that type cannot hold,
-                          which the report names.
-    keep_fp32:            patterns, as in `blacklist`, of what "fp16" and "bf16" leave as it is.
+                          which the report names. "int8": convolutions and linear layers are
+                          computed in int8, with scales from `calibration`, and all else as with
+                          "fp16". So are the first convolution, the last layers (box predictors, and
+                          what else reaches the outputs without another product), and what int8
+                          cannot hold: the report names them.
+    keep_fp32:            patterns, as in `blacklist`, of what "fp16", "bf16" and "int8" leave as it
+                          is.
+    keep_fp16:            patterns, as in `blacklist`, of what "int8" computes as "fp16" does.
+    quantize:             patterns, as in `blacklist`, of first and last layers that "int8" computes
+                          in int8 all the same.
+    calibration_table:    the JSON file that `fxtrt.compile` writes the scales of a calibration to,
+                          and reads them from where it gets no `calibration`; torch.compile only
+                          reads it. None looks for the latest scales of the same graph in
+                          `cache_dir`.
     min_cluster_size:     the fewest compute nodes that are worth an engine. Weights, views and
                           casts do not count.
     whitelist, blacklist: patterns (with *, ? and [abc]) of op ("aten.relu"), overload
@@ -159,6 +180,9 @@ class Settings:
     engine: str = "auto"
     precision: str = "model"
     keep_fp32: tuple[str, ...] = ()
+    keep_fp16: tuple[str, ...] = ()
+    quantize: tuple[str, ...] = ()
+    calibration_table: Path | None = None
     min_cluster_size: int = 3
     whitelist: tuple[str, ...] = ()
     blacklist: tuple[str, ...] = ()
@@ -195,8 +219,9 @@ class Settings:
             raise SettingsError(
                 f"cuda_graphs must be True, False or None, not {self.cuda_graphs!r}"
             )
-        if self.cache_dir is not None:
-            object.__setattr__(self, "cache_dir", _folder("cache_dir", self.cache_dir))
+        for name in ("cache_dir", "calibration_table"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _folder(name, getattr(self, name)))
         object.__setattr__(self, "components", self._checked_components())
 
     @classmethod
@@ -234,7 +259,8 @@ class Settings:
     @property
     def patterns(self) -> tuple[str, ...]:
         """The patterns that must each match a node of the model."""
-        return (*self.whitelist, *self.blacklist, *self.keep_fp32, *self.components)
+        lists = (self.whitelist, self.blacklist, self.keep_fp32, self.keep_fp16, self.quantize)
+        return (*(entry for entries in lists for entry in entries), *self.components)
 
     def of_component(self, name: str) -> Settings:
         """Return these settings with the options of one of `components`."""
@@ -333,8 +359,11 @@ class Options(TypedDict, total=False):
     """The fields of `Settings` as keyword arguments, with all types that they accept."""
 
     engine: Literal["auto", "tensorrt", "tensorrt_rtx", "reference"]
-    precision: Literal["model", "fp32", "tf32", "fp16", "bf16"]
+    precision: Literal["model", "fp32", "tf32", "fp16", "bf16", "int8"]
     keep_fp32: Sequence[str] | Set[str]
+    keep_fp16: Sequence[str] | Set[str]
+    quantize: Sequence[str] | Set[str]
+    calibration_table: str | os.PathLike[str] | None
     min_cluster_size: int
     whitelist: Sequence[str] | Set[str]
     blacklist: Sequence[str] | Set[str]

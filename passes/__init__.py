@@ -4,6 +4,7 @@
                          alive, or keep shared, what the later passes could remove.
 `keep_written_weights`   runs before all passes that treat weights as constants.
 `drop_identities`        brings a convolution next to its batch norm, and weights next to their use.
+`pair_quantizers`        runs before the decompositions, which would take the pairs apart.
 `masks_as_indices`       runs before the decompositions, because it looks for whole calls.
 `fold_constants`         reduces a frozen batch norm to a product and a sum with weights.
 `fold_batch_norm`        needs batch norms whole, and constants as weights.
@@ -24,6 +25,7 @@ from .fold_batch_norm import fold_batch_norm
 from .fold_constants import fold_constants
 from .keep_written_weights import keep_written_weights
 from .masks_as_indices import masks_as_indices
+from .pair_quantizers import pair_quantizers
 
 __all__ = [
     "DEFAULT_PASSES",
@@ -35,12 +37,14 @@ __all__ = [
     "fold_constants",
     "keep_written_weights",
     "masks_as_indices",
+    "pair_quantizers",
 ]
 
 DEFAULT_PASSES = (
     drop_assertions,
     keep_written_weights,
     drop_identities,
+    pair_quantizers,
     masks_as_indices,
     fold_constants,
     fold_batch_norm,

@@ -9,6 +9,7 @@ import torch
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
+from ..graph.fake_quantize import is_quantizer
 from ..graph.formats import FORM
 from ..graph.metadata import infer
 from ..graph.weights import add_weight, weight
@@ -148,7 +149,10 @@ class _Casts:
 
     def _visit(self, node: Node) -> None:
         if _is_narrow(node, self._narrowed, self._keeps):
-            if is_product(node):
+            if is_quantizer(node):
+                # Its scales stay as they are.
+                node.args = (self._narrowed_input(node.all_input_nodes[0]), *node.args[1:])
+            elif is_product(node):
                 _replace_inputs(node, self._narrowed_input)
             infer(node, node)
             self._narrowed.add(node)
@@ -203,8 +207,9 @@ def _is_narrow(node: Node, narrow: Collection[Node], keeps: Callable[[Node], boo
 
 
 def is_product(node: Node) -> bool:
-    """Return whether a call is a float32 product, which is narrow whatever surrounds it."""
-    return node.target in _NARROW and node.meta["val"].dtype == torch.float32
+    """Return whether a call begins a narrow region: a product, or what is quantized for one."""
+    begins = node.target in _NARROW or is_quantizer(node)
+    return begins and bool(node.meta["val"].dtype == torch.float32)
 
 
 def _follows(node: Node, narrow: Collection[Node]) -> bool:

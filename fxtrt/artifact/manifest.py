@@ -18,7 +18,8 @@ from ..settings import Settings
 __all__ = ["OF_SERVING", "PORTABLE", "Manifest", "settings_of"]
 
 PORTABLE = (
-    *("engine", "precision", "keep_fp32", "min_cluster_size", "whitelist", "blacklist"),
+    *("engine", "precision", "keep_fp32", "keep_fp16", "quantize"),
+    *("min_cluster_size", "whitelist", "blacklist"),
     *("components", "partition", "max_growth", "most_images", "on_build_failure"),
     *("optimization_level", "workspace_bytes", "tactic_sources", "compute_capabilities"),
     *("slots", "slot_timeout", "cuda_graphs", "check_weights"),
@@ -49,6 +50,7 @@ class Manifest(TypedDict):
     weights: the digest of the weights.
     whole:   how many of the parts are `Captured.parts`; the rest are its `others`.
     plans:   the headers of the plans in the file, by name.
+    scales:  the JSON of the table that int8 computes with, or "".
     gate:    how the model passed its accuracy gate, if it has one.
     """
 
@@ -61,6 +63,7 @@ class Manifest(TypedDict):
     missed: list[Missed]
     outside: list[OutsideCall]
     plans: dict[str, PlanHeader]
+    scales: str
     gate: GateRow | None
 
 

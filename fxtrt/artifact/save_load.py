@@ -43,6 +43,8 @@ from ..errors import (
 from ..graph.specs import tensor_specs
 from ..lowering.divide import Failures
 from ..lowering.lower import normalize, preview
+from ..quantization.quantize import quantize
+from ..quantization.scale_table import ScaleTable
 from ..reporting import GateRow
 from ..runtime.stitched_call import engine_modules
 from ..serialization.allowed_operators import untrusted
@@ -119,6 +121,7 @@ def save(compiled: torch.nn.Module, path: str | os.PathLike[str]) -> None:
         "missed": list(map(asdict, captured.missed)),
         "outside": list(map(asdict, captured.outside)),
         "plans": plans,
+        "scales": "" if outcome.scales is None else outcome.scales.to_json(),
         "gate": None if outcome.gate is None else asdict(outcome.gate),
     }
     typed(parse(json.dumps(manifest).encode(), "the manifest"), Manifest, "the manifest")
@@ -175,7 +178,8 @@ def load(
             stores = plans_of(file, manifest["plans"])
             failures = [part["failures"] for part in manifest["parts"]]
             gate = manifest["gate"]
-        loaded = _compiled(captured, target, stores, failures, overridden=bool(overrides))
+        scales = _scales(path, manifest)
+        loaded = _compiled(captured, target, stores, failures, scales, overridden=bool(overrides))
         note_gate(loaded, gate)
     if stores is not PlanCache.of:
         _warn_of_missing_plans(path, loaded, target.backend)
@@ -187,6 +191,7 @@ def _compiled(
     target: Target,
     stores: PlanStores,
     failures: Sequence[Failures],
+    scales: ScaleTable | None,
     *,
     overridden: bool,
 ) -> torch.nn.Module:
@@ -196,7 +201,7 @@ def _compiled(
         overridden: whether the caller overrides settings, and so may have given a wrong one.
     """
     try:
-        return assemble(captured, target, stores, failures)
+        return assemble(captured, target, stores, failures, scales)
     except OSError:
         raise
     except Exception as error:
@@ -244,7 +249,7 @@ def _plans(
         return
     stores = {kind: PlanCache.of(target.settings, kind) for kind in PLAN_KINDS}
     for (part, _, graph), failures in zip(stored, outcome.failures, strict=True):
-        for kind, key, cluster in _keys(graph, target, failures):
+        for kind, key, cluster in _keys(graph, target, failures, outcome.scales):
             store_of_kind, name = stores[kind], plan_name(kind, key)
             if store_of_kind is None:
                 raise ArtifactError(
@@ -263,10 +268,11 @@ def _plans(
 
 
 def _keys(
-    graph: GraphModule, target: Target, failures: Failures
+    graph: GraphModule, target: Target, failures: Failures, scales: ScaleTable | None
 ) -> Iterator[tuple[str, EngineKey, str]]:
     """Yield what compiling `graph`, as it was captured, asks for: kind, key and cluster."""
     normalize(graph, target.settings)
+    quantize(graph, target, scales)
     kinds = PLAN_KINDS if target.settings.partition == "measured" else PLAN_KINDS[:1]
     _, clusters = preview(graph, target, failures)
     for one in clusters:
@@ -280,6 +286,15 @@ def _warn_of_missing_plans(
     for row in report(loaded).clusters:
         if backend.plans and row.build is not None and not row.build.cached:
             log.warning("%s had no good plan of %s: save the model again", path, row.name)
+
+
+def _scales(path: str | os.PathLike[str], manifest: Manifest) -> ScaleTable | None:
+    if not manifest["scales"]:
+        return None
+    try:
+        return ScaleTable.from_json(manifest["scales"], f"the table of scales in {path}")
+    except SettingsError as error:
+        raise ArtifactError(str(error)) from error
 
 
 def _engine(backend: EngineBackend) -> dict[str, str]:

@@ -19,8 +19,14 @@ __all__ = ["COMPUTE_DTYPES", "keeps_float32", "narrow_results", "with_precision"
 
 log = logging.getLogger(__name__)
 
-COMPUTE_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""The dtype for each `Settings.precision`; its other values keep the model's own dtypes."""
+COMPUTE_DTYPES = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "int8": torch.float16,
+}
+"""The dtype for each `Settings.precision`; its other values keep the model's own dtypes. What int8
+computes is in the graph, as fake quantization; all else is as with fp16."""
 
 
 def with_precision(cluster: GraphModule, settings: Settings) -> tuple[GraphModule, tuple[str, ...]]:

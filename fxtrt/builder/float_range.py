@@ -8,6 +8,7 @@ import torch
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
+from ..graph.fake_quantize import is_quantizer
 from ..graph.weights import weight
 from ..registry import arguments_of
 
@@ -27,6 +28,8 @@ def out_of_range(gm: GraphModule, node: Node, dtype: torch.dtype) -> str | None:
         return None
     types = {argument.name: str(argument.type) for argument in node.target._schema.arguments}
     for name, value in arguments_of(node).items():
+        if is_quantizer(node) and name != "x":
+            continue  # The converter keeps scales as they are.
         reason = None
         if isinstance(value, Node):
             tensor = weight(gm, value)

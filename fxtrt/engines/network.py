@@ -28,6 +28,8 @@ class Network:
 
     weights: values of CONSTANT layers that cannot be read back (bfloat16), by layer name.
     types:   the types of tensors whose own dtype is not reliable (`engines/weak_typing.py`).
+    free:    the tensors of a weakly typed network that may be int8, as TensorRT chooses, with
+             whether a DEQUANTIZE gives them.
     kept:    objects that the network points into, which live as long as it.
     """
 
@@ -39,6 +41,7 @@ class Network:
     kept: list[Any] = field(default_factory=list)
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
     types: dict[Any, Any] = field(default_factory=dict)
+    free: dict[Any, bool] = field(default_factory=dict)
 
     @property
     def trt(self) -> ModuleType:

@@ -25,7 +25,8 @@ def settle_types(network: Network, first: int) -> None:
     """Record the types that layers from number `first` on return, and tell TensorRT about float16.
 
     A layer that reads float16 returns it. A cast and a constant return the type that they were made
-    with.
+    with. TensorRT runs a layer between a DEQUANTIZE and a QUANTIZE in int8 only if the layer has no
+    precision of its own, so these get none.
     """
     trt, half = network.trt, network.features.to_trt(torch.float16)
     for index in range(first, network.definition.num_layers):
@@ -36,6 +37,12 @@ def settle_types(network: Network, first: int) -> None:
         elif layer.type == trt.LayerType.CONSTANT:
             layer.__class__ = trt.IConstantLayer
             network.types[layer.get_output(0)] = _weights_type(network, layer)
+        elif layer.type == trt.LayerType.QUANTIZE:
+            continue
+        elif layer.type == trt.LayerType.DEQUANTIZE:
+            network.free[layer.get_output(0)] = True
+        elif _is_free(network, layer):
+            _leave_free(network, layer)
         elif _float_type(network, layer) == half:
             _constrain(network, layer, half)
 
@@ -45,14 +52,45 @@ def constrain_precision(network: Network, config: Any) -> None:
     trt, features = network.trt, network.features
     half, single = features.to_trt(torch.float16), features.to_trt(torch.float32)
     layers = [network.definition.get_layer(i) for i in range(network.definition.num_layers)]
+    quantizers = (trt.LayerType.QUANTIZE, trt.LayerType.DEQUANTIZE)
+    if any(layer.type in quantizers for layer in layers):
+        config.set_flag(trt.BuilderFlag.INT8)
     if not any(half in _types(network, layer) for layer in layers):
         return
     config.set_flag(trt.BuilderFlag.FP16)
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-    fixed = (trt.LayerType.CAST, trt.LayerType.CONSTANT)
+    fixed = (trt.LayerType.CAST, trt.LayerType.CONSTANT, *quantizers)
     for layer in layers:
-        if layer.type not in fixed and _float_type(network, layer) == single:
+        if (
+            layer.type not in fixed
+            and not _is_free(network, layer)
+            and _float_type(network, layer) == single
+        ):
             _constrain(network, layer, single)
+
+
+def _is_free(network: Network, layer: Any) -> bool:
+    """Return whether TensorRT may fuse the layer into one that computes in int8.
+
+    That is a layer that reads what is dequantized, and what is fused behind it: the bias, the sum
+    with a residual, and the activation.
+    """
+    types = network.trt.LayerType
+    fused = layer.type in (types.ELEMENTWISE, types.ACTIVATION)
+    inputs = _inputs(layer)
+    return any(
+        network.free.get(tensor, False) or (fused and tensor in network.free) for tensor in inputs
+    )
+
+
+def _leave_free(network: Network, layer: Any) -> None:
+    """Record the types of a free layer's outputs, without telling them to TensorRT."""
+    dtype = _float_type(network, layer)
+    for index in range(layer.num_outputs):
+        output = layer.get_output(index)
+        network.free[output] = False
+        if output.dtype in _floats(network):
+            network.types[output] = dtype
 
 
 def _weights_type(network: Network, layer: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch.fx import GraphModule
@@ -18,6 +18,8 @@ from ..graph.patterns import require_matches, unmatched
 from ..partition.extract import Extracted
 from ..partition.partition import Partition
 from ..pass_manager import run_passes
+from ..quantization.quantize import Quantized, preview_quantized, quantize
+from ..quantization.scale_table import ScaleTable
 from ..reporting import Coverage, cluster_row, graph_coverage
 from ..settings import Settings
 from .bounds import bound_sizes
@@ -70,7 +72,7 @@ def lower(
     for complaint in unmatched(target.settings.patterns, gm.graph.nodes):
         # This is no error, as it is for a whole model: another graph may have the node.
         log.info("in this graph %s", complaint)
-    return _lower_normalized(gm, target, inputs, stores)
+    return _lower_normalized(gm, target, inputs, stores, None)
 
 
 def lower_model(
@@ -78,22 +80,24 @@ def lower_model(
     target: Target,
     stores: PlanStores = PlanCache.of,
     failures: Sequence[Failures] = (),
+    scales: ScaleTable | None = None,
 ) -> list[Lowered]:
     """Lower all graphs of a captured model, in the order of its parts and then of its others.
 
     Args:
+        captured: a model whose graphs were normalized.
         failures: what failed before in each of the graphs, if that is known.
+        scales: what int8 computes with; None looks for those of an earlier calibration.
 
     Raises:
-        SettingsError: a pattern names no node of the model.
-        PassError, EngineError, ConversionError: as `lower` does.
+        SettingsError: a component is to compute in int8, and there are no scales for it.
+        EngineError, ConversionError: as `lower` does.
     """
-    normalize_model(captured, target.settings)
     lowered: list[Lowered] = []
     parts = (*captured.parts, *captured.others)
     for part, known in zip(parts, failures or [()] * len(parts), strict=True):
         inputs = part.values() if part.has_values else None
-        lowered.append(_lower_normalized(part.graph, target, inputs, stores, known))
+        lowered.append(_lower_normalized(part.graph, target, inputs, stores, scales, known))
         target = target.with_less_fuel(len(lowered[-1].coverage.clusters))
     return lowered
 
@@ -128,7 +132,7 @@ def preview(
     """Return the partition that `lower` begins with and its clusters, without building any.
 
     Args:
-        gm: a graph that was normalized.
+        gm: a graph that was normalized, and quantized if the settings ask for that.
         failures: what failed when it was lowered before.
     """
     with explicit():
@@ -138,9 +142,10 @@ def preview(
 
 def preview_coverage(gm: GraphModule, target: Target) -> Coverage:
     """Report what `lower` would do with a graph that was normalized, without building."""
+    quantized = preview_quantized(gm, target)
     partition, clusters = preview(gm, target)
     rows = [cluster_row(one, target.backend) for one in clusters]
-    return graph_coverage(gm, partition, clusters, rows)
+    return _with_int8(graph_coverage(gm, partition, clusters, rows), clusters, quantized)
 
 
 def _lower_normalized(
@@ -148,12 +153,25 @@ def _lower_normalized(
     target: Target,
     inputs: Sequence[Any] | None,
     stores: PlanStores,
+    scales: ScaleTable | None,
     failures: Failures = (),
 ) -> Lowered:
+    quantized = quantize(gm, target, scales)
     settled = settle(gm, target, inputs, stores, failures)
     coverage = _coverage(gm, target, settled)
+    coverage = _with_int8(coverage, [one.extracted for one in settled.built], quantized)
     stitch(gm, [one.extracted for one in settled.built], [one.module for one in settled.built])
     return Lowered(gm, coverage, settled.failures)
+
+
+def _with_int8(coverage: Coverage, clusters: Sequence[Extracted], quantized: Quantized) -> Coverage:
+    """Say which of the nodes in engines compute in int8, and what stays float16 and why."""
+    inside = {node for one in clusters for node in one.cluster.nodes}
+    return replace(
+        coverage,
+        int8=sum(node in inside for node in quantized.products),
+        kept_fp16=tuple(f"{name}: {why}" for name, why in quantized.kept.items()),
+    )
 
 
 def _coverage(gm: GraphModule, target: Target, settled: Settled) -> Coverage:

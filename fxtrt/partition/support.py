@@ -66,7 +66,7 @@ def support(
         detail = f"{node.target} converts only if `whitelist` names it: {converter.opt_in}"
         return Rejection("opt_in", detail)
     for value in (*_tensors_in(node), *_tensors_out(node)):
-        if rejection := _tensor_limits(value, backend):
+        if rejection := _tensor_limits(value, backend, converter):
             return rejection
     arguments = {
         name: torch.fx.node.map_arg(value, lambda n: n.meta["val"])
@@ -137,8 +137,10 @@ def _flat(values: Any) -> list[torch.Tensor]:
     return [value for value in leaves if isinstance(value, torch.Tensor)]
 
 
-def _tensor_limits(tensor: torch.Tensor, backend: EngineBackend) -> Rejection | None:
-    if tensor.dtype not in backend.features.dtypes:
+def _tensor_limits(
+    tensor: torch.Tensor, backend: EngineBackend, converter: Converter
+) -> Rejection | None:
+    if tensor.dtype not in backend.features.dtypes | converter.dtypes:
         return Rejection("dtype", f"{backend.features.version} has no {tensor.dtype}")
     if reason := backend.supports(tensor.device):
         return Rejection("device", reason)

@@ -45,6 +45,7 @@ def write_html(coverage: CoverageValues, path: str | PathLike[str]) -> None:
         "reasons": _reasons(coverage),
         "nodes": _nodes(coverage.rejections),
         "breaks": _table(["reason", "at"], [[b.reason, b.source] for b in coverage.graph_breaks]),
+        "kept_fp16": _list(coverage.kept_fp16),
         "kept": _list(coverage.kept_fp32),
         "gate": _list(list(gate_lines(coverage.gate))),
         "runtime": _list(list(runtime_lines(coverage))),

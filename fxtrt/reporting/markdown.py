@@ -30,6 +30,8 @@ def markdown(coverage: CoverageValues) -> str:
         headers = ["cluster", "modules", "nodes", "GFLOPs", "ops", "in", "out", "dtype"]
         headers += ["engine", "layers", "plan", "built in", "engine ms", "PyTorch ms"]
         parts.append(_table(headers, [_cluster(row) for row in coverage.clusters]))
+    if coverage.kept_fp16:
+        parts += ["## Kept in float16", _list(coverage.kept_fp16)]
     if coverage.kept_fp32:
         parts += ["## Kept in float32", _list(coverage.kept_fp32)]
     if coverage.gate:

@@ -76,6 +76,8 @@ def _coverage(value: dict[str, Any]) -> CoverageValues:
         runtime=tuple(_runtime(row) for row in value.get("runtime", ())),
         capture=tuple(value.get("capture", ())),
         guards=tuple(_guard(row) for row in value.get("guards", ())),
+        int8=value.get("int8", 0),
+        kept_fp16=tuple(value.get("kept_fp16", ())),
         gate=tuple(_gate(row) for row in value.get("gate", ())),
     )
 

@@ -27,6 +27,8 @@ def text(coverage: CoverageValues) -> str:
     if coverage.clusters:
         engines = dict.fromkeys(f"{row.engine}: {row.runs_on}" for row in coverage.clusters)
         lines += ["", _clusters(coverage.clusters), "", *engines]
+    if coverage.kept_fp16:
+        lines += ["", "Kept in float16:", *_items(coverage.kept_fp16)]
     if coverage.kept_fp32:
         lines += ["", "Kept in float32:", *_items(coverage.kept_fp32)]
     if coverage.gate:
@@ -58,6 +60,8 @@ def _compiled(coverage: CoverageValues) -> str:
         f"{count} engine{'s' * (count != 1)}: {coverage.flops_share:.1%} of the FLOPs, "
         f"{coverage.converted} of {coverage.nodes} compute nodes"
     )
+    if coverage.int8:
+        line += f" ({coverage.int8} in int8)"
     if coverage.cuts_before_repair != coverage.cuts:
         return f"{line}, {coverage.cuts} cuts ({coverage.cuts_before_repair} before repair)"
     return f"{line}, {coverage.cuts} cut{'s' * (coverage.cuts != 1)}"

@@ -223,6 +223,8 @@ class CoverageValues:
     guards:       one row for each module that `fxtrt.compile` compiled as a whole, at the time of
                   the report.
     capture:      lines on how the graphs came about, and on what would make fewer of them.
+    int8:         how many nodes in engines compute in int8.
+    kept_fp16:    "node: reason" for each product that "int8" leaves in float16.
     gate:         one row if the model was compiled with an accuracy gate.
     """
 
@@ -235,6 +237,8 @@ class CoverageValues:
     runtime: tuple[RuntimeRow, ...] = ()
     capture: tuple[str, ...] = ()
     guards: tuple[GuardRow, ...] = ()
+    int8: int = 0
+    kept_fp16: tuple[str, ...] = ()
     gate: tuple[GateRow, ...] = ()
 
     @property
@@ -285,5 +289,7 @@ class CoverageValues:
             tuple(row for part in parts for row in part.runtime),
             tuple(dict.fromkeys(line for part in parts for line in part.capture)),
             tuple(row for part in parts for row in part.guards),
+            sum(part.int8 for part in parts),
+            tuple(line for part in parts for line in part.kept_fp16),
             tuple(row for part in parts for row in part.gate),
         )

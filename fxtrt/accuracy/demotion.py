@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from ..errors import AccuracyError
 from .gate import Judge, Predictions
 from .ranking import LocalErrors, by_harm_for_cost
-from .search import few_that_pass
-from .simulation import Simulation, Unit
+from .search import Found, few_that_pass
+from .simulation import MILDEST_FIRST, Simulation, Unit
 
-__all__ = ["Demoted", "Demotions", "find_demotions"]
+__all__ = ["Demotion", "Demotions", "find_demotions"]
 
 log = logging.getLogger(__name__)
 
@@ -27,16 +28,18 @@ _MOST_EXPLAINED = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Demoted:
-    """A call that leaves the narrow type.
+class Demotion:
+    """A call that leaves a narrow type.
 
-    error: of its result if it alone is narrow, relative to the result.
-    wins:  how much lower the metric is without this demotion, if that was tried.
+    setting: the setting that demotes it.
+    error:   of its result if it alone is narrow, relative to the result.
+    wins:    how much lower the metric is without this demotion, if that was tried.
     """
 
     unit: Unit
+    setting: str
     error: float
-    wins: float | None
+    wins: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +51,15 @@ class Demotions:
     ended:         whether the search came to its end: no fewer of these would do.
     """
 
-    demoted: tuple[Demoted, ...]
+    demotions: tuple[Demotion, ...]
     before: float
     after: float
     runs: int
     ended: bool = True
 
-    @property
-    def entries(self) -> tuple[str, ...]:
-        """Return the patterns that name the demoted calls."""
-        return tuple(one.unit.entry for one in self.demoted)
+    def entries(self, setting: str) -> tuple[str, ...]:
+        """Return the patterns that a setting gets."""
+        return tuple(one.unit.entry for one in self.demotions if one.setting == setting)
 
 
 def find_demotions(judge: Judge, simulation: Simulation, most_loss: float) -> Demotions:
@@ -69,12 +71,20 @@ def find_demotions(judge: Judge, simulation: Simulation, most_loss: float) -> De
     return _Finder(judge, simulation, most_loss).find()
 
 
+_Entry = tuple[str, str]
+"""A setting, and a pattern in it."""
+
+
 class _Finder:
     def __init__(self, judge: Judge, simulation: Simulation, most_loss: float) -> None:
         self._judge, self._simulation, self._most_loss = judge, simulation, most_loss
-        self._units = {unit.entry: unit for unit in simulation.units}
-        self._errors: dict[str, float] = {}
-        self._losses: dict[tuple[frozenset[str], tuple[int, ...]], float] = {}
+        self._units = {
+            (setting, unit.entry): unit
+            for setting, units in simulation.units.items()
+            for unit in units
+        }
+        self._errors: dict[_Entry, float] = {}
+        self._losses: dict[tuple[frozenset[_Entry], tuple[int, ...]], float] = {}
         self._runs = 0
 
     def find(self) -> Demotions:
@@ -85,20 +95,42 @@ class _Finder:
             return Demotions((), before, before, self._runs)
         log.info("simulated, the model loses %g: searching what to demote", before)
         self._measure()
-        spent, found = 0, list[str]()
+        spent, found = 0, list[_Entry]()
         for items in self._subsets(as_it_is):
             begun = self._runs
             tests = max(1, (_MOST_RUNS - spent) // len(items))
-            result = few_that_pass(self._ranked(found), self._passes(items), tests)
+            result = self._search(items, found, tests)
             spent += self._runs - begun
             if result is None:
                 continue
             found = list(result.units)
             after = self._loss(found)
             if after <= self._most_loss:
-                demoted = self._explained(found, items, before - after, _MOST_RUNS - spent)
-                return Demotions(demoted, before, after, self._runs, result.ended)
+                explained = self._explained(found, items, before - after, _MOST_RUNS - spent)
+                return Demotions(explained, before, after, self._runs, result.ended)
         raise AccuracyError(self._why_nothing_helps(before))
+
+    def _search(
+        self, items: Sequence[int], first: Sequence[_Entry], tests: int
+    ) -> Found[_Entry] | None:
+        """Search the strongest demotions that are needed if all milder ones are made, then these.
+
+        Args:
+            first: what an earlier search found, which is tried before all else.
+        """
+        fixed, ended = list[_Entry](), True
+        for number in reversed(range(len(MILDEST_FIRST))):
+            milder = [e for e in self._units if e[0] in MILDEST_FIRST[:number]]
+            passes = self._passes(items, [*fixed, *milder])
+            ranked = self._ranked(MILDEST_FIRST[number], first, fixed)
+            done = self._runs
+            result = few_that_pass(ranked, passes, tests)
+            tests = max(1, tests - (self._runs - done) // len(items))
+            if result is None:
+                return None
+            fixed += result.units
+            ended &= result.ended
+        return Found(tuple(fixed), ended)
 
     def _subsets(self, as_it_is: Predictions) -> list[Sequence[int]]:
         """Return ever more items, evenly spaced, on which the loss shows; all of them at last."""
@@ -112,24 +144,32 @@ class _Finder:
             count *= 2
         return [*subsets, every]
 
-    def _passes(self, items: Sequence[int]) -> Callable[[frozenset[str]], bool]:
-        def passes(entries: frozenset[str]) -> bool:
-            if not entries:
+    def _passes(
+        self, items: Sequence[int], besides: Sequence[_Entry]
+    ) -> Callable[[frozenset[_Entry]], bool]:
+        def passes(entries: frozenset[_Entry]) -> bool:
+            demoted = entries | set(besides)
+            if not demoted:
                 return False  # The loss of the model as it is shows on these items.
-            loss = self._loss(entries, items)
-            log.info("%d of %d calls demoted: loses %g", len(entries), len(self._units), loss)
+            loss = self._loss(demoted, items)
+            log.info("%d of %d demotions: loses %g", len(demoted), len(self._units), loss)
             return loss <= self._most_loss
 
         return passes
 
-    def _loss(self, entries: Collection[str], items: Sequence[int] | None = None) -> float:
+    def _loss(self, entries: Collection[_Entry], items: Sequence[int] | None = None) -> float:
         key = frozenset(entries), tuple(self._judge.items if items is None else items)
         if key not in self._losses:
             self._losses[key] = self._judge.loss(self._predict(entries, items), items)
         return self._losses[key]
 
-    def _predict(self, entries: Collection[str], items: Sequence[int] | None = None) -> Predictions:
-        self._simulation.keep(entries)
+    def _predict(
+        self, entries: Collection[_Entry], items: Sequence[int] | None = None
+    ) -> Predictions:
+        demoted: defaultdict[str, list[str]] = defaultdict(list)
+        for setting, entry in entries:
+            demoted[setting].append(entry)
+        self._simulation.demote(demoted)
         with self._simulation.in_place() as model:
             found = self._judge.predictions(model, items)
         self._runs += len(found)
@@ -144,7 +184,7 @@ class _Finder:
 
     def _measure(self) -> None:
         """Measure the local error of every unit, on few items in one run each."""
-        self._simulation.keep(())
+        self._simulation.demote({})
         local = LocalErrors(self._simulation.graphs)
         last = len(self._judge.items) - 1
         items = sorted({i * last // max(1, _MEASURED_ITEMS - 1) for i in range(_MEASURED_ITEMS)})
@@ -153,16 +193,23 @@ class _Finder:
         self._runs += len(items)
         self._errors = local.errors
 
-    def _ranked(self, first: Sequence[str]) -> list[str]:
-        """Return all entries, those that an earlier search found before the others."""
-        ranking = by_harm_for_cost(list(self._units.values()), self._errors)
-        return list(dict.fromkeys([*first, *(unit.entry for unit in ranking)]))
+    def _ranked(
+        self, setting: str, first: Sequence[_Entry], fixed: Sequence[_Entry]
+    ) -> list[_Entry]:
+        """Return what a setting may demote, unless a stronger one did, most harmful first."""
+        done = {entry for _, entry in fixed}
+        units = [
+            unit for (of, entry), unit in self._units.items() if of == setting and entry not in done
+        ]
+        ranking = [(setting, u.entry) for u in by_harm_for_cost(units, setting, self._errors)]
+        known = [entry for entry in first if entry in set(ranking)]
+        return list(dict.fromkeys([*known, *ranking]))
 
     def _explained(
-        self, found: Sequence[str], items: Sequence[int], won: float, runs: int
-    ) -> tuple[Demoted, ...]:
+        self, found: Sequence[_Entry], items: Sequence[int], won: float, runs: int
+    ) -> tuple[Demotion, ...]:
         """Undo each of a few demotions, to see what it wins."""
-        wins: dict[str, float] = {}
+        wins: dict[_Entry, float] = {}
         if len(found) == 1:
             wins = {found[0]: won}
         elif len(found) <= _MOST_EXPLAINED and (len(found) + 1) * len(items) <= runs:
@@ -170,7 +217,8 @@ class _Finder:
             for entry in found:
                 wins[entry] = self._loss([one for one in found if one != entry], items) - loss
         return tuple(
-            Demoted(self._units[one], self._errors.get(one, 0.0), wins.get(one)) for one in found
+            Demotion(self._units[one], one[0], self._errors.get(one, 0.0), wins.get(one))
+            for one in found
         )
 
     def _why_nothing_helps(self, before: float) -> str:

@@ -16,12 +16,13 @@ from ..errors import AccuracyError
 from ..graph.flops import flops
 from ..graph.provenance import module_path, source_line
 from ..lowering.divide import Failures
+from ..quantization.scale_table import ScaleTable
 from ..reporting import DemotionRow, GateRow
 from ..runtime.stitched_call import StitchedCall, engine_modules
-from .demotion import Demoted, Demotions, find_demotions
+from .demotion import Demotion, Demotions, find_demotions
 from .deviation import stitched_observed
 from .gate import Judge
-from .simulation import Forwards, Simulation, fresh
+from .simulation import MILDEST_FIRST, Forwards, Simulation, fresh
 
 __all__ = ["Built", "compile_within"]
 
@@ -56,7 +57,11 @@ Build = Callable[[Captured, Target, Sequence[Failures]], Built]
 
 
 def compile_within(
-    judge: Judge, captured: Captured, target: Target, build: Build
+    judge: Judge,
+    captured: Captured,
+    target: Target,
+    build: Build,
+    scales: ScaleTable | None = None,
 ) -> tuple[Built, GateRow]:
     """Return a compiled model that passes the gate, and what was demoted for that.
 
@@ -68,12 +73,19 @@ def compile_within(
         AccuracyError: no demotion helps, or the engines lose too much twice.
         FxtrtError: as `build` raises.
     """
-    return _Gated(judge, captured, target, build).run()
+    return _Gated(judge, captured, target, build, scales).run()
 
 
 class _Gated:
-    def __init__(self, judge: Judge, captured: Captured, target: Target, build: Build) -> None:
-        self._judge, self._captured, self._build = judge, captured, build
+    def __init__(
+        self,
+        judge: Judge,
+        captured: Captured,
+        target: Target,
+        build: Build,
+        scales: ScaleTable | None,
+    ) -> None:
+        self._judge, self._captured, self._build, self._scales = judge, captured, build, scales
         self._original = self._target = target
         self._modules = [part.module for part in (*captured.parts, *captured.others)]
         self._left_out: list[DemotionRow] = []
@@ -83,16 +95,18 @@ class _Gated:
     def run(self) -> tuple[Built, GateRow]:
         lost: list[str] = []
         for builds in range(1, _MOST_BUILDS + 1):
-            simulation = Simulation(fresh(self._captured), self._target, self._failures)
+            simulation = Simulation(
+                fresh(self._captured), self._target, self._scales, self._failures
+            )
             found = find_demotions(self._judge, simulation, self._allowed)
             _tell(found)
-            target = _with_kept(self._target, found.entries)
+            target = _with(self._target, found)
             with Forwards(self._modules) as forwards:
                 built = self._build(fresh(self._captured), target, self._failures)
                 loss = self._verified(built)
                 if loss is None or loss <= self._judge.gate.most_loss:
                     forwards.keep()
-                    row = self._row(found, loss, builds)
+                    row = self._row(simulation, found, loss, builds)
                     break
                 lost.append(f"{loss:g} (simulated: {found.after:g})")
                 log.warning("the engines lose %s, %g is allowed", lost[-1], self._allowed)
@@ -119,13 +133,13 @@ class _Gated:
         self._failures = built.failures
         with stitched_observed(built.calls, target) as found:
             self._judge.predictions(built.model, [0])
-        for number, name in found:
-            graph = simulation.graphs[number]
+        for number, name in sorted(found):
+            divided = simulation.graphs[number].divided
             log.warning("%s differs from its simulation: PyTorch runs it", name)
             self._left_out += [
                 _row_of_wrong(node, entry)
-                for entry, node in graph.named.items()
-                if any(c.name == name and node in c.nodes for c in graph.clusters)
+                for entry, node in divided.named.items()
+                if any(c.name == name and node in c.nodes for c in divided.clusters)
             ]
         if self._left_out:
             settings = self._target.settings
@@ -134,10 +148,19 @@ class _Gated:
         else:
             self._allowed -= beyond
 
-    def _row(self, found: Demotions, loss: float | None, builds: int) -> GateRow:
+    @property
+    def _half(self) -> str:
+        return "bf16" if self._target.settings.precision == "bf16" else "fp16"
+
+    def _row(
+        self, simulation: Simulation, found: Demotions, loss: float | None, builds: int
+    ) -> GateRow:
         gate = self._judge.gate
-        precision = self._target.settings.precision
-        rows = tuple(_row_of(one, precision) for one in found.demoted)
+        int8 = {unit.entry for unit in simulation.units["keep_fp16"]}
+        rows = tuple(
+            _row_of(one, "int8" if one.unit.entry in int8 else self._half)
+            for one in found.demotions
+        )
         return GateRow(
             metric=gate.metric_name,
             images=self._judge.images,
@@ -172,26 +195,29 @@ class _Gated:
         )
 
 
-def _with_kept(target: Target, entries: Sequence[str]) -> Target:
+def _with(target: Target, found: Demotions) -> Target:
     settings = target.settings
-    return target.with_settings(replace(settings, keep_fp32=(*settings.keep_fp32, *entries)))
+    for setting in MILDEST_FIRST:
+        kept = (*getattr(settings, setting), *found.entries(setting))
+        settings = replace(settings, **{setting: kept})
+    return target.with_settings(settings)
 
 
 def _tell(found: Demotions) -> None:
-    count = len(found.demoted)
+    count = len(found.demotions)
     log.info("simulated loss %g, and %g with %d demotions", found.before, found.after, count)
 
 
-def _row_of(one: Demoted, precision: str) -> DemotionRow:
+def _row_of(one: Demotion, before: str) -> DemotionRow:
     node = one.unit.node
     return DemotionRow(
         node=node.name,
         target=str(node.target),
         module=module_path(node),
         source=source_line(node) or "",
-        before=precision,
-        after="fp32",
-        setting="keep_fp32",
+        before=before,
+        after=one.setting.removeprefix("keep_"),
+        setting=one.setting,
         entry=one.unit.entry,
         flops=flops(node),
         error=one.error,

@@ -104,8 +104,6 @@ def rounds(node: Node) -> bool:
     return all(result.alias_info is None for result in target._schema.returns)
 
 
-def _remembered(
-    gm: GraphModule, settings: Settings, dtype: torch.dtype
-) -> Callable[[Node], bool]:
+def _remembered(gm: GraphModule, settings: Settings, dtype: torch.dtype) -> Callable[[Node], bool]:
     # To read the numbers of all weights takes longer than everything else here.
     return cache(keeps_float32(gm, settings, dtype))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.fx import Interpreter, Node
 from torch.utils import _pytree as pytree
 
+from ..graph.fake_quantize import is_quantizer
 from ..graph.flops import flops
 from ..passes.insert_casts import is_product
 from .node_precision import Narrow, rounds
@@ -28,61 +29,77 @@ _SMALLEST = 1e-3
 class LocalErrors:
     """Runs graphs in float32, and keeps the error of each call if it alone were narrow.
 
-    errors: the largest error so far, relative to the result, by the entry of the call.
+    errors: the largest error so far, relative to the result, by the setting that would demote the
+            call and the call's pattern.
     """
 
     def __init__(self, graphs: Sequence[SimulatedGraph]) -> None:
-        """Measure the calls that are narrow in `graphs` now."""
-        self.errors: dict[str, float] = {}
-        self._names = [{unit.node: unit.entry for unit in graph.units} for graph in graphs]
+        """Measure what is narrow, and in int8, in `graphs` now."""
+        self.errors: dict[tuple[str, str], float] = {}
+        self._names = [{n: entry for entry, n in g.divided.named.items()} for g in graphs]
 
     def measure(self, number: int, graph: SimulatedGraph, args: Any, kwargs: Any) -> Any:
         """Run graph `number` on the arguments of a call, and return its wide result."""
         run = _Measuring(graph)
         result = graph.run_with(run, args, kwargs)
-        for node, error in run.errors.items():
-            entry = self._names[number].get(node)
-            if entry is not None:
-                self.errors[entry] = max(error, self.errors.get(entry, 0.0))
+        for (setting, node), error in run.errors.items():
+            if (entry := self._names[number].get(node)) is not None:
+                key = setting, entry
+                self.errors[key] = max(error, self.errors.get(key, 0.0))
         return result
 
 
 class _Measuring(SimulatedRun):
     def __init__(self, graph: SimulatedGraph) -> None:
-        super().__init__(graph.gm, graph.narrow, graph.weights)
-        self.errors: dict[Node, float] = {}
+        super().__init__(graph.divided.gm, graph.narrow, graph.weights)
+        self.errors: dict[tuple[str, Node], float] = {}
 
     def run_node(self, n: Node) -> Any:
+        if is_quantizer(n):
+            return self.env[n.all_input_nodes[0]]
         value = Interpreter.run_node(self, n)
         dtype = self.narrow.inside.get(n)
         if dtype is not None and rounds(n):
             self._measure(n, dtype, value)
+            if any(map(is_quantizer, n.all_input_nodes)):
+                self._blame("keep_fp16", n, error_of(self._quantized(n, dtype), value))
         return value
 
     def _measure(self, node: Node, dtype: torch.dtype, wide: Any) -> None:
         """Tell the errors that come with the inputs of a call from those that it makes itself."""
         narrow = self.run_narrow(node, dtype, rounds_inputs=True)
         sources = list(_rounded_sources(node, self.narrow))
-        given = self._of_rounded(node, dtype) if sources else wide
+        given = self._of(node, dtype, self._rounded) if sources else wide
         if is_product(node):
             # A product rounds its inputs itself, so it is to blame for these errors as well.
-            self._blame(node, error_of(narrow, wide))
+            self._blame("keep_fp32", node, error_of(narrow, wide))
         else:
-            self._blame(node, error_of(narrow, given))
+            self._blame("keep_fp32", node, error_of(narrow, given))
+        share = _SHARED if is_product(node) else 1.0
         for source in sources:
-            self._blame(source, (_SHARED if is_product(node) else 1.0) * error_of(given, wide))
+            self._blame("keep_fp32", source, share * error_of(given, wide))
 
-    def _of_rounded(self, node: Node, dtype: torch.dtype) -> Any:
-        """Return the wide result of a call whose narrow inputs are rounded."""
+    def _quantized(self, node: Node, dtype: torch.dtype) -> Any:
+        """Return the result of a call whose quantized inputs are rounded to int8."""
 
-        def value_of(source: Node) -> Any:
-            return round_to(self.env[source], dtype if source in self.narrow.inside else None)
+        def value_of(source: Node, dtype: torch.dtype) -> Any:
+            return self.run_narrow(source, dtype) if is_quantizer(source) else self.env[source]
 
-        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), value_of)
+        return self._of(node, dtype, value_of)
+
+    def _rounded(self, source: Node, dtype: torch.dtype) -> Any:
+        return round_to(self.env[source], dtype if source in self.narrow.inside else None)
+
+    def _of(
+        self, node: Node, dtype: torch.dtype, value_of: Callable[[Node, torch.dtype], Any]
+    ) -> Any:
+        args, kwargs = torch.fx.node.map_arg(
+            (node.args, node.kwargs), lambda source: value_of(source, dtype)
+        )
         return self.call_function(node.target, args, kwargs)
 
-    def _blame(self, node: Node, error: float) -> None:
-        self.errors[node] = max(error, self.errors.get(node, 0.0))
+    def _blame(self, setting: str, node: Node, error: float) -> None:
+        self.errors[setting, node] = max(error, self.errors.get((setting, node), 0.0))
 
 
 def _rounded_sources(node: Node, narrow: Narrow) -> Iterator[Node]:
@@ -93,7 +110,7 @@ def _rounded_sources(node: Node, narrow: Narrow) -> Iterator[Node]:
         if source in seen or source not in narrow.inside:
             continue
         seen.add(source)
-        if rounds(source):
+        if rounds(source) and not is_quantizer(source):
             yield source
         else:
             pending += source.all_input_nodes
@@ -119,7 +136,9 @@ def _relative_error(narrow: torch.Tensor, wide: torch.Tensor) -> float:
     return float((gaps / sizes.clamp(min=floor)).sqrt().mean())
 
 
-def by_harm_for_cost(units: Sequence[Unit], errors: Mapping[str, float]) -> list[Unit]:
+def by_harm_for_cost(
+    units: Sequence[Unit], setting: str, errors: Mapping[tuple[str, str], float]
+) -> list[Unit]:
     """Return the units whose demotion most likely helps first.
 
     The harm of a unit is the energy of its error. Its cost is its share of the FLOPs, and as much
@@ -130,6 +149,6 @@ def by_harm_for_cost(units: Sequence[Unit], errors: Mapping[str, float]) -> list
 
     def score(unit: Unit) -> float:
         cost = counts[unit] / total + 1 / len(units)
-        return float(errors.get(unit.entry, 0.0)) ** 2 / cost
+        return float(errors.get((setting, unit.entry), 0.0)) ** 2 / cost
 
     return sorted(units, key=score, reverse=True)

@@ -17,20 +17,28 @@ from ..capture.model_part import ModelPart
 from ..capture.model_parts import Captured
 from ..engines.target import Target
 from ..graph.ambient import explicit
+from ..graph.fake_quantize import PER_CHANNEL, is_quantizer
 from ..graph.patterns import exact_pattern
 from ..lowering.divide import Failures, divide, divide_again
 from ..lowering.lower import normalize_model
+from ..partition.partition import Cluster
 from ..passes.insert_casts import is_product
+from ..quantization.quantize import quantize
+from ..quantization.scale_table import ScaleTable
 from ..runtime.detector_call import guarded
 from ..runtime.guarded_forward import GuardedForward
 from .node_precision import Narrow, NodePrecision, rounds
 
 __all__ = [
+    "MILDEST_FIRST",
+    "Demoted",
+    "Division",
     "Forwards",
     "SimulatedGraph",
     "SimulatedRun",
     "Simulation",
     "Unit",
+    "copied_graph",
     "fresh",
     "round_to",
 ]
@@ -39,6 +47,13 @@ aten = torch.ops.aten
 
 _WITH_NUMBERS = {aten.add, aten.sub, aten.mul}
 """Followers whose Python numbers become constants of the narrow type."""
+
+
+Demoted = Mapping[str, Collection[str]]
+"""The patterns of demoted calls, by the setting that demotes them."""
+
+MILDEST_FIRST = ("keep_fp16", "keep_fp32")
+"""The settings that demote calls: from int8 to float16, and from any narrow type to float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,47 +68,107 @@ class Unit:
     node: Node
 
 
+@dataclass(frozen=True, slots=True)
+class Division:
+    """A graph as it is quantized and divided with some demotions.
+
+    named:    its calls by their patterns, without those that quantizing and dividing add.
+    products: the patterns of the calls that compute in int8.
+    """
+
+    gm: GraphModule
+    clusters: Sequence[Cluster]
+    precision: NodePrecision
+    named: Mapping[str, Node]
+    products: Sequence[str]
+
+
 class SimulatedGraph:
     """A normalized graph that is called like its module, and rounds as its engines would."""
 
-    def __init__(self, gm: GraphModule, target: Target, failures: Failures = ()) -> None:
+    def __init__(
+        self,
+        gm: GraphModule,
+        target: Target,
+        scales: ScaleTable | None = None,
+        failures: Failures = (),
+    ) -> None:
         """Divide a graph as it would be divided for its engines.
 
         Args:
+            gm: stays as it is.
+            scales: what int8 computes with.
             failures: what failed when engines of the same graph were built.
         """
-        self.gm = gm
-        # The division copies cheap nodes, which no setting can name.
-        self.named = {exact_pattern(node): node for node in _calls(gm)}
-        with explicit():
-            divided = divide(gm, target, divide_again(gm, target, failures))
-        self.clusters = divided.clusters
-        self._precision = NodePrecision(gm, self.clusters)
-        self.weights = dict[Node, torch.Tensor]()
+        self._gm, self._target, self._scales, self._failures = gm, target, scales, failures
+        self._made: dict[frozenset[tuple[str, str]], Division] = {}
+        self.weights: dict[str, torch.Tensor] = {}
         self.narrow = Narrow({}, {})
-        self.units = [Unit(entry, node) for entry, node in self.named.items()]
-        self.keep(())
-        self.units = [u for u in self.units if u.node in self.narrow.inside and rounds(u.node)]
+        self.divided = self._division({})
+        self.products = tuple(self.divided.products)
+        self.units = self._units()
+        self.demote({})
 
-    def keep(self, entries: Collection[str]) -> None:
-        """Compute the nodes with these patterns in float32 from now on, and no others."""
+    def demote(self, demoted: Demoted) -> None:
+        """Compute the calls with these patterns in wider types from now on, and no others."""
+        self.divided = self._division(demoted)
+        named = self.divided.named
+        kept = [named[one] for one in demoted.get("keep_fp32", ()) if one in named]
         with explicit():
-            self.narrow = self._precision.narrow(
-                [self.named[entry] for entry in entries if entry in self.named]
-            )
+            self.narrow = self.divided.precision.narrow(kept)
 
     def run_with(self, run: Interpreter, args: Any, kwargs: Any) -> Any:
         """Run the graph by an interpreter of its nodes."""
         leaves = pytree.tree_leaves((args, kwargs))
         result = run.run(*leaves, enable_io_processing=False)
-        return self.gm.graph.process_outputs(result)
+        return self._gm.graph.process_outputs(result)
+
+    def _units(self) -> dict[str, list[Unit]]:
+        """Return what can be demoted, by the setting that does it."""
+        first = self.divided.named
+        self.demote({"keep_fp16": self.products})
+        named, narrow = self.divided.named, self.narrow.inside
+        return {
+            "keep_fp16": [Unit(entry, first[entry]) for entry in self.products],
+            "keep_fp32": [
+                Unit(entry, node)
+                for entry, node in named.items()
+                if node in narrow and rounds(node)
+            ],
+        }
+
+    def _division(self, demoted: Demoted) -> Division:
+        """Quantize and divide a copy of the graph; where nothing computes in int8, only once."""
+        of_int8 = frozenset(
+            (setting, entry)
+            for setting, entries in demoted.items()
+            for entry in entries
+            if self._made and entry in self.products
+        )
+        if of_int8 not in self._made:
+            self._made[of_int8] = self._divide(of_int8)
+        return self._made[of_int8]
+
+    def _divide(self, of_int8: Collection[tuple[str, str]]) -> Division:
+        gm, settings = copied_graph(self._gm), self._target.settings
+        named = {exact_pattern(node): node for node in _calls(gm)}
+        for setting in MILDEST_FIRST:
+            entries = [entry for name, entry in of_int8 if name == setting]
+            kept = (*getattr(settings, setting), *sorted(entries))
+            settings = replace(settings, **{setting: kept})
+        target = self._target.with_settings(settings)
+        with explicit():
+            quantized = quantize(gm, target, self._scales)
+            divided = divide(gm, target, divide_again(gm, target, self._failures))
+        products = [exact_pattern(node) for node in quantized.products]
+        return Division(gm, divided.clusters, NodePrecision(gm, divided.clusters), named, products)
 
 
 class SimulatedRun(Interpreter):
     """Runs a graph once; what is narrow is rounded, and accumulates in float32 as kernels do."""
 
     def __init__(
-        self, gm: GraphModule, narrow: Narrow, weights: dict[Node, torch.Tensor] | None = None
+        self, gm: GraphModule, narrow: Narrow, weights: dict[str, torch.Tensor] | None = None
     ) -> None:
         """Begin a run.
 
@@ -116,8 +191,23 @@ class SimulatedRun(Interpreter):
         Args:
             rounds_inputs: whether inputs are wide where they would be narrow in an engine.
         """
+        if node.target is PER_CHANNEL:
+            return self._remembered(
+                node.all_input_nodes[0], "int8", lambda: self._call(node, dtype)
+            )
+        return self._call(node, dtype, rounds_inputs=rounds_inputs)
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if isinstance(target, OpOverload) and target._schema.is_mutable:
+            # The operator writes to copies, so that buffers and inputs stay as they are.
+            args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
+        return super().call_function(target, args, kwargs)
+
+    def _call(self, node: Node, dtype: torch.dtype, *, rounds_inputs: bool = False) -> Any:
         args, kwargs = self.fetch_args_kwargs_from_env(node)
-        if is_product(node) or rounds_inputs:
+        if is_quantizer(node):
+            args = (round_to(args[0], dtype), *args[1:])
+        elif is_product(node) or rounds_inputs:
             args, kwargs = self._rounded_arguments(node, dtype)
         if isinstance(node.target, OpOverload) and node.target.overloadpacket in _WITH_NUMBERS:
             args, kwargs = pytree.tree_map_only(
@@ -126,21 +216,20 @@ class SimulatedRun(Interpreter):
         value = self.call_function(node.target, args, kwargs)
         return round_to(value, dtype) if rounds(node) else value
 
-    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        if isinstance(target, OpOverload) and target._schema.is_mutable:
-            # The operator writes to copies, so that buffers and inputs stay as they are.
-            args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
-        return super().call_function(target, args, kwargs)
-
     def _rounded_arguments(self, node: Node, dtype: torch.dtype) -> Any:
         def value_of(source: Node) -> Any:
             if source.op != "get_attr":
                 return round_to(self.env[source], dtype)
-            if source not in self._weights:
-                self._weights[source] = round_to(self.env[source], dtype)
-            return self._weights[source]
+            return self._remembered(source, str(dtype), lambda: round_to(self.env[source], dtype))
 
         return torch.fx.node.map_arg((node.args, node.kwargs), value_of)
+
+    def _remembered(self, weight: Node, form: str, compute: Callable[[], Any]) -> Any:
+        """Return what is made of a weight, which is the same in all runs."""
+        key = f"{weight.target} {form}"
+        if key not in self._weights:
+            self._weights[key] = compute()
+        return self._weights[key]
 
 
 Run = Callable[[int, SimulatedGraph, Any, Any], Any]
@@ -148,27 +237,33 @@ Run = Callable[[int, SimulatedGraph, Any, Any], Any]
 
 
 def _simulated(number: int, graph: SimulatedGraph, args: Any, kwargs: Any) -> Any:
-    return graph.run_with(SimulatedRun(graph.gm, graph.narrow, graph.weights), args, kwargs)
+    return graph.run_with(SimulatedRun(graph.divided.gm, graph.narrow, graph.weights), args, kwargs)
 
 
 class Simulation:
     """A captured model whose graphs are run by `SimulatedGraph`s."""
 
     def __init__(
-        self, captured: Captured, target: Target, failures: Sequence[Failures] = ()
+        self,
+        captured: Captured,
+        target: Target,
+        scales: ScaleTable | None = None,
+        failures: Sequence[Failures] = (),
     ) -> None:
         """Normalize and divide the graphs.
 
         Args:
             captured: a model whose graphs are changed: see `fresh`.
+            scales: what int8 computes with.
+            failures: what failed when engines of each graph were built.
         """
         normalize_model(captured, target.settings)
         self.model = captured.model
         self._parts = [*captured.parts, *captured.others]
         self.graphs: list[SimulatedGraph] = []
         for part, known in zip(self._parts, failures or [()] * len(self._parts), strict=True):
-            self.graphs.append(SimulatedGraph(part.graph, target, known))
-            target = target.with_less_fuel(len(self.graphs[-1].clusters))
+            self.graphs.append(SimulatedGraph(part.graph, target, scales, known))
+            target = target.with_less_fuel(len(self.graphs[-1].divided.clusters))
         pairs = zip(self._parts, self.graphs, strict=True)
         self._run: Run = _simulated
         self._forwards = [
@@ -180,18 +275,19 @@ class Simulation:
         return lambda *args, **kwargs: self._run(number, graph, args, kwargs)
 
     @property
-    def units(self) -> list[Unit]:
-        """Return what can be demoted: the calls that round in a narrow type, in graph order."""
-        units: dict[str, Unit] = {}
+    def units(self) -> dict[str, list[Unit]]:
+        """Return what can be demoted, by the setting that does it, in graph order."""
+        found: dict[str, dict[str, Unit]] = {setting: {} for setting in MILDEST_FIRST}
         for graph in self.graphs:
-            for unit in graph.units:
-                units.setdefault(unit.entry, unit)
-        return list(units.values())
+            for setting, units in graph.units.items():
+                for unit in units:
+                    found[setting].setdefault(unit.entry, unit)
+        return {setting: list(units.values()) for setting, units in found.items()}
 
-    def keep(self, entries: Collection[str]) -> None:
-        """Compute the nodes with these patterns in float32 from now on, and no others."""
+    def demote(self, demoted: Demoted) -> None:
+        """Compute the calls with these patterns in wider types from now on, and no others."""
         for graph in self.graphs:
-            graph.keep(entries)
+            graph.demote(demoted)
 
     @contextmanager
     def in_place(self, run: Run | None = None) -> Iterator[torch.nn.Module]:
@@ -255,10 +351,15 @@ def fresh(captured: Captured) -> Captured:
 
 
 def _copied(part: ModelPart) -> ModelPart:
-    graph = GraphModule(part.graph, copy.deepcopy(part.graph.graph))
-    graph.meta = dict(part.graph.meta)
-    graph.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
-    return replace(part, graph=graph)
+    return replace(part, graph=copied_graph(part.graph))
+
+
+def copied_graph(gm: GraphModule) -> GraphModule:
+    """Return a copy with nodes of the same names, which shares weights and fake values."""
+    copied = GraphModule(gm, copy.deepcopy(gm.graph))
+    copied.meta = dict(gm.meta)
+    copied.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
+    return copied
 
 
 def round_to(value: Any, dtype: torch.dtype | None) -> Any:

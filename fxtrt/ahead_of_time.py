@@ -18,7 +18,6 @@ from .cache.plan_store import PlanStores
 from .cache.store import PlanCache
 from .capture.arguments import call_of
 from .capture.example_run import watched_run
-from .capture.model_part import ModelPart
 from .capture.model_parts import Captured, capture_model
 from .capture.twin import require_module
 from .capture.untouched import untouched

@@ -148,18 +148,14 @@ class _Gated:
         else:
             self._allowed -= beyond
 
-    @property
-    def _half(self) -> str:
-        return "bf16" if self._target.settings.precision == "bf16" else "fp16"
-
     def _row(
         self, simulation: Simulation, found: Demotions, loss: float | None, builds: int
     ) -> GateRow:
         gate = self._judge.gate
         int8 = {unit.entry for unit in simulation.units["keep_fp16"]}
+        half = "bf16" if self._target.settings.precision == "bf16" else "fp16"
         rows = tuple(
-            _row_of(one, "int8" if one.unit.entry in int8 else self._half)
-            for one in found.demotions
+            _row_of(one, "int8" if one.unit.entry in int8 else half) for one in found.demotions
         )
         return GateRow(
             metric=gate.metric_name,

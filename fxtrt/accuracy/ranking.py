@@ -83,7 +83,14 @@ class _Measuring(SimulatedRun):
         """Return the result of a call whose quantized inputs are rounded to int8."""
 
         def value_of(source: Node, dtype: torch.dtype) -> Any:
-            return self.run_narrow(source, dtype) if is_quantizer(source) else self.env[source]
+            if not is_quantizer(source):
+                return self.env[source]
+            # What it reads may be gone already, and this run gave it the same value.
+            value = round_to(self.env[source], dtype)
+            scale, *axis = source.args[1:]
+            if isinstance(scale, Node):
+                scale = self.fetch_attr(str(scale.target))
+            return round_to(self.call_function(source.target, (value, scale, *axis), {}), dtype)
 
         return self._of(node, dtype, value_of)
 

@@ -1,7 +1,7 @@
 """Match nodes against the whitelist's and blacklist's patterns, by operator, node name or module.
 
-The parts of a decomposed operator also match the names of the operator itself. "module.path:name"
-matches one node only, since a node's name alone may also be that of a module or of a whole operator.
+The parts of a decomposed operator also match the names of the operator itself. A node's name alone
+may also be that of a module, or of a whole operator; "module.path:name" matches that node only.
 """
 
 from __future__ import annotations

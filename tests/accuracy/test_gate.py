@@ -135,10 +135,10 @@ def test_what_a_function_receives() -> None:
     gate = fxtrt.Gate(images=[BATCH, BATCH], annotations=range(4), metric=metric, most_loss=0)
     judge = Judge(gate, Detector().eval())
     assert (judge.images, judge.baseline) == (4, 0.5)
-    for predictions, annotations in seen:
+    for predictions, others in seen:
         assert isinstance(predictions, list)
         assert [p["scores"].item() for p in predictions] == [pytest.approx(0.9)] * 4
-        assert annotations == [0, 1, 2, 3]
+        assert others == [0, 1, 2, 3]
     predictions = judge.predictions(Detector().eval(), [1])
     judge.loss(predictions, [1])
     assert seen[-1][1] == [2, 3]

@@ -184,7 +184,7 @@ def test_a_nodes_name_that_is_also_a_modules() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.head(self.convolution(self.first(x)).mean((2, 3)))
 
-    fast, row = compiled(Named().eval(), gate())
+    _, row = compiled(Named().eval(), gate())
     (one,) = row.demotions
     assert (one.node, one.entry) == ("convolution", "first.0.conv:convolution")
     assert row.loss == pytest.approx(row.loss_simulated, abs=1e-6)

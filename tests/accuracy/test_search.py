@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -55,7 +56,7 @@ def test_monotone_harms(harms: list[int], bound: int, together: bool, most: int)
     def harm(units: frozenset[int]) -> int:
         left = [0 if i in units else harm for i, harm in enumerate(harms)]
         if together:
-            return sum(a * b for a, b in zip(left, left[1:], strict=False))
+            return sum(a * b for a, b in itertools.pairwise(left))
         return sum(left)
 
     test, tests = counted(lambda units: harm(units) <= bound)

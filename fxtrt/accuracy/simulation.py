@@ -43,11 +43,6 @@ __all__ = [
     "round_to",
 ]
 
-aten = torch.ops.aten
-
-_WITH_NUMBERS = {aten.add, aten.sub, aten.mul}
-"""Followers whose Python numbers become constants of the narrow type."""
-
 
 Demoted = Mapping[str, Collection[str]]
 """The patterns of demoted calls, by the setting that demotes them."""
@@ -209,10 +204,6 @@ class SimulatedRun(Interpreter):
             args = (round_to(args[0], dtype), *args[1:])
         elif is_product(node) or rounds_inputs:
             args, kwargs = self._rounded_arguments(node, dtype)
-        if isinstance(node.target, OpOverload) and node.target.overloadpacket in _WITH_NUMBERS:
-            args, kwargs = pytree.tree_map_only(
-                float, lambda number: float(torch.tensor(number).to(dtype)), (args, kwargs)
-            )
         value = self.call_function(node.target, args, kwargs)
         return round_to(value, dtype) if rounds(node) else value
 

@@ -44,6 +44,15 @@ __all__ = [
 ]
 
 
+aten = torch.ops.aten
+
+_PRODUCTS_OF_SUMS: Mapping[Any, Callable[..., torch.Tensor]] = {
+    aten.linear.default: aten.linear.default,
+    aten.addmm.default: aten.mm.default,
+    aten.baddbmm.default: aten.bmm.default,
+}
+"""The operators that add a tensor to a product, with the product alone."""
+
 Demoted = Mapping[str, Collection[str]]
 """The patterns of demoted calls, by the setting that demotes them."""
 
@@ -204,7 +213,10 @@ class SimulatedRun(Interpreter):
             args = (round_to(args[0], dtype), *args[1:])
         elif is_product(node) or rounds_inputs:
             args, kwargs = self._rounded_arguments(node, dtype)
-        value = self.call_function(node.target, args, kwargs)
+        if node.target in _PRODUCTS_OF_SUMS:
+            value = _product_and_sum(node.target, args, kwargs, dtype)
+        else:
+            value = self.call_function(node.target, args, kwargs)
         return round_to(value, dtype) if rounds(node) else value
 
     def _rounded_arguments(self, node: Node, dtype: torch.dtype) -> Any:
@@ -351,6 +363,21 @@ def copied_graph(gm: GraphModule) -> GraphModule:
     copied.meta = dict(gm.meta)
     copied.validate_inputs = False  # type: ignore[assignment]  # torch.export's switch
     return copied
+
+
+def _product_and_sum(
+    target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], dtype: torch.dtype
+) -> torch.Tensor:
+    """Run a product with a sum as the two layers that it becomes: the product is rounded too."""
+    multiply = _PRODUCTS_OF_SUMS[target]
+    if target == aten.linear.default:
+        x, weight, *bias = args
+        product = round_to(multiply(x, weight), dtype)
+        return product + bias[0] if bias and bias[0] is not None else product
+    term, a, b = args
+    beta, alpha = kwargs.get("beta", 1), kwargs.get("alpha", 1)
+    product = alpha * round_to(multiply(a, b), dtype)
+    return product if beta == 0 else beta * term + product
 
 
 def round_to(value: Any, dtype: torch.dtype | None) -> Any:

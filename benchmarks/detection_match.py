@@ -85,7 +85,7 @@ def _pairs(
     overlap = overlaps(side["boxes"][indices], other["boxes"])
     fits = (overlap > iou) & (side["labels"][indices][:, None] == other["labels"])
     gap = (scores[indices][:, None] - other["scores"].float()).abs()
-    # Of equal boxes the one with the nearest score is the same one.
+    # Equal boxes are told apart by their scores.
     return indices, assign(overlap - gap / 100, fits)
 
 

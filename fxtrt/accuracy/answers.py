@@ -121,4 +121,5 @@ def _masks(masks: Any, count: int, name: str) -> Tensor:
             f"{name}: masks have the shape {tuple(masks.shape)}, expected one for each of the "
             f"{count} boxes: ({count}, H, W) or ({count}, 1, H, W)"
         )
-    return masks.reshape(count, -1 if count else 0) > _MASK_THRESHOLD
+    inside: Tensor = masks.reshape(count, -1 if count else 0) > _MASK_THRESHOLD
+    return inside

@@ -139,8 +139,9 @@ def _same_class(actual: Any, expected: Tensor, image: int) -> Tensor:
         )
     if expected.isnan().any():
         raise AccuracyError(f"the expected answer for image {image} has NaN: the model is at fault")
-    sides = [torch.atleast_2d(side.detach().cpu()) for side in (actual, expected)]
-    return (sides[0].argmax(1) == sides[1].argmax(1)) & ~sides[0].isnan().any(1)
+    classes = expected.shape[-1]
+    logits, wanted = (side.detach().cpu().reshape(-1, classes) for side in (actual, expected))
+    return (logits.argmax(1) == wanted.argmax(1)) & ~logits.isnan().any(1)
 
 
 def _of_detections(actual: Sequence[Detections], expected: Sequence[Detections]) -> float:
@@ -174,7 +175,7 @@ def _matched(side: Detections, other: Detections) -> Tensor:
     if side.masks is not None and other.masks is not None:
         for i, j in fits.nonzero().tolist():
             fits[i, j] = _masks_overlap(side.masks[rows[i]], other.masks[j])
-    # Of equal boxes the one with the nearest score is the same one.
+    # Equal boxes are told apart by their scores.
     return assign(overlap - gap / 100, fits) >= 0
 
 

@@ -43,7 +43,7 @@ def test_classes_count_alike_however_many_boxes_they_have() -> None:
 def test_images_without_boxes_and_without_detections() -> None:
     nothing = detections([], [], [])
     truth = annotation([SQUARE], [0])
-    empty = {"boxes": [], "labels": []}
+    empty: dict[str, Any] = {"boxes": [], "labels": []}
     assert box_ap([nothing, nothing], [truth, empty]) == 0.0
     alarm = detections([SQUARE], [0], [0.8])
     found = detections([SQUARE], [0], [0.9])

@@ -31,6 +31,7 @@ ORDER = (
     "runtime",
     "builder",
     "reporting",
+    "quantization",
     "lowering",
     "accuracy",
     "backend",

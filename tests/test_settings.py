@@ -135,7 +135,8 @@ def test_settings_are_usable_or_refused(options: dict[str, Any]) -> None:
 _SETS = """
 import fxtrt
 patterns = {f"aten.{letter}" for letter in "abcdefgh"}
-names = ("keep_fp32", "whitelist", "blacklist", "compute_capabilities", "tactic_sources")
+names = ("keep_fp32", "keep_fp16", "quantize", "whitelist", "blacklist")
+names += ("compute_capabilities", "tactic_sources")
 made = fxtrt.Settings(cache_dir=None, **dict.fromkeys(names, patterns))
 print(*(getattr(made, name) for name in names), made.build_digest())
 """

@@ -23,6 +23,7 @@ from ..lowering.settle import build_cluster, settle
 from ..numerics.compare import Difference, compare
 from ..partition.extract import extract
 from ..partition.partition import Cluster
+from ..quantization.quantize import quantize
 from ..runtime.engine_module import EngineModule
 from ..settings import Settings
 
@@ -53,7 +54,7 @@ def bisect(model: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings) 
     """Find the first place where `fxtrt.compile(model, inputs)` would differ from `model`, if any.
 
     Raises:
-        FxtrtError: as `fxtrt.compile` does.
+        FxtrtError: as `fxtrt.compile` does; for int8, it needs the scales of an earlier call.
     """
     require_module(model)
     settings = with_recipe_components(settings, model)
@@ -61,6 +62,8 @@ def bisect(model: torch.nn.Module, inputs: tuple[Any, ...], settings: Settings) 
     captured = capture_model(model, call_of(model, inputs), None, settings)
     normalize_model(captured, settings)
     for part in captured.parts:
+        # PyTorch rounds to int8 too, so that only what the engine does itself differs.
+        quantize(part.graph, target, None)
         culprit = first_difference(part.graph, part.values(), target)
         if culprit is not None:
             return culprit

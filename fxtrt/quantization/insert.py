@@ -51,12 +51,12 @@ def insert_quantizers(
         product = PRODUCTS[node.target]  # type: ignore[index]  # the plan has no others
         source = node.args[product.weight]
         assert isinstance(source, Node)
-        value = weight(gm, source)
-        assert value is not None
+        constant = weight(gm, source)
+        assert constant is not None
+        steps = weight_scales(constant, product.axis)
         with gm.graph.inserting_before(node):
-            steps = weight_scales(value, product.axis)
-            scale = add_weight(gm, steps, f"{source.name}_scale", mode)
-            rounded = gm.graph.call_function(PER_CHANNEL, (source, scale, product.axis))
+            read = add_weight(gm, steps, f"{source.name}_scale", mode)
+            rounded = gm.graph.call_function(PER_CHANNEL, (source, read, product.axis))
         infer(rounded, node)
         node.update_arg(product.weight, rounded)
     gm.graph.lint()

@@ -13,11 +13,12 @@ __all__ = ["STEPS", "MagnitudeObserver"]
 STEPS = 127
 """The largest number of int8 that has a negative."""
 _BINS = 2048
+_LARGE = 1e38
 _THRESHOLDS = 128
 """How many ranges are tried, from a hundredth of the largest magnitude on."""
 
 
-class MagnitudeObserver(ObserverBase):
+class MagnitudeObserver(ObserverBase):  # type: ignore[misc]  # torchao has no types
     """Counts magnitudes in bins, and finds the range with the least squared error in int8.
 
     Large numbers are clamped where that costs less than coarser steps for all others. Zeros are
@@ -27,6 +28,9 @@ class MagnitudeObserver(ObserverBase):
 
     def __init__(self, dtype: torch.dtype = torch.int8, **qspec: Any) -> None:
         super().__init__(dtype=dtype, is_dynamic=False)
+        # convert_pt2e reads these.
+        self.qscheme = torch.per_tensor_symmetric
+        self.quant_min, self.quant_max, self.ch_axis = -STEPS - 1, STEPS, -1
         self.counts = torch.zeros(_BINS, dtype=torch.float64)
         self.range = 0.0
         self.finite = True
@@ -40,8 +44,9 @@ class MagnitudeObserver(ObserverBase):
             self.finite = False
         elif largest > 0:
             self._widen(largest)
-            counts = torch.histc(sizes[sizes > 0], _BINS, 0.0, self.range)
-            self.counts += counts.double().cpu()
+            # The upper end of the bins may be beyond float32.
+            wide = sizes.double() if self.range > _LARGE else sizes
+            self.counts += torch.histc(wide[wide > 0], _BINS, 0.0, self.range).double().cpu()
         return x
 
     def _widen(self, largest: float) -> None:

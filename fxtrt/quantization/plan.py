@@ -214,5 +214,6 @@ def _shared(gm: GraphModule, edges: list[Edge]) -> tuple[list[Edge], dict[Node, 
 
 def _is_float(node: Node) -> bool:
     value = node.meta.get("val")
-    is_tensor = isinstance(value, torch.Tensor)
-    return is_tensor and value.dtype == torch.float32 and value.dim() > 0
+    if not isinstance(value, torch.Tensor):
+        return False
+    return value.dtype == torch.float32 and value.dim() > 0

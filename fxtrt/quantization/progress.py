@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 __all__ = ["shown"]
@@ -25,6 +25,6 @@ def shown(items: Iterable[T], doing: str) -> Iterator[T]:
     from rich.progress import TimeRemainingColumn as Remaining
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining()
-    count = len(items) if hasattr(items, "__len__") else None
+    count = len(items) if isinstance(items, Sized) else None
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         yield from bar.track(items, total=count, description=doing)

@@ -27,7 +27,7 @@ _ACTIVATION = QuantizationSpec(
 )
 
 
-class TensorRTQuantizer(Quantizer):
+class TensorRTQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no types
     """Annotates the values of a graph that TensorRT may read in int8, for `prepare_pt2e`.
 
     The scales of weights need no observer: they are those of the weights themselves.

@@ -8,37 +8,22 @@ from typing import Any
 
 import pytest
 import torch
-from int8_models import Joined, data, residual
+from int8_models import Joined, captured_of, data, residual, settings_of
 from torch.fx import GraphModule, Interpreter, Node
 
 import fxtrt
 from fxtrt.builder.casts import with_precision
-from fxtrt.capture.arguments import call_of
-from fxtrt.capture.model_parts import Captured, capture_model
 from fxtrt.engines.base import EngineBackend
 from fxtrt.engines.target import Target
 from fxtrt.graph.fake_quantize import PER_CHANNEL, PER_TENSOR
 from fxtrt.graph.provenance import module_path
-from fxtrt.lowering.lower import normalize_model
 from fxtrt.quantization.calibration import calibrate
 from fxtrt.quantization.quantize import Quantized, quantize
 from fxtrt.quantization.value_keys import scale_keys
-from fxtrt.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("no_grad")
 
 aten = torch.ops.aten
-
-
-def settings_of(**overrides: Any) -> Settings:
-    given = {"engine": "reference", "precision": "int8", "cache_dir": None, **overrides}
-    return Settings.of(None, given)
-
-
-def captured_of(model: torch.nn.Module, settings: Settings) -> Captured:
-    captured = capture_model(model, call_of(model, data(1)[0]), None, settings)
-    normalize_model(captured, settings)
-    return captured
 
 
 def quantized_of(
@@ -69,6 +54,7 @@ def scale_of(node: Node, position: int = 0) -> Any:
 def call(graph: GraphModule, module: str, target: Any = aten.convolution.default) -> Node:
     found = graph.graph.find_nodes(op="call_function", target=target)
     (node,) = [node for node in found if module_path(node) == module]
+    assert isinstance(node, Node)
     return node
 
 
@@ -114,7 +100,7 @@ def test_residual_sum_quantizes_the_other_operand(reference: EngineBackend) -> N
     assert module_path(product) == "second"
     # The skip connection and the first convolution of the block read one quantized value.
     assert skip is quantizer_of(call(graph, "first"))
-    # Of two products, the later one adds, so that the other one is quantized.
+    # The later one of two products adds, so that the other one is quantized.
     assert projected.all_input_nodes[0].target == PER_TENSOR
     assert module_path(projected.all_input_nodes[0].all_input_nodes[0]) == "wide"
     assert module_path(projected.all_input_nodes[1]) == "skip"
@@ -185,7 +171,7 @@ def relative(actual: torch.Tensor, expected: torch.Tensor) -> float:
 def test_component_alone_in_int8(reference: EngineBackend) -> None:
     torch.manual_seed(0)
     model, examples = Joined().eval(), data()
-    options = {"precision": "model", "components": {"both": {"precision": "int8"}}}
+    options: Any = {"precision": "model", "components": {"both": {"precision": "int8"}}}
     _, quantized = quantized_of(model, reference, **options)
     assert modules(quantized.products) == ["both.0", "both.2"]
     assert not quantized.kept
@@ -214,7 +200,7 @@ def test_transposed_and_computed_weights_are_kept_with_the_reason(
             self.stem, self.up = torch.nn.Conv2d(3, 8, 1), torch.nn.ConvTranspose2d(8, 8, 2)
             self.last = torch.nn.Conv2d(8, 8, 1)
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: torch.Tensor) -> Any:
             y = self.up(self.stem(x))
             y = torch.nn.functional.conv2d(y, self.last.weight * x.mean())
             return self.last(y)

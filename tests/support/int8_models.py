@@ -7,7 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Joined", "Residual", "data", "residual"]
+from fxtrt.capture.arguments import call_of
+from fxtrt.capture.model_parts import Captured, capture_model
+from fxtrt.lowering.lower import normalize_model
+from fxtrt.settings import Settings
+
+__all__ = ["Joined", "Residual", "captured_of", "data", "residual", "settings_of"]
 
 
 class Residual(nn.Module):
@@ -24,7 +29,8 @@ class Residual(nn.Module):
         x = nn.functional.max_pool2d(self.stem(x).relu(), 2)
         x = (self.second(self.first(x).relu()) + x).relu()
         x = (self.wide(x) + self.skip(x)).relu()
-        return self.head(self.hidden(x.mean((2, 3))).relu())
+        x = self.head(self.hidden(x.mean((2, 3))).relu())
+        return x
 
 
 class Joined(nn.Module):
@@ -40,7 +46,8 @@ class Joined(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x).relu()
         x = self.both(torch.cat([self.left(x).relu(), self.right(x) * 4.0], 1))
-        return self.last(x.relu())
+        x = self.last(x.relu())
+        return x
 
 
 def residual() -> Residual:
@@ -52,3 +59,16 @@ def data(count: int = 4, size: int = 32) -> list[tuple[Any, ...]]:
     """Examples in batches of two."""
     generator = torch.Generator().manual_seed(1)
     return [(torch.randn(2, 3, size, size, generator=generator),) for _ in range(count)]
+
+
+def settings_of(**overrides: Any) -> Settings:
+    """Those of int8 on the reference engine, without a cache."""
+    given = {"engine": "reference", "precision": "int8", "cache_dir": None, **overrides}
+    return Settings.of(None, given)
+
+
+def captured_of(model: nn.Module, settings: Settings) -> Captured:
+    """The normalized graph of a model."""
+    captured = capture_model(model, call_of(model, data(1)[0]), None, settings)
+    normalize_model(captured, settings)
+    return captured

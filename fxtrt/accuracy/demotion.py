@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 _FEW_ITEMS = 4
 """The number of items that a search begins with. It is doubled while these prove too few."""
 _MEASURED_ITEMS = 2
-_MOST_RUNS = 256
+_MOST_RUNS = 192
 """The most runs of one item that searches make, apart from those that judge on all items."""
 _MOST_EXPLAINED = 8
 """The most demotions of which each is undone once, to see what it wins."""

@@ -105,7 +105,7 @@ class Gate:
                 'annotations: for these there is metric="box_ap"'
             )
 
-    def _checked_loss(self, value: float | None) -> float:
+    def _checked_loss(self, value: Any) -> float:
         if value is None:
             if not isinstance(self.metric, str):
                 raise SettingsError(
@@ -245,7 +245,7 @@ def _entries(answer: Any) -> list[Any]:
 
 def _number(gate: Gate, predictions: list[Any], others: list[Any]) -> float:
     try:
-        value = gate.function(predictions, others)
+        value: Any = gate.function(predictions, others)
     except AccuracyError:
         raise
     except Exception as error:  # The metric is the user's, and may raise anything.

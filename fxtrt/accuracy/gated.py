@@ -22,7 +22,7 @@ from ..runtime.stitched_call import StitchedCall, engine_modules
 from .demotion import Demotion, Demotions, find_demotions
 from .deviation import stitched_observed
 from .gate import Judge
-from .simulation import MILDEST_FIRST, Forwards, Simulation, fresh
+from .simulation import MILDEST_FIRST, Forwards, Simulation, fresh, settings_with
 
 __all__ = ["Built", "compile_within"]
 
@@ -100,7 +100,8 @@ class _Gated:
             )
             found = find_demotions(self._judge, simulation, self._allowed)
             _tell(found)
-            target = _with(self._target, found)
+            demoted = {setting: found.entries(setting) for setting in MILDEST_FIRST}
+            target = self._target.with_settings(settings_with(self._target.settings, demoted))
             with Forwards(self._modules) as forwards:
                 built = self._build(fresh(self._captured), target, self._failures)
                 loss = self._verified(built)
@@ -189,14 +190,6 @@ class _Gated:
             f" is allowed: find the node that answers wrongly with "
             f"`fxtrt bisect`, or give a larger most_loss"
         )
-
-
-def _with(target: Target, found: Demotions) -> Target:
-    settings = target.settings
-    for setting in MILDEST_FIRST:
-        kept = (*getattr(settings, setting), *found.entries(setting))
-        settings = replace(settings, **{setting: kept})
-    return target.with_settings(settings)
 
 
 def _tell(found: Demotions) -> None:

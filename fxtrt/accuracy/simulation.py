@@ -27,6 +27,7 @@ from ..quantization.quantize import quantize
 from ..quantization.scale_table import ScaleTable
 from ..runtime.detector_call import guarded
 from ..runtime.guarded_forward import GuardedForward
+from ..settings import Settings
 from .node_precision import Narrow, NodePrecision, rounds
 
 __all__ = [
@@ -41,12 +42,13 @@ __all__ = [
     "copied_graph",
     "fresh",
     "round_to",
+    "settings_with",
 ]
 
 
 aten = torch.ops.aten
 
-_PRODUCTS_OF_SUMS: Mapping[Any, Callable[..., torch.Tensor]] = {
+_PRODUCTS_OF_SUMS: Mapping[Any, Callable[..., Any]] = {
     aten.linear.default: aten.linear.default,
     aten.addmm.default: aten.mm.default,
     aten.baddbmm.default: aten.bmm.default,
@@ -105,7 +107,7 @@ class SimulatedGraph:
             failures: what failed when engines of the same graph were built.
         """
         self._gm, self._target, self._scales, self._failures = gm, target, scales, failures
-        self._made: dict[frozenset[tuple[str, str]], Division] = {}
+        self._made: dict[frozenset[tuple[str, tuple[str, ...]]], Division] = {}
         self.weights: dict[str, torch.Tensor] = {}
         self.narrow = Narrow({}, {})
         self.divided = self._division({})
@@ -143,24 +145,20 @@ class SimulatedGraph:
 
     def _division(self, demoted: Demoted) -> Division:
         """Quantize and divide a copy of the graph; where nothing computes in int8, only once."""
-        of_int8 = frozenset(
-            (setting, entry)
+        products = self.products if self._made else ()
+        of_int8 = {
+            setting: tuple(sorted(set(entries).intersection(products)))
             for setting, entries in demoted.items()
-            for entry in entries
-            if self._made and entry in self.products
-        )
-        if of_int8 not in self._made:
-            self._made[of_int8] = self._divide(of_int8)
-        return self._made[of_int8]
+        }
+        key = frozenset(item for item in of_int8.items() if item[1])
+        if key not in self._made:
+            self._made[key] = self._divide(of_int8)
+        return self._made[key]
 
-    def _divide(self, of_int8: Collection[tuple[str, str]]) -> Division:
-        gm, settings = copied_graph(self._gm), self._target.settings
+    def _divide(self, demoted: Demoted) -> Division:
+        gm = copied_graph(self._gm)
         named = {exact_pattern(node): node for node in _calls(gm)}
-        for setting in MILDEST_FIRST:
-            entries = [entry for name, entry in of_int8 if name == setting]
-            kept = (*getattr(settings, setting), *sorted(entries))
-            settings = replace(settings, **{setting: kept})
-        target = self._target.with_settings(settings)
+        target = self._target.with_settings(settings_with(self._target.settings, demoted))
         with explicit():
             quantized = quantize(gm, target, self._scales)
             divided = divide(gm, target, divide_again(gm, target, self._failures))
@@ -212,15 +210,22 @@ class SimulatedRun(Interpreter):
         if is_quantizer(node):
             args = (round_to(args[0], dtype), *args[1:])
         elif is_product(node) or rounds_inputs:
-            args, kwargs = self._rounded_arguments(node, dtype)
+            known = {} if rounds_inputs else self.narrow.inside
+            args, kwargs = self._rounded_arguments(node, dtype, known)
         if node.target in _PRODUCTS_OF_SUMS:
             value = _product_and_sum(node.target, args, kwargs, dtype)
         else:
             value = self.call_function(node.target, args, kwargs)
         return round_to(value, dtype) if rounds(node) else value
 
-    def _rounded_arguments(self, node: Node, dtype: torch.dtype) -> Any:
+    def _rounded_arguments(
+        self, node: Node, dtype: torch.dtype, known: Mapping[Node, torch.dtype]
+    ) -> Any:
+        """Return the arguments of a call; those that are `known` to be narrow are so already."""
+
         def value_of(source: Node) -> Any:
+            if known.get(source) == dtype:
+                return self.env[source]
             if source.op != "get_attr":
                 return round_to(self.env[source], dtype)
             return self._remembered(source, str(dtype), lambda: round_to(self.env[source], dtype))
@@ -344,6 +349,15 @@ def _distinct(forwards: Sequence[GuardedForward]) -> list[GuardedForward]:
     return list({id(forward.fallbacks): forward for forward in forwards}.values())
 
 
+def settings_with(settings: Settings, demoted: Demoted) -> Settings:
+    """Return the settings that demote these calls too."""
+    return replace(
+        settings,
+        keep_fp16=(*settings.keep_fp16, *demoted.get("keep_fp16", ())),
+        keep_fp32=(*settings.keep_fp32, *demoted.get("keep_fp32", ())),
+    )
+
+
 def fresh(captured: Captured) -> Captured:
     """Return the same model with copies of its graphs, which share their weights."""
     return replace(
@@ -367,7 +381,7 @@ def copied_graph(gm: GraphModule) -> GraphModule:
 
 def _product_and_sum(
     target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], dtype: torch.dtype
-) -> torch.Tensor:
+) -> Any:
     """Run a product with a sum as the two layers that it becomes: the product is rounded too."""
     multiply = _PRODUCTS_OF_SUMS[target]
     if target == aten.linear.default:

@@ -159,6 +159,7 @@ def test_the_model_and_its_images_stay_as_they_are() -> None:
     class Writing(nn.Module):
         def __init__(self) -> None:
             super().__init__()
+            self.count: torch.Tensor
             self.register_buffer("count", torch.zeros(1))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -59,13 +59,8 @@ def pair(
     with simulation.in_place() as simulated:
         answer = simulated(*inputs)
     assert simulation.reasons == {}
-    fast = fxtrt.compile(
-        model,
-        inputs,
-        settings=settings,
-        calibration=calibration,
-        **{name: (*getattr(settings, name), *entries) for name, entries in demoted.items()},
-    )
+    both: Any = {name: (*getattr(settings, name), *entries) for name, entries in demoted.items()}
+    fast = fxtrt.compile(model, inputs, settings=settings, calibration=calibration, **both)
     return answer, fast(*inputs), model(*inputs)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ class Layer(nn.Module):
 
     def __init__(self, channels: int, offset: float) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv: Any = nn.Conv2d(channels, channels, 3, padding=1)
         nn.init.orthogonal_(self.conv.weight.data[..., 1, 1])
         self.offset = offset
         self.conv.bias.data += offset
@@ -34,7 +35,8 @@ class Chain(nn.Module):
         self.head = nn.Linear(channels, 6)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.layers(x).mean((2, 3)))
+        result: torch.Tensor = self.head(self.layers(x).mean((2, 3)))
+        return result
 
 
 def chain(count: int, offsets: Mapping[int, float], channels: int = 4) -> Chain:

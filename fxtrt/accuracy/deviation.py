@@ -19,7 +19,7 @@ from ..runtime.stitched_call import Observer, StitchedCall
 from ..settings import Settings
 from .node_precision import Narrow
 from .ranking import error_of
-from .simulation import SimulatedRun
+from .simulated_run import SimulatedRun
 
 __all__ = ["stitched_observed"]
 

@@ -255,6 +255,6 @@ def _number(gate: Gate, predictions: list[Any], others: list[Any]) -> float:
         ) from error
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         value = value.item()
-    if not isinstance(value, Real) or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise AccuracyError(f"{gate.metric_name} returned {value!r:.80}, expected a number")
     return float(value)

@@ -13,7 +13,8 @@ from ..graph.fake_quantize import is_quantizer
 from ..graph.flops import flops
 from ..passes.insert_casts import is_product
 from .node_precision import Narrow, rounds
-from .simulation import SimulatedGraph, SimulatedRun, Unit, round_to
+from .simulated_run import SimulatedRun, round_to
+from .simulation import SimulatedGraph, Unit
 
 __all__ = ["LocalErrors", "by_harm_for_cost", "error_of"]
 

@@ -16,10 +16,10 @@ class Layer(nn.Module):
 
     def __init__(self, channels: int, offset: float) -> None:
         super().__init__()
-        self.conv: Any = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.orthogonal_(self.conv.weight.data[..., 1, 1])
-        self.offset = offset
-        self.conv.bias.data += offset
+        conv: Any = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.orthogonal_(conv.weight.data[..., 1, 1])
+        conv.bias.data += offset
+        self.conv, self.offset = conv, offset
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.conv(x)

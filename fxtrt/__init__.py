@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     )
     from .artifact.save_load import load, save
     from .conversion.context import Context
+    from .engines.known_bad import known_bad
     from .registry import (
         Rejection,
         converts,
@@ -33,6 +34,7 @@ __all__ = [
     "converts",
     "detection",
     "errors",
+    "known_bad",
     "load",
     "registered",
     "report",
@@ -48,6 +50,7 @@ _HOMES = {
     "Settings": "settings",
     "compile": "ahead_of_time",
     "converts": "registry",
+    "known_bad": "engines.known_bad",
     "load": "artifact.save_load",
     "registered": "registry",
     "report": "ahead_of_time",

@@ -25,6 +25,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "precision": ("model", "fp32", "tf32", "fp16", "bf16", "int8"),
     "on_build_failure": ("fallback", "bisect", "raise"),
     "partition": ("all", "measured"),
+    "self_check": ("auto", "off", "raise"),
     "cache_trust": ("owner", "anyone"),
     "check_weights": ("versions", "contents"),
 }
@@ -63,6 +64,7 @@ _BUILD_FIELDS = (
     "workspace_bytes",
     "tactic_sources",
     "compute_capabilities",
+    "most_images",
 )
 _OF_COMPONENTS = (
     "precision",
@@ -132,6 +134,13 @@ class Settings:
                           the engine only where it is faster. The times are kept in `cache_dir`.
                           `fxtrt.compile` measures on its example inputs; torch.compile hands over
                           none, so floats are random and integers are zero there.
+    self_check:           whether each new engine runs once on values and is compared with PyTorch.
+                          "auto" checks engines of TensorRT. A node with which an engine answers
+                          wrongly stays in PyTorch, and the rest is built again. "raise" raises an
+                          error instead, and checks the engine reference too. "off" checks nothing.
+                          `fxtrt.compile` checks on its example inputs; torch.compile makes values
+                          up, as for `partition`. What was found is kept in `cache_dir`, and a plan
+                          from there is not checked again.
     fuel:                 the most clusters to convert, counted from the first one of the model
                           (through torch.compile: of each graph). Halving it leads to a cluster that
                           answers wrongly; `fxtrt bisect` does so by itself. None converts all.
@@ -141,8 +150,9 @@ class Settings:
                           one, leaves such nodes to PyTorch.
     most_images:          the most images that the core of a detector takes at once, or the
                           example's number of images if that is more. A call with more images runs
-                          the core several times. A larger number serves batches faster, and the
-                          scratch memory of each slot grows with it.
+                          the core several times. A larger number serves batches faster. The
+                          scratch memory of each slot grows with it, and engines are tuned twice:
+                          for the example, and for that many images.
     on_build_failure:     what becomes of a cluster that does not build. "fallback" runs the nodes
                           that TensorRT's error names in PyTorch, and builds the rest again, up to 8
                           times. Where it names none, a cluster with more than 1 % of the graph's
@@ -188,6 +198,7 @@ class Settings:
     blacklist: tuple[str, ...] = ()
     components: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
     partition: str = "all"
+    self_check: str = "auto"
     fuel: int | None = None
     max_growth: int | None = None
     most_images: int = 1
@@ -369,6 +380,7 @@ class Options(TypedDict, total=False):
     blacklist: Sequence[str] | Set[str]
     components: Mapping[str, Mapping[str, Any]]
     partition: Literal["all", "measured"]
+    self_check: Literal["auto", "off", "raise"]
     fuel: int | None
     max_growth: int | None
     most_images: int

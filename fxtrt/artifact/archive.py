@@ -20,7 +20,7 @@ from ..serialization.typed_json import parse, typed
 __all__ = ["ArtifactFile", "write_artifact"]
 
 _NAME = b"fxtrt artifact "
-_MAGIC = _NAME + b"3 "
+_MAGIC = _NAME + b"4 "
 """The beginning of the ZIP file's comment, with the number of the format; the SHA-256 of the
 manifest follows."""
 _END = len(_MAGIC) + 64

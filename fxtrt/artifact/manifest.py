@@ -10,6 +10,7 @@ from ..cache.plan_file import PlanHeader
 from ..capture.model_parts import Missed
 from ..capture.uncaptured import OutsideCall
 from ..errors import ArtifactError, SettingsError
+from ..registry import Rejection
 from ..reporting import GateRow
 from ..serialization.constant_data import Form
 from ..serialization.model_identity import Identity
@@ -22,25 +23,26 @@ PORTABLE = (
     *("min_cluster_size", "whitelist", "blacklist"),
     *("components", "partition", "max_growth", "most_images", "on_build_failure"),
     *("optimization_level", "workspace_bytes", "tactic_sources", "compute_capabilities"),
-    *("slots", "slot_timeout", "cuda_graphs", "check_weights"),
+    *("slots", "slot_timeout", "cuda_graphs", "check_weights", "self_check"),
 )
 """The fields of `Settings` that a file has. All others, such as `cache_dir`, belong to the machine
 and to the user who loads the file."""
 _OF_THE_CAPTURE = ("most_images", "max_growth", "fuel")
-OF_SERVING = ("slots", "slot_timeout", "cuda_graphs", "check_weights")
+OF_SERVING = ("slots", "slot_timeout", "cuda_graphs", "check_weights", "self_check")
 """The portable fields that change no engine."""
 
 
 class _Part(TypedDict):
     """Describes a graph in the manifest; its nodes and constants are members of the file.
 
-    failures: the names of the nodes that left clusters which did not build, as in `Outcome`.
+    failures: the names of the nodes that left clusters which did not build or were wrong, and why,
+              as in `Outcome`.
     """
 
     path: str
     core: bool
     constants: list[Form]
-    failures: list[dict[str, str]]
+    failures: list[dict[str, Rejection]]
 
 
 class Manifest(TypedDict):

@@ -43,6 +43,7 @@ from ..errors import (
 from ..graph.specs import tensor_specs
 from ..lowering.divide import Failures
 from ..lowering.lower import normalize, preview
+from ..lowering.self_check import checks_engines
 from ..quantization.quantize import quantize
 from ..quantization.scale_table import ScaleTable
 from ..reporting import GateRow
@@ -107,7 +108,8 @@ def save(compiled: torch.nn.Module, path: str | os.PathLike[str]) -> None:
         contents.append((f"graphs/{number}.json", graph.text))
         contents.append((f"graphs/{number}.constants", data))
         row = {"path": part.path, "core": part.steps is not None, "constants": forms}
-        parts.append({**row, "failures": list(failures)})
+        left = [{name: asdict(why) for name, why in one.items()} for one in failures]
+        parts.append({**row, "failures": left})
     for name in captured.identity["unseen"]:
         log.info("fxtrt.load will not see whether the content of %s is the same", name)
     plans: dict[str, Any] = {}
@@ -206,7 +208,7 @@ def _compiled(
         raise
     except Exception as error:
         is_wanted = isinstance(error, (EngineError, ConversionError)) and (
-            target.settings.on_build_failure == "raise"
+            "raise" in (target.settings.on_build_failure, target.settings.self_check)
         )
         if is_wanted or (overridden and isinstance(error, SettingsError)):
             raise
@@ -235,7 +237,7 @@ def _plans(
     stored: Sequence[tuple[ModelPart, StoredGraph, GraphModule]],
     headers: dict[str, Any],
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield the plans and timings that compiling the parts again would ask for, by name.
+    """Yield the plans, timings and checks that compiling the parts again would ask for, by name.
 
     Args:
         stored: the parts with their restored graphs, which are changed.
@@ -273,7 +275,9 @@ def _keys(
     """Yield what compiling `graph`, as it was captured, asks for: kind, key and cluster."""
     normalize(graph, target.settings)
     quantize(graph, target, scales)
-    kinds = PLAN_KINDS if target.settings.partition == "measured" else PLAN_KINDS[:1]
+    wanted = {"plan": True, "timing": target.settings.partition == "measured"}
+    wanted["check"] = checks_engines(target)
+    kinds = [kind for kind in PLAN_KINDS if wanted[kind]]
     _, clusters = preview(graph, target, failures)
     for one in clusters:
         key = EngineKey.of(one.module, target.with_settings(one.cluster.settings))

@@ -16,9 +16,9 @@ __all__ = ["PLAN_KINDS", "plan_name", "plans_of"]
 
 log = logging.getLogger(__name__)
 
-PLAN_KINDS = ("plan", "timing")
+PLAN_KINDS = ("plan", "timing", "check")
 """The kinds of `PlanCache`."""
-_NAME = re.compile(r"(plan|timing)s/[0-9a-f]{64}\.\1")
+_NAME = re.compile(r"(plan|timing|check)s/[0-9a-f]{64}\.\1")
 
 
 def plan_name(kind: str, key: EngineKey) -> str:

@@ -143,6 +143,8 @@ def _start(
 def _network(cluster: GraphModule, target: Target) -> _Made | ConversionError:
     begun = time.perf_counter()
     settled, kept = with_precision(cluster, target.settings)
+    for line in kept:
+        log.warning("%s stays float32: %s", *line.split(": ", 1))
     try:
         network = convert(settled, target.backend.features)
     except ConversionError as error:

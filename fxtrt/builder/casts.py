@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable, Collection, Iterable
 
 import torch
@@ -16,8 +15,6 @@ from ..settings import Settings
 from .float_range import out_of_range
 
 __all__ = ["COMPUTE_DTYPES", "keeps_float32", "narrow_results", "with_precision"]
-
-log = logging.getLogger(__name__)
 
 COMPUTE_DTYPES = {
     "fp32": torch.float32,
@@ -45,7 +42,6 @@ def with_precision(cluster: GraphModule, settings: Settings) -> tuple[GraphModul
 
     def tell(node: Node, reason: str) -> None:
         kept.append(f"{node.name}: {reason}")
-        log.warning("%s stays float32: %s", node.name, reason)
 
     insert_casts(copied, dtype, keeps_float32(copied, settings, dtype, tell))
     return copied, tuple(kept)

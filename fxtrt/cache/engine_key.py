@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +20,7 @@ from ..graph.patterns import Patterns
 from ..graph.weights import attribute
 from ..serialization.digests import code_digest, sha256, weight_digest
 
-__all__ = [
-    "EngineKey",
-]
+__all__ = ["EngineKey", "node_digests"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +53,23 @@ class EngineKey:
 
 
 def _structure(cluster: GraphModule, keep_fp32: Patterns) -> list[str]:
-    """Return digests of the outputs; the digest of a node covers those of its arguments."""
-    symbols, digests = _Symbols(), dict[Node, str]()
-    sources: list[str] = []
+    """Return digests of the signature, the inputs and the outputs."""
+    digests = node_digests(cluster, keep_fp32)
+    sources = [digests[node] for node in cluster.graph.find_nodes(op="placeholder")]
+    specs = repr((input_specs(cluster), output_specs(cluster)))
+    return [specs, *sources, digests[cluster.graph.output_node()]]
+
+
+def node_digests(cluster: GraphModule, keep_fp32: Patterns) -> dict[Node, str]:
+    """Return a digest of what each node computes, which covers those of its arguments.
+
+    Names do not count, so the same node has the same digest in another process.
+    """
+    symbols, digests, inputs = _Symbols(), dict[Node, str](), itertools.count()
     for node in cluster.graph.nodes:
         args: Any = node.args
         if node.op == "placeholder":
-            content, args = f"input {len(sources)} {node.meta.get(FORM)}", ()
+            content, args = f"input {next(inputs)} {node.meta.get(FORM)}", ()
         elif node.op == "get_attr":
             content = weight_digest(attribute(cluster, node))
         else:
@@ -68,10 +77,7 @@ def _structure(cluster: GraphModule, keep_fp32: Patterns) -> list[str]:
         value = symbols.describe(node.meta.get("val"))
         call = json.dumps(_plain((args, node.kwargs), digests), sort_keys=True)
         digests[node] = sha256(node.op, content, call, value)
-        if node.op == "placeholder":
-            sources.append(digests[node])
-    specs = repr((input_specs(cluster), output_specs(cluster)))
-    return [specs, *sources, digests[cluster.graph.output_node()]]
+    return digests
 
 
 def _plain(value: Any, digests: dict[Node, str]) -> Any:

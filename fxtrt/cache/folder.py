@@ -20,7 +20,9 @@ __all__ = ["NAMES", "cache_folder", "files", "is_own", "made_folder", "remove"]
 
 log = logging.getLogger(__name__)
 
-NAMES = {kind: re.compile(rf"[0-9a-f]{{64}}\.{kind}") for kind in ("plan", "timing", "scale")}
+NAMES = {
+    kind: re.compile(rf"[0-9a-f]{{64}}\.{kind}") for kind in ("plan", "timing", "check", "scale")
+}
 """The names that files of each kind have."""
 _SUBFOLDER = "fxtrt"
 _MARKER = "CACHEDIR.TAG"

@@ -13,7 +13,7 @@ __all__ = ["PlanStore", "PlanStores"]
 
 
 class PlanStore(Protocol):
-    """A store of plans, or of timings in the form of plans."""
+    """A store of plans, or of timings and self-checks in the form of plans."""
 
     def get(self, key: EngineKey) -> StoredPlan | None:
         """Return the plan stored under `key`, or None."""

@@ -43,7 +43,7 @@ class PlanCache:
 
     Args:
         directory: `Settings.cache_dir`; `cache_folder` tells which folder holds the files.
-        kind: what the files hold: a "plan", or the "timing" of a cluster.
+        kind: what the files hold: a "plan", or the "timing" or the self-"check" of a cluster.
         limit_bytes: the most bytes of all files of this user; the least recently used go first.
         trust: `Settings.cache_trust`.
     """

@@ -22,6 +22,7 @@ from .options import (
     SIZE,
     writing,
 )
+from .selftest import selftest
 
 if TYPE_CHECKING:
     from ..reporting import Coverage
@@ -92,6 +93,7 @@ def _cli() -> None:
 
 
 _cli.add_command(cache)
+_cli.add_command(selftest)
 
 
 def _with_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import sympy
 import torch
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
@@ -17,9 +18,7 @@ from ..engines.network import Network, collect_errors, create_network
 from ..errors import ConversionError
 from ..graph.nodes import is_size
 from ..graph.provenance import source_line
-from ..graph.sizes import (
-    is_static,
-)
+from ..graph.sizes import hint_at_most, is_static, size_range
 from ..graph.specs import TensorSpec, spec_of
 from ..graph.weights import attribute
 from ..registry import (
@@ -82,8 +81,14 @@ def convert(cluster: GraphModule, features: Features) -> Network:
 def input_specs(cluster: GraphModule) -> list[TensorSpec]:
     """Return what the engine of `cluster` accepts, for each of its `engine_inputs`."""
     specs = []
-    for i, node in enumerate(engine_inputs(cluster)):
-        spec = spec_of(f"x{i}", _entering(node, cluster))
+    nodes = engine_inputs(cluster)
+    images = _numbers_of_images([node.meta["val"] for node in nodes])
+    for i, node in enumerate(nodes):
+        entering = _entering(node, cluster)
+        spec = spec_of(f"x{i}", entering)
+        if images:
+            fullest = tuple(max(1, hint_at_most(size, images)) for size in entering.shape)
+            spec = replace(spec, fullest=fullest)
         carries = not isinstance(node.meta["val"], torch.Tensor)
         specs.append(_not_empty(spec) if carries else spec)
     return specs
@@ -94,6 +99,16 @@ def output_specs(cluster: GraphModule) -> list[TensorSpec]:
     (results,) = cluster.graph.output_node().args
     assert isinstance(results, (tuple, list))
     return [spec_of(f"y{i}", node.meta["val"]) for i, node in enumerate(results)]
+
+
+def _numbers_of_images(values: Sequence[Any]) -> set[sympy.Symbol]:
+    """Return the symbols with an upper bound in the first dimensions of tensors."""
+    first: list[Any] = [
+        value.shape[0] for value in values if isinstance(value, torch.Tensor) and value.dim()
+    ]
+    varying = [size for size in first if isinstance(size, torch.SymInt) and not is_static(size)]
+    bounded = [size for size in varying if size_range(size)[1] is not None]
+    return {symbol for size in bounded for symbol in size.node.expr.free_symbols}
 
 
 def _entering(node: Node, cluster: GraphModule) -> torch.Tensor:

@@ -42,7 +42,7 @@ def prepare(model: torch.nn.Module) -> Callable[[], None]:
     if recipe is not None and recipe.host_steps is not None:
         steps = recipe.host_steps(model)
         if not isinstance(steps, str):
-            return with_core(model, steps)
+            return with_core(model, steps, recipe.host_steps)
     if recipe is None or not recipe.glue:
         raise CaptureError(
             f"{type(model).__name__} has no recipe that names its glue: register one, with the "

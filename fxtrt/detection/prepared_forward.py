@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -20,99 +22,143 @@ _MOST_SHAPES = 4096
 """The most shapes of batches whose ranges are kept."""
 _Ranges = tuple[tuple[int, int, int], ...]
 """The input, the dimension and the most of each size that varies."""
+_StepsOf = Callable[[torch.nn.Module], HostSteps | str]
+"""A function that returns the host steps of a model, or why it has none."""
 
 
-def with_core(model: torch.nn.Module, steps: HostSteps) -> Callable[[], None]:
+def with_core(model: torch.nn.Module, steps: HostSteps, steps_of: _StepsOf) -> Callable[[], None]:
     """Replace `model.forward` by its core between the host steps; return what undoes that.
 
     The sizes of the batch are marked as dynamic, so that one graph serves all of them. A batch of
     one image has a graph of its own, because Dynamo specializes on a size of 1. A call that the
     steps refuse, or whose bound on candidates may have changed the result, runs the original.
-    """
-    original, core = model.forward, for_inference(steps.core, model)
-    before, after = _host_steps(steps)
-    modules = tuple(vars(module) for module in model.modules())
 
-    def bounded_core(inputs: tuple[Tensor, ...], ranges: _Ranges) -> Any:
-        for tensor, dim, high in ranges:
-            torch._check(inputs[tensor].shape[dim] <= high)  # TensorRT needs an upper bound.
-        return core(*inputs)
+    Args:
+        steps_of: made `steps`, and makes those of a copy of `model`.
+    """
+    prepared = _PreparedForward(model, model.forward, steps_of, _Core(model, steps))
+    model.forward = prepared
+    return prepared.undo
+
+
+def is_prepared(model: torch.nn.Module) -> bool:
+    """Return whether `model` has a `forward` that `with_core` gave it, or a copy of it."""
+    return isinstance(vars(model).get("forward"), _PreparedForward)
+
+
+def undo_of(model: torch.nn.Module) -> Callable[[], None]:
+    """Return what `with_core` returned for `model`, which `is_prepared`."""
+    prepared = vars(model)["forward"]
+    assert isinstance(prepared, _PreparedForward)
+    return prepared.undo
+
+
+def _out_of_dynamo(function: Callable[..., Any]) -> Any:
+    return torch.compiler.disable(function, reason=_REASON)  # type: ignore[no-untyped-call]  # torch's
+
+
+class _PreparedForward:
+    """The `forward` of one model; a copy of the model gets a core of its own."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        original: Callable[..., Any],
+        steps_of: _StepsOf,
+        core: _Core | None = None,
+    ) -> None:
+        self._model = weakref.ref(model)
+        self._original = original
+        self._steps_of = steps_of
+        self._core = core
 
     # Dynamo passes over this frame, which has guards on the size of each image, and compiles
     # those that it calls.
     @partial(torch.compiler.disable, recursive=False, reason=_REASON)
-    def prepared(*args: Any, **kwargs: Any) -> Any:
-        call = before(args, kwargs) if fits() else None
-        if call is None:
-            return original(*args, **kwargs)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        core = self._core or self._new_core()
+        call = None if core is None else core.before(args, kwargs)
+        if core is None or call is None:
+            return self._original(*args, **kwargs)
         inputs, ranges, context = call
-        result = after(bounded_core(inputs, ranges), context)
-        return original(*args, **kwargs) if result is None else result
+        result = core.after(_bounded(core.module, inputs, ranges), context)
+        return self._original(*args, **kwargs) if result is None else result
 
     @_out_of_dynamo
-    def fits() -> bool:
-        if any(module["training"] for module in modules):
-            return False
-        # The core has the children of the time when it was made.
-        return all(core._modules.get(name) is child for name, child in model._modules.items())
+    def _new_core(self) -> _Core | None:
+        model = self._model()
+        steps = "the model is gone" if model is None else self._steps_of(model)
+        if model is not None and not isinstance(steps, str):
+            self._core = _Core(model, steps)
+        return self._core
 
-    prepared.core = core
-    model.forward = prepared
+    def __deepcopy__(self, memo: dict[int, Any]) -> _PreparedForward:
+        # The model's copy is not complete yet, so its core is made at its first call.
+        model = copy.deepcopy(self._model(), memo)
+        assert model is not None
+        return _PreparedForward(model, copy.deepcopy(self._original, memo), self._steps_of)
 
-    def undo() -> None:
-        if vars(model).get("forward") is prepared:
+    def undo(self) -> None:
+        model = self._model()
+        if model is not None and vars(model).get("forward") is self:
             del model.forward
 
-    prepared.undo = undo
-    return undo
 
+class _Core:
+    """A core with the steps around it, which are out of any graph and may return None."""
 
-def _host_steps(steps: HostSteps) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return the steps before and after the core, out of any graph; both may return None."""
-    ranges_of: dict[tuple[torch.Size, ...], _Ranges] = {}
+    def __init__(self, model: torch.nn.Module, steps: HostSteps) -> None:
+        self.module = for_inference(steps.core, model)
+        self._steps = steps
+        self._attributes = tuple(vars(module) for module in model.modules())
+        self._children = model._modules
+        self._ranges_of: dict[tuple[torch.Size, ...], _Ranges] = {}
 
     @_out_of_dynamo
-    def before(args: Any, kwargs: Any) -> tuple[tuple[Tensor, ...], _Ranges, Any] | None:
+    def before(self, args: Any, kwargs: Any) -> tuple[tuple[Tensor, ...], _Ranges, Any] | None:
+        if not self._fits():
+            return None
         try:
             with torch.no_grad():
-                call = steps.before(*args, **kwargs)
-                # To make sizes anew at each call would take a millisecond.
-                shapes = tuple(tensor.shape for tensor in call.inputs)
-                ranges = ranges_of.get(shapes)
-                if ranges is None:
-                    if len(ranges_of) >= _MOST_SHAPES:
-                        ranges_of.clear()
-                    dynamic = steps.dynamic_shapes(call.inputs, _MOST_IMAGES)
-                    ranges = ranges_of[shapes] = _ranges(call.inputs, dynamic)
-        except Exception:  # The caller may have passed anything; `original` says what is wrong.
+                call = self._steps.before(*args, **kwargs)
+                ranges = self._ranges(call.inputs)
+        except Exception:  # The caller may have passed anything; the original says what is wrong.
             return None
         for number, dim, _ in ranges:
             torch._dynamo.maybe_mark_dynamic(call.inputs[number], dim)
         return call.inputs, ranges, call.context
 
     @_out_of_dynamo
-    def after(outputs: Any, context: Any) -> Any:
+    def after(self, outputs: Any, context: Any) -> Any:
         try:
-            return steps.after(outputs, context)
+            return self._steps.after(outputs, context)
         except TooManyCandidates:
             return None
 
-    return before, after
+    def _fits(self) -> bool:
+        if any(module["training"] for module in self._attributes):
+            return False
+        # The core has the children of the time when it was made.
+        own = self.module._modules
+        return all(own.get(name) is child for name, child in self._children.items())
+
+    def _ranges(self, inputs: tuple[Tensor, ...]) -> _Ranges:
+        """Return the ranges of the sizes, which would take a millisecond to make at each call."""
+        shapes = tuple(tensor.shape for tensor in inputs)
+        ranges = self._ranges_of.get(shapes)
+        if ranges is None:
+            if len(self._ranges_of) >= _MOST_SHAPES:
+                self._ranges_of.clear()
+            dynamic = self._steps.dynamic_shapes(inputs, _MOST_IMAGES)
+            ranges = self._ranges_of[shapes] = _ranges(inputs, dynamic)
+        return ranges
 
 
-def is_prepared(model: torch.nn.Module) -> bool:
-    """Return whether `model` has a `forward` that `with_core` gave it."""
-    return isinstance(getattr(vars(model).get("forward"), "core", None), torch.nn.Module)
-
-
-def undo_of(model: torch.nn.Module) -> Callable[[], None]:
-    """Return what `with_core` returned for `model`, which `is_prepared`."""
-    undo: Callable[[], None] = vars(model)["forward"].undo
-    return undo
-
-
-def _out_of_dynamo(function: Callable[..., Any]) -> Any:
-    return torch.compiler.disable(function, reason=_REASON)  # type: ignore[no-untyped-call]  # torch's
+def _bounded(core: torch.nn.Module, inputs: tuple[Tensor, ...], ranges: _Ranges) -> Any:
+    """Call the core with sizes that have an upper bound, which TensorRT needs."""
+    for tensor, dim, high in ranges:
+        torch._check(inputs[tensor].shape[dim] <= high)
+    return core(*inputs)
 
 
 def _ranges(inputs: tuple[Tensor, ...], shapes: Any) -> _Ranges:

@@ -11,6 +11,7 @@ from ..graph.specs import TensorSpec
 from ..settings import Settings
 from .features import Features
 from .network import Network
+from .scratch import Scratch
 
 __all__ = ["Engine", "EngineBackend", "ExecutionContext", "Progress"]
 
@@ -35,8 +36,9 @@ class Engine(Protocol):
     """A loaded engine, whose weights are in memory once. Any thread may call it.
 
     device:        the GPU that contexts work on; None if they follow their tensors.
-    scratch_bytes: the memory that a context needs while it runs. Contexts that run one after the
-                   other may share it.
+    scratch_bytes: the memory that a context needs while it runs, for the largest inputs. Contexts
+                   that run one after the other may share it.
+    scratch_by_shape: whether contexts take no more of it than their inputs need.
     """
 
     @property
@@ -51,11 +53,14 @@ class Engine(Protocol):
     @property
     def scratch_bytes(self) -> int: ...
 
-    def context(self, scratch: torch.Tensor | None = None) -> ExecutionContext:
+    @property
+    def scratch_by_shape(self) -> bool: ...
+
+    def context(self, scratch: Scratch | None = None) -> ExecutionContext:
         """Return a new context.
 
         Args:
-            scratch: at least `scratch_bytes` on `device`; None allocates a block for this context.
+            scratch: on `device`; None makes one for this context.
 
         Raises:
             EngineError: there is not enough memory.

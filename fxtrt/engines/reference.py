@@ -15,6 +15,7 @@ from .discover import import_tensorrt
 from .features import Features
 from .interpreter import read_program
 from .network import Network
+from .scratch import Scratch
 
 __all__ = ["ReferenceBackend", "ReferenceEngine"]
 
@@ -31,6 +32,7 @@ class ReferenceEngine:
 
     device = None
     scratch_bytes = 0
+    scratch_by_shape = False
 
     def __init__(
         self, network: Network, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
@@ -42,7 +44,7 @@ class ReferenceEngine:
         _require_names("outputs", [net.get_output(i).name for i in range(net.num_outputs)], outputs)
         self._program = read_program(network, [spec.name for spec in outputs])
 
-    def context(self, scratch: torch.Tensor | None = None) -> ReferenceEngine:
+    def context(self, scratch: Scratch | None = None) -> ReferenceEngine:
         """Return the engine itself, because a run keeps no state."""
         return self
 

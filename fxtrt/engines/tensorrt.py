@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -91,7 +92,7 @@ class TensorRTBackend:
         if features.weakly_typed:
             constrain_precision(network, config)
         _target_capabilities(trt, config, settings)
-        _add_profile(network, config)
+        _add_profiles(network, config, settings)
         return config
 
 
@@ -155,14 +156,29 @@ def _target_capabilities(trt: ModuleType, config: Any, settings: Settings) -> No
         config.set_compute_capability(members[name.upper()], index)
 
 
-def _add_profile(network: Network, config: Any) -> None:
+def _add_profiles(network: Network, config: Any, settings: Settings) -> None:
+    """Add a profile for the example's shapes, and one for batches if these are much larger."""
     if all(spec.is_static for spec in network.inputs):
         return
+    _add_profile(network, config, [spec.optimum for spec in network.inputs])
+    fullest = [spec.fullest for spec in network.inputs if spec.fullest is not None]
+    if settings.most_images > 1 and fullest and _is_much_fuller(network.inputs):
+        _add_profile(network, config, fullest)
+
+
+def _is_much_fuller(inputs: Sequence[TensorSpec]) -> bool:
+    return any(
+        spec.fullest is not None and math.prod(spec.fullest) > 2 * math.prod(spec.optimum)
+        for spec in inputs
+    )
+
+
+def _add_profile(network: Network, config: Any, optima: Sequence[tuple[int, ...]]) -> None:
     profile = network.builder.create_optimization_profile()
-    for spec in network.inputs:
+    for spec, optimum in zip(network.inputs, optima, strict=True):
         if not spec.is_static:
             low = tuple(max(1, size) for size in spec.low)
-            profile.set_shape(spec.name, low, spec.optimum, spec.high)
+            profile.set_shape(spec.name, low, optimum, spec.high)
     if config.add_optimization_profile(profile) < 0:
         shapes = ", ".join(f"{spec.name} {spec.describe()}" for spec in network.inputs)
         raise BuildError(f"TensorRT refused the ranges of the inputs: {shapes}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from types import ModuleType
@@ -15,6 +16,7 @@ from .allocator import output_allocator
 from .features import Features
 from .network import collect_errors, logger_for
 from .plugins import load_plugins
+from .scratch import Scratch
 
 __all__ = ["TensorRTContext", "TensorRTEngine"]
 
@@ -54,12 +56,18 @@ class TensorRTEngine:
             if spec.channels_last:
                 _require_channels_last(trt, self._engine, spec.name)
         self.scratch_bytes = max(_SMALLEST_SCRATCH, _scratch_bytes(self._engine))
+        kind = getattr(trt, "IExecutionContext", None)
+        self.scratch_by_shape = hasattr(kind, "update_device_memory_size_for_shapes")
         self._trt = trt
         self._lock = threading.Lock()
+        self._optima = _optima(self._engine, self.inputs)
 
-    def context(self, scratch: torch.Tensor | None = None) -> TensorRTContext:
+    def context(self, scratch: Scratch | None = None) -> TensorRTContext:
         if scratch is None:
-            scratch = torch.empty(self.scratch_bytes, dtype=torch.uint8, device=self.device)
+            scratch = Scratch(self.device)
+        needed = None if self.scratch_by_shape else self.scratch_bytes
+        if needed is not None:
+            scratch.at_least(needed)
         with self._lock, collect_errors() as messages:
             context = _create(self._trt, self._engine)
             if context is None:
@@ -67,8 +75,9 @@ class TensorRTEngine:
                 raise EngineError(f"TensorRT could not create an execution context: {why}")
             if not all(spec.is_static for spec in self.inputs):
                 self._choose_profile(context)
-            _give_scratch(context, scratch)
-        return TensorRTContext(self._trt, context, self.inputs, self.outputs, scratch)
+        return TensorRTContext(
+            self._trt, context, self.inputs, self.outputs, scratch, needed, self._optima
+        )
 
     def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         context = self.context()
@@ -78,7 +87,7 @@ class TensorRTEngine:
         return results
 
     def _choose_profile(self, context: Any) -> None:
-        """Give the context the engine's only optimization profile.
+        """Give the context the engine's first optimization profile.
 
         TensorRT 8.6 gives it to the first context by itself. Others may share it because the plan
         was built with PROFILE_SHARING_0806.
@@ -86,12 +95,7 @@ class TensorRTEngine:
         if context.active_optimization_profile == 0:
             return
         stream = torch.cuda.current_stream(self.device)
-        try:
-            chosen = context.set_optimization_profile_async(0, stream.cuda_stream)
-        except RuntimeError as error:
-            raise EngineError(f"a second context cannot have the profile: {error}") from error
-        if not chosen:
-            raise EngineError("a second context cannot have the profile; TensorRT's log says why")
+        _set_profile(context, 0, stream)
         # The context will run on other streams too, so the profile must be in place.
         stream.synchronize()
 
@@ -99,7 +103,7 @@ class TensorRTEngine:
 class TensorRTContext:
     """An execution context, for one thread at a time and one stream after the other.
 
-    No other work may use the scratch block while this runs.
+    No other work may use the scratch memory while this runs.
     """
 
     def __init__(
@@ -108,17 +112,29 @@ class TensorRTContext:
         context: Any,
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
-        scratch: torch.Tensor,
+        scratch: Scratch,
+        needed: int | None,
+        optima: Sequence[Sequence[tuple[int, ...]]],
     ) -> None:
+        """Take a context of TensorRT with its first profile.
+
+        Args:
+            needed: the bytes of scratch memory that it needs; None lets it tell by shape.
+            optima: for each profile, the shapes of the inputs that it was tuned for.
+        """
         self._trt = trt
         self._context = context
         self._inputs, self._outputs = inputs, outputs
         self._scratch = scratch
+        self._by_shape, self._needed = needed is None, needed or 0
+        self._block: torch.Tensor | None = None
+        self._optima = optima
+        self._profile = 0
         self._shapes: list[torch.Size] | None = None
         self._result_shapes: list[tuple[int, ...]] = []
 
     def run(self, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        device, context = self._scratch.device, self._context
+        device, context = self._scratch.block.device, self._context
         tensors = [
             tensor.contiguous(memory_format=spec.memory_format)
             for spec, tensor in zip(self._inputs, tensors, strict=True)
@@ -126,6 +142,11 @@ class TensorRTContext:
         shapes = [tensor.shape for tensor in tensors]
         if shapes != self._shapes:
             self._set_shapes(shapes)
+        # Another context may have made the block grow since.
+        block = self._scratch.at_least(self._needed)
+        if block is not self._block:
+            _give_scratch(context, block)
+            self._block = block
         for spec, tensor in zip(self._inputs, tensors, strict=True):
             context.set_tensor_address(spec.name, tensor.data_ptr())
         results = list(map(self._result, self._outputs, self._result_shapes))
@@ -139,14 +160,14 @@ class TensorRTContext:
     def _result(self, spec: TensorSpec, shape: tuple[int, ...]) -> Any:
         """Return memory for one output, or an allocator if its size depends on data."""
         if min(shape, default=0) < 0:
-            allocator = output_allocator(self._trt, self._scratch.device)
+            allocator = output_allocator(self._trt, self._scratch.block.device)
             if not self._context.set_output_allocator(spec.name, allocator):
                 raise EngineError(f"TensorRT took no allocator for {spec.name}")
             return allocator
         result = torch.empty(
             shape,
             dtype=spec.dtype,
-            device=self._scratch.device,
+            device=self._scratch.block.device,
             memory_format=spec.memory_format,
         )
         self._context.set_tensor_address(spec.name, result.data_ptr())
@@ -154,14 +175,68 @@ class TensorRTContext:
 
     def _set_shapes(self, shapes: list[torch.Size]) -> None:
         self._shapes = None
+        self._choose_profile(shapes)
         for spec, shape in zip(self._inputs, shapes, strict=True):
             if not spec.is_static and not self._context.set_input_shape(spec.name, tuple(shape)):
                 raise EngineError(f"TensorRT refused {spec.name} of shape {tuple(shape)}")
+        if self._by_shape:
+            # TensorRT divides the memory anew for each shape, so it must get the block once more.
+            size = self._context.update_device_memory_size_for_shapes()
+            self._needed, self._block = max(_SMALLEST_SCRATCH, size), None
         self._result_shapes = [
             spec.low if spec.is_static else tuple(self._context.get_tensor_shape(spec.name))
             for spec in self._outputs
         ]
         self._shapes = shapes
+
+    def _choose_profile(self, shapes: Sequence[torch.Size]) -> None:
+        """Take the profile that was tuned for the nearest shapes."""
+        if len(self._optima) < 2:
+            return
+        distances = [_distance(shapes, optimum) for optimum in self._optima]
+        profile = distances.index(min(distances))
+        if profile != self._profile:
+            # Until TensorRT has taken it, no other may count as taken.
+            self._profile = -1
+            stream = torch.cuda.current_stream(self._scratch.block.device)
+            _set_profile(self._context, profile, stream)
+            # CUDA graphs are recorded on other streams, and find the profile in place.
+            stream.synchronize()
+            self._profile = profile
+
+
+def _optima(engine: Any, inputs: Sequence[TensorSpec]) -> list[list[tuple[int, ...]]]:
+    """Return for each profile the shapes of the dynamic inputs that it was tuned for."""
+    dynamic = [spec for spec in inputs if not spec.is_static]
+    if not dynamic:
+        return []
+    return [
+        [
+            tuple(engine.get_tensor_profile_shape(spec.name, profile)[1]) if spec in dynamic else ()
+            for spec in inputs
+        ]
+        for profile in range(engine.num_optimization_profiles)
+    ]
+
+
+def _distance(shapes: Sequence[Sequence[int]], optimum: Sequence[Sequence[int]]) -> float:
+    """Return how far shapes are from those that a profile was tuned for; factors count."""
+    pairs = [
+        pair
+        for shape, best in zip(shapes, optimum, strict=True)
+        if best
+        for pair in zip(shape, best, strict=True)
+    ]
+    return sum(abs(math.log(size / best)) for size, best in pairs)
+
+
+def _set_profile(context: Any, profile: int, stream: Any) -> None:
+    try:
+        chosen = context.set_optimization_profile_async(profile, stream.cuda_stream)
+    except RuntimeError as error:
+        raise EngineError(f"a context cannot have profile {profile}: {error}") from error
+    if not chosen:
+        raise EngineError(f"a context cannot have profile {profile}; TensorRT's log says why")
 
 
 def _require_channels_last(trt: ModuleType, engine: Any, name: str) -> None:
@@ -184,8 +259,8 @@ def _create(trt: ModuleType, engine: Any) -> Any:
     return engine.create_execution_context_without_device_memory()
 
 
-def _give_scratch(context: Any, scratch: torch.Tensor) -> None:
+def _give_scratch(context: Any, block: torch.Tensor) -> None:
     if hasattr(context, "set_device_memory"):
-        context.set_device_memory(scratch.data_ptr(), scratch.nbytes)
+        context.set_device_memory(block.data_ptr(), block.nbytes)
     else:
-        context.device_memory = scratch.data_ptr()
+        context.device_memory = block.data_ptr()

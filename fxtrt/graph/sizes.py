@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -69,6 +69,22 @@ def hint(size: Size) -> int:
     assert environment is not None
     values = {
         symbol: environment.backed_var_to_val.get(symbol, _largest(symbol, environment))
+        for symbol in size.node.expr.free_symbols
+    }
+    return int(size.node.expr.xreplace(values))
+
+
+def hint_at_most(size: Size, symbols: Collection[sympy.Symbol]) -> int:
+    """Return the size of the example, but with `symbols` at their largest values."""
+    if is_static(size) or not symbols:
+        return hint(size)
+    assert isinstance(size, torch.SymInt)
+    environment = size.node.shape_env
+    assert environment is not None
+    values = {
+        symbol: _largest(symbol, environment)
+        if symbol in symbols
+        else environment.backed_var_to_val.get(symbol, _largest(symbol, environment))
         for symbol in size.node.expr.free_symbols
     }
     return int(size.node.expr.xreplace(values))

@@ -21,6 +21,9 @@ class TensorSpec:
 
     A high of None means that the dimension has no upper bound; a device of None means any device.
 
+    optimum:       the shape of the example.
+    fullest:       the shape of the example but with as many images as there may be; None for an
+                   output, or if no number of images varies.
     channels_last: whether the engine has the tensor as torch's channels last, which only a float16
                    tensor with channels in multiples of 8 can be; otherwise it is contiguous.
     """
@@ -32,6 +35,7 @@ class TensorSpec:
     high: tuple[int | None, ...]
     device: torch.device | None = None
     channels_last: bool = False
+    fullest: tuple[int, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -14,9 +14,9 @@ from ..registry import Rejection
 
 __all__ = ["Failures", "divide", "divide_again"]
 
-Failures = Sequence[Mapping[str, str]]
-"""The names of the nodes that left clusters after each division whose clusters were built, and the
-messages that they left for."""
+Failures = Sequence[Mapping[str, Rejection]]
+"""The names of the nodes that left clusters after each division whose clusters were built, and why
+they left."""
 
 
 def divide(
@@ -28,7 +28,7 @@ def divide(
 
     Args:
         gm: a graph that was normalized.
-        failed: the nodes whose engine turned out not to build, and why.
+        failed: the nodes whose engine turned out not to build, or to be wrong, and why.
     """
     sizes = input_sizes(gm.graph)
 
@@ -52,8 +52,7 @@ def divide_again(gm: GraphModule, target: Target, failures: Failures) -> dict[No
     that the graph does not have is ignored: if something fails again, it is dealt with again.
     """
     leaving: dict[Node, Rejection] = {}
-    for messages in failures:
+    for reasons in failures:
         divide(gm, target, leaving)
-        named = [node for node in gm.graph.nodes if node.name in messages]
-        leaving |= {node: Rejection("build_failed", messages[node.name]) for node in named}
+        leaving |= {node: reasons[node.name] for node in gm.graph.nodes if node.name in reasons}
     return leaving

@@ -61,12 +61,12 @@ def lower(
     A cluster that does not build stays in PyTorch, alone.
 
     Args:
-        inputs: one value for each placeholder, for `partition="measured"`; None makes values up.
-        stores: where plans and timings are kept.
+        inputs: one value for each placeholder, to check and to measure with; None makes some up.
+        stores: where plans, checks and timings are kept.
 
     Raises:
         PassError: a pass failed.
-        EngineError, ConversionError: with `on_build_failure="raise"` only.
+        EngineError, ConversionError: with `on_build_failure="raise"` or `self_check="raise"` only.
     """
     normalize(gm, target.settings)
     for complaint in unmatched(target.settings.patterns, gm.graph.nodes):
@@ -178,6 +178,7 @@ def _coverage(gm: GraphModule, target: Target, settled: Settled) -> Coverage:
     """Report on a settled graph, while the nodes of its clusters still stand in it."""
     clusters = [one.extracted for one in settled.built]
     rows = [
-        cluster_row(one.extracted, target.backend, one.info, one.timing) for one in settled.built
+        cluster_row(one.extracted, target.backend, one.info, one.timing, one.check)
+        for one in settled.built
     ]
     return graph_coverage(gm, settled.partition, clusters, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..cache.plan_store import PlanStores
 from ..cache.store import PlanCache
 from ..engines.base import EngineBackend
 from ..engines.target import Target
+from ..errors import EngineError
 from ..graph.ambient import explicit
 from ..graph.patterns import Patterns
 from ..partition.extract import Extracted, extract
@@ -29,6 +30,7 @@ from ..partition.partition import (
     without,
 )
 from ..registry import Rejection
+from ..runtime.engine_check import EngineCheck
 from ..runtime.engine_module import EngineModule
 from ..runtime.timing import Timing, measure
 from ..settings import Settings
@@ -36,6 +38,7 @@ from .cluster_inputs import made_up_values, recorded_values
 from .culprits import Culprits
 from .divide import Failures, divide, divide_again
 from .forms import extract_all
+from .self_check import SelfChecks
 
 __all__ = ["Built", "Settled", "build_cluster", "settle"]
 
@@ -52,12 +55,19 @@ class Built:
 
     info:   how the engine came about.
     timing: of its calls, where the partition is measured and the engine can run here.
+    check:  of its answers; None where engines are not checked.
     """
 
     extracted: Extracted
     module: EngineModule
     info: BuildInfo
     timing: Timing | None = None
+    check: EngineCheck | None = None
+
+    @property
+    def from_cache(self) -> bool:
+        """Return whether the plan was built before, so that a check of it may be kept."""
+        return self.info.cached
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +89,17 @@ def settle(
     stores: PlanStores = PlanCache.of,
     failures: Failures = (),
 ) -> Settled:
-    """Divide `gm` and build its clusters; leave out those that fail or, if measured, lose.
+    """Divide `gm` and build its clusters; leave out what fails, is wrong or, if measured, loses.
 
     Args:
         gm: a graph that was normalized.
-        inputs: one value for each placeholder, to measure with; None makes values up.
-        stores: where plans and timings are kept.
+        inputs: one value for each placeholder, to check and measure with; None makes values up.
+        stores: where plans, checks and timings are kept.
         failures: what failed when the same graph was settled before, which is not tried again.
 
     Raises:
         EngineError, ConversionError: with `on_build_failure="raise"` only.
+        EngineError: an engine answers wrongly, with `self_check="raise"` only.
     """
     with explicit():
         return _Settlement(gm, target, inputs, stores).run(failures)
@@ -124,6 +135,26 @@ def _build_clusters(
     return results
 
 
+def _given_up(
+    failed: Sequence[tuple[Extracted, BuildFailure]],
+    built: Sequence[Built],
+    wrong: Mapping[Node, Rejection],
+) -> dict[Node, Rejection]:
+    """Return the nodes of clusters that still fail, or are wrong, after the last round."""
+    rejected: dict[Node, Rejection] = {}
+    for extracted, error in failed:
+        log.warning("%s stays in PyTorch, because it does not build", extracted.cluster.name)
+        rejection = Rejection("build_failed", str(error))
+        rejected |= dict.fromkeys(extracted.cluster.nodes, rejection)
+    for one in built:
+        nodes = one.extracted.cluster.nodes
+        why = next((wrong[node] for node in nodes if node in wrong), None)
+        if why is not None:
+            log.warning("%s stays in PyTorch: it answers wrongly", one.extracted.cluster.name)
+            rejected |= dict.fromkeys(nodes, why)
+    return rejected
+
+
 class _Settlement:
     def __init__(
         self,
@@ -136,6 +167,7 @@ class _Settlement:
         self._stores = stores
         self._inputs = inputs
         self._results: dict[Any, _Result] = {}
+        self._checks = SelfChecks(gm, target, inputs, stores, self._build_parts)
 
     def run(self, known: Failures) -> Settled:
         leaving = divide_again(self._gm, self._target, known)
@@ -147,18 +179,34 @@ class _Settlement:
             if number < _MOST_ROUNDS:
                 found = self._culprits(failed, by_name=number <= _MOST_ROUNDS_BY_NAME)
             if not found:
+                # Engines of a division that does not last are not worth a check.
+                built, wrong = self._checked(built)
+                found = dict(wrong) if number < _MOST_ROUNDS else {}
+            if not found:
                 break
             leaving |= found
-            failures.append({node.name: why.detail for node, why in found.items()})
-        rejected: dict[Node, Rejection] = {}
-        for extracted, error in failed:
-            log.warning("%s stays in PyTorch, because it does not build", extracted.cluster.name)
-            rejection = Rejection("build_failed", str(error))
-            rejected |= dict.fromkeys(extracted.cluster.nodes, rejection)
+            failures.append({node.name: why for node, why in found.items()})
+        rejected = _given_up(failed, built, wrong)
+        built = [one for one in built if one.extracted.cluster.nodes[0] not in rejected]
         if self._settings.partition == "measured":
             built, slower = self._keep_faster(built)
             rejected |= slower
         return Settled(without(self._gm, divided, rejected), built, failures)
+
+    def _checked(self, built: Sequence[Built]) -> tuple[list[Built], dict[Node, Rejection]]:
+        """Return the engines with their checks, and the nodes that make some of them wrong."""
+        verdicts = self._checks.of(built)
+        wrong: dict[Node, Rejection] = {}
+        for one, verdict in zip(built, verdicts, strict=True):
+            name = one.extracted.cluster.name
+            for node, why in verdict.wrong.items():
+                if self._settings.self_check == "raise":
+                    raise EngineError(
+                        f"{name} answers wrongly: {node.name} = {node.target}: {why.detail}"
+                    )
+                log.warning("%s: %s leaves for PyTorch", name, node.name)
+            wrong |= verdict.wrong
+        return [replace(o, check=v.check) for o, v in zip(built, verdicts, strict=True)], wrong
 
     def _culprits(
         self, failed: Sequence[tuple[Extracted, BuildFailure]], *, by_name: bool
@@ -212,6 +260,10 @@ class _Settlement:
         part = extract(self._gm, Cluster("part", tuple(nodes), settings))
         (result,) = _build_clusters([part], self._target.backend, self._stores)
         return None if isinstance(result, tuple) else result
+
+    def _build_parts(self, parts: Sequence[Extracted]) -> list[EngineModule | Exception]:
+        results = _build_clusters(parts, self._target.backend, self._stores)
+        return [one[0] if isinstance(one, tuple) else one for one in results]
 
     def _keep_faster(self, built: Sequence[Built]) -> tuple[list[Built], dict[Node, Rejection]]:
         """Keep what is faster than PyTorch or in the whitelist; reject the rest."""

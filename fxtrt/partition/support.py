@@ -16,6 +16,7 @@ from torch.fx.experimental.symbolic_shapes import (
 )
 
 from ..engines.base import EngineBackend
+from ..engines.known_bad import why_known_bad
 from ..graph.sizes import (
     Size,
     input_sizes,
@@ -51,7 +52,8 @@ def support(
     Nothing is built: the answer depends on `meta["val"]` of the node and of its arguments.
 
     Args:
-        whitelisted: whether `Settings.whitelist` names the node, which an opt-in converter needs.
+        whitelisted: whether `Settings.whitelist` names the node, which an opt-in converter and a
+            kernel that is known to be wrong need.
         sizes: the `input_sizes` of the graph, which are computed if they are not given.
     """
     if node.target is operator.getitem:
@@ -65,6 +67,8 @@ def support(
     if converter.opt_in and not whitelisted:
         detail = f"{node.target} converts only if `whitelist` names it: {converter.opt_in}"
         return Rejection("opt_in", detail)
+    if not whitelisted and (rejection := _known_bad(node, backend)):
+        return rejection
     for value in (*_tensors_in(node), *_tensors_out(node)):
         if rejection := _tensor_limits(value, backend, converter):
             return rejection
@@ -83,6 +87,10 @@ def support(
     except GuardOnDataDependentSymNode as error:
         reason = f"whether {error.cond} depends on data"
     return None if reason is None else Rejection("check", f"{node.target}: {reason}")
+
+
+def _known_bad(node: Node, backend: EngineBackend) -> Rejection | None:
+    return why_known_bad(node, backend.name, str(backend.features.trt.__version__))
 
 
 def _size_limits(

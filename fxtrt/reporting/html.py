@@ -48,6 +48,7 @@ def write_html(coverage: CoverageValues, path: str | PathLike[str]) -> None:
         "kept_fp16": _list(coverage.kept_fp16),
         "kept": _list(coverage.kept_fp32),
         "gate": _list(list(gate_lines(coverage.gate))),
+        "checks": _list(coverage.checks),
         "runtime": _list(list(runtime_lines(coverage))),
         "advice": _list(advise(coverage)),
         "data": _json(_data(coverage)),

@@ -36,6 +36,8 @@ def markdown(coverage: CoverageValues) -> str:
         parts += ["## Kept in float32", _list(coverage.kept_fp32)]
     if coverage.gate:
         parts += ["## Accuracy gate", _list(gate_lines(coverage.gate))]
+    if coverage.checks:
+        parts += ["## Compared with PyTorch", _list(coverage.checks)]
     if groups := by_reason(coverage.rejections):
         headers = ["calls", "code", "reason", "GFLOPs", "ms", "modules", "first at"]
         rows = [

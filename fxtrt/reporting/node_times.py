@@ -99,7 +99,7 @@ def _with_times(coverage: Coverage, times: _Times) -> Coverage:
             if node.name not in nodes:
                 continue
             if node.rejection is not None:
-                rejected[node.rejection] = nodes[node.name]
+                rejected[node.rejection] = rejected.get(node.rejection, 0.0) + nodes[node.name]
             elif node.cluster is not None:
                 clustered[node.cluster] = clustered.get(node.cluster, 0.0) + nodes[node.name]
     clusters = []

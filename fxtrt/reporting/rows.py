@@ -19,11 +19,13 @@ from ..engines.base import EngineBackend
 from ..graph.flops import flops
 from ..graph.formats import Form
 from ..graph.metadata import PARTS_OF
+from ..graph.nodes import producer
 from ..graph.provenance import module_path, source_line
 from ..graph.sizes import hint
 from ..partition.extract import Extracted
 from ..partition.partition import Partition, computes
 from ..registry import Rejection
+from ..runtime.engine_check import EngineCheck
 from ..runtime.timing import Timing
 from .coverage import Coverage
 from .picture import picture, target_name
@@ -39,12 +41,14 @@ def cluster_row(
     backend: EngineBackend,
     build: BuildInfo | None = None,
     timing: Timing | None = None,
+    check: EngineCheck | None = None,
 ) -> ClusterRow:
     """Make the row of a cluster that an engine runs.
 
     Args:
         build: how the engine came about; None in a report before compiling.
         timing: of its calls, where the partition is measured.
+        check: of its answers, where they were compared with PyTorch's.
     """
     cluster = extracted.cluster
     nodes = cluster.nodes
@@ -69,6 +73,7 @@ def cluster_row(
         pytorch_ms=timing.pytorch_ms if timing else None,
         inputs=_crossing(extracted.inputs, extracted.taken),
         outputs=_crossing(extracted.outputs, extracted.given),
+        check=check,
     )
 
 
@@ -83,9 +88,10 @@ def graph_coverage(
     Args:
         extracted, clusters: the clusters of the partition and their rows, in one order.
     """
-    rejected = [node for node in gm.graph.nodes if node in partition.rejections]
+    every = [node for node in gm.graph.nodes if node in partition.rejections]
+    rejected, row_of = _calls(every)
     rows = tuple(_rejection_row(node, partition.rejections[node]) for node in rejected)
-    drawn = picture(gm, [one.cluster for one in extracted], {n: i for i, n in enumerate(rejected)})
+    drawn = picture(gm, [one.cluster for one in extracted], row_of)
     return Coverage(
         tuple(clusters), rows, (), partition.cuts, partition.cuts_before_repair, pictures=(drawn,)
     )
@@ -93,9 +99,9 @@ def graph_coverage(
 
 def graph_rejection(gm: GraphModule, rejection: Rejection) -> Coverage:
     """Make the coverage of a Dynamo graph that stays as it is, with one row for each call."""
-    calls = [node for node in gm.graph.nodes if node.op.startswith("call_")]
+    calls, row_of = _calls([node for node in gm.graph.nodes if node.op.startswith("call_")])
     rows = tuple(_row(node, rejection, 0, computed=True) for node in calls)
-    drawn = picture(gm, (), {node: i for i, node in enumerate(calls)})
+    drawn = picture(gm, (), row_of)
     return Coverage(rejections=rows, pictures=(drawn,))
 
 
@@ -141,6 +147,23 @@ def missed_rows(missed: Sequence[Missed]) -> tuple[RejectionRow, ...]:
         )
         for one in missed
     )
+
+
+def _calls(nodes: Sequence[Node]) -> tuple[list[Node], dict[Node, int]]:
+    """Return the calls among `nodes`, and for each of `nodes` the index of its call.
+
+    One of several results of a call belongs to that call.
+    """
+    index: dict[Node, int] = {}
+    calls: list[Node] = []
+    for node in nodes:
+        source = producer(node)
+        if source is not node and source in index:
+            index[node] = index[source]
+        else:
+            index[node] = len(calls)
+            calls.append(node)
+    return calls, index
 
 
 def _operator(node: Node) -> str:

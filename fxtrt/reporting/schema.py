@@ -9,6 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from ..builder.build import BuildInfo
 from ..errors import ReportError
+from ..runtime.engine_check import EngineCheck
 from .picture import Picture, PictureNode
 from .values import (
     ClusterRow,
@@ -109,6 +110,7 @@ def _cluster(row: dict[str, Any]) -> ClusterRow:
         "inputs": tuple(row.get("inputs", ())),
         "outputs": tuple(row.get("outputs", ())),
         "build": None if build is None else _build(build),
+        "check": None if row.get("check") is None else EngineCheck(**row["check"]),
     }
     return ClusterRow(**(row | changed))
 

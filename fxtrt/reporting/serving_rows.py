@@ -48,6 +48,7 @@ def _row(calls: Sequence[tuple[StitchedCall, Coverage, int]]) -> RuntimeRow:
         slots=slots.most,
         made=slots.made,
         scratch_bytes=slots.scratch_bytes,
+        taken_bytes=slots.taken_bytes,
         plan_bytes=sum(build.plan_bytes or 0 for build in built if build is not None),
         cuda_graphs=any(call.cuda_graphs for call, _, _ in calls),
         recorded=sum(runner.recorded for call, _, _ in calls for runner in call.recorders),

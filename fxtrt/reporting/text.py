@@ -33,6 +33,8 @@ def text(coverage: CoverageValues) -> str:
         lines += ["", "Kept in float32:", *_items(coverage.kept_fp32)]
     if coverage.gate:
         lines += ["", "Accuracy gate:", *_items(gate_lines(coverage.gate, _MOST_ROWS))]
+    if coverage.checks:
+        lines += ["", "Compared with PyTorch:", *_items(coverage.checks)]
     if coverage.rejections:
         lines += ["", "In PyTorch:", _rejections(by_reason(coverage.rejections))]
     if coverage.graph_breaks:
@@ -98,7 +100,8 @@ def _runtime_lines(coverage: CoverageValues) -> Iterator[str]:
         memory = ""
         if row.scratch_bytes:
             together = bytes_text(row.slots * row.scratch_bytes)
-            memory = f", with {bytes_text(row.scratch_bytes)} of scratch memory each: {together}, "
+            memory = f", with up to {bytes_text(row.scratch_bytes)} of scratch memory each: "
+            memory += f"{together} ({bytes_text(row.taken_bytes)} taken), "
             memory += f"besides {bytes_text(row.plan_bytes)} of plans"
         yield f"{row.slots} slots ({row.made} made){memory}"
         if row.cuda_graphs:

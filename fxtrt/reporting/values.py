@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..builder.build import BuildInfo
 from ..graph.provenance import shared_path
+from ..runtime.engine_check import EngineCheck
 from .picture import Picture
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class ClusterRow:
     engine_ms, pytorch_ms: the times of one call in the engine and in PyTorch, if measured.
     inputs, outputs: the tensors that it takes and gives, as "name: float16 channels-last"; one
                   without "channels-last" is contiguous.
+    check:        how its answers compare with PyTorch's; None where engines are not checked.
 
     FLOPs and bytes are those of the example's sizes.
     """
@@ -62,6 +64,7 @@ class ClusterRow:
     pytorch_ms: float | None = None
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    check: EngineCheck | None = None
 
     @property
     def modules(self) -> str:
@@ -131,7 +134,9 @@ class RuntimeRow:
 
     slots:         how many calls may be in engines at once.
     made:          how many slots exist by now.
-    scratch_bytes: the device memory of each slot.
+    scratch_bytes: the most scratch memory of each slot, in device memory.
+    taken_bytes:   the scratch memory of all slots that exist. From TensorRT 10 on, a slot takes
+                   what the largest inputs so far needed.
     plan_bytes:    the size of all plans; their weights are in memory once.
     cuda_graphs:   whether CUDA graphs are recorded.
     recorded:      how many CUDA graphs there are in all slots.
@@ -149,6 +154,7 @@ class RuntimeRow:
     graph_bytes: int = 0
     unrecorded: tuple[str, ...] = ()
     fallbacks: tuple[Fallback, ...] = ()
+    taken_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +274,11 @@ class CoverageValues:
         """Return "cluster_0: node: reason" for each node that stays float32."""
         built = [(row.name, row.build) for row in self.clusters if row.build is not None]
         return tuple(f"{name}: {kept}" for name, build in built for kept in build.kept_fp32)
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """Return "cluster_0: what was compared" for each engine that should be checked."""
+        return tuple(f"{row.name}: {row.check}" for row in self.clusters if row.check is not None)
 
     @classmethod
     def total(cls, parts: Sequence[CoverageValues]) -> Self:

@@ -8,7 +8,7 @@ and on which TensorRT synchronises more, get the slot's own stream; the host doe
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from ..engines.base import Engine, ExecutionContext
+from ..engines.scratch import Scratch
 from ..forks import ForkLock
 
 __all__ = ["Loan", "Slot", "keep_for", "one_at_a_time", "scratch_bytes"]
@@ -47,16 +48,16 @@ class Slot:
         """The stream of the last caller; 0 is the default stream, and `stream` does its work."""
         self._at_work = False
         self._graph_pool: Any = None
-        self._scratch: torch.Tensor | None = None
+        self._scratch: Scratch | None = None
         self.contexts: dict[Engine, ExecutionContext] = {}
         if device is None:
             self._make_contexts(engines)
             return
         self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's
         self._done: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's
-        size = scratch_bytes(engines)
+        size = scratch_bytes(engine for engine in engines if not engine.scratch_by_shape)
         with torch.cuda.stream(self.stream):
-            self._scratch = torch.empty(size, dtype=torch.uint8, device=device)
+            self._scratch = Scratch(device, size)
             self._make_contexts(engines)
         self._done.record(self.stream)
 
@@ -65,6 +66,11 @@ class Slot:
         """Return whether neither a call nor a CUDA graph of a caller has the slot."""
         loan = None if self.holder is None else self.holder()
         return not self.reserved and (loan is None or loan.slot is not self)
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Return the scratch memory that the slot has by now."""
+        return 0 if self._scratch is None else self._scratch.block.nbytes
 
     def graph_pool(self) -> Any:
         """Return the memory that all CUDA graphs of this slot share.
@@ -109,7 +115,7 @@ class Slot:
         # Wait even if the caller's stream is unchanged: CUDA may have reused its handle.
         stream.wait_event(self._done)
         if self.caller != number:
-            keep_for(stream, self._scratch)
+            keep_for(stream, None if self._scratch is None else self._scratch.block)
             self.caller = number
         if not number:
             stream.wait_stream(caller)
@@ -148,8 +154,8 @@ class Loan:
         """A lock while the call waits; it is released when the call is to look again."""
 
 
-def scratch_bytes(engines: Sequence[Engine]) -> int:
-    """Return the scratch memory of engines that run one after the other."""
+def scratch_bytes(engines: Iterable[Engine]) -> int:
+    """Return the most scratch memory of engines that run one after the other."""
     return max((engine.scratch_bytes for engine in engines), default=0)
 
 

@@ -55,8 +55,13 @@ class Slots:
 
     @property
     def scratch_bytes(self) -> int:
-        """Return the scratch memory of one slot, which is what the largest engine needs."""
+        """Return the most scratch memory of one slot: that of the largest engine."""
         return scratch_bytes(self.engines)
+
+    @property
+    def taken_bytes(self) -> int:
+        """Return the scratch memory that all slots have by now."""
+        return sum(slot.scratch_bytes for slot in self._all)
 
     def run(self, call: Callable[[Slot], _T]) -> _T:
         """Run `call` with a slot. A nested call on the same thread gets the same slot.

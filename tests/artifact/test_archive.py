@@ -68,11 +68,11 @@ def test_a_changed_byte_is_refused_wherever_it_is(saved: Path) -> None:
     fxtrt.load(saved, case("dynamic"))
 
 
-@pytest.mark.parametrize("number", [1, 2, 4])
+@pytest.mark.parametrize("number", [1, 3, 5])
 def test_a_file_of_another_version_is_refused_with_the_way_out(number: int, saved: Path) -> None:
     data = saved.read_bytes()
-    assert data.count(b"fxtrt artifact 3 ") == 1
-    saved.write_bytes(data.replace(b"fxtrt artifact 3 ", b"fxtrt artifact %d " % number))
+    assert data.count(b"fxtrt artifact 4 ") == 1
+    saved.write_bytes(data.replace(b"fxtrt artifact 4 ", b"fxtrt artifact %d " % number))
     with pytest.raises(ArtifactError, match="another version of fxtrt: compile the model again"):
         fxtrt.load(saved, case("dynamic"))
 

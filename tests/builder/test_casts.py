@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import pytest
@@ -98,16 +97,14 @@ def test_a_scalar_must_fit_and_sizes_are_none(function: Any, fits: bool) -> None
     assert (set(reasons) == {None}) == fits
 
 
-def test_what_does_not_fit_stays_float32_and_is_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_does_not_fit_stays_float32_and_is_named() -> None:
     large = W * 400_000
 
     def function(x: torch.Tensor) -> torch.Tensor:
         return F.conv2d(F.conv2d(F.conv2d(x, W), large), W)
 
-    with caplog.at_level(logging.WARNING):
-        gm, kept = settled(function, X, precision="fp16")
+    gm, kept = settled(function, X, precision="fp16")
     assert kept == ["convolution_1"]
-    assert "convolution_1 stays float32" in caplog.text
     assert list(dtypes(gm).values()) == [torch.half, torch.float32, torch.half]
     assert gm(X / 1e4)[0].isfinite().all()
     torch.testing.assert_close(gm(X / 1e4)[0], function(X / 1e4), rtol=1e-2, atol=0)

@@ -15,10 +15,11 @@ import fxtrt
 from fxtrt.capture.export import capture_dynamo, capture_module
 from fxtrt.conversion.convert import convert, input_specs
 from fxtrt.engines.base import EngineBackend
-from fxtrt.engines.tensorrt import _add_profile
+from fxtrt.engines.tensorrt import _add_profiles
 from fxtrt.graph.sizes import size_range
 from fxtrt.graph.specs import TensorSpec
 from fxtrt.passes.bound_selections import bound_selections
+from fxtrt.settings import Settings
 
 
 def model() -> nn.Module:
@@ -200,27 +201,44 @@ def test_a_model_that_writes_a_buffer_keeps_size_one() -> None:
     assert counts.calls == 0
 
 
-def test_ranges_become_the_optimisation_profile(reference: EngineBackend) -> None:
-    class Recorder:
-        """Stands in for the builder, its profile and the builder's configuration."""
+class Recorder:
+    """Stands in for the builder, its profiles and the builder's configuration."""
 
-        def __init__(self) -> None:
-            self.shapes: dict[str, tuple[Any, ...]] = {}
+    def __init__(self) -> None:
+        self.profiles: list[dict[str, tuple[Any, ...]]] = []
 
-        def create_optimization_profile(self) -> Recorder:
-            return self
+    def create_optimization_profile(self) -> Recorder:
+        self.profiles.append({})
+        return self
 
-        def set_shape(self, name: str, *shapes: Any) -> None:
-            self.shapes[name] = shapes
+    def set_shape(self, name: str, *shapes: Any) -> None:
+        self.profiles[-1][name] = shapes
 
-        def add_optimization_profile(self, profile: Recorder) -> int:
-            return 0
+    def add_optimization_profile(self, profile: Recorder) -> int:
+        return len(self.profiles) - 1
 
+
+ONE = {"x0": ((2, 3, 64, 48), (3, 3, 64, 48), (8, 3, 64, 48))}
+FULL = {"x0": ((2, 3, 64, 48), (8, 3, 64, 48), (8, 3, 64, 48))}
+
+
+@pytest.mark.parametrize(("most_images", "profiles"), [(1, [ONE]), (8, [ONE, FULL])])
+def test_ranges_become_optimization_profiles(
+    reference: EngineBackend, most_images: int, profiles: list[Any]
+) -> None:
     gm = exported({0: Dim("batch", min=2, max=8)}, 3, 3, 64, 48)
     network = convert(gm, reference.features)
     network.builder = recorder = Recorder()
-    _add_profile(network, recorder)
-    assert recorder.shapes == {"x0": ((2, 3, 64, 48), (3, 3, 64, 48), (8, 3, 64, 48))}
+    _add_profiles(network, recorder, Settings(most_images=most_images))
+    assert recorder.profiles == profiles
+
+
+def test_a_batch_that_hardly_grows_has_one_profile(reference: EngineBackend) -> None:
+    gm = exported({0: Dim("batch", min=2, max=5), 2: Dim("h", min=32, max=640)}, 3, 3, 64, 48)
+    network = convert(gm, reference.features)
+    network.builder = recorder = Recorder()
+    _add_profiles(network, recorder, Settings(most_images=8))
+    assert recorder.profiles == [{"x0": ((2, 3, 32, 48), (3, 3, 64, 48), (5, 3, 640, 48))}]
 
 
 @pytest.mark.parametrize("way", ["torch.compile", "fxtrt.compile"])

@@ -10,11 +10,11 @@ import pytest
 import torch
 from code_mutants import CODE_MUTANTS, CodeMutant
 from layer_mutants import LAYER_MUTANTS, LayerMutant, layer_at
-from opinfos import ROWS_OF
 from oprow import OpRow, TracedRow, compare, layer_kinds, trace_row, traced_row
 from torch._ops import OpOverload
 
 from fxtrt.conversion.convert import convert
+from fxtrt.diagnostics.operator_rows import ROWS_OF
 from fxtrt.engines.base import EngineBackend
 from fxtrt.engines.network import Network, collect_errors
 from fxtrt.errors import ConversionError, EngineError

@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-from opinfos import ROWS
 from oprow import OpRow, T, rejection_of, trace_row
 from torch.testing import assert_close
 
 from fxtrt.conversion.convert import convert
+from fxtrt.diagnostics.operator_rows import ROWS
 from fxtrt.engines.base import EngineBackend
 from fxtrt.engines.features import Features
 from fxtrt.errors import ConversionError

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from layertests import unit_tested
-from opinfos import ROWS
 from oprow import (
     OpRow,
     TracedRow,
@@ -17,6 +16,7 @@ from oprow import (
 )
 
 from fxtrt.conversion.convert import convert
+from fxtrt.diagnostics.operator_rows import ROWS
 from fxtrt.engines.base import EngineBackend
 from fxtrt.engines.network import Network
 from fxtrt.registry import registered

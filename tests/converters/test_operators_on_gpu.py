@@ -12,11 +12,11 @@ import networkrun
 import numpy as np
 import pytest
 import torch
-from opinfos import ROWS
 from oprow import OpRow, in_float16, rejection_of, trace_row
 
 import fxtrt
 from fxtrt.conversion.convert import convert
+from fxtrt.diagnostics.operator_rows import ROWS
 from fxtrt.engines.network import Network
 from fxtrt.engines.reference import ReferenceBackend
 from fxtrt.engines.tensorrt import TensorRTBackend, TensorRTEngine

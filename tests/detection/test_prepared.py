@@ -233,6 +233,21 @@ def test_two_prepared_models_of_one_class_keep_their_own_weights() -> None:
         assert_agree(one(call), wanted)
 
 
+def test_a_copy_of_a_prepared_model_has_its_own_weights() -> None:
+    make, inputs = DETECTORS["torchvision's Faster R-CNN"]
+    model = make()
+    prepare(model)
+    other = copy.deepcopy(model)
+    for weight in other.parameters():
+        weight.zero_()
+    images = inputs((192, 224))
+    expected = type(other).forward(other, images)
+    assert_agree(other(images), expected)
+    prepare(other)
+    assert_agree(other(images), expected)
+    assert not torch.equal(model(images)[0]["scores"], expected[0]["scores"])
+
+
 def test_the_report_says_what_preparing_brings() -> None:
     model = copy.deepcopy(small_rcnn(FasterRCNN))
     call = of_torchvision(SIZES[0])

@@ -11,6 +11,7 @@ import pytest
 import torch
 from gpu_model import FakeGpu
 
+from fxtrt.engines.scratch import Scratch
 from fxtrt.engines.tensorrt_engine import TensorRTEngine
 from fxtrt.errors import EngineError
 from fxtrt.graph.specs import TensorSpec
@@ -37,11 +38,12 @@ class FakeContext:
         if not self.engine.shares_profiles:
             raise RuntimeError("the profile is in use")
         self.active_optimization_profile = index
+        self.shape = None
         return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         assert name == "x"
-        assert self.active_optimization_profile == 0, "no profile"
+        assert self.active_optimization_profile >= 0, "no profile"
         self.shape = shape
         self.shapes_set += 1
         return shape[0] <= 8
@@ -75,8 +77,18 @@ class OldContext(FakeContext):
 
 
 class NewContext(FakeContext):
+    """10 and later: it tells what the shapes need, and forgets the memory when they change."""
+
+    needed: int | None = None
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        assert self.shape is not None
+        self.memory, self.needed = None, SCRATCH * self.shape[0] // 8
+        return self.needed
+
     def set_device_memory(self, address: int, size: int) -> None:
-        assert size >= SCRATCH
+        assert self.needed is not None
+        assert size >= self.needed
         self.memory = address
 
 
@@ -90,6 +102,11 @@ class FakeEngine:
             self.device_memory_size = SCRATCH
         else:
             self.device_memory_size_v2 = SCRATCH
+
+    num_optimization_profiles = 1
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> list[Any]:
+        return [X.low, X.optimum, X.high]
 
     def get_tensor_dtype(self, name: str) -> Any:
         return trt_module.DataType.FLOAT
@@ -123,6 +140,7 @@ def load(
         module.ExecutionContextAllocationStrategy = types.SimpleNamespace(
             USER_MANAGED="user managed"
         )
+        module.IExecutionContext = NewContext
     engine = TensorRTEngine(module, b"plan", specs[:1], specs[1:])
     engine.device = torch.device("cpu")
     return engine, fake
@@ -131,14 +149,39 @@ def load(
 @pytest.mark.parametrize("old", [True, False], ids=["8.6", "10 and later"])
 def test_contexts_share_scratch_and_profile(monkeypatch: pytest.MonkeyPatch, old: bool) -> None:
     engine, fake = load(monkeypatch, old=old)
-    scratch = torch.empty(engine.scratch_bytes, dtype=torch.uint8)
+    scratch = Scratch(torch.device("cpu"))
     contexts = [engine.context(scratch) for _ in range(3)]
     for count in (1, 8, 8, 3):
         for context in contexts:
             x = torch.randn(3, count).t()
             torch.testing.assert_close(context.run([x])[0], x * 2)
-    assert {context.memory for context in fake.contexts} == {scratch.data_ptr()}
+    assert {context.memory for context in fake.contexts} == {scratch.block.data_ptr()}
     assert [context.shapes_set for context in fake.contexts] == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("old", "sizes"), [(True, [SCRATCH] * 3), (False, [1024, 2048, 2048])], ids=["8.6", "10"]
+)
+def test_scratch_memory_is_what_the_shapes_need(
+    monkeypatch: pytest.MonkeyPatch, old: bool, sizes: list[int]
+) -> None:
+    engine, _ = load(monkeypatch, old=old)
+    scratch = Scratch(torch.device("cpu"))
+    first, second = engine.context(scratch), engine.context(scratch)
+    taken = []
+    for context, count in [(first, 2), (second, 4), (first, 1)]:
+        x = torch.randn(count, 3)
+        torch.testing.assert_close(context.run([x])[0], x * 2)
+        taken.append(scratch.block.nbytes)
+    assert taken == sizes
+
+
+def test_a_block_that_grows_leaves_the_old_one_to_who_keeps_it() -> None:
+    scratch = Scratch(torch.device("cpu"), 16)
+    old = scratch.block
+    assert scratch.at_least(8) is old
+    assert scratch.at_least(32) is scratch.block
+    assert (old.nbytes, scratch.block.nbytes) == (16, 32)
 
 
 def test_a_context_of_its_own_for_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,11 +202,37 @@ def test_what_tensorrt_refuses_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(EngineError, match="could not enqueue"):
         context.run([torch.randn(2, 3)])
     fake.shares_profiles = False
-    with pytest.raises(EngineError, match="cannot have the profile: the profile is in use"):
+    with pytest.raises(EngineError, match="cannot have profile 0: the profile is in use"):
         engine.context()
     monkeypatch.setattr(fake, "create_execution_context_without_device_memory", lambda: None)
     with pytest.raises(EngineError, match="use fewer slots"):
         engine.context()
+
+
+class TwoProfiles(FakeEngine):
+    num_optimization_profiles = 2
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> list[Any]:
+        return [X.low, [(1, 3), (8, 3)][profile], X.high]
+
+
+@pytest.mark.parametrize("old", [True, False], ids=["8.6", "10"])
+def test_the_profile_is_that_of_the_nearest_shapes(
+    monkeypatch: pytest.MonkeyPatch, old: bool
+) -> None:
+    engine, fake = load(monkeypatch, old=old, kind=TwoProfiles)
+    first, second = engine.context(), engine.context()
+    taken = []
+    for context, count in [(first, 1), (first, 2), (second, 3), (first, 8), (first, 1)]:
+        x = torch.randn(count, 3)
+        torch.testing.assert_close(context.run([x])[0], x * 2)
+        taken.append([one.active_optimization_profile for one in fake.contexts])
+    assert taken == [[0, 0], [0, 0], [0, 1], [1, 1], [0, 1]]
+    fake.shares_profiles = False
+    with pytest.raises(EngineError, match="cannot have profile 1: the profile is in use"):
+        first.run([torch.randn(8, 3)])
+    fake.shares_profiles = True
+    torch.testing.assert_close(first.run([torch.ones(8, 3)])[0], torch.full((8, 3), 2.0))
 
 
 LAST = (

@@ -86,7 +86,8 @@ def test_the_second_compilation_takes_the_plan_from_the_cache(tmp_path: Path) ->
     assert first.plan_bytes == second.plan_bytes
 
 
-def test_dynamic_shapes_become_the_profile(tmp_path: Path) -> None:
+@pytest.mark.parametrize("most_images", [1, 8])
+def test_dynamic_shapes_become_profiles(tmp_path: Path, most_images: int) -> None:
     batch = torch.export.Dim("batch", min=1, max=8)
     compiled = fxtrt.compile(
         model(),
@@ -94,6 +95,7 @@ def test_dynamic_shapes_become_the_profile(tmp_path: Path) -> None:
         dynamic_shapes=({0: batch},),
         engine="tensorrt_rtx",
         cache_dir=tmp_path,
+        most_images=most_images,
     )
     assert len(fxtrt.report(compiled).clusters) == 1
 

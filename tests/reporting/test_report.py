@@ -117,6 +117,27 @@ def test_the_picture_holds_every_call(coverage: Coverage) -> None:
     assert {node.cluster for node in around} == {0, None, 1}
 
 
+class _Halves(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        values, indices = torch.sort(x)
+        a, b = torch.split(values, 4, -1)
+        return a * b + indices[:, :4]
+
+
+def test_a_call_with_several_results_counts_once() -> None:
+    found = fxtrt.report(_Halves().eval(), (torch.arange(16.0).view(2, 8),), blacklist=("aten.*",))
+    targets = [row.target for row in found.rejections]
+    assert targets.count("aten.sort.default") == targets.count("aten.split.Tensor") == 1
+    assert "getitem" not in targets
+    drawn = [n for n in found.pictures[0].nodes if n.target == "getitem"]
+    assert [found.rejections[n.rejection or 0].target for n in drawn] == [
+        "aten.sort.default",
+        "aten.sort.default",
+        "aten.split.Tensor",
+        "aten.split.Tensor",
+    ]
+
+
 def test_precision_is_among_the_dtypes() -> None:
     report = fxtrt.report(Model().eval(), (X,), engine="reference", precision="fp16")
     assert report.clusters[0].dtypes == ("float16", "float32")

@@ -160,7 +160,7 @@ def test_work_in_a_slot_never_overlaps(streams: int, gpu: FakeGpu) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(request, range(200)))
     assert 1 <= slots.made <= 2
-    blocks = {context.scratch.data_ptr() for e in engines for context in e.contexts}  # type: ignore[union-attr]  # each has one
+    blocks = {context.scratch.block.data_ptr() for e in engines for context in e.contexts}  # type: ignore[union-attr]  # each has one
     assert len(blocks) == slots.made
     assert slots.scratch_bytes == 4096
 

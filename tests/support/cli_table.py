@@ -17,7 +17,9 @@ FIRST = "## `fxtrt run`\n"
 
 def sections() -> str:
     """A section for each command: what it does, and a table of its options."""
-    order = {name: place for place, name in enumerate(("run", "report", "build", "bisect"))}
+    order = {
+        name: place for place, name in enumerate(("run", "report", "build", "bisect", "selftest"))
+    }
     commands = sorted(_commands(_cli, "fxtrt"), key=lambda c: order.get(c[0].split()[1], 9))
     return "\n".join(_section(name, command) for name, command in commands)
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from gpu_model import FakeGpu, FakeStream
 
+from fxtrt.engines.scratch import Scratch
 from fxtrt.errors import EngineError
 from fxtrt.graph.specs import TensorSpec
 
@@ -21,6 +22,7 @@ class FakeEngine:
 
     inputs: Sequence[TensorSpec] = ()
     outputs: Sequence[TensorSpec] = ()
+    scratch_by_shape = False
 
     def __init__(self, gpu: FakeGpu | None, scratch_bytes: int = 512, most: int = 99) -> None:
         self.device = None if gpu is None else torch.device("cpu")
@@ -31,12 +33,12 @@ class FakeEngine:
         self.last: dict[int, tuple[int, int]] = {}
         """By scratch block: when its last work ends."""
 
-    def context(self, scratch: torch.Tensor | None = None) -> FakeContext:
+    def context(self, scratch: Scratch | None = None) -> FakeContext:
         if len(self.contexts) >= self.most:
             raise EngineError("no memory")
         if self.gpu is not None:
             assert scratch is not None
-            assert scratch.nbytes >= self.scratch_bytes
+            assert scratch.block.nbytes >= self.scratch_bytes
         self.contexts.append(FakeContext(self, scratch))
         return self.contexts[-1]
 
@@ -45,7 +47,7 @@ class FakeEngine:
 
 
 class FakeContext:
-    def __init__(self, engine: FakeEngine, scratch: torch.Tensor | None) -> None:
+    def __init__(self, engine: FakeEngine, scratch: Scratch | None) -> None:
         self.engine, self.scratch = engine, scratch
         self.busy = threading.Lock()
         self.streams: list[FakeStream] = []
@@ -56,7 +58,7 @@ class FakeContext:
         if self.engine.gpu is not None and self.scratch is not None:
             stream = self.engine.gpu.current()
             assert stream.cuda_stream != 0, "work on the default stream"
-            block = self.scratch.data_ptr()
+            block = self.scratch.block.data_ptr()
             last = self.engine.last.get(block)
             assert last is None or stream.follows(last), "the scratch memory is in use"
             self.engine.last[block] = stream.work()

@@ -180,10 +180,10 @@ def _assemble_within(
         outcome = compiled.__dict__[_OUTCOME]
         times = [row.engine_ms for one in outcome.reported for row in one.coverage.clusters]
         calls = [one.call for one in outcome.reported]
-        return Built(compiled, calls, outcome.failures, times)
+        return Built(compiled, outcome, calls, outcome.failures, times)
 
     built, row = compile_within(judge, captured, target, build, scales)
-    note_gate(built.model, row)
+    object.__setattr__(built.model, _OUTCOME, replace(built.outcome, gate=row))
     return built.model
 
 

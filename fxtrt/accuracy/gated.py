@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch.fx import Node
@@ -35,12 +36,15 @@ _MOST_BUILDS = 2
 class Built:
     """A compiled model.
 
+    outcome:   what the report and saving read of it, which belongs to the builder. All builds share
+               one model, which has the last one's.
     calls:     the calls of its graphs.
     failures:  what left failing clusters in each graph.
     engine_ms: the time of one call of each cluster in its engine, where it was measured.
     """
 
     model: torch.nn.Module
+    outcome: Any
     calls: Sequence[StitchedCall]
     failures: Sequence[Failures]
     engine_ms: Sequence[float | None]

@@ -16,6 +16,7 @@ from torch import nn
 from torchvision.models.detection import FasterRCNN
 
 import fxtrt
+from fxtrt.ahead_of_time import outcome_of
 from fxtrt.diagnostics.example_models import calibrate
 from fxtrt.errors import AccuracyError
 from fxtrt.lowering import lower
@@ -329,7 +330,11 @@ def test_measured_engines_tell_what_the_demotions_cost(
         return Timing(2.0 if len(builds) == 1 else 1.5, 5.0)
 
     monkeypatch.setattr("fxtrt.lowering.settle.measure", timed)
-    _, row = compiled(chain(6, {2: 3000.0}), gate(), partition="measured")
+    fast, row = compiled(chain(6, {2: 3000.0}), gate(), partition="measured")
+    outcome = outcome_of(fast)
+    assert outcome is not None
+    assert outcome.target.settings.keep_fp32 == ("layers.2.conv:convolution_2",)
+    assert fast(*IMAGES[0]) is not None
     assert row.costs_ms == pytest.approx(0.5)
     assert row.builds == 1
     assert len(builds) == 2  # the one that measures is counted apart

@@ -30,8 +30,8 @@ from tabulate import tabulate
 from torch import nn
 
 import fxtrt
-from fxtrt.ahead_of_time import outcome_of
 from fxtrt.detection.host_steps import CallSteps
+from fxtrt.lowering.outcome import outcome_of
 from fxtrt.runtime.stitched_call import StitchedCall
 
 __all__ = ["KEY", "main", "measure_stages"]

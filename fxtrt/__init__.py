@@ -7,6 +7,7 @@ from . import errors
 
 if TYPE_CHECKING:
     from . import detection
+    from .accuracy.gate import Gate
     from .ahead_of_time import (
         compile,
         report,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Context",
     "Coverage",
+    "Gate",
     "Rejection",
     "Server",
     "Settings",
@@ -45,6 +47,7 @@ __all__ = [
 _HOMES = {
     "Context": "conversion.context",
     "Coverage": "reporting.coverage",
+    "Gate": "accuracy.gate",
     "Rejection": "registry",
     "Server": "serving.server",
     "Settings": "settings",

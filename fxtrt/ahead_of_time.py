@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch.fx import GraphModule
 from typing_extensions import Unpack
 
+from .accuracy.gate import Gate, Judge
+from .accuracy.gated import Built, compile_within
+from .accuracy.simulation import fresh
 from .cache.plan_store import PlanStores
 from .cache.store import PlanCache
 from .capture.arguments import call_of
 from .capture.example_run import watched_run
 from .capture.kept_example import KeptExample
-from .capture.model_part import ModelPart
 from .capture.model_parts import Captured, capture_model
 from .capture.twin import require_module
 from .capture.untouched import untouched
@@ -30,6 +31,12 @@ from .graph.specs import Call
 from .graph.weight_states import Snapshot
 from .lowering.divide import Failures
 from .lowering.lower import lower_model, normalize_model, preview_coverage
+from .lowering.outcome import (
+    Outcome,
+    engine_weights,
+    keep_outcome,
+    outcome_of,
+)
 from .quantization.calibration import calibrate, known_scales
 from .quantization.quantize import wants_int8
 from .quantization.scale_table import ScaleTable
@@ -39,18 +46,15 @@ from .reporting.node_times import Reported, measured
 from .reporting.serving_rows import guard_rows, runtime_rows
 from .reporting.shortfall import shortfall
 from .runtime.cuda_graphs import CALLS_TO_RECORD
-from .runtime.detector_call import DetectorCall
-from .runtime.guarded_forward import GuardedForward
+from .runtime.detector_call import guarded
 from .runtime.loaded_model import LoadedModel
 from .runtime.slot import Slot
 from .runtime.stitched_call import serve
 from .settings import Options, Settings
 
-__all__ = ["Outcome", "assemble", "compile", "outcome_of", "report", "warm_up", "weights_hold"]
+__all__ = ["assemble", "compile", "report", "warm_up"]
 
 log = logging.getLogger(__name__)
-
-_OUTCOME = "_fxtrt_outcome"
 
 
 def compile(
@@ -62,6 +66,7 @@ def compile(
     dynamic_shapes: Any = None,
     more_inputs: Sequence[Any] = (),
     calibration: Iterable[Any] | None = None,
+    accuracy_gate: Gate | None = None,
     **overrides: Unpack[Options],
 ) -> torch.nn.Module:
     """Return a copy of `model` that runs what it can in engines, with the same weights.
@@ -91,19 +96,27 @@ def compile(
             written like `inputs`, of any sizes that the graph takes. Their scales are kept in
             `cache_dir`: the same model with the same data is not calibrated again, unless the data
             is an iterator, which can be read only once.
+        accuracy_gate: how much accuracy the compiled model may lose. What harms it is found by
+            simulating precisions, and computes in a wider one; the report says what and why.
         overrides: fields of `Settings`.
 
     Raises:
         SettingsError, CaptureError, EngineUnavailable: with the way out.
+        AccuracyError: nothing makes the compiled model pass the gate, or the gate cannot judge it.
     """
     require_module(model)
     settings = with_recipe_components(Settings.of(settings, overrides), model)
     target = Target.of(settings)
     call, more = call_of(model, inputs, kwargs), [call_of(model, one) for one in more_inputs]
+    judge = None if accuracy_gate is None else Judge(accuracy_gate, model)
     captured = capture_model(model, call, dynamic_shapes, settings, more)
     if calibration is not None and not wants_int8(settings):
         raise SettingsError("calibration is for precision='int8', of the model or of a component")
-    compiled = assemble(captured, target, calibration=calibration, example=KeptExample(call))
+    example = KeptExample(call)
+    if judge is None:
+        compiled = assemble(captured, target, calibration=calibration, example=example)
+    else:
+        compiled = _assemble_within(judge, captured, target, calibration, example)
     if warning := shortfall(report(compiled)):
         log.warning("%s", warning)
     return compiled
@@ -141,45 +154,43 @@ def assemble(
         reported.append(Reported(one.coverage, call))
         # A model without code has nothing but its graph.
         if one.coverage.clusters or isinstance(part.module, LoadedModel):
-            part.module.forward = _guarded(part, one.graph, call, target.settings)
+            part.module.forward = guarded(part, one.graph, call, target.settings)
     compiled = captured.model
-    snapshot = Snapshot(_weights(compiled), target.settings.check_weights)
+    snapshot = Snapshot(engine_weights(compiled), target.settings.check_weights)
     whole = reported[: len(captured.parts)]
     failed = [one.failures for one in lowered]
     kept = captured.without_values()
     outcome = Outcome(whole, kept, target, snapshot, failed, scales, example)
-    object.__setattr__(compiled, _OUTCOME, outcome)
+    keep_outcome(compiled, outcome)
     return compiled
 
 
-def _guarded(
-    part: ModelPart, graph: GraphModule, run: Callable[..., Any], settings: Settings
-) -> GuardedForward:
-    if part.steps is not None:
-        return DetectorCall(part, graph, run, settings.check_weights)
-    arguments = None if part.recipe is None else part.recipe.arguments
-    return GuardedForward(
-        part.module, graph, part.specs, part.call, run, arguments, settings.check_weights
-    )
+def _assemble_within(
+    judge: Judge,
+    captured: Captured,
+    target: Target,
+    calibration: Iterable[Any] | None,
+    example: KeptExample,
+) -> torch.nn.Module:
+    """Assemble a model that passes a gate."""
+    normalized, scales = fresh(captured), None
+    normalize_model(normalized, target.settings)
+    if calibration is not None:
+        scales = calibrate(normalized, calibration, target.settings)
+    elif wants_int8(target.settings):
+        scales = known_scales(normalized, target.settings)
 
+    def build(captured: Captured, target: Target, failures: Sequence[Failures]) -> Built:
+        compiled = assemble(captured, target, failures=failures, scales=scales, example=example)
+        outcome = outcome_of(compiled)
+        assert outcome is not None
+        times = [row.engine_ms for one in outcome.reported for row in one.coverage.clusters]
+        calls = [one.call for one in outcome.reported if one.call is not None]
+        return Built(compiled, outcome, calls, outcome.failures, times)
 
-def outcome_of(model: torch.nn.Module) -> Outcome | None:
-    """Return what became of a model that `fxtrt.compile` returned; None for any other model."""
-    return model.__dict__.get(_OUTCOME)
-
-
-def weights_hold(model: torch.nn.Module) -> bool:
-    """Return whether a compiled model still has the weights that it was compiled with."""
-    outcome = outcome_of(model)
-    return outcome is not None and outcome.snapshot.holds(_weights(model))
-
-
-def _weights(model: torch.nn.Module) -> list[torch.Tensor]:
-    """Return the weights of a compiled model that are in its engines."""
-    forwards = (module.__dict__.get("forward") for module in model.modules())
-    guards = [forward for forward in forwards if isinstance(forward, GuardedForward)]
-    live = {key for guard in guards for key in guard.live}
-    return [t for t in (*model.parameters(), *model.buffers()) if id(t) not in live]
+    built, row = compile_within(judge, captured, target, build, scales)
+    keep_outcome(built.model, replace(built.outcome, gate=row))
+    return built.model
 
 
 def report(
@@ -223,7 +234,7 @@ def report(
             with torch.no_grad(), untouched(model, call.args, call.kwargs):
                 coverages = measured(reported, partial(model, *call.args, **call.kwargs))
         total = _total(outcome.captured, reported, coverages, timed=measure)
-        return replace(total, guards=guards)
+        return replace(total, guards=guards, gate=(outcome.gate,) if outcome.gate else ())
     if call is None:
         raise FxtrtError("a model that is not compiled needs example inputs: report(model, inputs)")
     settings = with_recipe_components(Settings.of(None, overrides), model)
@@ -316,27 +327,6 @@ def _better_than_jit(recipe: Recipe, model: torch.nn.Module) -> str:
         gain = "one graph that serves images of all sizes" if has_core else "fewer breaks"
         advice += f"; or call fxtrt.detection.prepare(model) before torch.compile, for {gain}"
     return advice
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """Holds the lowered parts of a compiled model, and what they were lowered with.
-
-    reported: the parts that the report is about.
-    target:   what the model was compiled for.
-    snapshot: the state of the weights that the engines hold.
-    failures: what left failing clusters, for each graph of `captured`.
-    scales:   what int8 computes with.
-    example:  the call that the model was compiled with; None for a loaded model.
-    """
-
-    reported: Sequence[Reported]
-    captured: Captured
-    target: Target
-    snapshot: Snapshot
-    failures: Sequence[Failures]
-    scales: ScaleTable | None = None
-    example: KeptExample | None = None
 
 
 def _total(

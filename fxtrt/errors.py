@@ -118,7 +118,8 @@ class CallError(FxtrtError, ValueError):
 
 
 class AccuracyError(FxtrtError, ValueError):
-    """Predictions cannot be judged: they, or what they are compared with, do not fit the metric."""
+    """A compiled model loses more accuracy than its gate allows, or predictions cannot be judged:
+    they, or what they are compared with, do not fit the metric."""
 
 
 class ServingError(FxtrtError):

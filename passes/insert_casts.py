@@ -85,13 +85,17 @@ def insert_casts(
 
 
 def narrow_among(
-    wanted: Iterable[Node], members: Collection[Node], keeps: Callable[[Node], bool]
+    wanted: Iterable[Node],
+    members: Collection[Node],
+    keeps: Callable[[Node], bool],
+    entering: Collection[Node] = (),
 ) -> set[Node]:
     """Return those of `wanted` that `insert_casts` would compute in the narrow type.
 
     Args:
         members: the nodes that `insert_casts` would see, in their order.
         keeps: as for `insert_casts`; asked only for nodes on which the answer depends.
+        entering: what the members read that enters in the narrow type.
     """
     members = dict.fromkeys(members)
     needed, stack = set[Node](), list(wanted)
@@ -99,8 +103,8 @@ def narrow_among(
         node = stack.pop()
         if node not in needed and node in members:
             needed.add(node)
-            stack.extend(() if _is_product(node) else node.all_input_nodes)
-    narrow: set[Node] = set()
+            stack.extend(() if is_product(node) else node.all_input_nodes)
+    narrow: set[Node] = set(entering)
     for node in members:
         if node in needed and _is_narrow(node, narrow, keeps):
             narrow.add(node)
@@ -148,7 +152,7 @@ class _Casts:
             if is_quantizer(node):
                 # Its scales stay as they are.
                 node.args = (self._narrowed_input(node.all_input_nodes[0]), *node.args[1:])
-            elif _is_product(node):
+            elif is_product(node):
                 _replace_inputs(node, self._narrowed_input)
             infer(node, node)
             self._narrowed.add(node)
@@ -199,10 +203,10 @@ def _is_narrow(node: Node, narrow: Collection[Node], keeps: Callable[[Node], boo
     # One of several results (of a split, say) is narrow if all are.
     if node.target is operator.getitem and node.args[0] in narrow:
         return True
-    return (_is_product(node) or _follows(node, narrow)) and not keeps(node)
+    return (is_product(node) or _follows(node, narrow)) and not keeps(node)
 
 
-def _is_product(node: Node) -> bool:
+def is_product(node: Node) -> bool:
     """Return whether a call begins a narrow region: a product, or what is quantized for one."""
     begins = node.target in _NARROW or is_quantizer(node)
     return begins and bool(node.meta["val"].dtype == torch.float32)

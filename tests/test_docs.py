@@ -14,7 +14,14 @@ import settings_table
 from markdown_files import DOCUMENTS, ROOT, name_of
 
 from fxtrt import Coverage, Settings
-from fxtrt.reporting import ClusterRow, GuardRow, RejectionRow, RuntimeRow
+from fxtrt.reporting import (
+    ClusterRow,
+    DemotionRow,
+    GateRow,
+    GuardRow,
+    RejectionRow,
+    RuntimeRow,
+)
 
 REFERENCE = ROOT / "docs" / "reference"
 PUBLIC = ("fxtrt", "fxtrt.errors", "fxtrt.detection")
@@ -63,7 +70,7 @@ def test_every_variable_of_the_environment_is_documented() -> None:
 
 def test_every_field_of_a_report_is_documented() -> None:
     page = (REFERENCE / "report.md").read_text()
-    rows = (Coverage, ClusterRow, RejectionRow, RuntimeRow, GuardRow)
+    rows = (Coverage, ClusterRow, RejectionRow, RuntimeRow, GuardRow, GateRow, DemotionRow)
     named = {field.name for row in rows for field in fields(row)}
     assert {name for name in named if f"`{name}`" not in page} == set()
 

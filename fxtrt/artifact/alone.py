@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-from ..ahead_of_time import Outcome, report
+from ..ahead_of_time import report
 from ..capture.model_part import ModelPart
 from ..capture.untouched import untouched
 from ..detection.host_steps import CallSteps
@@ -19,6 +19,7 @@ from ..errors import ArtifactError
 from ..graph.ambient import Ambient
 from ..graph.specs import Call, TensorSpec
 from ..graph.weights import named_tensors
+from ..lowering.outcome import Outcome
 from ..runtime.loaded_model import LoadedModel
 from ..serialization.graph_data import StoredGraph
 from ..serialization.tree_data import is_plain_tree

@@ -13,6 +13,7 @@ from ..detection.detectron2.steps_data import StepsData as Detectron2Steps
 from ..detection.torchvision.steps_data import StepsData as TorchvisionSteps
 from ..errors import ArtifactError, SettingsError
 from ..registry import Rejection
+from ..reporting import GateRow
 from ..serialization.constant_data import Form
 from ..serialization.model_identity import Identity
 from ..settings import Settings
@@ -73,6 +74,7 @@ class Manifest(TypedDict):
     plans:   the headers of the plans in the file, by name.
     scales:  the JSON of the table that int8 computes with, or "".
     alone:   None in a file that needs its model.
+    gate:    how the model passed its accuracy gate, if it has one.
     """
 
     model: Identity
@@ -86,6 +88,7 @@ class Manifest(TypedDict):
     plans: dict[str, PlanHeader]
     scales: str
     alone: Alone | None
+    gate: GateRow | None
 
 
 def settings_of(manifest: Manifest, overrides: Mapping[str, Any]) -> Settings:

@@ -15,7 +15,7 @@ import torch
 from torch.fx import GraphModule
 from typing_extensions import Unpack
 
-from ..ahead_of_time import assemble, outcome_of, report, weights_hold
+from ..ahead_of_time import assemble, report
 from ..cache.plan_store import PlanStores
 from ..cache.store import PlanCache
 from ..capture.export import require_inference
@@ -28,7 +28,9 @@ from ..engines.target import Target
 from ..errors import ArtifactError, ConversionError, EngineError, SettingsError
 from ..graph.specs import TensorSpec
 from ..lowering.divide import Failures
+from ..lowering.outcome import note_gate, outcome_of, weights_hold
 from ..quantization.scale_table import ScaleTable
+from ..reporting import GateRow
 from ..serialization.allowed_operators import untrusted
 from ..serialization.constant_data import write_constants
 from ..serialization.graph_data import restore, store
@@ -95,6 +97,7 @@ def save(compiled: torch.nn.Module, path: str | os.PathLike[str], *, weights: bo
         "plans": plans,
         "scales": "" if outcome.scales is None else outcome.scales.to_json(),
         "alone": alone,
+        "gate": None if outcome.gate is None else asdict(outcome.gate),
     }
     typed(parse(json.dumps(manifest).encode(), "the manifest"), Manifest, "the manifest")
     write_artifact(Path(path), manifest, chain(contents, plans_to_save(outcome, stored, plans)))
@@ -177,13 +180,16 @@ def load(
             )
         stores: PlanStores = PlanCache.of
         failures: list[Failures] = []
+        gate: GateRow | None = None
         if not any(name in PORTABLE and name not in OF_SERVING for name in overrides):
             must_fit = model is None and not rebuild
             if _has_plans_for(path, manifest, target.backend, must_fit=must_fit):
                 stores = plans_of(file, manifest["plans"], strict=must_fit)
                 failures = [part["failures"] for part in manifest["parts"]]
+                gate = manifest["gate"]
         scales = _scales(path, manifest)
         loaded = _compiled(captured, target, stores, failures, scales, overridden=bool(overrides))
+        note_gate(loaded, gate)
     if stores is not PlanCache.of:
         _warn_of_missing_plans(path, loaded, target.backend)
     return loaded

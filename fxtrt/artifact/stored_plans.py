@@ -10,7 +10,6 @@ from typing import Any
 
 from torch.fx import GraphModule
 
-from ..ahead_of_time import Outcome
 from ..cache.engine_key import EngineKey
 from ..cache.plan_file import PlanHeader, StoredPlan
 from ..cache.plan_store import PlanStores
@@ -21,6 +20,7 @@ from ..errors import ArtifactError
 from ..lowering.divide import Failures
 from ..lowering.int8_race import races_int8
 from ..lowering.lower import normalize, preview
+from ..lowering.outcome import Outcome
 from ..lowering.self_check import checks_engines
 from ..quantization.quantize import quantize
 from ..quantization.scale_table import ScaleTable

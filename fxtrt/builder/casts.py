@@ -14,7 +14,7 @@ from ..passes.widen import widen
 from ..settings import Settings
 from .float_range import out_of_range
 
-__all__ = ["COMPUTE_DTYPES", "narrow_results", "with_precision"]
+__all__ = ["COMPUTE_DTYPES", "keeps_float32", "narrow_results", "with_precision"]
 
 COMPUTE_DTYPES = {
     "fp32": torch.float32,
@@ -43,7 +43,7 @@ def with_precision(cluster: GraphModule, settings: Settings) -> tuple[GraphModul
     def tell(node: Node, reason: str) -> None:
         kept.append(f"{node.name}: {reason}")
 
-    insert_casts(copied, dtype, _keeps(copied, settings, dtype, tell))
+    insert_casts(copied, dtype, keeps_float32(copied, settings, dtype, tell))
     return copied, tuple(kept)
 
 
@@ -59,10 +59,10 @@ def narrow_results(
     dtype = COMPUTE_DTYPES.get(settings.precision)
     if dtype in (None, torch.float32):
         return set()
-    return narrow_among(wanted, cluster, _keeps(gm, settings, dtype))
+    return narrow_among(wanted, cluster, keeps_float32(gm, settings, dtype))
 
 
-def _keeps(
+def keeps_float32(
     gm: GraphModule,
     settings: Settings,
     dtype: torch.dtype,

@@ -1,11 +1,13 @@
 """Match nodes against the whitelist's and blacklist's patterns, by operator, node name or module.
 
-The parts of a decomposed operator also match the names of the operator itself.
+The parts of a decomposed operator also match the names of the operator itself. A node's name alone
+may also be that of a module, or of a whole operator; "module.path:name" matches that node only.
 """
 
 from __future__ import annotations
 
 import difflib
+import glob
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
@@ -16,7 +18,7 @@ from ..errors import SettingsError
 from .metadata import PARTS_OF
 from .provenance import module_path
 
-__all__ = ["Patterns", "require_matches", "unmatched"]
+__all__ = ["Patterns", "exact_pattern", "require_matches", "unmatched"]
 
 
 class Patterns:
@@ -34,6 +36,11 @@ class Patterns:
             if any(fnmatchcase(name, entry) for name in names):
                 return entry
         return None
+
+
+def exact_pattern(node: Node) -> str:
+    """Return the pattern that matches `node` and no other node of its graph."""
+    return glob.escape(_exact_name(node))
 
 
 def require_matches(entries: tuple[str, ...], nodes: Iterable[Node]) -> None:
@@ -58,11 +65,15 @@ def unmatched(entries: tuple[str, ...], nodes: Iterable[Node]) -> list[str]:
     return complaints
 
 
+def _exact_name(node: Node) -> str:
+    return f"{module_path(node)}:{node.name}"
+
+
 def _names(node: Node) -> list[str]:
     wholes = list(node.meta.get(PARTS_OF, ()))
     if isinstance(node.target, OpOverload):
         wholes.append((node.name, str(node.target)))
-    names = [node.name]
+    names = [node.name, _exact_name(node)]
     for name, overload in wholes:
         names += [name, overload, overload.rpartition(".")[0]]
     if path := module_path(node):

@@ -7,7 +7,7 @@ rounded it already. Where it can, it leaves channels-last, as convolutions make 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +28,12 @@ from ..partition.extract import Extracted, extract
 from ..partition.partition import Cluster
 from .adapt import result_of
 
-__all__ = ["extract_all"]
+__all__ = ["NarrowCrossings", "extract_all", "narrow_crossings"]
 
 aten = torch.ops.aten
+
+NarrowResults = Callable[[Cluster, Sequence[Node]], set[Node]]
+"""Returns those of some outputs of a cluster that its engine computes in its narrow type."""
 
 
 def extract_all(gm: GraphModule, clusters: Sequence[Cluster]) -> list[Extracted]:
@@ -41,6 +44,38 @@ def extract_all(gm: GraphModule, clusters: Sequence[Cluster]) -> list[Extracted]
         extract(gm, cluster, division.takes(cluster, crossing), division.gives(cluster, crossing))
         for cluster in clusters
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class NarrowCrossings:
+    """The float32 values that pass boundaries in the narrow type of the engines around them.
+
+    entering: for each cluster, what enters it so.
+    derived:  the calls in PyTorch that return the narrow type, because they read it.
+    """
+
+    entering: Sequence[frozenset[Node]]
+    derived: Mapping[Node, torch.dtype]
+
+
+def narrow_crossings(
+    gm: GraphModule, clusters: Sequence[Cluster], narrow: NarrowResults
+) -> NarrowCrossings:
+    """Return what `extract_all` lets pass in a narrow type, if engines compute `narrow` in it."""
+    division = _Division(gm, clusters, narrow)
+    crossing = division.settled()
+    return NarrowCrossings(
+        [_narrowed(division.takes(cluster, crossing)) for cluster in clusters],
+        {
+            node: fake.dtype
+            for node, fake in crossing.derived.items()
+            if isinstance(fake, torch.Tensor) and fake.dtype != node.meta["val"].dtype
+        },
+    )
+
+
+def _narrowed(forms: Mapping[Node, Form]) -> frozenset[Node]:
+    return frozenset(n for n, form in forms.items() if form.dtype != n.meta["val"].dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +93,11 @@ class _Crossing:
 class _Division:
     """The clusters of a graph, and what is read outside of them."""
 
-    def __init__(self, gm: GraphModule, clusters: Sequence[Cluster]) -> None:
+    def __init__(
+        self, gm: GraphModule, clusters: Sequence[Cluster], narrow: NarrowResults | None = None
+    ) -> None:
         self._gm, self._clusters = gm, clusters
+        self._narrow = narrow or self._by_settings
         self._home = {node: cluster for cluster in clusters for node in cluster.nodes}
 
     def settled(self) -> _Crossing:
@@ -94,7 +132,7 @@ class _Division:
         """Return what a cluster could give in another form, as far as it alone decides."""
         outputs = [node for node in cluster.nodes if self._could_be_taken(node)]
         wide = [node for node in outputs if node.meta["val"].dtype == torch.float32]
-        narrow = narrow_results(self._gm, cluster.nodes, wide, cluster.settings)
+        narrow = self._narrow(cluster, wide)
         offered = []
         for node in outputs:
             fake = node.meta["val"]
@@ -104,6 +142,9 @@ class _Division:
                 with fake.fake_mode, torch.no_grad():
                     offered.append((node, fake.to(dtype, memory_format=form.memory_format)))
         return offered
+
+    def _by_settings(self, cluster: Cluster, wanted: Sequence[Node]) -> set[Node]:
+        return narrow_results(self._gm, cluster.nodes, wanted, cluster.settings)
 
     def _could_be_taken(self, node: Node) -> bool:
         """Return whether a node is read outside, and by such readers only that have a choice."""

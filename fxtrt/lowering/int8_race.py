@@ -1,4 +1,4 @@
-"""Times clusters in int8 and in float16, and finds those that int8 does not make faster."""
+"""Finds the clusters that int8 does not make faster, or that do not build in int8."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ..registry import Rejection
 from ..runtime.engine_module import EngineModule
 from ..runtime.timing import Race, race
 
-__all__ = ["SLOWER", "Int8Races", "leave", "races_int8"]
+__all__ = ["Int8Races", "leave", "not_built", "races_int8"]
 
 log = logging.getLogger(__name__)
 
-SLOWER = "int8_slower"
-"""The code of a quantizer that left because float16 is as fast."""
+_SLOWER, _NOT_BUILT = "int8_slower", "int8_not_built"
+"""The codes of quantizers that left: float16 is as fast, or int8 does not build."""
 
 Build = Callable[[GraphModule, Extracted], EngineModule | None]
 """Builds the engine of a cluster's graph without quantizers; None where it cannot be timed."""
@@ -61,8 +61,7 @@ class Int8Races:
             if self._wanted
             and one.module.engine is not None
             and one.module not in self._won
-            and one.extracted.cluster.settings.precision == "int8"
-            and any(map(is_quantizer, one.extracted.cluster.nodes))
+            and _quantizers(one.extracted)
         ]
 
     def losers(self, racers: Sequence[Racer], values: Mapping[Node, Any]) -> dict[Node, Rejection]:
@@ -80,8 +79,7 @@ class Int8Races:
                 continue
             why = f"int8 is not faster: {times.int8_ms:.3f} ms, fp16 {times.fp16_ms:.3f} ms"
             log.info("%s stays in float16: %s", one.extracted.cluster.name, why)
-            quantizers = filter(is_quantizer, one.extracted.cluster.nodes)
-            found |= dict.fromkeys(quantizers, Rejection(SLOWER, why))
+            found |= dict.fromkeys(_quantizers(one.extracted), Rejection(_SLOWER, why))
         return found
 
     def _times(self, one: Racer, values: Mapping[Node, Any]) -> Race | None:
@@ -107,8 +105,27 @@ def without_quantizers(module: GraphModule) -> GraphModule:
     return plain
 
 
+def not_built(extracted: Extracted, error: Exception) -> dict[Node, Rejection]:
+    """Return the quantizers of a cluster that does not build, and why they leave.
+
+    Not every engine has kernels for int8: those of TensorRT-RTX 1.4 have none for convolutions.
+    """
+    why = f"it does not build in int8: {error}"
+    return dict.fromkeys(_quantizers(extracted), Rejection(_NOT_BUILT, why))
+
+
 def leave(gm: GraphModule, reasons: Mapping[Node, Rejection]) -> dict[Node, Rejection]:
     """Drop the quantizers among some nodes from `gm`; return the others, which go to PyTorch."""
-    slower = {node: why.detail for node, why in reasons.items() if why.code == SLOWER}
-    drop_quantizers(gm, slower)
-    return {node: why for node, why in reasons.items() if node not in slower}
+    dropped = {n: why.detail for n, why in reasons.items() if why.code in (_SLOWER, _NOT_BUILT)}
+    drop_quantizers(gm, dropped)
+    return {node: why for node, why in reasons.items() if node not in dropped}
+
+
+def _quantizers(extracted: Extracted) -> list[Node]:
+    """Return the quantizers that the settings of a cluster asked for.
+
+    Those of a model that was quantized before are part of what it computes.
+    """
+    if extracted.cluster.settings.precision != "int8":
+        return []
+    return list(filter(is_quantizer, extracted.cluster.nodes))

@@ -38,7 +38,7 @@ from .cluster_inputs import made_up_values, recorded_values
 from .culprits import Culprits
 from .divide import Failures, divide, divide_again
 from .forms import extract_all
-from .int8_race import Int8Races, Racer, leave
+from .int8_race import Int8Races, Racer, leave, not_built
 from .self_check import SelfChecks
 
 __all__ = ["Built", "Settled", "build_cluster", "settle"]
@@ -232,6 +232,10 @@ class _Settlement:
         culprits = Culprits(self._gm, self._target, self._why_not_built)
         leaving: dict[Node, Rejection] = {}
         for extracted, error in failed:
+            if quantizers := not_built(extracted, error):
+                log.warning("%s computes in float16", extracted.cluster.name)
+                leaving |= quantizers
+                continue
             nodes, cause = culprits.of(extracted, error, by_name=by_name)
             if nodes:
                 name, every = extracted.cluster.name, len(extracted.cluster.nodes)

@@ -19,6 +19,8 @@ _ABSOLUTE = {"boxes": 1e-3, "scores": 1e-4, "labels": 0.0}
 """Absolute tolerances: pixels for boxes, probabilities for scores, and none for labels."""
 _RELATIVE = 1e-4
 """The tolerance of any other output, as a share of its largest magnitude."""
+_ROUNDINGS = 2.0
+"""The same in units of the output's dtype, whichever is more: float16 is rounded in many ways."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +131,11 @@ def _difference(
     name: str, actual: Tensor, expected: Tensor, count: str = "", same_count: bool = True
 ) -> Difference:
     count = count or "x".join(map(str, expected.shape)) or "scalar"
+    share = _RELATIVE
+    if expected.is_floating_point():
+        share = max(share, _ROUNDINGS * torch.finfo(expected.dtype).eps)
     # Infinities would tolerate anything.
-    relative = _RELATIVE * max(1.0, _largest(expected[expected.isfinite()]))
+    relative = share * max(1.0, _largest(expected[expected.isfinite()]))
     tolerance = _ABSOLUTE.get(name.rpartition(".")[2], relative)
     if actual.shape != expected.shape or actual.dtype != expected.dtype:
         return Difference(name, count, torch.inf, tolerance, same_count)

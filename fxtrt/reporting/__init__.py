@@ -8,12 +8,23 @@ from .rows import (
     missed_rows,
     outside_rows,
 )
-from .values import ClusterRow, Fallback, GraphBreak, GuardRow, RejectionRow, RuntimeRow
+from .values import (
+    ClusterRow,
+    DemotionRow,
+    Fallback,
+    GateRow,
+    GraphBreak,
+    GuardRow,
+    RejectionRow,
+    RuntimeRow,
+)
 
 __all__ = [
     "ClusterRow",
     "Coverage",
+    "DemotionRow",
     "Fallback",
+    "GateRow",
     "GraphBreak",
     "GuardRow",
     "RejectionRow",

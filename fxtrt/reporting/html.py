@@ -15,6 +15,7 @@ from tabulate import tabulate
 
 from .advice import advise
 from .folding import boxes
+from .gate_lines import gate_lines
 from .groups import by_reason, cost
 from .text import (
     boundary_text,
@@ -46,6 +47,7 @@ def write_html(coverage: CoverageValues, path: str | PathLike[str]) -> None:
         "breaks": _table(["reason", "at"], [[b.reason, b.source] for b in coverage.graph_breaks]),
         "kept_fp16": _list(coverage.kept_fp16),
         "kept": _list(coverage.kept_fp32),
+        "gate": _list(list(gate_lines(coverage.gate))),
         "checks": _list(coverage.checks),
         "runtime": _list(list(runtime_lines(coverage))),
         "advice": _list(advise(coverage)),

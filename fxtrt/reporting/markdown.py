@@ -8,6 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 from .advice import advise
+from .gate_lines import gate_lines
 from .groups import by_reason
 from .text import (
     boundary_text,
@@ -33,6 +34,8 @@ def markdown(coverage: CoverageValues) -> str:
         parts += ["## Kept in float16", _list(coverage.kept_fp16)]
     if coverage.kept_fp32:
         parts += ["## Kept in float32", _list(coverage.kept_fp32)]
+    if coverage.gate:
+        parts += ["## Accuracy gate", _list(gate_lines(coverage.gate))]
     if coverage.checks:
         parts += ["## Compared with PyTorch", _list(coverage.checks)]
     if groups := by_reason(coverage.rejections):

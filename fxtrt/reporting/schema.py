@@ -14,7 +14,9 @@ from .picture import Picture, PictureNode
 from .values import (
     ClusterRow,
     CoverageValues,
+    DemotionRow,
     Fallback,
+    GateRow,
     GraphBreak,
     GuardRow,
     RejectionRow,
@@ -77,6 +79,7 @@ def _coverage(value: dict[str, Any]) -> CoverageValues:
         guards=tuple(_guard(row) for row in value.get("guards", ())),
         int8=value.get("int8", 0),
         kept_fp16=tuple(value.get("kept_fp16", ())),
+        gate=tuple(_gate(row) for row in value.get("gate", ())),
     )
 
 
@@ -91,6 +94,11 @@ def _runtime(row: dict[str, Any]) -> RuntimeRow:
 def _guard(row: dict[str, Any]) -> GuardRow:
     reasons = tuple((reason, calls) for reason, calls in row["reasons"])
     return GuardRow(**(row | {"reasons": reasons}))
+
+
+def _gate(row: dict[str, Any]) -> GateRow:
+    demotions = tuple(DemotionRow(**one) for one in row["demotions"])
+    return GateRow(**(row | {"demotions": demotions}))
 
 
 def _cluster(row: dict[str, Any]) -> ClusterRow:

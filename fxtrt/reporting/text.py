@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from ..builder.build import BuildInfo
 from .advice import advise
+from .gate_lines import gate_lines
 from .groups import ReasonGroup, by_reason
 from .values import ClusterRow, CoverageValues
 
@@ -30,6 +31,8 @@ def text(coverage: CoverageValues) -> str:
         lines += ["", "Kept in float16:", *_items(coverage.kept_fp16)]
     if coverage.kept_fp32:
         lines += ["", "Kept in float32:", *_items(coverage.kept_fp32)]
+    if coverage.gate:
+        lines += ["", "Accuracy gate:", *_items(gate_lines(coverage.gate, _MOST_ROWS))]
     if coverage.checks:
         lines += ["", "Compared with PyTorch:", *_items(coverage.checks)]
     if coverage.rejections:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 __all__ = [
     "ClusterRow",
     "CoverageValues",
+    "DemotionRow",
     "Fallback",
+    "GateRow",
     "GraphBreak",
     "GuardRow",
     "RejectionRow",
@@ -156,6 +158,64 @@ class RuntimeRow:
 
 
 @dataclass(frozen=True, slots=True)
+class DemotionRow:
+    """A call that computes in another precision, or in PyTorch, so that its model passes a gate.
+
+    before, after:  the precision that it had and the one that it has, or "engine" and "PyTorch".
+    setting, entry: the field of `Settings` that does this, and the pattern in it.
+    flops:          the FLOPs of one call, which now run in the slower precision.
+    error:          of its result if it alone has the precision before, relative to the result; None
+                    where that was not to blame.
+    wins:           how much lower the metric would be without this demotion; None where that was
+                    not tried.
+    """
+
+    node: str
+    target: str
+    module: str
+    source: str
+    before: str
+    after: str
+    setting: str
+    entry: str
+    flops: int
+    error: float | None
+    wins: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class GateRow:
+    """How a compiled model passed its accuracy gate.
+
+    A loss is how much lower the metric is than for the model itself, and may be negative.
+
+    images:         how many the metric was taken over.
+    baseline:       the metric of the model itself.
+    loss_before:    simulated, without the demotions; None if the metric was no number.
+    loss_simulated: with them.
+    loss:           of the engines; None where this machine cannot run them.
+    builds:         how often engines were built for the gate.
+    runs:           how many runs of one item of the gate's images were simulated.
+    minimal:        whether the search came to its end. If harm adds up, no demotion is needless.
+    costs_ms:       what the demotions add to the times of all engines; None where that was not
+                    measured.
+    """
+
+    metric: str
+    images: int
+    most_loss: float
+    baseline: float
+    loss_before: float | None
+    loss_simulated: float
+    loss: float | None
+    builds: int
+    runs: int
+    minimal: bool = True
+    costs_ms: float | None = None
+    demotions: tuple[DemotionRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class CoverageValues:
     """What runs where, in one graph or in all graphs of a model.
 
@@ -171,6 +231,7 @@ class CoverageValues:
     capture:      lines on how the graphs came about, and on what would make fewer of them.
     int8:         how many nodes in engines compute in int8.
     kept_fp16:    "node: reason" for each product that "int8" leaves in float16.
+    gate:         one row if the model was compiled with an accuracy gate.
     """
 
     clusters: tuple[ClusterRow, ...] = ()
@@ -184,6 +245,7 @@ class CoverageValues:
     guards: tuple[GuardRow, ...] = ()
     int8: int = 0
     kept_fp16: tuple[str, ...] = ()
+    gate: tuple[GateRow, ...] = ()
 
     @property
     def nodes(self) -> int:
@@ -240,4 +302,5 @@ class CoverageValues:
             tuple(row for part in parts for row in part.guards),
             sum(part.int8 for part in parts),
             tuple(line for part in parts for line in part.kept_fp16),
+            tuple(row for part in parts for row in part.gate),
         )

@@ -1,4 +1,4 @@
-"""Replaces a detector's `forward` by its compiled core between two host steps."""
+"""Replaces the `forward` of a captured module; a detector's by its core between two host steps."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from ..detection.host_steps import CallSteps, Prepared, TooManyCandidates
 from ..graph.ambient import explicitly
 from ..graph.provenance import as_graph
 from ..graph.specs import Call
+from ..settings import Settings
 from .all_candidates import with_all_candidates
 from .guarded_forward import GuardedForward
 from .loaded_model import LoadedModel
 
-__all__ = ["DetectorCall"]
+__all__ = ["DetectorCall", "guarded"]
 
 _TOO_MANY = "more candidates than the core looks at"
 
@@ -111,6 +112,18 @@ class DetectorCall(GuardedForward):
                 self.fallbacks.record(f"{reason}: {type(error).__name__}")
                 self._module.refuse(f"{reason}: {error}", error)
             return f"{reason}: {type(error).__name__}"
+
+
+def guarded(
+    part: ModelPart, graph: GraphModule, run: Callable[..., Any], settings: Settings
+) -> GuardedForward:
+    """Return the `forward` that runs `graph`, made from the graph of `part`, where a call fits."""
+    if part.steps is not None:
+        return DetectorCall(part, graph, run, settings.check_weights)
+    arguments = None if part.recipe is None else part.recipe.arguments
+    return GuardedForward(
+        part.module, graph, part.specs, part.call, run, arguments, settings.check_weights
+    )
 
 
 def _requires_grad(value: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..ahead_of_time import Outcome, outcome_of
+from ..lowering.outcome import Outcome, outcome_of
 from ..reporting.serving_rows import guard_rows
 
 __all__ = ["device_of", "fallbacks_of", "images_at_once", "slots_of"]

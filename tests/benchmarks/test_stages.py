@@ -13,8 +13,8 @@ from stage_costs import BACKBONE, Cost, CostObserver, Gpu, stages_of
 from torch.fx import Graph
 
 import fxtrt
-from fxtrt.ahead_of_time import outcome_of
 from fxtrt.detection.ops import box_detections, multilevel_roi_align, rpn_proposals
+from fxtrt.lowering.outcome import outcome_of
 
 PLAN = Plan(seconds=0.0, threads=(), warm_up=0)
 

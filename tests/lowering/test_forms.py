@@ -16,7 +16,6 @@ from torch.export import Dim
 from torch.fx import GraphModule
 
 import fxtrt
-from fxtrt.ahead_of_time import outcome_of
 from fxtrt.builder.casts import with_precision
 from fxtrt.cache.engine_key import EngineKey
 from fxtrt.capture.export import capture_module, trace
@@ -29,6 +28,7 @@ from fxtrt.graph.metadata import fake_result
 from fxtrt.lowering.divide import divide
 from fxtrt.lowering.forms import extract_all
 from fxtrt.lowering.lower import lower
+from fxtrt.lowering.outcome import outcome_of
 from fxtrt.lowering.settle import settle
 from fxtrt.lowering.stitch import stitch
 from fxtrt.partition.extract import Extracted

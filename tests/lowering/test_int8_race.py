@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from failing_engine import FailingPlanner
 from int8_models import data, residual
 from lying_engine import LyingPlanner
 
@@ -88,6 +90,22 @@ def test_a_saved_model_knows_the_result(races: list[Race], tmp_path: Path) -> No
     assert all(row.build is not None and row.build.cached for row in fxtrt.report(loaded).clusters)
     (x,) = data(1)[0]
     assert torch.equal(loaded(x), fast(x))
+
+
+def test_what_does_not_build_in_int8_computes_in_float16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with TensorRT-RTX 1.4, which has no kernels for convolutions in int8."""
+
+    def message(layers: Sequence[str]) -> str:
+        return "no kernel" if any("fake_quantize" in name for name in layers) else ""
+
+    planner = FailingPlanner(message)
+    monkeypatch.setattr(target, "select", lambda name: planner)
+    coverage = fxtrt.report(compiled())
+    assert coverage.int8 == 0
+    assert coverage.flops_share == 1.0
+    kept = [why for why in coverage.kept_fp16 if "does not build in int8" in why]
+    assert len(kept) == 5
+    assert len(planner.builds) == 2
 
 
 def test_the_race_can_be_turned_off(races: list[Race]) -> None:

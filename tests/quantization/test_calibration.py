@@ -189,7 +189,7 @@ def test_saved_plans_are_found_again(rtx: Any, tmp_path: Path) -> None:
     assert row.build.cached
 
 
-def test_engine_key_depends_on_the_scales(rtx: Any, tmp_path: Path) -> None:
+def test_engine_key_depends_on_the_scales(int8_rtx: Any, tmp_path: Path) -> None:
     options: Any = {"engine": "tensorrt_rtx", "precision": "int8", "cache_dir": tmp_path}
     for examples, cached in ((data(), False), (data(), True), (data(2), False)):
         compiled = fxtrt.compile(residual(), data(1)[0], **options, calibration=examples)

@@ -232,7 +232,7 @@ def test_report_before_compiling_needs_no_examples() -> None:
     assert fxtrt.Coverage.from_json(coverage.to_json()) == coverage
 
 
-def test_plan_builds_in_tensorrt_rtx(rtx: Any) -> None:
+def test_plan_builds_in_tensorrt_rtx(int8_rtx: Any) -> None:
     compiled = fxtrt.compile(
         residual(),
         data(1)[0],

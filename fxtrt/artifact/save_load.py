@@ -75,16 +75,7 @@ def save(compiled: torch.nn.Module, path: str | os.PathLike[str], *, weights: bo
     if not weights_hold(compiled):
         raise ArtifactError("a weight was changed after compiling: compile again, then save")
     stored = [_checked(part) for part in (*captured.parts, *captured.others)]
-    parts, contents = list[Any](), list[tuple[str, bytes]]()
-    for number, ((part, graph, _), failures) in enumerate(
-        zip(stored, outcome.failures, strict=True)
-    ):
-        forms, data = write_constants(graph.constants)
-        contents.append((f"graphs/{number}.json", graph.text))
-        contents.append((f"graphs/{number}.constants", data))
-        row = {"path": part.path, "core": part.steps is not None, "constants": forms}
-        left = [{name: asdict(why) for name, why in one.items()} for one in failures]
-        parts.append({**row, "failures": left})
+    parts, contents = _graphs(stored, outcome.failures)
     alone = None
     if weights:
         alone, members = alone_of(compiled, outcome, [graph for _, graph, _ in stored])
@@ -107,6 +98,21 @@ def save(compiled: torch.nn.Module, path: str | os.PathLike[str], *, weights: bo
     }
     typed(parse(json.dumps(manifest).encode(), "the manifest"), Manifest, "the manifest")
     write_artifact(Path(path), manifest, chain(contents, plans_to_save(outcome, stored, plans)))
+
+
+def _graphs(
+    stored: Sequence[Stored], failed: Sequence[Failures]
+) -> tuple[list[dict[str, Any]], list[tuple[str, bytes]]]:
+    """Return the rows of the parts in the manifest, and their graphs as members of the file."""
+    rows, members = list[dict[str, Any]](), list[tuple[str, bytes]]()
+    for number, ((part, graph, _), failures) in enumerate(zip(stored, failed, strict=True)):
+        forms, data = write_constants(graph.constants)
+        members.append((f"graphs/{number}.json", graph.text))
+        members.append((f"graphs/{number}.constants", data))
+        row = {"path": part.path, "core": part.steps is not None, "constants": forms}
+        left = [{name: asdict(why) for name, why in one.items()} for one in failures]
+        rows.append({**row, "failures": left})
+    return rows, members
 
 
 def load(

@@ -21,7 +21,7 @@ from .archive import ArtifactFile
 from .manifest import Manifest
 from .save_load import load
 
-__all__ = ["Verified", "verify"]
+__all__ = ["Verified", "replay", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,15 @@ def verify(
         ArtifactError: the file is damaged, has no golden inputs, or its engines cannot run here.
         CallError: the file does not take its own golden inputs.
     """
-    loaded: Any = load(path, operators=operators, rebuild=rebuild, **overrides)
+    return replay(path, load(path, operators=operators, rebuild=rebuild, **overrides))
+
+
+def replay(path: str | os.PathLike[str], loaded: Any) -> Verified:
+    """Compare the answer of a model that was loaded from a file with the one in it.
+
+    Raises:
+        ArtifactError, CallError: as in `verify`.
+    """
     with ArtifactFile(Path(path)) as file:
         manifest = typed(file.manifest, Manifest, f"the manifest of {path}")
         call, expected = golden_of(file, manifest)

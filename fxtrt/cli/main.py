@@ -23,6 +23,7 @@ from .options import (
     writing,
 )
 from .selftest import selftest
+from .serve import serve
 from .verify import verify
 
 if TYPE_CHECKING:
@@ -253,6 +254,7 @@ def bisect(subject: Any, options: dict[str, Any]) -> None:
 
 
 _cli.add_command(verify)
+_cli.add_command(serve)
 
 
 def _commands() -> Any:

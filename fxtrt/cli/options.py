@@ -14,7 +14,17 @@ import click
 
 from ..errors import SettingsError
 
-__all__ = ["ARTIFACT", "INPUT", "OUTPUT", "SHAPE", "SHARE", "SIZE", "InputShape", "writing"]
+__all__ = [
+    "ARTIFACT",
+    "INPUT",
+    "OUTPUT",
+    "SECONDS",
+    "SHAPE",
+    "SHARE",
+    "SIZE",
+    "InputShape",
+    "writing",
+]
 
 _MOST_DIGITS = 9
 """The largest size: no memory holds more."""
@@ -78,6 +88,29 @@ class _Share(click.FloatRange):
 
 
 SHARE = _Share(0, 1)
+
+
+class _Seconds(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only
+    """A time in seconds, as "0.05", "50ms" or "2s"."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        number, factor = str(value).strip(), 1.0
+        for unit, size in (("ms", 1e-3), ("s", 1.0)):
+            if number.endswith(unit):
+                number, factor = number.removesuffix(unit), size
+                break
+        try:
+            seconds = float(number) * factor
+        except ValueError:
+            seconds = math.nan
+        if not 0.0 <= seconds < math.inf:
+            self.fail(f"{value!r} is no time, as 50ms or 2s", param, ctx)
+        return seconds
+
+
+SECONDS = _Seconds()
 
 
 @contextmanager

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import FxtrtError, ProtocolError, ServingError
+from ..errors import CallError, FxtrtError, ProtocolError, ServingError
 from .decode import Decoder, ImageLimits
 from .detections import as_json, outputs_of
 from .intake import Intake, IntakeLimits, unless_gone
 from .protocol import DATATYPES, read_request, write_reply
+from .recent_images import RecentImages
 from .server import Server
+from .status_page import StatusPage
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -53,12 +55,14 @@ class HttpSettings:
     prepare:        makes the model's input of a (3, H, W) tensor: uint8 from a file, or as a client
                     has sent it. By default uint8 becomes float32 from 0 to 1, for torchvision.
     decode_threads: the threads that decode and prepare images.
+    recent_images:  how many of the last images the page shows, to everybody who can reach it.
     """
 
     intake: IntakeLimits = field(default_factory=IntakeLimits)
     image: ImageLimits = field(default_factory=ImageLimits)
     prepare: Callable[[Tensor], Any] = unit_range
     decode_threads: int = 4
+    recent_images: int = 0
 
 
 def create_app(server: Server, settings: HttpSettings | None = None) -> Starlette:
@@ -73,8 +77,11 @@ def create_app(server: Server, settings: HttpSettings | None = None) -> Starlett
         from starlette.routing import Route
     except ImportError as error:
         raise ServingError('HTTP needs starlette: pip install "fxtrt[serve]"') from error
-    pages = _Pages(server, HttpSettings() if settings is None else settings)
+    settings = HttpSettings() if settings is None else settings
+    recent = RecentImages(settings.recent_images)
+    pages = _Pages(server, settings, recent)
     gets = {
+        **StatusPage(server, recent).routes(),
         "/v2": pages.about,
         "/v2/health/live": pages.live,
         "/v2/health/ready": pages.ready,
@@ -107,9 +114,10 @@ def create_app(server: Server, settings: HttpSettings | None = None) -> Starlett
 class _Pages:
     """The endpoints. Images are read, decoded and prepared in the decoder's threads."""
 
-    def __init__(self, server: Server, settings: HttpSettings) -> None:
+    def __init__(self, server: Server, settings: HttpSettings, recent: RecentImages) -> None:
         self._server = server
         self._settings = settings
+        self._recent = recent
         self._intake = Intake(settings.intake)
         self._decoder = Decoder(
             threads=settings.decode_threads,
@@ -200,7 +208,17 @@ class _Pages:
             image = await self._decoder.decode(image)
         prepared = await self._decoder.run(self._prepare, image)
         own = self._server.settings.timeout
-        return await self._server.infer(prepared, timeout=min(own, timeout or own))
+        answer = await self._server.infer(prepared, timeout=min(own, timeout or own))
+        if image.dtype == torch.uint8 and self._recent.is_due():
+            await self._keep(image, answer)
+        return answer
+
+    async def _keep(self, image: Tensor, answer: Any) -> None:
+        """Keep an image for the page, which is not worth the loss of an answer."""
+        try:
+            await self._decoder.run(self._recent.keep, image, answer)
+        except Exception as error:
+            log.warning("an image is not shown on the page: %r", error)
 
     def _prepare(self, image: Tensor) -> Any:
         device = self._server.settings.device
@@ -237,6 +255,8 @@ def _answering_errors(endpoint: Endpoint) -> Endpoint:
             return _error(str(error), error.status, getattr(error, "retry_after", _RETRY_SECONDS))
         except ClientDisconnect:
             return _error("the client is gone", 400)
+        except CallError as error:  # as for an image that is larger than the model takes
+            return _error(str(error), 400)
         except FxtrtError as error:
             return _error(f"{type(error).__name__}: {error}", 500)
         except Exception as error:

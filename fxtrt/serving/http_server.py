@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import h11
@@ -15,6 +20,8 @@ from .server import Server
 __all__ = ["PatientProtocol", "make_http_server", "serve"]
 
 _HEADER_SECONDS = 10.0
+_LOOK_SECONDS = 1.0
+"""How often `serve` looks whether the server is live."""
 
 
 class PatientProtocol(H11Protocol):
@@ -77,8 +84,53 @@ def make_http_server(
 
 
 def serve(
-    server: Server, host: str = "127.0.0.1", port: int = 8000, settings: HttpSettings | None = None
-) -> None:
-    """Serve over HTTP until SIGTERM or SIGINT, answer what was accepted, and close the server."""
-    with server:
-        make_http_server(server, host, port, settings).run()
+    server: Server,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    settings: HttpSettings | None = None,
+    *,
+    sockets: list[socket.socket] | None = None,
+) -> bool:
+    """Serve over HTTP until SIGTERM or SIGINT, answer what was accepted, and close the server.
+
+    It also ends once the server is not live any more, since only a new process helps then.
+
+    Args:
+        sockets: listening ones, instead of `host` and `port`.
+
+    Returns:
+        Whether all that was accepted has been answered, and the server was live at the end.
+    """
+    http = make_http_server(server, host, port, settings)
+    ended = threading.Event()
+    watch = threading.Thread(target=_end_if_dead, args=(server, http, ended), daemon=True)
+    watch.start()
+    try:
+        with _kept_signals():
+            http.run(sockets=sockets)
+        lives = server.live
+        return server.close() and lives
+    finally:
+        ended.set()
+        server.close(drain=False)
+
+
+def _end_if_dead(server: Server, http: uvicorn.Server, ended: threading.Event) -> None:
+    while not ended.wait(_LOOK_SECONDS):
+        if not server.live:
+            http.should_exit = True
+
+
+@contextmanager
+def _kept_signals() -> Iterator[None]:
+    """Keep signals from ending the process in the block: uvicorn raises them again at its end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kinds = (signal.SIGTERM, signal.SIGINT)
+    before = {kind: signal.signal(kind, lambda *_: None) for kind in kinds}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)

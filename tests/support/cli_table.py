@@ -13,14 +13,12 @@ __all__ = ["DOCUMENT", "in_document", "sections"]
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "reference" / "cli.md"
 FIRST = "## `fxtrt run`\n"
+ORDER = ("run", "report", "build", "verify", "serve", "export-triton", "bisect", "selftest")
 
 
 def sections() -> str:
     """A section for each command: what it does, and a table of its options."""
-    order = {
-        name: place
-        for place, name in enumerate(("run", "report", "build", "verify", "bisect", "selftest"))
-    }
+    order = {name: place for place, name in enumerate(ORDER)}
     commands = sorted(_commands(_cli, "fxtrt"), key=lambda c: order.get(c[0].split()[1], 9))
     return "\n".join(_section(name, command) for name, command in commands)
 

@@ -49,7 +49,7 @@ from serving_report import headline, plot, show  # noqa: E402
 from serving_ways import Way, open_way  # noqa: E402
 
 import fxtrt  # noqa: E402
-from fxtrt.serving.load import Measured, highest_rate  # noqa: E402
+from fxtrt.serving.load import Measured, highest_rate, shortest_load  # noqa: E402
 
 __all__ = ["KEY", "Subject", "measure_cases"]
 
@@ -81,7 +81,7 @@ def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cases", nargs="+", default=["main"], choices=[*GROUPS, *CASES])
     parser.add_argument("--size", type=int, nargs=2, default=[800, 1344], metavar=("H", "W"))
     parser.add_argument("--p99", type=float, default=0.05, help="the bound in seconds")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each rate")
+    parser.add_argument("--seconds", type=float, help="of each rate; 5, or 20 times p99")
     parser.add_argument("--fewest", type=int, default=200, help="requests of each rate at least")
     parser.add_argument("--points", type=int, default=12, help="the most rates of a case")
     gpu = torch.cuda.is_available()
@@ -95,6 +95,8 @@ def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--again", action="store_true", help="measure what the file has, too")
     add_engine_options(parser)
     arguments = parser.parse_args(given)
+    if arguments.seconds is None:
+        arguments.seconds = max(5.0, shortest_load(arguments.p99))
     if arguments.cache_dir is None:
         arguments.cache_dir = Path(tempfile.mkdtemp(prefix="fxtrt-serving-"))
     return arguments
@@ -220,6 +222,8 @@ class Subject:
         )
         row |= {"alone_ms": 1e3 * alone, "best": sweep.best.rate if sweep.best else 0.0}
         row["points"] = [points[point.rate] for point in sweep.points]
+        if all(point.collapse(sweep.p99) is None for point in sweep.points):
+            row["problem"] = "no rate was too much: the best is at least this, allow more --points"
         if missing := self._meter.missing:
             row["power_missing"] = missing
         if way.server is not None and not case.http and case.form != "jpeg":

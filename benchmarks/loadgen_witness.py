@@ -14,6 +14,7 @@ __all__ = ["witness"]
 
 _FEWEST = 1000
 """The queries without which the generator does not vouch for a 99th percentile."""
+_MOST_SECONDS = 60.0
 
 
 def witness(
@@ -24,7 +25,7 @@ def witness(
     p99: float,
     seconds: float,
 ) -> dict[str, Any]:
-    """Run the Server scenario, and return its verdict: "VALID", "INVALID" or why it did not run.
+    """Run the Server scenario, and return its verdict: "VALID", "INVALID" or "skipped" and why.
 
     Args:
         submit: as for `run_load`.
@@ -36,6 +37,8 @@ def witness(
         import mlperf_loadgen as loadgen
     except ImportError:
         return {"result": "skipped", "reason": "mlcommons-loadgen is not installed"}
+    if _FEWEST / rate > _MOST_SECONDS:
+        return {"result": "skipped", "reason": f"{_FEWEST} queries take {_FEWEST / rate:.0f} s"}
     settings = loadgen.TestSettings()
     settings.scenario = loadgen.TestScenario.Server
     settings.mode = loadgen.TestMode.PerformanceOnly

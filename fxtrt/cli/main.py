@@ -24,6 +24,7 @@ from .options import (
 )
 from .selftest import selftest
 from .serve import serve
+from .tune import tune
 from .verify import verify
 
 if TYPE_CHECKING:
@@ -255,6 +256,7 @@ def bisect(subject: Any, options: dict[str, Any]) -> None:
 
 _cli.add_command(verify)
 _cli.add_command(serve)
+_cli.add_command(tune)
 
 
 def _commands() -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import QueueFull, ServingError, SettingsError
 
-__all__ = ["Measured", "Sweep", "arrivals", "highest_rate", "run_load"]
+__all__ = ["Measured", "Sweep", "arrivals", "highest_rate", "run_load", "shortest_load"]
 
 Submit = Callable[[Any], "Future[Any]"]
 
@@ -241,6 +241,15 @@ class Sweep:
                 return found
             found = point
         return found
+
+
+def shortest_load(p99: float, close: float = 0.05) -> float:
+    """Return how many seconds of requests show that a rate is a little too much.
+
+    If the rate is above what can be answered by the share `close`, the last request waits for that
+    share of the time in which requests came. That must be more than the bound `p99` in seconds.
+    """
+    return p99 / close
 
 
 def highest_rate(

@@ -25,6 +25,7 @@ from .options import (
 )
 from .selftest import selftest
 from .serve import serve
+from .tune import tune
 from .verify import verify
 
 if TYPE_CHECKING:
@@ -257,6 +258,7 @@ def bisect(subject: Any, options: dict[str, Any]) -> None:
 _cli.add_command(verify)
 _cli.add_command(serve)
 _cli.add_command(export_triton)
+_cli.add_command(tune)
 
 
 def _commands() -> Any:

@@ -32,6 +32,14 @@ _OPTIONS = (
         help="Serve the file even if it answers its example otherwise than when it was saved.",
     ),
     click.option(
+        "--no-tuned",
+        "tuned",
+        is_flag=True,
+        default=True,
+        flag_value=False,
+        help="Do not take slots, batches, delay and CUDA graphs from what fxtrt tune wrote.",
+    ),
+    click.option(
         "--channels",
         type=click.Choice(["rgb", "bgr"]),
         help="The order of colours that the model takes; by default bgr for Detectron2, else rgb.",

@@ -233,8 +233,12 @@ def _images_at_once(options: ServeOptions) -> int:
         raise ArtifactError(f"{options.path} has no weights: save it with weights=True")
     settings = manifest["settings"]
     is_core = any(part["core"] for part in manifest["parts"])
-    batch = options.max_batch or (settings["most_images"] if is_core else _ROWS)
-    return int((options.slots or settings["slots"]) * batch)
+    known = {
+        "slots": settings["slots"],
+        "max_batch": settings["most_images"] if is_core else _ROWS,
+        **options.chosen("slots", "max_batch"),
+    }
+    return int((options.slots or known["slots"]) * (options.max_batch or known["max_batch"]))
 
 
 def _gpus(ray_options: RayOptions) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,16 @@ from .http import HttpSettings
 from .pictures import Pictures
 from .served_file import ServedFile, open_file
 from .server import Server
+from .tuned_file import tuned_settings
 
 __all__ = ["ServeOptions"]
+
+log = logging.getLogger(__name__)
 
 _OF_SERVER = ("max_batch", "max_delay", "queue_size", "timeout")
 _OF_PICTURES = ("channels", "resize", "mean", "std")
 _OF_MODEL = ("engine", "slots")
+_OF_TUNED_MODEL, _OF_TUNED_SERVER = ("slots", "cuda_graphs"), ("max_batch", "max_delay")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +32,7 @@ class ServeOptions:
     name:        the model's name in URLs and metrics; by default the file's without its suffix.
     verify:      whether the file must answer its example as when it was saved.
     rebuild:     whether engines that do not run here are built again.
+    tuned:       whether what `fxtrt tune` has chosen for this machine is used for what is None.
     show_images: whether the page shows the last images with their detections.
 
     All others are settings of the compiled model, of `Server` and of `Pictures`.
@@ -36,6 +42,7 @@ class ServeOptions:
     name: str | None = None
     verify: bool = True
     rebuild: bool = False
+    tuned: bool = True
     engine: str | None = None
     slots: int | None = None
     max_batch: int | None = None
@@ -57,13 +64,14 @@ class ServeOptions:
 
     def open(self) -> ServedFile:
         """Load the file, answer its example and warm it up; errors are those of `open_file`."""
-        options: Any = self._given(_OF_MODEL)
+        options: Any = self.chosen(*_OF_TUNED_MODEL) | self._given(_OF_MODEL)
         served = open_file(self.path, verify=self.verify, rebuild=self.rebuild, **options)
         return replace(served, pictures=self._pictures(served.pictures))
 
     def server(self, served: ServedFile) -> Server:
         """Start to serve an opened file."""
-        given = {"max_batch": served.max_batch, **self._given(_OF_SERVER)}
+        chosen = {"max_batch": served.max_batch, **self.chosen(*_OF_TUNED_SERVER)}
+        given = chosen | self._given(_OF_SERVER)
         return Server(served.model, name=self.model_name, **given)
 
     def http(self, served: ServedFile) -> HttpSettings:
@@ -72,6 +80,15 @@ class ServeOptions:
 
     def _pictures(self, pictures: Pictures) -> Pictures:
         return replace(pictures, **self._given(_OF_PICTURES))
+
+    def chosen(self, *names: str) -> dict[str, Any]:
+        """Return those of the settings of these names that `fxtrt tune` has chosen."""
+        engine: Any = self._given(("engine",))
+        found = tuned_settings(self.path, engine) if self.tuned else "it is not asked for"
+        if isinstance(found, str):
+            log.info("%s", found)
+            return {}
+        return {name: found[name] for name in names}
 
     def _given(self, names: tuple[str, ...]) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in names}

@@ -16,8 +16,11 @@ from torch import nn
 import fxtrt
 from fxtrt.errors import ArtifactError, CallError, ProtocolError, ServingError, SettingsError
 from fxtrt.serving.pictures import Pictures
+from fxtrt.serving.serve_options import ServeOptions
 from fxtrt.serving.served_file import open_file
 from fxtrt.serving.stacked import Stacked
+from fxtrt.serving.tuned_file import write_tuned
+from fxtrt.serving.tuner import Candidate, Trial, Tuned
 
 pytestmark = pytest.mark.usefixtures("no_grad")
 
@@ -116,3 +119,19 @@ def test_settings_that_do_not_fit_the_model_are_refused() -> None:
         Pictures(takes="detectron2", mean=(0.0, 0.0, 0.0))
     with pytest.raises(SettingsError, match="must not be 0"):
         Pictures(takes="tensor", std=(1.0, 0.0, 1.0))
+
+
+def test_what_was_tuned_is_used_unless_an_option_says_otherwise(tmp_path: Path) -> None:
+    path = means_file(tmp_path / "means.fxtrt", slots=1)
+    chosen = Candidate(slots=3, max_batch=2, max_delay=0.25)
+    write_tuned(path, Tuned([Trial(chosen, 100.0, 0.01, 0.02)], 0.05))
+    for more, expected in [
+        ({}, (3, 2, 0.25)),
+        ({"slots": 2, "max_delay": 0.0}, (2, 2, 0.0)),
+        ({"tuned": False}, (1, 4, 0.0)),
+    ]:
+        options: Any = more
+        asked = ServeOptions(path=str(path), **options)
+        with asked.server(asked.open()) as server:
+            settings = server.settings
+        assert (settings.workers, settings.max_batch, settings.max_delay) == expected

@@ -13,7 +13,7 @@ __all__ = ["DOCUMENT", "in_document", "sections"]
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "reference" / "cli.md"
 FIRST = "## `fxtrt run`\n"
-ORDER = ("run", "report", "build", "verify", "serve", "export-triton", "bisect", "selftest")
+ORDER = ("run", "report", "build", "verify", "tune", "serve", "export-triton", "bisect", "selftest")
 
 
 def sections() -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from ..ahead_of_time import outcome_of, warm_up
+from ..ahead_of_time import warm_up
 from ..artifact.alone import golden_of
 from ..artifact.archive import ArtifactFile
 from ..artifact.manifest import Manifest
@@ -20,6 +20,7 @@ from ..artifact.save_load import load
 from ..artifact.verify import Verified, replay
 from ..errors import ArtifactError
 from ..graph.specs import Call, TensorSpec
+from ..lowering.outcome import outcome_of
 from ..numerics.compare import Difference
 from ..serialization.typed_json import typed
 from ..settings import Options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,16 @@ import numpy as np
 import pytest
 import torch
 from artifact_models import CASES, case
+from detectron2_package import require_detectron2
+from elsewhere import assert_equal
 from PIL import Image
 from served_files import OPTIONS, Means, change_weights, means_file
 from torch import nn
 
 import fxtrt
+from fxtrt.detection.detectron2.results import plain
 from fxtrt.errors import ArtifactError, CallError, ProtocolError, ServingError, SettingsError
+from fxtrt.serving.detections import as_json
 from fxtrt.serving.pictures import Pictures
 from fxtrt.serving.serve_options import ServeOptions
 from fxtrt.serving.served_file import open_file
@@ -110,6 +115,28 @@ def test_detectron2s_pictures_are_resized_as_by_its_own_rule() -> None:
         pictures(torch.zeros(3, 300, 1, dtype=torch.uint8)[:, :, :1].expand(3, 300, 1))
     ready: Any = torch.rand(3, 5, 5)
     assert pictures(ready) is ready
+
+
+@pytest.mark.detectron2
+@pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
+def test_a_file_of_detectron2_gets_its_dicts(tmp_path: Path) -> None:
+    require_detectron2()
+    from detectron2_cores import core_of
+
+    _, fast = core_of("Faster R-CNN")
+    fxtrt.save(fast, tmp_path / "model.fxtrt", weights=True)
+    served = open_file(tmp_path / "model.fxtrt")
+    assert served.pictures == Pictures(takes="detectron2", channels="bgr", resize=(800, 1333))
+    pictures = replace(served.pictures, resize=(192, 224))
+    colours = torch.tensor([10, 20, 30], dtype=torch.uint8)[:, None, None]
+    asked = pictures(colours.expand(3, 96, 100).contiguous())
+    assert asked["image"].shape == (3, 192, 200)
+    assert asked["image"][:, 0, 0].tolist() == [30, 20, 10]
+    (answer,), (expected,) = served.model([asked]), fast([asked])
+    assert_equal(answer, plain(expected))
+    with fxtrt.Server(served.model) as server:
+        outputs = as_json(server.submit(asked).result())
+    assert outputs["boxes"] == answer["boxes"].tolist()
 
 
 def test_settings_that_do_not_fit_the_model_are_refused() -> None:

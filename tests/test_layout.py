@@ -50,6 +50,16 @@ def test_the_package_list_is_what_is_on_disk() -> None:
         assert config["package-dir"][f"fxtrt.{name}"] == name
 
 
+def test_the_wheel_has_every_file_that_is_no_module() -> None:
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    on_disk: dict[str, set[str]] = {}
+    for path in (ROOT / "fxtrt").rglob("*"):
+        if path.is_file() and path.suffix not in (".py", ".pyc"):
+            package = ".".join(path.parent.relative_to(ROOT).parts)
+            on_disk.setdefault(package, set()).add(path.name)
+    assert {name: set(files) for name, files in config["package-data"].items()} == on_disk
+
+
 def test_no_package_has_a_name_that_ruff_leaves_out() -> None:
     """Ruff skips a folder called `build`, for one, so nothing in it would be linted."""
     config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]

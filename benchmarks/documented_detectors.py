@@ -127,6 +127,7 @@ OTHERS: Mapping[str, Sequence[str]] = {
     "docs/how-to/accuracy-gate.md": ('engine="reference"',),
     "docs/how-to/int8.md": ('engine="reference"', '"engine": "reference"'),
     _DEPLOY: ("alone.fxtrt",),
+    "docs/how-to/serve.md": ("tuned_settings",),
     "docs/how-to/own-architecture.md": ("SpotDetector().eval()",),
     _SIZES: ("dynamic_shapes=(varies,)", 'torch.compile(model, backend="fxtrt")'),
 }

@@ -130,6 +130,7 @@ class Sleeping:
         self._lock = threading.Lock()
         self._at_work = 0
         self.took: defaultdict[tuple[int, int], list[float]] = defaultdict(list)
+        self.overslept: list[float] = []
 
     def __call__(self, images: list[Any]) -> list[Any]:
         with self._lock:
@@ -137,8 +138,10 @@ class Sleeping:
             key = len(images), self._at_work
         began = time.perf_counter()
         time.sleep(TIMES.of(*key))
+        took = time.perf_counter() - began
         with self._lock:
-            self.took[key].append(time.perf_counter() - began)
+            self.took[key].append(took)
+            self.overslept.append(took - TIMES.of(*key))
             self._at_work -= 1
         return images
 
@@ -148,8 +151,14 @@ class Sleeping:
 
 @dataclass(frozen=True)
 class Compared:
+    """A measurement and its prediction.
+
+    late: by how many seconds the machine woke a thread too late, in 5 % of all cases or more.
+    """
+
     measured: Measured
     predicted: Prediction
+    late: float = 0.0
 
     @property
     def off(self) -> float:
@@ -160,8 +169,7 @@ class Compared:
 
 SECONDS, RATE = 6.0, 70.0
 FLEET = Fleet(workers=2, max_batch=4)
-ATTEMPTS = 4
-LATE = 0.005
+ATTEMPTS, LATE = 5, 0.005
 
 
 @pytest.mark.slow
@@ -169,27 +177,33 @@ def test_the_curve_of_a_server_is_predicted_within_15_percent() -> None:
     """A `Server` with threads, over a model that sleeps, against the same arrivals simulated.
 
     Other processes of the machine can only make the server slower, and then p50 and p95 differ
-    without any fault of the simulation. So there are several attempts, and one must agree: a
-    simulation that is wrong differs each time, because arrivals are the same ones each time. If the
-    sender was late by 5 ms in every attempt, the machine is too busy to measure anything.
+    without any fault of the simulation. So there are up to five attempts, and one must agree: a
+    simulation that is wrong differs each time, because arrivals are the same ones each time. An
+    attempt in which threads woke 5 ms late, of 30 to 66 ms that a batch takes, says nothing. With
+    fewer than two others, the machine is too busy for this test.
     """
     tried: list[Compared] = []
     for _ in range(ATTEMPTS):
-        model = Sleeping()
-        with fxtrt.Server(model, workers=2, max_batch=4) as server:
-            measured = run_load(server.submit, [0], RATE, seconds=SECONDS)
-        assert (measured.refused, measured.failed) == (0, {})
-        tried.append(Compared(measured, predict(model.times(), FLEET)))
-        if tried[-1].off <= 0.15:
+        model, compared = attempt()
+        tried.append(compared)
+        if compared.off <= 0.15:
             break
     else:
-        if all(one.measured.late > LATE for one in tried):
-            pytest.skip("this machine is too busy: requests were sent late in every attempt")
+        if sum(one.late <= LATE for one in tried) < 2:
+            pytest.skip("this machine is too busy: threads woke late in nearly every attempt")
     assert min(one.off for one in tried) <= 0.15
     # What would be predicted wrongly is seen.
-    times = model.times()
     for wrong in (Fleet(workers=1, max_batch=4), Fleet(workers=2, max_batch=1)):
-        assert Compared(tried[-1].measured, predict(times, wrong)).off > 0.15
+        assert Compared(tried[-1].measured, predict(model.times(), wrong)).off > 0.15
+
+
+def attempt() -> tuple[Sleeping, Compared]:
+    model = Sleeping()
+    with fxtrt.Server(model, workers=2, max_batch=4) as server:
+        measured = run_load(server.submit, [0], RATE, seconds=SECONDS)
+    assert (measured.refused, measured.failed) == (0, {})
+    late = max(measured.late, sorted(model.overslept)[int(0.95 * len(model.overslept))])
+    return model, Compared(measured, predict(model.times(), FLEET), late)
 
 
 def predict(times: ServiceTimes, fleet: Fleet) -> Prediction:

@@ -45,10 +45,13 @@ def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("FXTRT_CACHE_DIR", str(tmp_path / "cache"))
     registered()
     converters, known = dict(registry._CONVERTERS), dict(recipes._RECIPES)
+    deferred = dict(registry._DEFERRED)
     torch.manual_seed(0)
     yield
     for target in set(registry._CONVERTERS) - set(converters):
         del registry._CONVERTERS[target]
+    # Converters of packages that a document imported are among those that were taken away.
+    registry._DEFERRED.update(deferred)
     for architecture in set(recipes._RECIPES) - set(known):
         del recipes._RECIPES[architecture]
     torch.compiler.reset()

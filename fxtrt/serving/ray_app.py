@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 from dataclasses import asdict, dataclass
@@ -222,6 +223,8 @@ def stop() -> None:
         if "RAY_ADDRESS" not in os.environ:
             serve.shutdown()
     finally:
+        # A reference of Ray's that is collected after its end, in any thread, ends the process.
+        gc.collect()
         ray.shutdown()
 
 

@@ -28,7 +28,7 @@ __all__ = [
     "wait_until",
 ]
 
-SLOTS, BATCH = 2, 1
+SLOTS, BATCH = 4, 1
 IN_FLIGHT = 2 * SLOTS * BATCH
 """The most requests that a replica has: those in its slots, and as many again."""
 SMALL: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 100 << 20}

@@ -15,11 +15,12 @@ from fxtrt.serving.served_file import ServedFile
 
 __all__ = ["SECONDS", "SlowReplica"]
 
-SECONDS = 0.1
+SECONDS = 0.3
+"""What a batch takes. It is much more than HTTP and Ray need, also while two cores are busy."""
 
 
 class Slow(nn.Module):
-    """Takes a tenth of a second for a batch, besides what the model takes."""
+    """Takes three tenths of a second for a batch, besides what the model takes."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

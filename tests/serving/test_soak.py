@@ -63,7 +63,7 @@ def compiled_model() -> Any:
 @pytest.mark.parametrize(
     "seconds",
     [
-        20.0,
+        pytest.param(20.0, marks=pytest.mark.nightly),
         pytest.param(300.0, marks=[pytest.mark.gpu, pytest.mark.nightly]),
         pytest.param(1200.0, marks=[pytest.mark.nightly, pytest.mark.timeout(1500)]),
     ],

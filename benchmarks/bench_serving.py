@@ -22,34 +22,34 @@ from __future__ import annotations
 
 import time
 
-_START = time.perf_counter()
+_START = time.perf_counter()  # It counts the imports, which come after it.
 
-import argparse  # noqa: E402  # the clock counts the imports
-import gc  # noqa: E402
-import math  # noqa: E402
-import tempfile  # noqa: E402
-import traceback  # noqa: E402
-from collections.abc import Callable, Mapping, Sequence  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any, cast  # noqa: E402
+import argparse
+import gc
+import math
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
 
-import torch  # noqa: E402
-from bench_detectors import add_engine_options, options_of  # noqa: E402
-from detection_match import agreement  # noqa: E402
-from detector_cases import CASES as DETECTORS  # noqa: E402
-from detector_cases import Case  # noqa: E402
-from detector_sides import make_side, without_tf32  # noqa: E402
-from loadgen_witness import witness  # noqa: E402
-from power_meter import find_meter  # noqa: E402
-from result_file import ResultFile, folder_of_gpu, setup_of, source_digest  # noqa: E402
-from serving_cases import CASES, GROUPS, ServingCase, cases_of  # noqa: E402
-from serving_images import FromPixels, Sent, numbers_of, sent_images  # noqa: E402
-from serving_prediction import predictions  # noqa: E402
-from serving_report import headline, plot, show  # noqa: E402
-from serving_ways import Way, open_way  # noqa: E402
+import torch
+from bench_detectors import add_engine_options, options_of
+from detection_match import agreement
+from detector_cases import CASES as DETECTORS
+from detector_cases import Case
+from detector_sides import make_side, without_tf32
+from loadgen_witness import witness
+from power_meter import find_meter
+from result_file import ResultFile, folder_of_gpu, setup_of, source_digest
+from serving_cases import CASES, GROUPS, ServingCase, cases_of
+from serving_images import FromPixels, Sent, numbers_of, sent_images
+from serving_prediction import predictions
+from serving_report import headline, plot, show
+from serving_ways import Way, open_way
 
-import fxtrt  # noqa: E402
-from fxtrt.serving.load import Measured, highest_rate, shortest_load  # noqa: E402
+import fxtrt
+from fxtrt.serving.load import Measured, highest_rate, shortest_load
 
 __all__ = ["KEY", "Subject", "measure_cases"]
 

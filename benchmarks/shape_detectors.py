@@ -29,7 +29,7 @@ _FROM_SCRATCH = (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long to train.
+    """The length and rate of a training.
 
     pictures: how many different ones; each step takes `batch` of them, flipped at random.
     rate:     the highest learning rate of a one-cycle schedule.

@@ -36,7 +36,7 @@ Window = tuple[slice, slice]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What pictures show.
+    """The content of pictures.
 
     size:        height and width.
     categories:  how many of CATEGORIES there are, the first ones.

@@ -20,7 +20,7 @@ _MASK_THRESHOLD = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """What an image shows.
+    """Hold what an image shows.
 
     boxes:  (N, 4) float64, corners x1, y1, x2, y2 in pixels.
     labels: (N,) int64.

@@ -44,7 +44,7 @@ class Demotion:
 
 @dataclass(frozen=True, slots=True)
 class Demotions:
-    """What a search found.
+    """The result of a search.
 
     before, after: the loss of the simulated model without and with the demotions, on all items.
     runs:          how many runs of one item were simulated.

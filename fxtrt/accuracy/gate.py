@@ -29,12 +29,12 @@ _METRICS: Mapping[str, tuple[Metric, float]] = {
 """The metrics by their names, and how much of each a compiled model may lose by default."""
 
 Predictions = list[list[Any]]
-"""What a model answers to each item of a gate's images, one entry for each image of the item."""
+"""The answers of a model to each item of a gate's images, one entry for each image of the item."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gate:
-    """How much accuracy a compiled model may lose against the model itself.
+    """A bound on the accuracy that a compiled model may lose against the model itself.
 
     images:      calls to judge by, each written like the `inputs` of `fxtrt.compile`.
     annotations: what is right for each image, in their order; None judges by what the model itself

@@ -51,7 +51,7 @@ class Built:
 
     @property
     def runs_here(self) -> bool:
-        """Whether this machine can run all engines."""
+        """Return whether this machine can run all engines."""
         modules = engine_modules([call.graph for call in self.calls])
         return all(module.engine is not None for module in modules)
 

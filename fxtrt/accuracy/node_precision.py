@@ -48,7 +48,7 @@ _EXACT = {
 
 @dataclass(frozen=True, slots=True)
 class Narrow:
-    """What is computed in a narrow float type.
+    """The nodes that are computed in a narrow float type.
 
     inside:  the nodes that engines compute in it, with the type.
     derived: the nodes in PyTorch that return it, because engines give them their inputs in it.

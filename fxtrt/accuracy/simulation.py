@@ -50,7 +50,7 @@ MILDEST_FIRST = ("keep_fp16", "keep_fp32")
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What can be demoted by itself: one call, in each graph that has it.
+    """The smallest unit that can be demoted: one call, in each graph that has it.
 
     entry: the pattern that names it, and nothing else, in settings.
     node:  the call in the first of these graphs.

@@ -54,7 +54,7 @@ Steps = None | TorchvisionSteps | Detectron2Steps
 
 
 class Alone(TypedDict):
-    """What a file has that serves without its model.
+    """The part of a manifest that lets a file serve without its model.
 
     weights: those that the graphs read, by name; the tensors are a member of the file.
     golden:  the example call of the compilation, and the compiled model's answer.

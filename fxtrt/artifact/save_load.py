@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 _ANSWERS = Literal["plain", "detectron2"]
 _VERSIONS = ("torch", "fxtrt", CODE)
-"""What the answers of a file that serves alone depend on, besides its engines."""
+"""The settings that the answers of a file that serves alone depend on, besides its engines."""
 
 
 def save(compiled: torch.nn.Module, path: str | os.PathLike[str], *, weights: bool = False) -> None:

@@ -26,7 +26,7 @@ __all__ = ["Verified", "replay", "verify"]
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What became of the golden inputs.
+    """The result of replaying the golden inputs.
 
     differences: of each output.
     form:        why the answer cannot be compared, or "".

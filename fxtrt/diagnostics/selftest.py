@@ -31,7 +31,7 @@ __all__ = ["DetectorResult", "OperatorResult", "SelfTest", "selftest"]
 RIGHT, WRONG, FAILED, LEFT, BUILT = "right", "wrong", "not built", "in PyTorch", "built, not run"
 _OUTCOMES = (RIGHT, WRONG, FAILED, LEFT, BUILT)
 _WIDER = {torch.float32: 10, torch.float16: 5, torch.bfloat16: 5}
-"""How much wider the rows' tolerances are: kernels of a GPU sum in another order."""
+"""The factors by which the rows' tolerances are widened: kernels of a GPU sum in another order."""
 _LEAST_AGREEMENT = 0.98
 _DETECTOR = "fasterrcnn_mobilenet_v3_large_320_fpn"
 
@@ -40,7 +40,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class OperatorResult:
-    """What became of an operator.
+    """The result of one operator.
 
     outcome: "right", "wrong", "not built", "in PyTorch" (this engine declines it), or "built, not
              run" where engines cannot run on the machine.
@@ -55,7 +55,7 @@ class OperatorResult:
 
 @dataclass(frozen=True, slots=True)
 class DetectorResult:
-    """What became of a detector.
+    """The result of a detector.
 
     agreement:   the share of its detections that eager has too; None without a run in engines.
     flops_share: what engines do of the FLOPs.
@@ -107,6 +107,8 @@ class SelfTest:
         lines += [f"{one.operator}: {one.outcome}: {one.detail}" for one in self._to_tell()]
         if self.detector is not None:
             lines.append(_sentence(self.detector))
+        else:
+            lines.append("No detector was tried, because that needs fxtrt[vision].")
         verdict = "Nothing is wrong." if self.passed else "Something is wrong: see above."
         return "\n".join([*lines, f"{verdict} It took {self.seconds:.0f} s."])
 
@@ -206,7 +208,7 @@ def _detector(settings: Settings, device: torch.device) -> DetectorResult | None
     try:
         fast = compile(example.model, example.inputs, settings=settings)
         actual = fast(*example.inputs)
-    except Exception as error:
+    except Exception as error:  # Whatever it is belongs into the record.
         return DetectorResult(_DETECTOR, FAILED, f"{type(error).__name__}: {error}")
     coverage = report(fast)
     share = agreement(actual, example.model(*example.inputs))

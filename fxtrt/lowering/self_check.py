@@ -54,7 +54,7 @@ class Checkable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of the check of an engine.
+    """The result of checking an engine.
 
     check: what was compared; None without a check.
     wrong: the nodes of the cluster that must leave it, with the two values that differ.

@@ -16,7 +16,7 @@ Noisy = Callable[[int], Sequence[torch.Tensor]]
 
 _MOST_RUNS = 8
 _IN_NOISE = 4.0
-"""How many times as far as random rounding moves an element the engine's may be off."""
+"""The engine may be off by so many times as far as random rounding moves an element."""
 _TINY = 1e-30
 _FOUND = 0.01
 """An element that may be off by more than this share of its magnitude, and by more than its
@@ -48,7 +48,7 @@ class Disagreement:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What a comparison found.
+    """The result of a comparison.
 
     elements: the number of elements of all outputs.
     compared: those of them in which an error of 1 % of their magnitude, or of their tolerance if

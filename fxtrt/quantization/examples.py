@@ -23,7 +23,7 @@ __all__ = ["Examples", "Fed"]
 
 @dataclass(frozen=True, slots=True)
 class Fed:
-    """What one graph is run with.
+    """The inputs that one graph is run with.
 
     graph:  its number among the parts and the others of the model.
     values: one for each placeholder.

@@ -15,7 +15,7 @@ STEPS = 127
 _BINS = 2048
 _LARGE = 1e38
 _THRESHOLDS = 128
-"""How many ranges are tried, from a hundredth of the largest magnitude on."""
+"""The number of ranges that are tried, from a hundredth of the largest magnitude on."""
 
 
 class MagnitudeObserver(ObserverBase):  # type: ignore[misc]  # torchao has no types

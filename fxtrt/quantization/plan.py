@@ -31,7 +31,7 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class QuantizationPlan:
-    """What of a graph is quantized.
+    """The values of a graph that are quantized.
 
     products: the calls that compute in int8, in graph order; their weights are quantized too.
     edges:    the values that are quantized per tensor, and for whom, in graph order.

@@ -31,7 +31,7 @@ _HOW_TO = (
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """What of a graph computes in int8.
+    """The part of a graph that computes in int8.
 
     products: the calls.
     kept:     the names of the products that stay float16, and why.

@@ -24,7 +24,7 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """Where a product has its operands.
+    """The positions of a product's operands.
 
     x:       the position of the argument that is quantized per tensor.
     weight:  the position of the weight, which is quantized per channel.

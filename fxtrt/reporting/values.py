@@ -185,7 +185,7 @@ class DemotionRow:
 
 @dataclass(frozen=True, slots=True)
 class GateRow:
-    """How a compiled model passed its accuracy gate.
+    """The way in which a compiled model passed its accuracy gate.
 
     A loss is how much lower the metric is than for the model itself, and may be negative.
 

@@ -28,7 +28,7 @@ LARGE_LOSS_OF_INT8 = 1e-1
 
 @dataclass(frozen=True, slots=True)
 class EngineCheck:
-    """What the comparison of an engine with PyTorch found.
+    """The result of comparing an engine with PyTorch.
 
     values:    "example" where the inputs came from the example, or else "made-up".
     elements:  the number of elements of all outputs.

@@ -29,7 +29,7 @@ class Waiting(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BatchRule:
-    """How batches are formed.
+    """The rule by which batches are formed.
 
     most:  the most requests in a batch.
     delay: the seconds that a request may wait for others while another batch runs.

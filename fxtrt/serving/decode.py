@@ -35,7 +35,7 @@ _ORIENTATION = 0x0112
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageLimits:
-    """What an image may take at most. Both are checked before anything is decoded.
+    """Limits on an image. Both are checked before anything is decoded.
 
     bytes:  the size of the file.
     pixels: width times height. A decoded image takes three bytes for each, for a while six.

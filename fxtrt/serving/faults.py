@@ -15,7 +15,7 @@ __all__ = ["Fault", "fault_of", "free_frames"]
 
 
 class Fault(Enum):
-    """What an error of a batch is about, which decides what becomes of its requests.
+    """The cause of a batch's error, which decides what becomes of its requests.
 
     IMAGE:  perhaps one image; each runs alone.
     MEMORY: the size of the batch; it runs in halves.

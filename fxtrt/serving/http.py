@@ -48,7 +48,7 @@ def unit_range(image: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpSettings:
-    """What an HTTP server takes, and what it makes of an image.
+    """Limits of an HTTP server, and the conversion of images.
 
     intake:         limits of requests and their bodies.
     image:          limits of images.

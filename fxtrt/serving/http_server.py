@@ -21,7 +21,7 @@ __all__ = ["PatientProtocol", "make_http_server", "serve"]
 
 _HEADER_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
-"""How often `serve` looks whether the server is live."""
+"""The seconds between two looks of `serve` at whether the server is live."""
 
 
 class PatientProtocol(H11Protocol):

@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntakeLimits:
-    """What a server takes from its clients over HTTP.
+    """Limits on what a server takes from its clients over HTTP.
 
     requests:     the most requests at work at once.
     body_bytes:   the most bytes of one body.

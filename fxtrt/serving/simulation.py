@@ -21,7 +21,7 @@ _Event = Generator[Any, Any, None]
 
 @dataclass(frozen=True, slots=True)
 class ServiceTimes:
-    """How long a GPU takes for a batch.
+    """The seconds that a GPU takes for a batch.
 
     seconds: by the number of images in the batch and the number of workers that run at once.
              Between batches that were measured, times are interpolated; more workers than were
@@ -83,7 +83,7 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a simulation found.
+    """The result of a simulation.
 
     latencies:   the seconds of every answered request after the warm-up, sorted.
     refused:     requests that met a full queue.

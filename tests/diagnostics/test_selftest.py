@@ -37,6 +37,7 @@ def test_every_operator_has_a_result() -> None:
     assert outcomes(record) == dict.fromkeys(TARGETS, "right")
     assert record.passed
     assert "Nothing is wrong." in str(record)
+    assert "No detector was tried" in str(record)
 
 
 def test_a_wrong_converter_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

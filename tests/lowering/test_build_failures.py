@@ -10,6 +10,7 @@ import pytest
 import torch
 from failing_engine import FailingBackend, no_implementation
 from graphs import replace_converter
+from settlements import left_with, network, options, settled_as_eager
 from torch.fx import GraphModule
 
 from fxtrt.capture.export import trace
@@ -17,45 +18,12 @@ from fxtrt.engines.base import EngineBackend
 from fxtrt.engines.target import Target
 from fxtrt.errors import BuildError
 from fxtrt.lowering.settle import Settled, settle
-from fxtrt.lowering.stitch import stitch
-from fxtrt.settings import Settings
 
 aten = torch.ops.aten
-X = torch.rand(1, 4, 8, 8)
-
-
-def network(pairs: int = 3) -> GraphModule:
-    """Convolutions with ReLUs; beside them a chain that holds no FLOPs, which the sum joins."""
-    weights = [torch.rand(4, 4, 3, 3) for _ in range(pairs)]
-
-    def function(x: torch.Tensor) -> torch.Tensor:
-        grid = x.sin().cos().exp().abs().tanh()
-        for weight in weights:
-            x = torch.relu(torch.conv2d(x, weight, padding=1))
-        return torch.sigmoid(x + grid)
-
-    return trace(function, (X,))
-
-
-def options(**overrides: Any) -> Settings:
-    return Settings(**{"cache_dir": None, "min_cluster_size": 1, **overrides})
 
 
 def failed(settled: Settled) -> dict[str, str]:
-    """The nodes that were to blame, with the messages."""
-    rejections = settled.partition.rejections
-    return {node.name: r.detail for node, r in rejections.items() if r.code == "build_failed"}
-
-
-def settled_as_eager(
-    backend: EngineBackend, gm: GraphModule, inputs: Sequence[Any] = (X,), **overrides: Any
-) -> Settled:
-    """Settle `gm`, and require the answers of PyTorch from the engines and the rest."""
-    expected = gm(*inputs)
-    settled = settle(gm, Target(backend, options(**overrides)))
-    stitch(gm, [one.extracted for one in settled.built], [one.module for one in settled.built])
-    torch.testing.assert_close(gm(*inputs), expected)
-    return settled
+    return left_with("build_failed", settled)
 
 
 def has(*nodes: str) -> Callable[[Sequence[str]], bool]:

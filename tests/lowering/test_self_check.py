@@ -12,6 +12,7 @@ import pytest
 import torch
 from failing_engine import FailingPlanner
 from lying_engine import LyingPlanner
+from settlements import X, left_with, network, options, settled_as_eager
 from torch.fx import GraphModule
 
 import fxtrt
@@ -20,43 +21,12 @@ from fxtrt.engines.base import EngineBackend
 from fxtrt.engines.target import Target
 from fxtrt.errors import EngineError
 from fxtrt.lowering.settle import Settled, settle
-from fxtrt.lowering.stitch import stitch
-from fxtrt.settings import Settings
 
 aten = torch.ops.aten
-X = torch.rand(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-def network() -> GraphModule:
-    """Convolutions with ReLUs; beside them a chain of functions, which the sum joins."""
-    weights = torch.randn(3, 4, 4, 3, 3, generator=torch.Generator().manual_seed(0)) * 0.2
-
-    def function(x: torch.Tensor) -> torch.Tensor:
-        grid = x.sin().cos().exp().abs().tanh()
-        for weight in weights:
-            x = torch.relu(torch.conv2d(x, weight, padding=1))
-        return torch.sigmoid(x + grid)
-
-    return trace(function, (X,))
-
-
-def options(**overrides: Any) -> Settings:
-    return Settings(**{"cache_dir": None, "min_cluster_size": 1, **overrides})
 
 
 def wrong(settled: Settled) -> dict[str, str]:
-    rejections = settled.partition.rejections
-    return {node.name: r.detail for node, r in rejections.items() if r.code == "wrong"}
-
-
-def settled_as_eager(
-    backend: EngineBackend, gm: GraphModule, inputs: Sequence[Any] = (X,), **overrides: Any
-) -> Settled:
-    expected = gm(*inputs)
-    settled = settle(gm, Target(backend, options(**overrides)), inputs)
-    stitch(gm, [one.extracted for one in settled.built], [one.module for one in settled.built])
-    torch.testing.assert_close(gm(*inputs), expected)
-    return settled
+    return left_with("wrong", settled)
 
 
 def about(*nodes: str) -> LyingPlanner:

@@ -38,7 +38,7 @@ Kind = Literal["instances", "proposals", "semantic", "panoptic"]
 
 @dataclass(frozen=True, slots=True)
 class ResultRules:
-    """What a model returns for each picture.
+    """The form of what a model returns for each picture.
 
     masks, keypoints: whether instances have them.
     combine:          how segments are merged; for panoptic segmentation.
@@ -51,12 +51,12 @@ class ResultRules:
 
     @property
     def inputs(self) -> int:
-        """How many of the inputs of `ImageBatch` the core takes."""
+        """Return how many of the inputs of `ImageBatch` the core takes."""
         return 1 if self.kind == "semantic" else 4
 
     @property
     def outputs(self) -> int:
-        """How many outputs the core has."""
+        """Return how many outputs the core has."""
         if self.kind in ("semantic", "proposals"):
             return {"semantic": 1, "proposals": 3}[self.kind]
         return 4 + self.masks + 2 * self.keypoints + (self.kind == "panoptic")

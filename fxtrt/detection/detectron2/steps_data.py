@@ -41,7 +41,7 @@ class StepsData:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many inputs and outputs the core has."""
+        """Return how many inputs and outputs the core has."""
         return self.results.inputs, self.results.outputs
 
     def require_sound(self) -> None:

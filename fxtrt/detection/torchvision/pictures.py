@@ -36,7 +36,7 @@ class ImageBatch:
 
 @dataclass(frozen=True, slots=True)
 class PictureRules:
-    """How `GeneralizedRCNNTransform` makes a batch of pictures.
+    """The rules by which `GeneralizedRCNNTransform` makes a batch of pictures.
 
     mean, std:      of each channel.
     min_size:       what the shorter side becomes, unless the longer one exceeds `max_size` then.

@@ -34,7 +34,7 @@ class StepsData:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many inputs and outputs the core has."""
+        """Return how many inputs and outputs the core has."""
         return 4, 1 + len(self.names)
 
     def require_sound(self) -> None:

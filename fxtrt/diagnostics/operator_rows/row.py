@@ -25,7 +25,7 @@ class T:
     low: float | None = None
     high: float | None = None
     weight: bool = False
-    """Whether it is a weight of the model (get_attr) and not an input."""
+    """True for a weight of the model (get_attr), False for an input."""
     values: tuple[Any, ...] | None = None
     """These values, and no random ones."""
 
@@ -113,7 +113,7 @@ class TracedRow:
 
     @cached_property
     def expected(self) -> tuple[torch.Tensor, ...]:
-        """What torch gives."""
+        """Return what torch gives."""
         return tuple(self.gm(*self.inputs))
 
 

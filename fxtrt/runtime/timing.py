@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from typing_extensions import Self
 
 from .engine_module import EngineModule
 from .slot import Slot
@@ -19,8 +20,21 @@ __all__ = ["Race", "Timing", "measure", "race"]
 _WARM_UP, _RUNS = 3, 10
 
 
+class _Kept:
+    """Times that are kept as JSON beside a plan."""
+
+    __slots__ = ()
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(asdict(self)).encode()  # type: ignore[call-overload]  # a dataclass
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        return cls(**json.loads(data))
+
+
 @dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(_Kept):
     """The medians of what one call of a cluster takes, with the copies of its inputs and outputs.
 
     engine_ms:  milliseconds in its engine.
@@ -35,27 +49,13 @@ class Timing:
         """Return whether the engine is faster."""
         return self.engine_ms < self.pytorch_ms
 
-    def to_bytes(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Timing:
-        return cls(**json.loads(data))
-
 
 @dataclass(frozen=True, slots=True)
-class Race:
+class Race(_Kept):
     """The medians of what one call of a cluster takes in int8 and in float16, in milliseconds."""
 
     int8_ms: float
     fp16_ms: float
-
-    def to_bytes(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Race:
-        return cls(**json.loads(data))
 
 
 def race(
